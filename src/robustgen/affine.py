@@ -1,0 +1,52 @@
+"""The spatial transformer: images warped by six parameters, differentiable in them.
+
+Parameters are, in this order, t_x, t_y, shear_x, shear_y, scale and rotation. The 2x3 matrix maps
+output to input coordinates (Jaderberg et al., "Spatial Transformer Networks", 2015), as in the
+supplement of Stutz et al. (CVPR 2019): positive translations move the letter left and up, and a
+scale above 1 makes it smaller.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IDENTITY = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    name: ((-t, -t, -h, -h, low, -r), (t, t, h, h, high, r))
+    for name, (t, h, low, high, r) in {
+        "easy": (0.1, 0.2, 0.9, 1.1, math.pi / 6),
+        "moderate": (0.2, 0.4, 0.85, 1.15, math.pi / 3),
+        "hard": (0.2, 0.5, 0.75, 1.15, math.pi / 2),
+    }.items()
+}
+"""Lower and upper ends of the six parameters, by name; "hard" is the paper's FONTS."""
+
+
+def bounds(name: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Lower and upper ends of the ranges called `name`, each `(6,)`."""
+    low, high = RANGES[name]
+    return torch.tensor(low, device=device), torch.tensor(high, device=device)
+
+
+def matrices(parameters: Tensor) -> Tensor:
+    """The 2x3 matrices `(..., 2, 3)` of parameters `(..., 6)`."""
+    t_x, t_y, shear_x, shear_y, scale, rotation = parameters.unbind(-1)
+    cos, sin = rotation.cos(), rotation.sin()
+    first = [scale * (cos - shear_x * sin), scale * (shear_x * cos - sin), t_x]
+    second = [scale * (shear_y * cos + sin), scale * (cos - shear_y * sin), t_y]
+    return torch.stack([torch.stack(first, -1), torch.stack(second, -1)], -2)
+
+
+def transform(images: Tensor, parameters: Tensor) -> Tensor:
+    """Warp `images` `(..., C, H, W)` by `parameters` `(..., 6)` of the same leading shape.
+
+    Bilinear sampling, zeros outside, corners aligned: -1 and 1 are the centres of the outermost
+    pixels.
+    """
+    flat = images.reshape(-1, *images.shape[-3:])
+    grid = F.affine_grid(matrices(parameters.reshape(-1, 6)), list(flat.shape), align_corners=True)
+    warped = F.grid_sample(flat, grid, "bilinear", "zeros", align_corners=True)
+    return warped.reshape(images.shape)

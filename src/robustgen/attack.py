@@ -1,0 +1,234 @@
+"""The one search: the highest loss inside a threat, for a whole cohort at once.
+
+Every attack and every adversarial training method is this search in some space. It knows spaces
+and a function from images to logits, and nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustgen.spaces import Space, Threat, gather
+
+Model = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to search.
+
+    Attributes:
+        step_rule: a key of `STEP_RULES`.
+        step_size: length of a step, in coordinates of the space.
+        steps: iterations; 0 leaves the random start.
+        restarts: random starts.
+    """
+
+    step_rule: str
+    step_size: float
+    steps: int
+    restarts: int = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found, for each of M models and B images.
+
+    Attributes:
+        codes: `(M, B, *D)` best codes: of the first success, else of the highest loss.
+        loss: `(M, B)` cross-entropy there, nat.
+        success: `(M, B)` whether the model is wrong there.
+        iterations: `(M, B)` iterations to success, -1 without one.
+        restart: `(M, B)` restart of the success, -1 without one.
+    """
+
+    codes: Tensor
+    loss: Tensor
+    success: Tensor
+    iterations: Tensor
+    restart: Tensor
+
+
+class StepRule(Protocol):
+    """Turns gradients into steps; holds one tensor of state per name, shaped like the codes."""
+
+    state: dict[str, Tensor]
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """A step of about unit length per coordinate (L-infinity) or in all (L2)."""
+        ...
+
+
+class Adam:
+    """Ascent with Adam (Kingma & Ba 2015), as in the code published with Stutz et al. 2019."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.state = {"mean": torch.zeros_like(like), "square": torch.zeros_like(like)}
+        self.taken = 0
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """The bias-corrected mean over the root of the bias-corrected mean square."""
+        self.taken += 1
+        self.state["mean"].lerp_(gradient, 1 - 0.9)
+        self.state["square"].lerp_(gradient.square(), 1 - 0.999)
+        mean = self.state["mean"] / (1 - 0.9**self.taken)
+        return mean / ((self.state["square"] / (1 - 0.999**self.taken)).sqrt() + 1e-8)
+
+
+class Signed:
+    """The sign of the gradient (Goodfellow et al. 2015; Madry et al. 2018)."""
+
+    def __init__(self, like: Tensor) -> None:
+        del like
+        self.state: dict[str, Tensor] = {}
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Steps of -1, 0 or 1."""
+        return gradient.sign()
+
+
+class Normalized:
+    """The gradient at unit L2 length."""
+
+    def __init__(self, like: Tensor) -> None:
+        del like
+        self.state: dict[str, Tensor] = {}
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Steps of L2 length 1; a zero gradient stays zero."""
+        return F.normalize(gradient.flatten(2), dim=2, eps=1e-20).view_as(gradient)
+
+
+STEP_RULES: dict[str, Callable[[Tensor], StepRule]] = {
+    "adam": Adam,
+    "signed": Signed,
+    "normalized": Normalized,
+}
+
+
+def search(
+    model: Model,
+    space: Space,
+    labels: Tensor,
+    threat: Threat,
+    settings: Search,
+    generators: Sequence[torch.Generator],
+    *,
+    stop_at_success: bool,
+    skip: Tensor | None = None,
+) -> Found:
+    """Search for codes in `threat` that the model gets wrong.
+
+    Args:
+        model: images `(M, B, C, H, W)` to logits `(M, B, K)`; in eval mode if it has modes.
+        space: around the images of the batch.
+        labels: `(M, B)` true classes.
+        threat: the ball to search.
+        settings: how to search it.
+        generators: one per member; all of B is drawn for every restart, so that what a member
+            draws depends neither on the others nor on who has succeeded.
+        stop_at_success: True drops an example at its first success (evaluation); False runs all
+            iterations and keeps the highest loss (training).
+        skip: `(M, B)` examples not to attack; their code stays the origin.
+
+    Raises:
+        ValueError: the model is in train mode, where batch normalization would mix examples.
+    """
+    if isinstance(model, nn.Module) and model.training:
+        raise ValueError("the model is in train mode; call eval() before an attack")
+    best = _nothing(space, labels)
+    alive = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
+    for restart in range(settings.restarts):
+        start = space.sample(threat, generators)  # drawn even if no one is left: see generators
+        front = _Front(space, labels, start, STEP_RULES[settings.step_rule](start), alive)
+        for step in range(settings.steps + 1):
+            front.narrow()
+            if not front.alive.any():
+                break
+            last = step == settings.steps
+            codes = front.codes.detach().requires_grad_(not last)
+            with torch.set_grad_enabled(not last):
+                logits = model(front.space.decode(codes))
+                loss = F.cross_entropy(
+                    logits.flatten(0, 1), front.labels.flatten(), reduction="none"
+                ).view_as(front.labels)
+            wrong = logits.argmax(-1) != front.labels
+            _record(best, front, loss.detach(), wrong, step, restart, stop_at_success)
+            if not last:
+                (gradient,) = torch.autograd.grad(loss.sum(), codes)
+                moved = front.codes + settings.step_size * front.rule(gradient)
+                front.codes = front.space.project(moved, threat)
+            if stop_at_success:
+                front.alive &= ~wrong
+        if stop_at_success:
+            alive = alive & ~best.success
+    return best
+
+
+@dataclass
+class _Front:
+    """The examples still searched: columns `index` `(M, B')` of the batch.
+
+    Members may have unequal numbers of them left; `alive` is False for what fills the rows up.
+    """
+
+    space: Space
+    labels: Tensor
+    codes: Tensor
+    rule: StepRule
+    alive: Tensor
+
+    def __post_init__(self) -> None:
+        self.alive = self.alive.clone()
+        columns = torch.arange(self.labels.shape[1], device=self.labels.device)
+        self.index = columns.expand_as(self.labels)
+
+    def narrow(self) -> None:
+        """Let examples that are not alive leave, as far as all members can spare them."""
+        width = int(self.alive.sum(1).max())
+        if width == self.alive.shape[1]:
+            return
+        kept = (~self.alive).int().argsort(dim=1, stable=True)[:, :width]
+        self.index, self.alive = gather(self.index, kept), gather(self.alive, kept)
+        self.labels, self.codes = gather(self.labels, kept), gather(self.codes, kept)
+        self.rule.state = {name: gather(held, kept) for name, held in self.rule.state.items()}
+        self.space = self.space.take(kept)
+
+
+def _nothing(space: Space, labels: Tensor) -> Found:
+    return Found(
+        codes=space.origin.clone(),
+        loss=torch.full(labels.shape, -torch.inf, device=labels.device),
+        success=torch.zeros_like(labels, dtype=torch.bool),
+        iterations=torch.full_like(labels, -1),
+        restart=torch.full_like(labels, -1),
+    )
+
+
+def _record(
+    best: Found,
+    front: _Front,
+    loss: Tensor,
+    wrong: Tensor,
+    step: int,
+    restart: int,
+    stop_at_success: bool,
+) -> None:
+    """Keep the front's codes where they beat the best: a first success, else a higher loss."""
+    better = loss > gather(best.loss, front.index)
+    if stop_at_success:
+        better = (better | wrong) & front.alive
+    member, place = better.nonzero(as_tuple=True)
+    column = front.index[member, place]
+    best.codes[member, column] = front.codes[member, place]
+    best.loss[member, column] = loss[member, place]
+    best.success[member, column] = wrong[member, place]
+    unsuccessful = torch.tensor(-1, device=loss.device)
+    when = torch.where(wrong, torch.tensor(step, device=loss.device), unsuccessful)
+    which = torch.where(wrong, torch.tensor(restart, device=loss.device), unsuccessful)
+    best.iterations[member, column] = when[member, place]
+    best.restart[member, column] = which[member, place]

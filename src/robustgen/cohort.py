@@ -1,0 +1,119 @@
+"""A cohort: M classifiers that differ only in their seed, computed as one stack of tensors."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from robustgen import networks
+from robustgen.files import load_tensors, save_tensors
+
+
+class Cohort(nn.Module):
+    """M models of one architecture: images `(M, B, C, H, W)` to logits `(M, B, K)`.
+
+    Parameters and buffers are those of the architecture with a leading axis M; the forward pass
+    is the architecture's own, vectorized over that axis. In eval mode the weights are constants:
+    gradients flow to the images alone.
+
+    Attributes:
+        seeds: the M seeds, which name the members.
+        stack: parameters and buffers `(M, ...)` by name ("." is written "__").
+    """
+
+    def __init__(
+        self, architecture: str, shape: tuple[int, int, int], classes: int, seeds: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.architecture, self.shape, self.classes = architecture, shape, classes
+        self.seeds = list(seeds)
+        with torch.device("meta"):
+            self._model = [networks.build(architecture, shape, classes)]  # a list hides it
+        self.stack = nn.Module()
+        model = self._model[0]
+        for name, weights in model.named_parameters():
+            stacked = nn.Parameter(torch.zeros(len(seeds), *weights.shape))
+            self.stack.register_parameter(_flat(name), stacked)
+        for name, buffer in model.named_buffers():
+            held = torch.zeros(len(seeds), *buffer.shape, dtype=buffer.dtype)
+            self.stack.register_buffer(_flat(name), held)
+
+    def initialize(self, generators: Sequence[torch.Generator]) -> None:
+        """Glorot-uniform weights (Glorot & Bengio 2010), zero biases, one generator a member."""
+        model = self._model[0]
+        for name, parameter in model.named_parameters():
+            stacked = getattr(self.stack, _flat(name)).data
+            for member, rng in zip(stacked, generators, strict=True):
+                if parameter.dim() > 1:
+                    held = torch.empty(parameter.shape)
+                    nn.init.xavier_uniform_(held, generator=rng)
+                    member.copy_(held)
+                else:  # scales of the batch normalization are 1, every bias is 0
+                    member.fill_(1.0 if _is_scale(model, name) else 0.0)
+        for name, _ in model.named_buffers():
+            getattr(self.stack, _flat(name)).fill_(1 if name.endswith("running_var") else 0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `(M, B, K)` of images `(M, B, C, H, W)`: member i sees `images[i]`."""
+        model = self._model[0].train(self.training)
+        state: dict[str, Tensor] = {_dotted(k): v for k, v in self.stack.named_buffers()}
+        for name, weights in self.stack.named_parameters():
+            state[_dotted(name)] = weights if self.training else weights.detach()
+
+        def single(state: dict[str, Tensor], images: Tensor) -> Tensor:
+            logits: Tensor = functional_call(model, state, (images,))
+            return logits
+
+        logits: Tensor = vmap(single)(state, images)
+        return logits
+
+    def member(self, position: int) -> nn.Module:
+        """Member `position` as a plain module of its own, in eval mode, on the same device."""
+        model = networks.build(self.architecture, self.shape, self.classes)
+        state = {_dotted(k): v[position].clone() for k, v in self.stack.state_dict().items()}
+        model.load_state_dict(state)
+        device = next(iter(state.values())).device
+        return model.to(device).eval()
+
+    def save(self, path: str | Path, settings: dict[str, Any], provenance: dict[str, str]) -> None:
+        """Write weights, and in the header what made them, as one safetensors file."""
+        about = {
+            "architecture": self.architecture,
+            "shape": self.shape,
+            "classes": self.classes,
+            "seeds": self.seeds,
+            "settings": settings,
+            "provenance": provenance,
+        }
+        state = {_dotted(name): tensor for name, tensor in self.stack.state_dict().items()}
+        save_tensors(path, state, about)
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Cohort":
+        """A cohort as saved, in eval mode.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        state, about = load_tensors(path, device)
+        shape = tuple(about["shape"])
+        cohort = cls(about["architecture"], shape, about["classes"], about["seeds"])
+        cohort.to(device)
+        cohort.stack.load_state_dict({_flat(name): tensor for name, tensor in state.items()})
+        return cohort.eval()
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "__")
+
+
+def _dotted(name: str) -> str:
+    return name.replace("__", ".")
+
+
+def _is_scale(model: nn.Module, name: str) -> bool:
+    owner, _, last = name.rpartition(".")
+    return last == "weight" and "Norm" in type(model.get_submodule(owner)).__name__

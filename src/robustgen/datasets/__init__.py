@@ -1,0 +1,114 @@
+"""Data sets in the one form that everything after the data set stage knows.
+
+A data set is a bank of source images and a table of examples. An example is a row of the bank
+(`tables.EXAMPLES`) or, where the manifold is known, a row of the bank warped by six parameters
+(`tables.CODES`): it is decoded on demand and so equals its stored code by construction.
+
+The rows of each split are ordered so that every run of K rows holds each of the K classes once.
+The first N rows are then balanced for every N that is a multiple of K, and a small training set
+is part of every larger one.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from robustgen import affine
+from robustgen.files import load_tensors, read_table
+from robustgen.tables import CODES, EXAMPLES, PARAMETERS
+
+DECODED_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True, repr=False)
+class Split:
+    """The examples of one split, or any selection of them.
+
+    Attributes:
+        bank: `(P, C, H, W)` source images in [0, 1].
+        source: `(...)` rows of the bank, int64.
+        labels: `(...)` classes, int64.
+        codes: `(..., 6)` parameters of the warp, or None where an example is its source image.
+        ranges: lower and upper ends, each `(6,)`, of the codes or, without codes, of the
+            transformations that the study allows.
+        classes: K.
+    """
+
+    bank: Tensor
+    source: Tensor
+    labels: Tensor
+    codes: Tensor | None
+    ranges: tuple[Tensor, Tensor]
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: Tensor | slice | tuple[slice, ...]) -> "Split":
+        """The selection of rows given by `index`, whose shape becomes the leading shape."""
+        return replace(
+            self,
+            source=self.source[index],
+            labels=self.labels[index],
+            codes=None if self.codes is None else self.codes[index],
+        )
+
+    def sources(self) -> Tensor:
+        """Source images `(..., C, H, W)`: for FONTS the letter prototypes."""
+        return self.bank[self.source]
+
+    def images(self) -> Tensor:
+        """The images `(..., C, H, W)`."""
+        if self.codes is None:
+            return self.sources()
+        if self.labels.dim() != 1 or len(self) <= DECODED_AT_ONCE:
+            return affine.transform(self.sources(), self.codes)
+        starts = range(0, len(self), DECODED_AT_ONCE)
+        return torch.cat([self.take(slice(i, i + DECODED_AT_ONCE)).images() for i in starts])
+
+
+def interleave(labels: np.ndarray, rng: torch.Generator) -> np.ndarray:
+    """A random order of the rows of `labels` `(N,)` in which every run of K has each class once.
+
+    All classes must be equally frequent.
+    """
+    by_class = [np.flatnonzero(labels == k) for k in range(int(labels.max()) + 1)]
+    shuffled = [rows[torch.randperm(len(rows), generator=rng).numpy()] for rows in by_class]
+    return np.stack(shuffled, axis=1).reshape(-1)
+
+
+def load(
+    bank: str | Path, examples: str | Path, split: str, device: torch.device | str = "cpu"
+) -> Split:
+    """Load the split called `split` ("train" or "test") of a data set.
+
+    Args:
+        bank: safetensors file with `images` `(P, C, H, W)`, uint8.
+        examples: Parquet file of `tables.EXAMPLES` or `tables.CODES`, whose header names the
+            `ranges` and the number of `classes`.
+        split: which rows.
+        device: where everything is held.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    tensors, _ = load_tensors(bank)
+    coded = "rotation" in pq.read_schema(examples).names
+    schema = (CODES if coded else EXAMPLES).with_metadata(pq.read_schema(examples).metadata)
+    table = read_table(examples, schema)
+    rows = table.filter(pa.compute.equal(table["split"].cast(pa.string()), split))
+    codes = np.stack([rows[name].to_numpy() for name in PARAMETERS], 1) if coded else None
+    about = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    return Split(
+        bank=tensors["images"].to(device).float() / 255,
+        source=torch.from_numpy(rows["source"].to_numpy().astype(np.int64)).to(device),
+        labels=torch.from_numpy(rows["label"].to_numpy().astype(np.int64)).to(device),
+        codes=None if codes is None else torch.from_numpy(codes).to(device),
+        ranges=affine.bounds(about["ranges"], device),
+        classes=int(about["classes"]),
+    )

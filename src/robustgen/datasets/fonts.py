@@ -1,0 +1,47 @@
+"""FONTS: letters of many fonts, moved within a manifold that is known exactly."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from robustgen import affine
+from robustgen.datasets import interleave
+from robustgen.seeding import generator
+from robustgen.tables import CODES, PARAMETERS
+
+
+def draw(
+    *,
+    study_seed: int,
+    dataset: str,
+    fonts: int,
+    classes: int,
+    transformations: str,
+    train_draws: int,
+    test_draws: int,
+) -> pa.Table:
+    """Draw the codes of FONTS (Stutz et al., CVPR 2019, section 3.1 and its supplement).
+
+    Every letter of every font is drawn `train_draws` times for training and `test_draws` times
+    for testing, its six parameters uniform in the ranges called `transformations`.
+
+    Returns:
+        A table of `tables.CODES`, train before test, each split in the balanced order that
+        `datasets` describes; a row's `source` is `font * classes + label`.
+    """
+    low, high = affine.bounds(transformations)
+    parts = []
+    for split, draws in (("train", train_draws), ("test", test_draws)):
+        rng = generator(study_seed, "codes", dataset, split)
+        source = np.repeat(np.arange(fonts * classes), draws)
+        source = source[interleave(source % classes, rng)]
+        codes = low + (high - low) * torch.rand((len(source), 6), generator=rng)
+        codes = codes.clamp(low, high)  # rounding may step over the end
+        columns = dict(zip(PARAMETERS, codes.numpy().T, strict=True))
+        kind = CODES.field("split").type
+        names = pa.array(np.full(len(source), split)).cast(kind)
+        parts.append(
+            pa.table({"split": names, "label": source % classes, "source": source, **columns})
+        )
+    about = {"ranges": transformations, "classes": str(classes)}
+    return pa.concat_tables(parts).cast(CODES).replace_schema_metadata(about)

@@ -1,0 +1,155 @@
+"""What a trained cohort does: predictions on the test split, and attacks on it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustgen.attack import Found, Search, search
+from robustgen.cohort import Cohort
+from robustgen.datasets import Split
+from robustgen.job import log, progress
+from robustgen.spaces import SPACES, Space, Threat, sizes
+
+BATCH = 100
+"""Examples attacked at once; fixed, since it decides how random starts are drawn."""
+
+SLACK = 1e-5
+"""Rounding allowed beyond radius (as a share of it) and bounds."""
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Result of an attack on a cohort: a table and the examples it speaks of.
+
+    Attributes:
+        rows: columns of `tables.ATTACKS`, a row per model and example.
+        images: `(M, B, C, H, W)` adversarial examples; the search's best where it failed, the
+            test image itself where the model was wrong from the start.
+        codes: `(M, B, *D)` their codes.
+    """
+
+    rows: dict[str, Any]
+    images: Tensor
+    codes: Tensor
+
+
+def predictions(cohort: Cohort, data: Split) -> dict[str, Any]:
+    """Predictions on all of `data`, columns of `tables.PREDICTIONS`."""
+    answers = []
+    with torch.no_grad():
+        for start in range(0, len(data), BATCH):
+            batch = _for_all(cohort, data.take(slice(start, start + BATCH)))
+            answers.append(cohort(batch.images()).argmax(-1))
+    return {**_keys(cohort, data), "prediction": _column(torch.cat(answers, 1))}
+
+
+def attack(
+    cohort: Cohort,
+    data: Split,
+    threat: Threat,
+    settings: Search,
+    generators: Sequence[torch.Generator],
+) -> Attacked:
+    """Attack every model of `cohort` on every image of `data` that it gets right.
+
+    Each success counts only after the example, as saved, is wrong for the plain single model and
+    lies in its ball and bounds.
+    """
+    singles = [cohort.member(i) for i in range(len(cohort.seeds))]
+
+    def plain(images: Tensor) -> Tensor:
+        """The logits of the plain models, `(M, B, K)`."""
+        with torch.no_grad():
+            return torch.stack([single(x) for single, x in zip(singles, images, strict=True)])
+
+    parts: list[dict[str, Tensor]] = []
+    for start in progress(range(0, len(data), BATCH), "batch"):
+        batch = _for_all(cohort, data.take(slice(start, start + BATCH)))
+        space = SPACES[threat.space](batch)
+        clean = batch.images()
+        prediction = plain(clean).argmax(-1)
+        skip = prediction != batch.labels
+        found = search(
+            cohort,
+            space,
+            batch.labels,
+            threat,
+            settings,
+            generators,
+            stop_at_success=True,
+            skip=skip,
+        )
+        with torch.no_grad():
+            images = torch.where(_wide(skip), clean, space.decode(found.codes))
+            start_correct = plain(space.decode(space.origin)).argmax(-1) == batch.labels
+        checked = _check(space, threat, found, plain(images), batch.labels)
+        parts.append(
+            {
+                "prediction": prediction,
+                "start_correct": start_correct,
+                **checked,
+                **{f"image_{norm}": size for norm, size in sizes(images - clean).items()},
+                "claimed": found.success,
+                "images": images,
+                "codes": found.codes,
+            }
+        )
+    return _assemble(cohort, data, parts)
+
+
+def _check(
+    space: Space, threat: Threat, found: Found, logits: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """Refute successes that are right for the plain models or out of ball or bounds."""
+    moved = sizes(found.codes - space.origin)
+    within = (found.codes >= space.low - SLACK) & (found.codes <= space.high + SLACK)
+    inside = within.flatten(2).all(2) & (moved[threat.norm] <= threat.radius * (1 + SLACK) + 1e-6)
+    success = found.success & inside & (logits.argmax(-1) != labels)
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return {
+        "success": success,
+        "iterations": torch.where(success, found.iterations, -1),
+        "restart": torch.where(success, found.restart, -1),
+        "loss": loss.view_as(labels),
+        **{f"code_{norm}": size for norm, size in moved.items()},
+    }
+
+
+def _assemble(cohort: Cohort, data: Split, parts: list[dict[str, Tensor]]) -> Attacked:
+    held = {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+    images, codes, claimed = held.pop("images"), held.pop("codes"), held.pop("claimed")
+    refuted = int((claimed & ~held["success"]).sum())
+    log.info("%d successes, %d refuted by the re-check", int(held["success"].sum()), refuted)
+    rows: dict[str, Any] = {name: _column(values) for name, values in held.items()}
+    for name in ("iterations", "restart"):
+        rows[name] = np.ma.masked_less(rows[name], 0)
+    return Attacked({**_keys(cohort, data), **rows}, images, codes)
+
+
+def _for_all(cohort: Cohort, batch: Split) -> Split:
+    """The same examples for every member: leading shape `(M, B)`."""
+    rows = torch.arange(len(batch), device=batch.labels.device)
+    return batch.take(rows.expand(len(cohort.seeds), -1))
+
+
+def _keys(cohort: Cohort, data: Split) -> dict[str, Any]:
+    """The columns that name model and example, member by member."""
+    members, examples = len(cohort.seeds), len(data)
+    return {
+        "seed": np.repeat(np.array(cohort.seeds), examples),
+        "example": np.tile(np.arange(examples), members),
+        "label": np.tile(data.labels.cpu().numpy(), members),
+    }
+
+
+def _wide(flags: Tensor) -> Tensor:
+    return flags[:, :, None, None, None]
+
+
+def _column(values: Tensor) -> Any:
+    return values.cpu().numpy().reshape(-1)

@@ -1,0 +1,133 @@
+"""Reading and writing results: whole files or none, with their provenance inside."""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from robustgen.errors import UserError
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A place to write to beside `path`, renamed to it when the block ends without an error.
+
+    The name keeps the suffix of `path`, which some writers go by.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot be written: {error.strerror}") from error
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        umask = os.umask(0)
+        os.umask(umask)
+        partial.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide results from a group
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@cache
+def provenance(device: str) -> dict[str, str]:
+    """What made a file: package versions, git commit of the package (if any) and device.
+
+    The commit is suffixed with "+changed" where tracked files differ from it.
+    """
+    packages = ("robustgen", "torch", "numpy", "pyarrow", "pillow", "safetensors")
+    made: dict[str, str] = {}
+    for package in packages:
+        try:
+            made[package] = version(package)
+        except ModuleNotFoundError:
+            made[package] = "not installed"
+    here = Path(__file__).parent
+    commit = ["git", "-C", str(here), "describe", "--always", "--abbrev=40"]
+    try:
+        asked = subprocess.run(
+            [*commit, "--exclude=*", "--dirty=+changed"], capture_output=True, text=True
+        )
+        made["commit"] = asked.stdout.strip() or "none"
+    except FileNotFoundError:
+        made["commit"] = "none"
+    return {**made, "device": device}
+
+
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]
+) -> None:
+    """Write tensors as safetensors, with `header` as JSON under one key, "robustgen".
+
+    The format keeps its keys in no order: with more than one, equal results had unequal bytes.
+    """
+    with whole(path) as partial:
+        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(held, partial, metadata={"robustgen": json.dumps(header, sort_keys=True)})
+
+
+def load_tensors(
+    path: str | Path, device: torch.device | str = "cpu"
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and header as `save_tensors` was given them.
+
+    Raises:
+        UserError: the file is missing or is no whole safetensors file.
+    """
+    try:
+        with safe_open(str(path), framework="pt", device=str(device)) as file:
+            header = json.loads((file.metadata() or {}).get("robustgen", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
+    return tensors, header
+
+
+def write_table(path: str | Path, rows: pa.Table | Mapping[str, Any], schema: pa.Schema) -> None:
+    """Write a Parquet table with exactly the columns, types and metadata of `schema`.
+
+    The file holds no time and no machine, so that equal rows give equal bytes.
+    """
+    table = rows if isinstance(rows, pa.Table) else pa.table(dict(rows), schema=schema)
+    table = table.select(schema.names).cast(schema)
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(f"{path}: column {field.name} has empty values")
+    with whole(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def read_table(path: str | Path, schema: pa.Schema) -> pa.Table:
+    """A Parquet table, checked against `schema`.
+
+    Raises:
+        UserError: the file is missing, is no Parquet file or has other columns.
+    """
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
+    if not table.schema.equals(schema):
+        raise UserError(
+            f"{path} has columns {table.schema.names} where {schema.names} of fixed types "
+            "are expected; remove it to have it made again"
+        )
+    return table

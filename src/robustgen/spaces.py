@@ -1,0 +1,156 @@
+"""Spaces: the coordinates in which an image may be moved; and threats, the balls in them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from robustgen import affine
+from robustgen.datasets import Split
+
+
+@dataclass(frozen=True)
+class Threat:
+    """The set of perturbations allowed: a ball of `radius` in `norm` around the code of an image.
+
+    Attributes:
+        space: name of the space, a key of `SPACES`.
+        norm: "linf" or "l2".
+        radius: in coordinates of the space (pixel values for `image`).
+    """
+
+    space: str
+    norm: str
+    radius: float
+
+
+@dataclass(frozen=True)
+class Space(ABC):
+    """Coordinates around the images of one batch.
+
+    Attributes:
+        origin: `(M, B, *D)` codes of the unperturbed images.
+        low, high: ends of each coordinate, broadcastable to `origin`.
+    """
+
+    origin: Tensor
+    low: Tensor
+    high: Tensor
+
+    @abstractmethod
+    def decode(self, codes: Tensor) -> Tensor:
+        """Images `(M, B, C, H, W)` of `codes` `(M, B, *D)`, differentiable in the codes."""
+
+    def take(self, index: Tensor) -> "Space":
+        """The space around the images `index` `(M, B')` of each member's batch."""
+        return replace(self, origin=gather(self.origin, index))
+
+    def project(self, codes: Tensor, threat: Threat) -> Tensor:
+        """The codes moved into the ball around the origin, then into the bounds.
+
+        Clipping to the bounds leaves the ball only if the origin is out of bounds.
+        """
+        moved = codes - self.origin
+        if threat.norm == "linf":
+            moved = moved.clamp(-threat.radius, threat.radius)
+        else:
+            size = moved.flatten(2).norm(dim=2).clamp_min(1e-12)
+            moved = moved * _spread((threat.radius / size).clamp_max(1.0), moved)
+        return (self.origin + moved).clamp(self.low, self.high)
+
+    def sample(self, threat: Threat, generators: Sequence[torch.Generator]) -> Tensor:
+        """Codes drawn uniformly from the ball, moved into the bounds; a generator per member."""
+        shape = self.origin.shape[1:]
+        if threat.norm == "linf":
+            drawn = torch.stack([torch.rand(shape, generator=g) * 2 - 1 for g in generators])
+        else:
+            drawn = torch.stack([torch.randn(shape, generator=g) for g in generators])
+            share = torch.stack([torch.rand(shape[0], generator=g) for g in generators])
+            dimensions = drawn[0, 0].numel()
+            size = drawn.flatten(2).norm(dim=2).clamp_min(1e-12)
+            drawn = drawn * _spread(share ** (1 / dimensions) / size, drawn)
+        return self.project(self.origin + threat.radius * drawn.to(self.origin), threat)
+
+
+@dataclass(frozen=True)
+class ImageSpace(Space):
+    """The image itself: pixels in [0, 1]."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The codes, which are the images."""
+        return codes
+
+
+@dataclass(frozen=True)
+class AffineSpace(Space):
+    """Six affine parameters `(M, B, 6)` applied to given images.
+
+    The true manifold of FONTS (letter prototypes, around the example's code) and adversarial
+    transformations (the images themselves, around the identity) are both this.
+
+    Attributes:
+        images: `(M, B, C, H, W)` images to warp.
+    """
+
+    images: Tensor
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The given images warped by `codes`."""
+        return affine.transform(self.images, codes)
+
+    def take(self, index: Tensor) -> "AffineSpace":
+        """The space around the images `index` `(M, B')` of each member's batch."""
+        return replace(self, origin=gather(self.origin, index), images=gather(self.images, index))
+
+
+def image(batch: Split) -> Space:
+    """The images of `batch` (leading shape `(M, B)`) as codes of themselves."""
+    images = batch.images()
+    return ImageSpace(images, images.new_zeros(()), images.new_ones(()))
+
+
+def true_manifold(batch: Split) -> Space:
+    """The known codes of `batch`, within the ranges they were drawn from.
+
+    Raises:
+        ValueError: the data set has no known manifold.
+    """
+    if batch.codes is None:
+        raise ValueError("true_manifold needs a data set whose manifold is known")
+    return AffineSpace(batch.codes, *batch.ranges, batch.sources())
+
+
+def transformation(batch: Split) -> Space:
+    """Affine parameters around the identity, within the ranges of the data set."""
+    images = batch.images()
+    identity = images.new_tensor(affine.IDENTITY).expand(*images.shape[:2], 6)
+    return AffineSpace(identity, *batch.ranges, images)
+
+
+SPACES: dict[str, Callable[[Split], Space]] = {
+    "image": image,
+    "true_manifold": true_manifold,
+    "transformation": transformation,
+}
+"""Spaces by name; each is made for a batch of leading shape `(M, B)`."""
+
+
+def sizes(moved: Tensor) -> dict[str, Tensor]:
+    """L1, L2 and L-infinity size `(M, B)` of perturbations `(M, B, *D)`."""
+    flat = moved.flatten(2)
+    return {
+        "l1": flat.norm(1, dim=2),
+        "l2": flat.norm(2, dim=2),
+        "linf": flat.norm(torch.inf, dim=2),
+    }
+
+
+def gather(values: Tensor, index: Tensor) -> Tensor:
+    """Rows `index` `(M, B')` of each member's `values` `(M, B, ...)`."""
+    return values[torch.arange(len(index), device=index.device)[:, None], index]
+
+
+def _spread(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(*values.shape, *[1] * (like.dim() - values.dim()))

@@ -1,0 +1,179 @@
+"""The one training loop: a cohort on clean images and, if the method has a threat, attacked ones."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustgen.attack import Found, Search, search
+from robustgen.cohort import Cohort
+from robustgen.datasets import Split
+from robustgen.errors import UserError
+from robustgen.job import progress
+from robustgen.spaces import SPACES, Threat
+from robustgen.tables import CURVES, empty
+
+log = logging.getLogger("robustgen")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a classifier is trained (Stutz et al., CVPR 2019, supplement), with Adam.
+
+    Attributes:
+        epochs: passes over the N training images.
+        batch_size: images per update.
+        rate: learning rate of the first epoch.
+        rate_decay: factor on the rate after each epoch.
+        weight_decay: L2 penalty.
+    """
+
+    epochs: int
+    batch_size: int
+    rate: float
+    rate_decay: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is added to normal training: a threat, and how it is searched (0 steps: a draw)."""
+
+    threat: Threat
+    search: Search
+
+
+@dataclass(frozen=True)
+class Generators:
+    """Random generators of a training, one per member each."""
+
+    batches: Sequence[torch.Generator]
+    attacks: Sequence[torch.Generator]
+
+
+def train(
+    cohort: Cohort,
+    data: Split,
+    schedule: Schedule,
+    method: Method | None,
+    generators: Generators,
+) -> dict[str, list[Any]]:
+    """Train an initialized cohort in place and leave it in eval mode.
+
+    Without a method all of each batch is clean. With one, the first half is clean, the second is
+    attacked (all iterations, model in eval mode), and the two mean losses are averaged
+    (Stutz et al., equations 2 to 4). A batch's halves go through the model together, so that
+    batch normalization sees both.
+
+    Args:
+        cohort: M initialized models.
+        data: the N training images, shared by the members, each of which shuffles on its own.
+        schedule: epochs, batches and rates.
+        method: threat and search, or None for normal training.
+        generators: those of the members.
+
+    Returns:
+        Learning curves, columns of `tables.CURVES`.
+
+    Raises:
+        UserError: the loss is no longer finite.
+    """
+    optimizer = torch.optim.Adam(
+        cohort.parameters(), schedule.rate, weight_decay=schedule.weight_decay
+    )
+    curves = empty(CURVES)
+    for epoch in progress(range(1, schedule.epochs + 1), "epoch"):
+        rate = schedule.rate * schedule.rate_decay ** (epoch - 1)
+        optimizer.param_groups[0]["lr"] = rate
+        tally = _Tally(len(cohort.seeds), data.labels.device)
+        for rows in _batches(len(data), schedule.batch_size, generators.batches):
+            batch = data.take(rows.to(data.labels.device))
+            clean, attacked, found = _halves(cohort, batch, method, generators.attacks)
+            cohort.train()
+            logits = cohort(torch.cat([clean, attacked], dim=1))
+            losses = F.cross_entropy(
+                logits.flatten(0, 1), batch.labels.flatten(), reduction="none"
+            ).view_as(batch.labels)
+            split = clean.shape[1]
+            loss = losses[:, :split].mean(1)
+            if method is not None:
+                loss = (loss + losses[:, split:].mean(1)) / 2
+            optimizer.zero_grad()
+            loss.sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            tally.add(losses.detach(), logits.argmax(-1) != batch.labels, split, found)
+        tally.close(curves, cohort.seeds, epoch, rate)
+    cohort.eval()
+    return curves
+
+
+def _batches(
+    examples: int, batch_size: int, generators: Sequence[torch.Generator]
+) -> Sequence[Tensor]:
+    """Rows `(M, b)` of each batch of an epoch; a last batch of one joins the one before it."""
+    order = torch.stack([torch.randperm(examples, generator=g) for g in generators])
+    cuts = list(range(batch_size, examples, batch_size))
+    if cuts and examples - cuts[-1] == 1:
+        cuts.pop()  # batch normalization has no variance over a single example
+    return torch.tensor_split(order, cuts, dim=1)
+
+
+def _halves(
+    cohort: Cohort, batch: Split, method: Method | None, generators: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor, Found | None]:
+    """Clean images, attacked images (of no examples without a method) and what was found."""
+    if method is None:
+        images = batch.images()
+        return images, images[:, :0], None
+    half = batch.labels.shape[1] // 2
+    rest = batch.take((slice(None), slice(half, None)))
+    space = SPACES[method.threat.space](rest)
+    cohort.eval()
+    found = search(
+        cohort, space, rest.labels, method.threat, method.search, generators, stop_at_success=False
+    )
+    clean = batch.take((slice(None), slice(half)))
+    with torch.no_grad():
+        return clean.images(), space.decode(found.codes), found
+
+
+class _Tally:
+    """Sums over an epoch, kept on the device: loss and errors of both halves, and successes."""
+
+    def __init__(self, members: int, device: torch.device) -> None:
+        self.sums = torch.zeros(5, members, dtype=torch.float64, device=device)
+        self.clean = self.attacked = 0
+
+    def add(self, losses: Tensor, wrong: Tensor, split: int, found: Found | None) -> None:
+        """Add a batch: `losses` and `wrong` `(M, b)`, clean before column `split`."""
+        parts = [losses[:, :split], wrong[:, :split], losses[:, split:], wrong[:, split:]]
+        if found is not None:
+            parts.append(found.success)
+        for total, part in zip(self.sums, parts, strict=False):
+            total += part.sum(1)
+        self.clean += split
+        self.attacked += losses.shape[1] - split
+
+    def close(
+        self, curves: dict[str, list[Any]], seeds: Sequence[int], epoch: int, rate: float
+    ) -> None:
+        """Append the epoch's means to `curves`, a row per member."""
+        sums = self.sums.cpu()
+        if not sums.isfinite().all():
+            raise UserError(
+                f"training diverged: the loss is not finite in epoch {epoch} at learning rate "
+                f"{rate:.3g}; set a lower classifier.rate"
+            )
+        clean = (sums[:2] / self.clean).tolist()
+        attacked = (sums[2:] / self.attacked).tolist() if self.attacked else None
+        for i, seed in enumerate(seeds):
+            row = [seed, epoch, rate, *(values[i] for values in clean)]
+            row += [values[i] for values in attacked] if attacked else [None] * 3
+            for column, value in zip(curves.values(), row, strict=True):
+                column.append(value)
+        errors = ", ".join(f"{value:.3f}" for value in clean[1])
+        log.info("epoch %d: error on clean training images %s", epoch, errors)

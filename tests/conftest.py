@@ -1,0 +1,99 @@
+"""Fixtures: a tiny FONTS of made-up letters, and a cohort trained on it."""
+
+import numpy as np
+import pytest
+import torch
+
+from robustgen import affine, device
+from robustgen.cohort import Cohort
+from robustgen.datasets import Split
+from robustgen.datasets.fonts import draw
+from robustgen.seeding import generator
+from robustgen.tables import PARAMETERS
+from robustgen.training import Generators, Schedule, train
+
+CLASSES = 4
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _deterministic():
+    device.setup()
+
+
+def letters(fonts: int = 6) -> torch.Tensor:
+    """Four shapes in strokes of several widths: `(fonts * 4, 1, 28, 28)` in [0, 1]."""
+    bank = torch.zeros(fonts, CLASSES, 1, 28, 28)
+    for font in range(fonts):
+        w = 2 + font % 3
+        bank[font, 0, 0, 7:21, 7 : 7 + w] = 1  # L
+        bank[font, 0, 0, 21 - w : 21, 7:19] = 1
+        bank[font, 1, 0, 7:21, 13 : 13 + w] = 1  # T
+        bank[font, 1, 0, 7 : 7 + w, 7:21] = 1
+        bank[font, 2, 0, 7:21, 7:21] = 1  # a ring
+        bank[font, 2, 0, 7 + w : 21 - w, 7 + w : 21 - w] = 0
+        bank[font, 3, 0, 12 : 12 + w, 7:21] = 1  # a plus with a foot
+        bank[font, 3, 0, 7:21, 12 : 12 + w] = 1
+        bank[font, 3, 0, 21 - w : 21, 12:20] = 1
+        bank[font] *= 1 - 0.05 * font
+    return bank.flatten(0, 1)
+
+
+def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:
+    table = draw(
+        study_seed=0,
+        dataset="tiny",
+        fonts=fonts,
+        classes=CLASSES,
+        transformations=ranges,
+        train_draws=40,
+        test_draws=10,
+    ).to_pandas()
+    rows = table[table["split"] == split]
+    return Split(
+        bank=letters(fonts),
+        source=torch.from_numpy(rows["source"].to_numpy().astype(np.int64)),
+        labels=torch.from_numpy(rows["label"].to_numpy().astype(np.int64)),
+        codes=torch.tensor(rows[list(PARAMETERS)].to_numpy()),
+        ranges=affine.bounds(ranges),
+        classes=CLASSES,
+    )
+
+
+def make_cohort(seeds: list[int], shape=(1, 28, 28), classes: int = CLASSES) -> Cohort:
+    cohort = Cohort("convnet", shape, classes, seeds)
+    cohort.initialize([generator(0, "initialization", seed) for seed in seeds])
+    return cohort
+
+
+def make_generators(seeds: list[int]) -> Generators:
+    return Generators(
+        [generator(0, "batches", seed) for seed in seeds],
+        [generator(0, "training attacks", seed) for seed in seeds],
+    )
+
+
+SCHEDULE = Schedule(epochs=4, batch_size=50, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
+
+
+@pytest.fixture(scope="session")
+def training_images() -> Split:
+    return make_split("train").take(slice(480))
+
+
+@pytest.fixture(scope="session")
+def test_images() -> Split:
+    return make_split("test")
+
+
+@pytest.fixture(scope="session")
+def trained(training_images: Split) -> Cohort:
+    """Three models that err on few test images."""
+    seeds = [0, 1, 2]
+    cohort = make_cohort(seeds)
+    train(cohort, training_images, SCHEDULE, None, make_generators(seeds))
+    return cohort
+
+
+def stacked(split: Split, members: int, examples: int) -> Split:
+    """The first examples, the same for each member: leading shape `(M, B)`."""
+    return split.take(torch.arange(examples).expand(members, -1))

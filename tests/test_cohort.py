@@ -1,0 +1,140 @@
+import math
+
+import pytest
+import torch
+from conftest import CLASSES, SCHEDULE, make_cohort, make_generators, stacked
+from torch import nn
+
+from robustgen import networks
+from robustgen.attack import Search, search
+from robustgen.cohort import Cohort
+from robustgen.errors import UserError
+from robustgen.files import provenance
+from robustgen.spaces import SPACES, Threat
+from robustgen.training import Method, train
+
+TOLERANCE = dict(atol=1e-5, rtol=1e-5)
+"""Between a stack and single models: float32 sums taken in another order."""
+
+
+def test_the_paper_network_has_its_layers():
+    model = networks.build("convnet", (1, 28, 28), 10)
+    weights = [tuple(p.shape) for p in model.parameters() if p.dim() > 1]
+    assert weights == [(16, 1, 4, 4), (32, 16, 4, 4), (64, 32, 4, 4), (100, 576), (10, 100)]
+    assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("shape", [(3, 56, 48), (1, 8, 8)], ids=["colour", "smallest"])
+def test_other_images_pass(shape):
+    cohort = make_cohort([0, 1], shape, classes=2)
+    assert cohort(torch.rand(2, 5, *shape)).shape == (2, 5, 2)
+
+
+def test_images_too_small_are_refused():
+    with pytest.raises(ValueError, match="8x8 at least"):
+        networks.build("convnet", (1, 7, 28), 10)
+
+
+def test_initialization_is_glorot_uniform():
+    cohort = make_cohort([0, 1])
+    weights = cohort.stack.get_parameter("10__weight").detach()
+    limit = math.sqrt(6 / sum(weights.shape[1:]))
+    assert weights.abs().max() <= limit
+    assert weights.std() == pytest.approx(limit / math.sqrt(3), rel=0.02)
+    member = cohort.member(1)
+    for module in member.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            assert (module.weight == 1).all()
+            assert (module.running_var == 1).all()
+        if hasattr(module, "bias") and module.bias is not None:
+            assert (module.bias == 0).all()
+
+
+def test_forward_equals_single_models_in_both_modes(trained, test_images):
+    batch = stacked(test_images, 3, 60).images()
+    cohort = make_cohort([0, 1, 2])
+    cohort.load_state_dict(trained.state_dict())
+    singles = [cohort.member(i).train() for i in range(3)]
+    together = cohort.train()(batch)
+    for single, images, logits in zip(singles, batch, together, strict=True):
+        torch.testing.assert_close(logits, single(images), **TOLERANCE)
+    # The running statistics of the stack moved as those of the single models did.
+    for i, single in enumerate(singles):
+        for name, buffer in cohort.member(i).named_buffers():
+            torch.testing.assert_close(buffer, single.get_buffer(name), **TOLERANCE)
+    together = cohort.eval()(batch)
+    for single, images, logits in zip(singles, batch, together, strict=True):
+        torch.testing.assert_close(logits, single.eval()(images), **TOLERANCE)
+
+
+METHODS = {
+    "normal": None,
+    "adversarial": Method(Threat("image", "linf", 0.3), Search("adam", 0.05, 3)),
+    "on-manifold": Method(Threat("true_manifold", "linf", 0.3), Search("adam", 0.05, 3)),
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_training_does_not_depend_on_who_shares_the_cohort(training_images, method):
+    data = training_images.take(slice(100))
+    together = make_cohort([0, 1, 2])
+    train(together, data, SCHEDULE, method, make_generators([0, 1, 2]))
+    alone = make_cohort([1])
+    train(alone, data, SCHEDULE, method, make_generators([1]))
+    for name, tensor in alone.stack.state_dict().items():
+        torch.testing.assert_close(
+            together.stack.state_dict()[name][1], tensor[0], atol=1e-4, rtol=1e-3
+        )
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("stop", [True, False], ids=["evaluation", "training"])
+def test_attack_does_not_depend_on_who_shares_the_cohort(trained, test_images, space, stop):
+    seeds, threat = [0, 1, 2], Threat(space, "linf", 0.2)
+    settings = Search("adam", 0.05, 5, restarts=2)
+
+    def attacked(cohort: Cohort, seeds: list[int]):
+        batch = stacked(test_images, len(seeds), 30)
+        generators = make_generators(seeds).attacks
+        return search(
+            cohort,
+            SPACES[space](batch),
+            batch.labels,
+            threat,
+            settings,
+            generators,
+            stop_at_success=stop,
+        )
+
+    together = attacked(trained, seeds)
+    single = Cohort("convnet", (1, 28, 28), CLASSES, [1])
+    state = {name: tensor[1:2] for name, tensor in trained.stack.state_dict().items()}
+    single.stack.load_state_dict(state)
+    alone = attacked(single.eval(), [1])
+    torch.testing.assert_close(together.codes[1], alone.codes[0], **TOLERANCE)
+    assert torch.equal(together.success[1], alone.success[0])
+    assert torch.equal(together.iterations[1], alone.iterations[0])
+
+
+def test_saved_and_loaded(tmp_path, trained, test_images):
+    path = tmp_path / "cohort.safetensors"
+    trained.save(path, {"rate": 0.01}, provenance("cpu"))
+    loaded = Cohort.load(path)
+    assert loaded.seeds == [0, 1, 2]
+    assert not loaded.training
+    batch = stacked(test_images, 3, 20).images()
+    assert torch.equal(loaded(batch), trained(batch))
+    first = path.read_bytes()
+    trained.save(path, {"rate": 0.01}, provenance("cpu"))
+    assert path.read_bytes() == first
+    for word in (b"provenance", b"torch", b"commit", b"seeds", b"rate"):
+        assert word in first[:2000]
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 100, None], ids=["empty", "noise", "missing"])
+def test_a_damaged_cohort_is_one_sentence(tmp_path, damage):
+    path = tmp_path / "cohort.safetensors"
+    if damage is not None:
+        path.write_bytes(damage)
+    with pytest.raises(UserError, match=r"cohort\.safetensors is not a readable"):
+        Cohort.load(path)
