@@ -13,6 +13,7 @@ from robustgen.tables import PARAMETERS
 from robustgen.training import Generators, Schedule, train
 
 CLASSES = 4
+NAMES = "LTOP"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,7 +44,7 @@ def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:
         study_seed=0,
         dataset="tiny",
         fonts=fonts,
-        classes=CLASSES,
+        letters=NAMES,
         transformations=ranges,
         train_draws=40,
         test_draws=10,
@@ -55,7 +56,7 @@ def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:
         labels=torch.from_numpy(rows["label"].to_numpy().astype(np.int64)),
         codes=torch.tensor(rows[list(PARAMETERS)].to_numpy()),
         ranges=affine.bounds(ranges),
-        classes=CLASSES,
+        classes=tuple(NAMES),
     )
 
 

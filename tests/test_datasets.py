@@ -7,10 +7,11 @@ from robustgen import affine
 from robustgen.datasets import interleave, load
 from robustgen.datasets.fonts import draw
 from robustgen.errors import UserError
-from robustgen.files import save_tensors, write_table
+from robustgen.files import write_table
+from robustgen.tensors import save_tensors
 from robustgen.tables import EXAMPLES, PARAMETERS
 
-DRAWN = dict(study_seed=0, dataset="fonts", fonts=5, classes=3, train_draws=7, test_draws=2)
+DRAWN = dict(study_seed=0, dataset="fonts", fonts=5, letters="XYZ", train_draws=7, test_draws=2)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_images_equal_their_stored_codes(tmp_path, codes):
     write_table(tmp_path / "codes.parquet", codes, codes.schema)
     split = load(tmp_path / "bank.safetensors", tmp_path / "codes.parquet", "test")
     rows = codes.to_pandas().query("split == 'test'")
-    assert split.classes == 3
+    assert split.classes == ("X", "Y", "Z")
     assert split.labels.tolist() == rows["label"].tolist()
     expected = affine.transform(
         bank[torch.tensor(rows["source"].to_list())].float() / 255,
@@ -73,7 +74,7 @@ def test_images_equal_their_stored_codes(tmp_path, codes):
 def test_examples_without_codes_are_their_source_images(tmp_path):
     bank = (torch.rand(4, 3, 8, 8) * 255).byte()
     save_tensors(tmp_path / "bank.safetensors", {"images": bank}, {})
-    schema = EXAMPLES.with_metadata({"ranges": "easy", "classes": "2"})
+    schema = EXAMPLES.with_metadata({"ranges": "easy", "classes": '["a", "b"]'})
     rows = {"split": ["train", "train", "test", "test"], "label": [0, 1, 0, 1]}
     write_table(tmp_path / "e.parquet", {**rows, "source": [2, 3, 0, 1]}, schema)
     split = load(tmp_path / "bank.safetensors", tmp_path / "e.parquet", "train")

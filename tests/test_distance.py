@@ -16,7 +16,7 @@ def only_translations(split):
     low, high = TRANSLATION.clone(), TRANSLATION.clone()
     low[:2], high[:2] = -0.2, 0.2
     codes = TRANSLATION.repeat(len(split), 1)
-    return type(split)(split.bank, split.source, split.labels, codes, (low, high), 4)
+    return type(split)(split.bank, split.source, split.labels, codes, (low, high), split.classes)
 
 
 def test_distance_to_the_manifold_equals_brute_force():

@@ -88,7 +88,7 @@ def test_batches(examples, sizes):
 def test_divergence_stops_with_epoch_and_rate(training_images):
     images = training_images.take(slice(60))
     broken = type(images)(
-        images.bank * torch.nan, images.source, images.labels, None, images.ranges, 4
+        images.bank * torch.nan, images.source, images.labels, None, images.ranges, images.classes
     )
     schedule = Schedule(3, 50, 0.25, 0.95, 0.0)
     with pytest.raises(UserError, match=r"not finite in epoch 1 at learning rate 0\.25"):

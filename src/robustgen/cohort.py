@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from robustgen import networks
-from robustgen.files import load_tensors, save_tensors
+from robustgen.tensors import load_tensors, save_tensors
 
 
 class Cohort(nn.Module):

@@ -112,6 +112,7 @@ def _check(
     success = found.success & inside & (logits.argmax(-1) != labels)
     loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return {
+        "answer": logits.argmax(-1),
         "success": success,
         "iterations": torch.where(success, found.iterations, -1),
         "restart": torch.where(success, found.restart, -1),

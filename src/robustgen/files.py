@@ -1,6 +1,5 @@
-"""Reading and writing results: whole files or none, with their provenance inside."""
+"""Whole files or none, tables of fixed schema, and where a file comes from."""
 
-import json
 import os
 import subprocess
 import tempfile
@@ -13,9 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from robustgen.errors import UserError
 
@@ -70,35 +66,6 @@ def provenance(device: str) -> dict[str, str]:
     except FileNotFoundError:
         made["commit"] = "none"
     return {**made, "device": device}
-
-
-def save_tensors(
-    path: str | Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, Any]
-) -> None:
-    """Write tensors as safetensors, with `header` as JSON under one key, "robustgen".
-
-    The format keeps its keys in no order: with more than one, equal results had unequal bytes.
-    """
-    with whole(path) as partial:
-        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(held, partial, metadata={"robustgen": json.dumps(header, sort_keys=True)})
-
-
-def load_tensors(
-    path: str | Path, device: torch.device | str = "cpu"
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and header as `save_tensors` was given them.
-
-    Raises:
-        UserError: the file is missing or is no whole safetensors file.
-    """
-    try:
-        with safe_open(str(path), framework="pt", device=str(device)) as file:
-            header = json.loads((file.metadata() or {}).get("robustgen", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
-    return tensors, header
 
 
 def write_table(path: str | Path, rows: pa.Table | Mapping[str, Any], schema: pa.Schema) -> None:

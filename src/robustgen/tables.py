@@ -96,6 +96,7 @@ ATTACKS = pa.schema(
         _LABEL,
         _PREDICTION,
         _field("start_correct", pa.bool_(), "", "the unperturbed code decodes to a right answer"),
+        _field("answer", pa.int32(), "class", "the model's answer to the example as saved"),
         _field("success", pa.bool_(), "", "wrong answer, re-checked on the example as saved"),
         _field("iterations", pa.int32(), "1", "iterations to success", null=True),
         _field("restart", pa.int32(), "1", "restart of the success, from 0", null=True),

@@ -9,6 +9,7 @@ The first N rows are then balanced for every N that is a multiple of K, and a sm
 is part of every larger one.
 """
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor
 
 from robustgen import affine
-from robustgen.files import load_tensors, read_table
+from robustgen.files import read_table
 from robustgen.tables import CODES, EXAMPLES, PARAMETERS
+from robustgen.tensors import load_tensors
 
 DECODED_AT_ONCE = 10_000
 
@@ -36,7 +38,7 @@ class Split:
         codes: `(..., 6)` parameters of the warp, or None where an example is its source image.
         ranges: lower and upper ends, each `(6,)`, of the codes or, without codes, of the
             transformations that the study allows.
-        classes: K.
+        classes: names of the K classes.
     """
 
     bank: Tensor
@@ -44,7 +46,7 @@ class Split:
     labels: Tensor
     codes: Tensor | None
     ranges: tuple[Tensor, Tensor]
-    classes: int
+    classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,7 +92,7 @@ def load(
     Args:
         bank: safetensors file with `images` `(P, C, H, W)`, uint8.
         examples: Parquet file of `tables.EXAMPLES` or `tables.CODES`, whose header names the
-            `ranges` and the number of `classes`.
+            `ranges` and, as JSON, the names of the `classes`.
         split: which rows.
         device: where everything is held.
 
@@ -110,5 +112,5 @@ def load(
         labels=torch.from_numpy(rows["label"].to_numpy().astype(np.int64)).to(device),
         codes=None if codes is None else torch.from_numpy(codes).to(device),
         ranges=affine.bounds(about["ranges"], device),
-        classes=int(about["classes"]),
+        classes=tuple(json.loads(about["classes"])),
     )

@@ -1,5 +1,7 @@
 """FONTS: letters of many fonts, moved within a manifold that is known exactly."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -15,7 +17,7 @@ def draw(
     study_seed: int,
     dataset: str,
     fonts: int,
-    classes: int,
+    letters: str,
     transformations: str,
     train_draws: int,
     test_draws: int,
@@ -27,9 +29,10 @@ def draw(
 
     Returns:
         A table of `tables.CODES`, train before test, each split in the balanced order that
-        `datasets` describes; a row's `source` is `font * classes + label`.
+        `datasets` describes; a row's `source` is `font * len(letters) + label`.
     """
     low, high = affine.bounds(transformations)
+    classes = len(letters)
     parts = []
     for split, draws in (("train", train_draws), ("test", test_draws)):
         rng = generator(study_seed, "codes", dataset, split)
@@ -43,5 +46,5 @@ def draw(
         parts.append(
             pa.table({"split": names, "label": source % classes, "source": source, **columns})
         )
-    about = {"ranges": transformations, "classes": str(classes)}
+    about = {"ranges": transformations, "classes": json.dumps(list(letters))}
     return pa.concat_tables(parts).cast(CODES).replace_schema_metadata(about)

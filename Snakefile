@@ -1,0 +1,32 @@
+"""Whether adversarial robustness and generalization are at odds: from fonts to figures."""
+
+from snakemake.utils import min_version
+
+min_version("9.5")
+
+
+# A study is one whole file: --configfile replaces the demo instead of being merged into it.
+if not workflow.overwrite_configfiles:
+
+    configfile: f"{workflow.basedir}/config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/fonts.smk"
+include: "workflow/rules/classifiers.smk"
+include: "workflow/rules/attacks.smk"
+include: "workflow/rules/distances.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        record=rules.record.output.study,
+        claims=rules.claims.output.claims,
+        over_seeds=rules.over_seeds.output.over_seeds,
+        figures=FIGURES,

@@ -1,0 +1,230 @@
+"""The four claims, tested: statistics with intervals, and the rule from interval to verdict.
+
+A statistic is a function of `evidence` and a row of `STATISTICS`. One rule serves all: it supports
+its claim if its whole interval lies above a bar, does not if none of it does, and leaves it
+undecided otherwise or where there is no interval.
+
+Source: Stutz, Hein and Schiele, CVPR 2019; the claims and what tests them there are in section 3,
+bars and intervals are ours.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from robustgen import evidence
+from robustgen.evidence import Evidence, Intervals, Roles, UntestedError
+from robustgen.statistics import NONE, Interval
+from robustgen.tables import CLAIMS
+
+SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+
+CLAIM_WORDS = {
+    1: "Regular adversarial examples leave the data manifold",
+    2: "Adversarial examples on the manifold exist and can be found",
+    3: "Robustness to adversarial examples on the manifold is generalization",
+    4: "Robustness to regular ones does not contradict generalization, but needs more images",
+}
+
+_HERE = ". Here undecided: "
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What tests a claim.
+
+    Attributes:
+        claim: its number.
+        name: snake_case.
+        about: what is estimated, and from what the interval is.
+        bar: the interval must lie above it.
+        measure: from the evidence to intervals; raises `UntestedError`.
+    """
+
+    claim: int
+    name: str
+    about: str
+    bar: float
+    measure: Callable[[Evidence], Intervals]
+
+    def rule(self) -> str:
+        """The way from interval to verdict as a sentence."""
+        return (
+            f"{self.about}; supported if all of the 95 % interval lies above {self.bar:g}, "
+            "not supported if none of it does, otherwise undecided"
+        )
+
+    def verdict(self, found: Interval) -> str:
+        """A NaN end decides nothing."""
+        if found.low > self.bar:
+            return SUPPORTED
+        return NOT_SUPPORTED if found.high <= self.bar else UNDECIDED
+
+
+STATISTICS = (
+    Statistic(
+        1,
+        "share_farther",
+        "Share of test images whose regular adversarial example is farther from the manifold "
+        "(the known one, or else the span of the nearest training images) than the on-manifold "
+        "one, both successes on the same normally trained model; t interval over seeds",
+        0.5,
+        evidence.share_farther,
+    ),
+    Statistic(
+        1,
+        "angle_difference",
+        "Angle in degrees between perturbation and manifold, regular minus on-manifold, on the "
+        "same pairs; t interval over seeds",
+        0,
+        evidence.angle_difference,
+    ),
+    Statistic(
+        2,
+        "on_manifold_success",
+        "On-manifold success rate on normally trained models, among images whose unperturbed "
+        "code decodes to a correctly classified image; t interval over seeds",
+        0,
+        evidence.on_manifold_success,
+    ),
+    Statistic(
+        3,
+        "rank_correlation",
+        "Spearman's correlation of test error and on-manifold success rate over all models; "
+        "bootstrap interval over models",
+        0,
+        evidence.rank_correlation,
+    ),
+    Statistic(
+        3,
+        "error_reduction",
+        "Test error of normal minus that of on-manifold adversarial training, paired by seed; "
+        "t interval over seeds",
+        0,
+        evidence.error_reduction,
+    ),
+    Statistic(
+        4,
+        "regular_slope",
+        "Slope of the regular success rate against the test error over models not trained with "
+        "regular examples, where a trade-off would be steep and negative: -0.5 is half a point "
+        "of success for a point of error; t interval over models",
+        -0.5,
+        evidence.regular_slope,
+    ),
+    Statistic(
+        4,
+        "adversarial_images_factor",
+        "Factor by which adversarial training needs more training images than normal training "
+        "for the same test error, where it comes down to it; t interval of its logarithm over "
+        "seeds",
+        1,
+        evidence.adversarial_images_factor,
+    ),
+)
+
+
+def claims(errors: pa.Table, rates: pa.Table, distances: pa.Table, roles: Roles) -> pa.Table:
+    """Test every claim on every data set.
+
+    Args:
+        errors: a table with the schema `ERRORS`.
+        rates: a table with the schema `SUCCESS_RATES`.
+        distances: a table with the schema `ALL_DISTANCES`.
+        roles: what the study calls the methods and attacks.
+
+    Returns:
+        A table with the schema `CLAIMS`, by data set and in the order of `STATISTICS`. A
+        statistic that the study does not give has one row without an estimate, undecided, whose
+        rule ends with what is missing.
+    """
+    frames = [_sorted(table).to_pandas() for table in (errors, rates, distances)]
+    rows = []
+    for dataset in sorted({name for frame in frames for name in frame["dataset"]}):
+        own = [frame[frame["dataset"] == dataset] for frame in frames]
+        found = Evidence(own[0], own[1], own[2], roles)
+        for statistic in STATISTICS:
+            rows += [{"dataset": dataset, **row} for row in _tested(statistic, found)]
+    return pa.Table.from_pylist(rows, schema=CLAIMS)
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    """By what names its rows, since sums and resamples depend on their order."""
+    keys = ("dataset", "method", "n", "seed", "attack", "example")
+    return table.sort_by([(key, "ascending") for key in keys if key in table.column_names])
+
+
+def _tested(statistic: Statistic, found: Evidence) -> list[dict[str, Any]]:
+    """The rows of one statistic on one data set."""
+    reason = ""
+    try:
+        intervals = statistic.measure(found)
+    except UntestedError as untested:
+        intervals, reason = {None: NONE}, str(untested)
+    rows = []
+    for n, interval in intervals.items():
+        if np.isnan(interval.estimate):
+            why = reason or "there are too few models, or all are alike"
+        else:
+            why = "too few seeds or models for an interval" if np.isnan(interval.low) else ""
+        ends = {k: None if np.isnan(v) else v for k, v in interval._asdict().items()}
+        verdict = statistic.verdict(interval)
+        rule = statistic.rule() + (_HERE + why if why else "")
+        named = {"claim": statistic.claim, "statistic": statistic.name, "n": n}
+        rows.append({**named, **ends, "rule": rule, "verdict": verdict})
+    return rows
+
+
+def verdicts(claims: pa.Table) -> dict[tuple[str, int], str]:
+    """The verdict on each claim, by data set and number of the claim.
+
+    A claim is supported if all its statistics support it, not supported if one does not, and
+    otherwise undecided.
+
+    Args:
+        claims: a table with the schema `CLAIMS`.
+    """
+    said: dict[tuple[str, int], set[str]] = {}
+    for row in claims.select(["dataset", "claim", "verdict"]).to_pylist():
+        said.setdefault((row["dataset"], row["claim"]), set()).add(row["verdict"])
+    return {key: _joint(of) for key, of in said.items()}
+
+
+def _joint(said: set[str]) -> str:
+    if NOT_SUPPORTED in said:
+        return NOT_SUPPORTED
+    return SUPPORTED if said == {SUPPORTED} else UNDECIDED
+
+
+def describe(claims: pa.Table) -> str:
+    """The claims, verdicts and statistics of every data set as text for a terminal.
+
+    Args:
+        claims: a table with the schema `CLAIMS`.
+    """
+    rows = claims.to_pylist()
+    lines: list[str] = []
+    dataset = None
+    for (name, claim), verdict in verdicts(claims).items():
+        if name != dataset:
+            lines += [*([""] if lines else []), f"Data set {name}"]
+            dataset = name
+        lines += [f"  {claim}. {CLAIM_WORDS[claim]}: {verdict}"]
+        for row in rows:
+            if (row["dataset"], row["claim"]) == (name, claim):
+                lines += _statistic_lines(row)
+    return "\n".join(lines)
+
+
+def _statistic_lines(row: dict[str, Any]) -> list[str]:
+    """A statistic and, where it says so, why it is undecided."""
+    name = row["statistic"].replace("_", " ") + ("" if row["n"] is None else f", N = {row['n']}")
+    estimate, low, high = (row[end] for end in Interval._fields)
+    text = "no estimate" if estimate is None else f"{estimate:.3g}"
+    text += "" if low is None else f" [{low:.3g}, {high:.3g}]"
+    _, _, why = row["rule"].partition(_HERE)
+    line = f"       {name:<32} {text:<24} {row['verdict']}"
+    return [line, *([f"         ({why})"] if why else [])]

@@ -1,0 +1,171 @@
+"""What the study says on each claim: statistics with intervals, for one data set.
+
+Each public function takes `Evidence` and returns intervals by N; it raises `UntestedError` where
+the study lacks what the statistic needs. `claims` holds their bars and verdicts.
+"""
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import pandas as pd
+
+from robustgen.statistics import Interval, images_factor, slope, spearman, t_interval
+
+CEILING = 0.99
+"""Regular success rate above which a model is as good as never right."""
+
+
+class Roles(TypedDict):
+    """What a study calls the methods and attacks that the claims are about; None: has it not."""
+
+    normal: str | None
+    adversarial: str | None
+    on_manifold: str | None
+    regular_attack: str | None
+    on_manifold_attack: str | None
+    not_adversarial: list[str]
+
+
+class UntestedError(Exception):
+    """A statistic cannot be had from this study; says why."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one data set: rows of `ERRORS`, `SUCCESS_RATES` and `ALL_DISTANCES`."""
+
+    errors: pd.DataFrame
+    rates: pd.DataFrame
+    distances: pd.DataFrame
+    roles: Roles
+
+
+Intervals = dict[int | None, Interval]
+"""By N; None for one over all N."""
+
+
+def _role(evidence: Evidence, role: str) -> str:
+    """The method or attack in this role."""
+    name: str | None = evidence.roles[role]  # type: ignore[literal-required]
+    if name is None:
+        kind = "attack" if role.endswith("_attack") else "method"
+        words = role.removesuffix("_attack").replace("_", "-")
+        raise UntestedError(f"the study has no {words} {kind}")
+    return name
+
+
+def _filled(rows: pd.DataFrame, what: str) -> pd.DataFrame:
+    if rows.empty:
+        raise UntestedError(f"there are no {what}")
+    return rows
+
+
+def _pairs(evidence: Evidence, figure: str) -> pd.DataFrame:
+    """`distance` or `angle` of pairs of successes on the same image, `regular` and `on_manifold`.
+
+    Indexed by n, seed and example; of the normal method.
+    """
+    names = {
+        _role(evidence, "regular_attack"): "regular",
+        _role(evidence, "on_manifold_attack"): "on_manifold",
+    }
+    method, rows = _role(evidence, "normal"), evidence.distances
+    known = rows[f"manifold_{figure}"].notna().any()
+    column = f"manifold_{figure}" if known else f"neighbour_{figure}"
+    found = rows[(rows["method"] == method) & rows["success"] & rows["attack"].isin(list(names))]
+    wide = found.pivot(index=["n", "seed", "example"], columns="attack", values=column)
+    pairs = wide.rename(columns=names).reindex(columns=["regular", "on_manifold"]).dropna()
+    both = " and ".join(names)
+    return _filled(pairs, f"images on which {both} succeed against {method}, with their {figure}s")
+
+
+def _per_seed(values: "pd.Series[float]") -> "pd.Series[float]":
+    """The mean over the examples of each model, then over its N, of each seed."""
+    return values.groupby(["n", "seed"]).mean().groupby("seed").mean()
+
+
+def _per_size(values: "pd.Series[float]", bounds: tuple[float, float]) -> Intervals:
+    """The interval over seeds for each N, which is a level of the index."""
+    sizes = values.index.get_level_values("n")
+    return {int(n): t_interval(values[sizes == n], bounds=bounds) for n in sorted(set(sizes))}
+
+
+def share_farther(evidence: Evidence) -> Intervals:
+    """Share of pairs whose regular example is farther from the manifold; ties count half."""
+    pairs = _pairs(evidence, "distance")
+    farther = (pairs["regular"] > pairs["on_manifold"]).astype(float)
+    tied = (pairs["regular"] == pairs["on_manifold"]).astype(float)
+    return {None: t_interval(_per_seed(farther + tied / 2), bounds=(0, 1))}
+
+
+def angle_difference(evidence: Evidence) -> Intervals:
+    """Mean difference of the angle to the manifold within pairs, in degrees."""
+    pairs = _pairs(evidence, "angle")
+    return {None: t_interval(_per_seed(pairs["regular"] - pairs["on_manifold"]))}
+
+
+def on_manifold_success(evidence: Evidence) -> Intervals:
+    """On-manifold success rate on the normal method, for each N."""
+    method, attack = _role(evidence, "normal"), _role(evidence, "on_manifold_attack")
+    rates = evidence.rates
+    rows = rates[(rates["method"] == method) & (rates["attack"] == attack)]
+    rows = _filled(rows.dropna(subset="success_rate_from_right"), f"rates of {attack} on {method}")
+    return _per_size(rows.set_index("n")["success_rate_from_right"], bounds=(0, 1))
+
+
+def _models(evidence: Evidence, attack: str, rate: str) -> pd.DataFrame:
+    """Test error and success rate of every model."""
+    keys = ["method", "n", "seed"]
+    rates = evidence.rates[evidence.rates["attack"] == attack]
+    models = evidence.errors[[*keys, "test_error"]].merge(rates[[*keys, rate]], on=keys)
+    return _filled(models.dropna(), f"rates of {attack}")
+
+
+def rank_correlation(evidence: Evidence) -> Intervals:
+    """Spearman's correlation of test error and on-manifold success rate over all models."""
+    rate = "success_rate_from_right"
+    models = _models(evidence, _role(evidence, "on_manifold_attack"), rate)
+    return {None: spearman(models["test_error"], models[rate])}
+
+
+def error_reduction(evidence: Evidence) -> Intervals:
+    """Test error of the normal method minus that of the on-manifold one, for each N."""
+    methods = [_role(evidence, role) for role in ("normal", "on_manifold")]
+    rows = evidence.errors[evidence.errors["method"].isin(methods)]
+    wide = rows.pivot(index=["n", "seed"], columns="method", values="test_error")
+    both = wide.reindex(columns=methods).dropna()
+    both = _filled(both, f"models of {methods[0]} and {methods[1]} of the same N and seed")
+    return _per_size(both[methods[0]] - both[methods[1]], bounds=(-1, 1))
+
+
+def regular_slope(evidence: Evidence) -> Intervals:
+    """Slope of regular success rate against test error, without adversarial training.
+
+    An attack that breaks every model shows nothing of a trade-off, though its slope is flat.
+    """
+    models = _models(evidence, _role(evidence, "regular_attack"), "success_rate")
+    models = models[models["method"].isin(evidence.roles["not_adversarial"])]
+    models = _filled(models, "models trained otherwise than adversarially")
+    if models["success_rate"].min() > CEILING:
+        raise UntestedError(
+            f"every model is broken in more than {CEILING:.0%} of its images, so that none "
+            "could be seen to be less robust than another; a smaller radius would show it"
+        )
+    return {None: slope(models["test_error"], models["success_rate"])}
+
+
+def adversarial_images_factor(evidence: Evidence) -> Intervals:
+    """Factor in N of adversarial training over normal training at the same test error."""
+    curves = []
+    for role in ("normal", "adversarial"):
+        method = _role(evidence, role)
+        rows = evidence.errors[evidence.errors["method"] == method]
+        rows = _filled(rows, f"models of {method}")
+        curves.append({seed: (of["n"], of["test_error"]) for seed, of in rows.groupby("seed")})
+    normal, adversarial = curves
+    seeds = [seed for seed in normal if seed in adversarial]
+    logs = np.log([images_factor(*normal[seed], *adversarial[seed]) for seed in seeds])
+    if np.isnan(logs).all():
+        raise UntestedError("in no seed does it come down to a test error of normal training")
+    return {None: Interval(*(float(end) for end in np.exp(t_interval(logs))))}

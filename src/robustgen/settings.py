@@ -1,0 +1,238 @@
+"""The blocks of a study's config, each with what it allows and its defaults."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from robustgen.config_errors import Said, allowed_in, key_text, listed, mistake, near, shown
+
+
+class Settings(BaseModel):
+    """A mapping in a config: frozen, strictly typed, with no key unknown, missing or null."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, given: Any) -> Any:
+        names = listed(cls.model_fields, "and")
+        if not isinstance(given, dict):
+            required = any(field.is_required() for field in cls.model_fields.values())
+            shape = "a mapping" if required else "a mapping, {} for its defaults,"
+            raise mistake(f"is {shown(given)}, but must be {shape} with keys {names}")
+        for key in given:
+            if key not in cls.model_fields:
+                close = near(key, cls.model_fields)
+                raise mistake(f"is no known key{close}; allowed are {names}", key_text(key))
+        for key, field in cls.model_fields.items():
+            if key not in given and field.is_required():
+                raise mistake(f"is missing, but must be {allowed_in(field)}", key)
+            if key in given and given[key] is None:
+                leave = "" if field.is_required() else "; leave the key out for its default"
+                raise mistake(f"is null, but must be {allowed_in(field)}{leave}", key)
+        return given
+
+    def refuse_set(self, keys: Iterable[str], why: str) -> Self:
+        """This, if none of `keys` was set in the config; else the mistake of the first that was."""
+        for key in keys:
+            if key in self.model_fields_set:
+                value = shown(getattr(self, key))
+                raise mistake(f"is {value}, but must be left out: {why}", key)
+        return self
+
+
+T = TypeVar("T", str, tuple[Any, ...])
+
+
+def distinct(values: T) -> T:
+    """Refuses a value that is given twice."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise mistake(f"is {shown(value)}, but must differ from those before it", index)
+    return values
+
+
+Whole = Annotated[int, Field(ge=0), Said("a whole number of 0 or more")]
+Count = Annotated[int, Field(ge=1), Said("a whole number of 1 or more")]
+Several = Annotated[int, Field(ge=2), Said("a whole number of 2 or more")]
+Positive = Annotated[float, Field(gt=0), Said("a number above 0")]
+Name = Annotated[
+    str,
+    Field(pattern="^[a-z][a-z0-9_]*$"),
+    Said("a lower-case letter and then lower-case letters, digits or _"),
+]
+Names = Annotated[
+    tuple[Annotated[str, Said("a name, as text")], ...],
+    Field(strict=False),
+    AfterValidator(distinct),
+]
+StepRule = Literal["adam", "signed", "normalized"]
+
+
+class Dataset(Settings):
+    """What a study asks of a data set, whatever its kind."""
+
+    has_true_manifold: ClassVar[bool]
+
+    kind: str
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    @abstractmethod
+    def train_examples(self) -> int:
+        """Images in the train split."""
+
+    @property
+    @abstractmethod
+    def test_examples(self) -> int:
+        """Images in the test split."""
+
+
+class Fonts(Dataset):
+    """Letters of many fonts under random transformations; the defaults are the paper's."""
+
+    has_true_manifold: ClassVar[bool] = True
+
+    kind: Literal["fonts"]
+    fonts: Count = 1000
+    fonts_from: Annotated[
+        str, Field(min_length=1), Said("installed, or the path of a folder of fonts, as text")
+    ] = "installed"
+    letters: Annotated[
+        str,
+        Field(pattern="^[A-Za-z0-9]{2,}$"),
+        AfterValidator(distinct),
+        Said("text of 2 or more different characters from A-Z, a-z and 0-9"),
+    ] = "ABCDEFGHIJ"
+    transformations: Literal["easy", "moderate", "hard"] = "hard"
+    train_draws: Count = 96
+    test_draws: Count = 16
+
+    @property
+    def classes(self) -> int:
+        """Number of letters."""
+        return len(self.letters)
+
+    @property
+    def train_examples(self) -> int:
+        """Draws of all fonts and letters in the train split."""
+        return self.fonts * self.classes * self.train_draws
+
+    @property
+    def test_examples(self) -> int:
+        """Draws of all fonts and letters in the test split."""
+        return self.fonts * self.classes * self.test_draws
+
+
+KINDS: dict[str, type[Dataset]] = {"fonts": Fonts}
+"""The kinds of data set: `kind` in a config says which of these reads the rest."""
+
+
+class ByKind:
+    """Annotates a data set that is read by the class its `kind` names."""
+
+    def __get_pydantic_core_schema__(
+        self, _source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        choices = {kind: handler.generate_schema(reader) for kind, reader in KINDS.items()}
+        union = core_schema.tagged_union_schema(choices, discriminator="kind")
+        return core_schema.no_info_before_validator_function(self._check, union)
+
+    @staticmethod
+    def _check(given: Any) -> Any:
+        if not isinstance(given, dict):
+            raise mistake(f"is {shown(given)}, but must be a mapping with the key kind")
+        if "kind" not in given:
+            raise mistake(f"is missing, but must be {listed(KINDS)}", "kind")
+        kind = given["kind"]
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise mistake(
+                f"is {shown(kind)}, but must be {listed(KINDS)}{near(kind, KINDS)}", "kind"
+            )
+        return given
+
+
+class Classifier(Settings):
+    """The network and how it is trained, the same for every method."""
+
+    architecture: Literal["convnet"] = "convnet"
+    epochs: Count = 20
+    batch_size: Several = 100
+    rate: Positive = 0.01
+    rate_decay: Annotated[float, Field(gt=0, le=1), Said("a number above 0 and up to 1")] = 0.95
+    weight_decay: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1e-4
+
+
+class Threat(Settings):
+    """A set of allowed perturbations: a ball in a space."""
+
+    space: Literal["image", "true_manifold", "transformation"]
+    norm: Literal["linf", "l2"]
+    radius: Positive
+
+
+class Method(Settings):
+    """A training method: on what, if anything, half of each batch is attacked.
+
+    Without a threat it is plain training; with `steps: 0` it draws at random and searches nothing.
+    """
+
+    threat: Annotated[str | None, Said("the name of a threat, as text")] = None
+    steps: Whole = 40
+    step_rule: StepRule = "adam"
+    step_size: Positive = 0.005
+
+    @model_validator(mode="after")
+    def _check_search(self) -> Self:
+        if self.threat is None:
+            self.refuse_set(("steps", "step_rule", "step_size"), "the method has no threat")
+        elif self.steps == 0:
+            self.refuse_set(("step_rule", "step_size"), "with 0 steps nothing is searched")
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that have an effect."""
+        if self.threat is None:
+            return {}
+        return self.model_dump(include=None if self.steps else {"threat", "steps"})
+
+
+class Attack(Settings):
+    """An attack on trained classifiers; `examples` defaults to the test split where smaller."""
+
+    threat: Annotated[str, Said("the name of a threat, as text")]
+    steps: Count = 40
+    step_rule: StepRule = "adam"
+    step_size: Positive = 0.005
+    restarts: Count = 1
+    examples: Count = 1000
+
+
+class Distances(Settings):
+    """Whose adversarial examples have their distance to the manifold measured, and how.
+
+    By default those of all methods without a threat (of all methods if each has one) and of all
+    attacks in image space or on the true manifold; the numbers default to the largest allowed
+    where that is smaller than said here.
+    """
+
+    methods: Annotated[Names, Field(min_length=1)] = ()
+    attacks: Names = ()
+    examples: Count = 200
+    steps: Count = 200
+    step_size: Positive = 0.05
+    neighbours: Several = 50

@@ -1,0 +1,365 @@
+# ruff: noqa: ARG001, ARG002, ARG005 - functions of a world take the same arguments
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from robustgen.claims import (
+    CLAIM_WORDS,
+    NOT_SUPPORTED,
+    STATISTICS,
+    SUPPORTED,
+    UNDECIDED,
+    claims,
+    describe,
+    verdicts,
+)
+from robustgen.statistics import Interval
+from robustgen.tables import ALL_DISTANCES, CLAIMS, ERRORS, SUCCESS_RATES
+
+ROLES = {
+    "normal": "normal",
+    "adversarial": "adversarial",
+    "on_manifold": "on_true_manifold",
+    "regular_attack": "regular",
+    "on_manifold_attack": "along",
+    "not_adversarial": ["normal", "on_true_manifold"],
+}
+SIZES = (100, 200, 400)
+NORMAL = (0.4, 0.3, 0.2)
+"""Test error of normal training, by N."""
+
+
+class World:
+    """What a study of one data set finds, as functions to be replaced: a world per claim."""
+
+    seeds = 3
+    examples = 4
+    methods = ("normal", "adversarial", "on_true_manifold")
+
+    def error(self, method, n, seed):
+        shift = {"normal": 0, "adversarial": 0.1, "on_true_manifold": -0.05}[method]
+        return round(NORMAL[SIZES.index(n)] + shift + 0.001 * seed, 6)  # ties are ties
+
+    def rate(self, method, n, seed, attack):
+        if attack == "regular":
+            return 0.2 if method == "adversarial" else 0.95 + 0.01 * seed
+        return round(self.error(method, n, seed) + 0.1, 6)
+
+    def distance(self, n, seed, example, attack):
+        return 2 + 0.1 * example if attack == "regular" else 1 + 0.1 * seed
+
+    def angle(self, seed, example, attack):
+        return 80 + seed if attack == "regular" else 20
+
+    def tables(self, known=True):
+        models = [(m, n, s) for m in self.methods for n in SIZES for s in range(self.seeds)]
+        attacked = [(*model, attack) for model in models for attack in ("regular", "along")]
+        errors = [
+            {**_model(*model), "examples": 10, "errors": 1, "test_error": self.error(*model)}
+            for model in models
+        ]
+        rates = [
+            {
+                **_model(*key[:3]),
+                "attack": key[3],
+                **dict.fromkeys(COUNTS, 9),
+                "success_rate": self.rate(*key) if key[3] == "regular" else 1,
+                "success_rate_from_right": self.rate(*key) if key[3] == "along" else None,
+            }
+            for key in attacked
+        ]
+        distances = [
+            {
+                **_model(method, n, seed),
+                "attack": attack,
+                "example": i,
+                "success": (i, attack) != (0, "along"),
+                "manifold_distance": self.distance(n, seed, i, attack) if known else None,
+                "manifold_angle": self.angle(seed, i, attack) if known else None,
+                # where the manifold is known, what the neighbours say must not be looked at
+                "neighbour_distance": 1 if known else self.distance(n, seed, i, attack),
+                "neighbour_angle": None if known else self.angle(seed, i, attack),
+            }
+            for method, n, seed, attack in attacked
+            for i in range(self.examples)
+        ]
+        clean = {"dataset": "fonts", "attack": "clean", "example": 0, "success": False}
+        distances.append({**clean, "neighbour_distance": 0.5})
+        return (
+            pa.Table.from_pylist(errors, schema=ERRORS),
+            pa.Table.from_pylist(rates, schema=SUCCESS_RATES),
+            pa.Table.from_pylist(distances, schema=ALL_DISTANCES),
+        )
+
+
+COUNTS = ("attacked", "successes", "attacked_from_right", "successes_from_right")
+
+
+def _model(method, n, seed):
+    return {"dataset": "fonts", "method": method, "n": n, "seed": seed}
+
+
+def world(**changes):
+    """A world in which these are otherwise; functions take the arguments of those they replace."""
+    made = World()
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+def of(table, statistic):
+    return [row for row in table.to_pylist() if row["statistic"] == statistic]
+
+
+def ends(row):
+    return row["estimate"], row["low"], row["high"]
+
+
+def test_a_world_as_the_paper_says_supports_all_claims():
+    table = claims(*World().tables(), ROLES)
+    assert table.schema.equals(CLAIMS, check_metadata=True)
+    assert verdicts(table) == {("fonts", claim): SUPPORTED for claim in CLAIM_WORDS}
+    assert ends(of(table, "share_farther")[0]) == (1, 1, 1)
+    angle = of(table, "angle_difference")[0]
+    reach = 4.302652729911275 / 3**0.5  # t with 2 degrees of freedom; deviation 1 over 3 seeds
+    assert ends(angle) == pytest.approx((61, 61 - reach, 61 + reach))
+    found = of(table, "on_manifold_success")
+    assert [row["n"] for row in found] == [100, 200, 400]
+    assert [row["estimate"] for row in found] == pytest.approx([0.501, 0.401, 0.301])
+    assert ends(of(table, "rank_correlation")[0]) == (1, 1, 1)
+    assert [row["estimate"] for row in of(table, "error_reduction")] == pytest.approx([0.05] * 3)
+    assert -0.2 < of(table, "regular_slope")[0]["estimate"] < 0.2
+    # At 0.4 and 0.3 it has 200 and 400 images where normal training has 100 and 200.
+    assert ends(of(table, "adversarial_images_factor")[0]) == pytest.approx((2, 2, 2))
+
+
+def test_where_the_manifold_is_not_known_the_nearest_images_stand_in():
+    known, unknown = (claims(*World().tables(known=k), ROLES) for k in (True, False))
+    assert known.equals(unknown)
+
+
+def test_pairs_are_two_successes_on_one_image_and_models_and_seeds_weigh_the_same():
+    def distance(n, seed, example, attack):
+        if attack == "along":
+            return 1  # but image 0 is no success on the manifold, and so no pair
+        if n == 100 and example > 1:
+            return None  # one pair alone at this N
+        return [9, 2 * (n == 100), seed, 3 * (seed == 2)][example]
+
+    row = of(claims(*world(distance=distance).tables(), ROLES), "share_farther")[0]
+    # Of images 1, 2 and 3, by seed: none; image 2 as a tie; images 2 and 3. At N = 100: image 1.
+    shares = [(1 + 2 * share) / 3 for share in (0, 0.5 / 3, 2 / 3)]
+    assert row["estimate"] == pytest.approx(np.mean(shares))
+    assert row["verdict"] == UNDECIDED
+
+
+def test_factors_of_seeds_are_averaged_as_ratios():
+    def error(method, n, seed):
+        later = seed if method == "adversarial" else 0
+        return (0.9, 0.9, *NORMAL)[SIZES.index(n) - later + 2]
+
+    row = of(claims(*world(error=error).tables(), ROLES), "adversarial_images_factor")[0]
+    # Factors 1, 2 and 4: one, two and four times the images by seed.
+    reach = 4.302652729911275 / 3**0.5 * np.log(2)
+    assert ends(row) == pytest.approx((2, 2 / np.exp(reach), 2 * np.exp(reach)))
+
+
+def flat_error(method, n, seed):
+    return 0.3
+
+
+def steep(method, n, seed, attack):
+    return 1 - World().error(method, n, seed) if attack == "regular" else 0
+
+
+@pytest.mark.parametrize(
+    ("statistic", "changes", "verdict"),
+    [
+        pytest.param("share_farther", {"distance": lambda n, s, i, a: 1}, NOT_SUPPORTED, id="tied"),
+        pytest.param(
+            "share_farther",
+            {"distance": lambda n, s, i, a: (a == "along") + i},
+            NOT_SUPPORTED,
+            id="nearer",
+        ),
+        pytest.param(
+            "angle_difference",
+            {"angle": lambda s, i, a: 45 + (s - 1) * (a == "regular")},
+            UNDECIDED,
+            id="angle either way",
+        ),
+        pytest.param(
+            "angle_difference",
+            {"angle": lambda s, i, a: 10 if a == "regular" else 20},
+            NOT_SUPPORTED,
+            id="smaller angle",
+        ),
+        pytest.param(
+            "on_manifold_success", {"rate": lambda *_: 0}, NOT_SUPPORTED, id="no success at all"
+        ),
+        pytest.param(
+            "on_manifold_success",
+            {"rate": lambda m, n, s, a: 0.1 * (s == 0)},
+            UNDECIDED,
+            id="success in one seed",
+        ),
+        pytest.param(
+            "on_manifold_success",
+            {"rate": lambda m, n, s, a: None if n < 400 else 0.5},
+            SUPPORTED,
+            id="models without a rate are left out",
+        ),
+        pytest.param(
+            "rank_correlation",
+            {"rate": lambda m, n, s, a: 1 - World().error(m, n, s)},
+            NOT_SUPPORTED,
+            id="more robust with more errors",
+        ),
+        pytest.param("rank_correlation", {"rate": lambda *_: 0.5}, UNDECIDED, id="one rate"),
+        pytest.param("rank_correlation", {"error": flat_error}, UNDECIDED, id="one error"),
+        pytest.param("error_reduction", {"error": flat_error}, NOT_SUPPORTED, id="no reduction"),
+        pytest.param("regular_slope", {"rate": steep}, NOT_SUPPORTED, id="a trade-off"),
+        pytest.param(
+            "regular_slope",
+            {"rate": lambda m, n, s, a: 0.9 - 0.3 * World().error(m, n, s)},
+            SUPPORTED,
+            id="a slope within the margin",
+        ),
+        pytest.param(
+            "regular_slope",
+            {"rate": lambda m, n, s, a: 0.9 * ((n // 100 + s) % 2)},
+            UNDECIDED,
+            id="scattered",
+        ),
+        pytest.param("regular_slope", {"rate": lambda *_: 0.999}, UNDECIDED, id="at the ceiling"),
+        pytest.param("regular_slope", {"error": flat_error}, UNDECIDED, id="slope, one error"),
+        pytest.param(
+            "adversarial_images_factor",
+            {"error": lambda m, n, s: NORMAL[SIZES.index(n)] - 0.1 * (m == "adversarial")},
+            NOT_SUPPORTED,
+            id="it needs fewer",
+        ),
+        pytest.param(
+            "adversarial_images_factor",
+            {"error": lambda m, n, s: NORMAL[SIZES.index(n)]},
+            NOT_SUPPORTED,
+            id="it needs as many",
+        ),
+        pytest.param(
+            "adversarial_images_factor",
+            {"error": lambda m, n, s: NORMAL[SIZES.index(n)] + 0.5 * (m == "adversarial")},
+            UNDECIDED,
+            id="it never comes down",
+        ),
+    ],
+)
+def test_verdict_of(statistic, changes, verdict):
+    found = of(claims(*world(**changes).tables(), ROLES), statistic)
+    assert {row["verdict"] for row in found} == {verdict}
+
+
+@pytest.mark.parametrize("statistic", STATISTICS, ids=lambda s: s.name)
+def test_one_seed_decides_nothing_over_seeds(statistic):
+    rows = of(claims(*world(seeds=1).tables(), ROLES), statistic.name)
+    assert all(row["estimate"] is not None for row in rows)
+    if "over seeds" in statistic.about:
+        for row in rows:
+            assert row["low"] is row["high"] is None
+            assert row["verdict"] == UNDECIDED
+            assert row["rule"].endswith("Here undecided: too few seeds or models for an interval")
+
+
+@pytest.mark.parametrize(
+    ("role", "lost", "reason"),
+    [
+        ("normal", {1: 2, 2: 1, 3: 1, 4: 1}, "the study has no normal method"),
+        ("adversarial", {4: 1}, "the study has no adversarial method"),
+        ("on_manifold", {3: 1}, "the study has no on-manifold method"),
+        ("regular_attack", {1: 2, 4: 1}, "the study has no regular attack"),
+        ("on_manifold_attack", {1: 2, 2: 1, 3: 1}, "the study has no on-manifold attack"),
+    ],
+)
+@pytest.mark.parametrize("absent", ["role", "rows"])
+def test_what_a_study_lacks_is_said_and_undecided(role, lost, reason, absent):
+    name = ROLES[role]
+    if absent == "role":
+        table = claims(*World().tables(), {**ROLES, role: None})
+    else:
+        tables = [
+            t.filter([name not in (r["method"], r.get("attack")) for r in t.to_pylist()])
+            for t in World().tables()
+        ]
+        table = claims(*tables, ROLES)
+        reason = f"there are no .*{name}"
+    empty = [row for row in table.to_pylist() if row["estimate"] is None]
+    assert {c: sum(row["claim"] == c for row in empty) for c in lost} == lost
+    assert len(empty) == sum(lost.values())
+    for row in empty:
+        assert row["verdict"] == UNDECIDED
+        assert re.search(f"Here undecided: {reason}", row["rule"])
+    assert {claim for (_, claim), v in verdicts(table).items() if v != SUPPORTED} == set(lost)
+
+
+def test_a_study_of_nothing_has_no_claims():
+    tables = [schema.empty_table() for schema in (ERRORS, SUCCESS_RATES, ALL_DISTANCES)]
+    table = claims(*tables, ROLES)
+    assert table.equals(CLAIMS.empty_table())
+    assert describe(table) == ""
+
+
+def test_claims_do_not_depend_on_the_order_of_rows():
+    generator = np.random.default_rng(0)
+    noisy = world(rate=lambda m, n, s, a: (hash((len(m), n, s, len(a))) % 89) / 100)
+    tables = noisy.tables()
+    turned = [table.take(generator.permutation(len(table))) for table in tables]
+    assert claims(*tables, ROLES).equals(claims(*turned, ROLES))
+
+
+def test_data_sets_are_judged_apart():
+    tables = []
+    for good, bad in zip(World().tables(), world(rate=steep).tables(), strict=True):
+        other = bad.set_column(0, bad.schema.field(0), pa.array(["a"] * len(bad)))
+        tables.append(pa.concat_tables([good, other]))
+    table = claims(*tables, ROLES)
+    found = verdicts(table)
+    assert list(found) == [(name, claim) for name in ("a", "fonts") for claim in CLAIM_WORDS]
+    assert [found["a", claim] for claim in CLAIM_WORDS] == [
+        SUPPORTED,
+        NOT_SUPPORTED,
+        UNDECIDED,
+        NOT_SUPPORTED,
+    ]
+    assert {found["fonts", claim] for claim in CLAIM_WORDS} == {SUPPORTED}
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((1.5, 1.1, 2), SUPPORTED),
+        ((1.5, 1, 2), UNDECIDED),
+        ((1, 1, 1), NOT_SUPPORTED),
+        ((0.5, 0.2, 0.9), NOT_SUPPORTED),
+        ((1, 0.5, 1.5), UNDECIDED),
+        ((2, np.nan, np.nan), UNDECIDED),
+    ],
+)
+def test_the_rule(interval, verdict):
+    factor = next(s for s in STATISTICS if s.bar == 1)
+    assert factor.verdict(Interval(*interval)) == verdict
+    assert "above 1, not supported if none" in factor.rule()
+
+
+def test_description_shows_verdict_estimate_interval_and_reason():
+    text = describe(claims(*World().tables(), {**ROLES, "on_manifold": None}))
+    for line in (
+        "Data set fonts",
+        "  1. Regular adversarial examples leave the data manifold: supported",
+        "       angle difference                 61 [58.5, 63.5]          supported",
+        "       on manifold success, N = 100     0.501 [0.499, 0.503]     supported",
+        "  3. Robustness to adversarial examples on the manifold is generalization: undecided",
+        "       error reduction                  no estimate              undecided",
+        "         (the study has no on-manifold method)",
+    ):
+        assert line in text.splitlines()

@@ -1,0 +1,24 @@
+"""Attacks on cohorts: a row per model and example, and the adversarial examples."""
+
+
+rule attack:
+    input:
+        bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
+        cohort=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.safetensors",
+    output:
+        rows=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.parquet",
+        found=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.safetensors",
+    log:
+        f"{RESULTS}/logs/{{dataset}}/attack/{{attack}}/{COHORT}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/attack/{{attack}}/{COHORT}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        settings=lambda w: STUDY.attack_part(w.dataset, w.attack),
+        code=code_of("attack"),
+    script:
+        "../scripts/attack.py"

@@ -1,0 +1,24 @@
+"""Cohorts of classifiers, their learning curves and their predictions on the test split."""
+
+
+rule train:
+    input:
+        bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
+    output:
+        cohort=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.safetensors",
+        curves=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.curves.parquet",
+        predictions=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.predictions.parquet",
+    log:
+        f"{RESULTS}/logs/{{dataset}}/train/{COHORT}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/train/{COHORT}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=lambda w: 30 + int(w.n) // 10,
+    params:
+        settings=lambda w: STUDY.training_part(w.dataset, w.method),
+        code=code_of("train"),
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,69 @@
+"""The study, and how its parts are named on disk."""
+
+import tempfile
+from itertools import product
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from robustgen.errors import UserError
+from robustgen.fingerprint import fingerprint
+from robustgen.study import Study
+
+SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
+REPORT = Path(workflow.basedir) / "workflow" / "report"
+
+try:
+    STUDY = Study.parse(config)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+RESULTS = f"results/{STUDY.study}"
+COHORT = "{method}/n{n}/seeds{first}-{last}"
+COHORTS = [f"seeds{first}-{last}" for first, last in STUDY.cohorts()]
+
+
+def require_writable(folder):
+    """Raise if `folder`, or what of its path exists, cannot be written."""
+    held = Path(folder).absolute()
+    while not held.exists():
+        held = held.parent
+    try:
+        with tempfile.TemporaryFile(dir=held):
+            pass
+    except OSError as error:
+        raise WorkflowError(
+            f"results folder {folder} cannot be written: {held}: {error.strerror}; "
+            "free it or name another folder with --directory"
+        )
+
+
+require_writable(RESULTS)
+
+
+wildcard_constraints:
+    dataset="|".join(STUDY.datasets),
+    method="|".join(STUDY.methods),
+    attack="|".join(STUDY.attacks),
+    n=r"\d+",
+    first=r"\d+",
+    last=r"\d+",
+
+
+def code_of(script):
+    """The fingerprint of what `script` runs: it and the library below it."""
+    return fingerprint(SCRIPTS / f"{script}.py")
+
+
+def per_cohort(pattern, **of):
+    """Every file of `pattern` over data sets, methods, N and cohorts, and over `of`.
+
+    As a pair: the paths, and in the same order what each is about but its cohort.
+    """
+    over = {"dataset": STUDY.datasets, "method": STUDY.methods, "n": STUDY.sizes}
+    over = {**over, **of, "cohort": COHORTS}
+    about = [dict(zip(over, values)) for values in product(*over.values())]
+    paths = [f"{RESULTS}/{pattern}".format(**names) for names in about]
+    for names in about:
+        del names["cohort"]
+    return paths, about

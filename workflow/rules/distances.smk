@@ -1,0 +1,45 @@
+"""Distances of adversarial examples, and of clean test images, to the manifold."""
+
+
+rule distances:
+    input:
+        bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
+        rows=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.parquet",
+        found=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.safetensors",
+    output:
+        distances=f"{RESULTS}/{{dataset}}/distances/{{attack}}/{COHORT}.parquet",
+    log:
+        f"{RESULTS}/logs/{{dataset}}/distances/{{attack}}/{COHORT}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/distances/{{attack}}/{COHORT}.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=120,
+    params:
+        settings=lambda w: STUDY.distance_part(w.dataset, w.attack),
+        code=code_of("distances"),
+    script:
+        "../scripts/distances.py"
+
+
+rule clean_distances:
+    input:
+        bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
+    output:
+        distances=f"{RESULTS}/{{dataset}}/distances/clean.parquet",
+    log:
+        f"{RESULTS}/logs/{{dataset}}/distances/clean.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/distances/clean.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=120,
+    params:
+        settings=lambda w: STUDY.distance_part(w.dataset, "clean"),
+        code=code_of("clean_distances"),
+    script:
+        "../scripts/clean_distances.py"

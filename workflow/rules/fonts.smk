@@ -1,0 +1,47 @@
+"""FONTS: letter prototypes of the fonts on hand, and the codes of every image."""
+
+from robustgen.fontfiles import signature
+
+FONTS = [name for name, dataset in STUDY.datasets.items() if dataset.kind == "fonts"]
+
+
+rule prototypes:
+    output:
+        bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        fonts=f"{RESULTS}/{{dataset}}/dataset/fonts.parquet",
+    log:
+        f"{RESULTS}/logs/{{dataset}}/prototypes.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/prototypes.tsv"
+    wildcard_constraints:
+        dataset="|".join(FONTS),
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        settings=lambda w: STUDY.fonts_part(w.dataset),
+        fonts_on_hand=lambda w: signature(STUDY.fonts_part(w.dataset)["fonts_from"]),
+        code=code_of("prototypes"),
+    script:
+        "../scripts/prototypes.py"
+
+
+rule codes:
+    output:
+        examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
+    log:
+        f"{RESULTS}/logs/{{dataset}}/codes.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/codes.tsv"
+    wildcard_constraints:
+        dataset="|".join(FONTS),
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        settings=lambda w: STUDY.codes_part(w.dataset),
+        code=code_of("codes"),
+    script:
+        "../scripts/codes.py"

@@ -1,0 +1,134 @@
+"""Tables over the whole study: errors, success rates, distances, claims."""
+
+PREDICTED, PREDICTED_ABOUT = per_cohort(
+    "{dataset}/classifiers/{method}/n{n}/{cohort}.predictions.parquet"
+)
+ATTACKED, ATTACKED_ABOUT = per_cohort(
+    "{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.parquet", attack=STUDY.attacks
+)
+MEASURED, MEASURED_ABOUT = per_cohort(
+    "{dataset}/distances/{attack}/{method}/n{n}/{cohort}.parquet",
+    method=STUDY.distances.methods,
+    attack=STUDY.distances.attacks,
+)
+
+
+rule record:
+    output:
+        study=f"{RESULTS}/study.json",
+    log:
+        f"{RESULTS}/logs/record.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/record.tsv"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        study=STUDY.resolved(),
+    script:
+        "../scripts/record.py"
+
+
+rule errors:
+    input:
+        parts=PREDICTED,
+    output:
+        errors=f"{RESULTS}/tables/errors.parquet",
+    log:
+        f"{RESULTS}/logs/tables/errors.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/errors.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        about=PREDICTED_ABOUT,
+        code=code_of("errors"),
+    script:
+        "../scripts/errors.py"
+
+
+rule success_rates:
+    input:
+        parts=ATTACKED,
+    output:
+        success_rates=f"{RESULTS}/tables/success_rates.parquet",
+    log:
+        f"{RESULTS}/logs/tables/success_rates.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/success_rates.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        about=ATTACKED_ABOUT,
+        code=code_of("success_rates"),
+    script:
+        "../scripts/success_rates.py"
+
+
+rule over_seeds:
+    input:
+        errors=rules.errors.output.errors,
+        success_rates=rules.success_rates.output.success_rates,
+    output:
+        over_seeds=f"{RESULTS}/tables/over_seeds.parquet",
+    log:
+        f"{RESULTS}/logs/tables/over_seeds.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/over_seeds.tsv"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=5,
+    params:
+        code=code_of("over_seeds"),
+    script:
+        "../scripts/over_seeds.py"
+
+
+rule all_distances:
+    input:
+        clean=expand(f"{RESULTS}/{{dataset}}/distances/clean.parquet", dataset=STUDY.datasets),
+        parts=MEASURED,
+    output:
+        distances=f"{RESULTS}/tables/distances.parquet",
+    log:
+        f"{RESULTS}/logs/tables/distances.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/distances.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        datasets=list(STUDY.datasets),
+        about=MEASURED_ABOUT,
+        code=code_of("all_distances"),
+    script:
+        "../scripts/all_distances.py"
+
+
+rule claims:
+    input:
+        errors=rules.errors.output.errors,
+        success_rates=rules.success_rates.output.success_rates,
+        distances=rules.all_distances.output.distances,
+    output:
+        claims=f"{RESULTS}/tables/claims.parquet",
+    log:
+        f"{RESULTS}/logs/tables/claims.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/claims.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        roles=STUDY.roles(),
+        code=code_of("claims"),
+    script:
+        "../scripts/claims.py"

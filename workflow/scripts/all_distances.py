@@ -1,0 +1,13 @@
+"""Put all distances into one table."""
+
+from robustgen.files import read_table, write_table
+from robustgen.job import job
+from robustgen.summaries import all_distances
+from robustgen.tables import ALL_DISTANCES, DISTANCES
+
+with job(snakemake.log[0]):
+    paths = [*snakemake.input.clean, *snakemake.input.parts]
+    about = [{"dataset": name} for name in snakemake.params.datasets] + snakemake.params.about
+    tables = (read_table(path, DISTANCES) for path in paths)
+    parts = zip(about, tables, strict=True)
+    write_table(snakemake.output.distances, all_distances(parts), ALL_DISTANCES)

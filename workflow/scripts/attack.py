@@ -1,0 +1,35 @@
+"""Attack a cohort."""
+
+from robustgen import device
+from robustgen.attack import Search
+from robustgen.cohort import Cohort
+from robustgen.datasets import load
+from robustgen.evaluation import attack
+from robustgen.files import provenance, write_table
+from robustgen.job import job
+from robustgen.seeding import generator
+from robustgen.spaces import Threat
+from robustgen.tables import ATTACKS
+from robustgen.tensors import save_tensors
+
+with job(snakemake.log[0]):
+    settings, wildcards = snakemake.params.settings, snakemake.wildcards
+    here = device.setup()
+    test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    cohort = Cohort.load(snakemake.input.cohort, here)
+
+    drawn_for = (settings["dataset"], wildcards.method, int(wildcards.n))
+    made = attack(
+        cohort,
+        test.take(slice(settings["examples"])),
+        Threat(**settings["threat"]),
+        Search(**settings["search"]),
+        [
+            generator(settings["study_seed"], "attack", settings["attack"], *drawn_for, seed)
+            for seed in cohort.seeds
+        ],
+    )
+
+    about = {"settings": settings, "seeds": cohort.seeds, "provenance": provenance(str(here))}
+    save_tensors(snakemake.output.found, {"images": made.images, "codes": made.codes}, about)
+    write_table(snakemake.output.rows, made.rows, ATTACKS)

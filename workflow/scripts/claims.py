@@ -1,0 +1,13 @@
+"""Test the four claims."""
+
+from robustgen.claims import claims
+from robustgen.files import read_table, write_table
+from robustgen.job import job
+from robustgen.tables import ALL_DISTANCES, CLAIMS, ERRORS, SUCCESS_RATES
+
+with job(snakemake.log[0]):
+    errors = read_table(snakemake.input.errors, ERRORS)
+    rates = read_table(snakemake.input.success_rates, SUCCESS_RATES)
+    distances = read_table(snakemake.input.distances, ALL_DISTANCES)
+    tested = claims(errors, rates, distances, snakemake.params.roles)
+    write_table(snakemake.output.claims, tested, CLAIMS)

@@ -1,0 +1,26 @@
+"""Measure how far clean test images lie from the manifold: the yardstick for the others."""
+
+import numpy as np
+
+from robustgen import device
+from robustgen.datasets import load
+from robustgen.distance import measure
+from robustgen.files import write_table
+from robustgen.job import job
+from robustgen.tables import DISTANCES
+
+with job(snakemake.log[0]):
+    settings = dict(snakemake.params.settings)
+    here = device.setup()
+    training = load(snakemake.input.bank, snakemake.input.examples, "train", here)
+    test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    test = test.take(slice(settings.pop("examples")))
+
+    columns = {
+        "seed": np.ma.masked_all(len(test), np.int32),
+        "example": np.arange(len(test)),
+        "attack": ["clean"] * len(test),
+        "success": np.zeros(len(test), bool),
+        **measure(test.images(), test, training, **settings),
+    }
+    write_table(snakemake.output.distances, columns, DISTANCES)

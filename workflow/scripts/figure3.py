@@ -1,0 +1,13 @@
+"""Draw figure 3: test error and on-manifold success rate."""
+
+from robustgen.figures.generalization import generalization
+from robustgen.figures.style import save
+from robustgen.files import read_table
+from robustgen.job import job
+from robustgen.tables import ERRORS, SUCCESS_RATES
+
+with job(snakemake.log[0]):
+    errors = read_table(snakemake.input.errors, ERRORS).to_pandas()
+    rates = read_table(snakemake.input.success_rates, SUCCESS_RATES).to_pandas()
+    drawn = generalization(errors, rates, snakemake.params.on_manifold_attack)
+    save(drawn, snakemake.output.png, snakemake.output.pdf)

@@ -1,0 +1,14 @@
+"""Draw figure 4: regular success rate, test error, and what adversarial training costs."""
+
+from robustgen.figures.robustness import robustness
+from robustgen.figures.style import save
+from robustgen.files import read_table
+from robustgen.job import job
+from robustgen.tables import ERRORS, SUCCESS_RATES
+
+with job(snakemake.log[0]):
+    errors = read_table(snakemake.input.errors, ERRORS).to_pandas()
+    rates = read_table(snakemake.input.success_rates, SUCCESS_RATES).to_pandas()
+    params = snakemake.params
+    drawn = robustness(errors, rates, params.regular_attack, params.normal, params.adversarial)
+    save(drawn, snakemake.output.png, snakemake.output.pdf)

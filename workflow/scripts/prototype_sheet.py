@@ -1,0 +1,12 @@
+"""Draw all letter prototypes on one sheet."""
+
+from robustgen.figures.prototypes import prototypes
+from robustgen.figures.style import save
+from robustgen.job import job
+from robustgen.tensors import load_tensors
+
+with job(snakemake.log[0]):
+    letters = snakemake.params.letters
+    images = load_tensors(snakemake.input.bank)[0]["images"].numpy()
+    sheet = images.reshape(-1, len(letters), *images.shape[-2:])
+    save(prototypes(sheet, letters), snakemake.output.png, snakemake.output.pdf)

@@ -1,0 +1,11 @@
+"""Put the success rates of all attacks on all models into one table."""
+
+from robustgen.files import read_table, write_table
+from robustgen.job import job
+from robustgen.summaries import success_rates
+from robustgen.tables import ATTACKS, SUCCESS_RATES
+
+with job(snakemake.log[0]):
+    tables = (read_table(path, ATTACKS) for path in snakemake.input.parts)
+    parts = zip(snakemake.params.about, tables, strict=True)
+    write_table(snakemake.output.success_rates, success_rates(parts), SUCCESS_RATES)

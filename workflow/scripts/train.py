@@ -1,0 +1,40 @@
+"""Train a cohort and let it predict the test split."""
+
+from robustgen import device
+from robustgen.attack import Search
+from robustgen.cohort import Cohort
+from robustgen.datasets import load
+from robustgen.evaluation import predictions
+from robustgen.files import provenance, write_table
+from robustgen.job import job
+from robustgen.seeding import generator
+from robustgen.spaces import Threat
+from robustgen.tables import CURVES, PREDICTIONS
+from robustgen.training import Generators, Method, Schedule, train
+
+with job(snakemake.log[0]):
+    settings, wildcards, output = snakemake.params.settings, snakemake.wildcards, snakemake.output
+    n, seeds = int(wildcards.n), range(int(wildcards.first), int(wildcards.last) + 1)
+    here = device.setup()
+    data = load(snakemake.input.bank, snakemake.input.examples, "train", here).take(slice(n))
+
+    # What is drawn without naming the method is the same for all methods, which are compared.
+    study_seed, dataset, method = (settings[k] for k in ("study_seed", "dataset", "method"))
+    start = [generator(study_seed, "initialization", dataset, s) for s in seeds]
+    batches = [generator(study_seed, "batches", dataset, n, s) for s in seeds]
+    attacks = [generator(study_seed, "training attacks", dataset, method, n, s) for s in seeds]
+
+    shape = tuple(data.bank.shape[1:])
+    classifier = dict(settings["classifier"])
+    cohort = Cohort(classifier.pop("architecture"), shape, len(data.classes), seeds)
+    cohort.initialize(start)
+    added = None
+    if settings["threat"] is not None:
+        added = Method(Threat(**settings["threat"]), Search(**settings["search"]))
+    cohort.to(here)
+    curves = train(cohort, data, Schedule(**classifier), added, Generators(batches, attacks))
+
+    test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    write_table(output.predictions, predictions(cohort, test), PREDICTIONS)
+    write_table(output.curves, curves, CURVES)
+    cohort.save(output.cohort, {**settings, "n": n}, provenance(str(here)))
