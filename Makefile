@@ -1,0 +1,57 @@
+# `make demo` and `make test` set everything up on a machine with Python 3.11 or newer.
+
+VENV ?= .venv
+PYTHON ?= python3
+CORES ?= all
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+REPORT := results/demo/report.html
+LOCK := .lock.json
+
+.PHONY: demo test test-long lint lock clean
+
+demo: $(VENV)/.ready ## the study on FONTS, from font files to figures and verdicts
+	$(SNAKEMAKE)
+	$(SNAKEMAKE) --report $(REPORT)
+	@$(BIN)/python workflow/scripts/verdicts.py results/demo/tables/claims.parquet
+	@echo "report: $(abspath $(REPORT))"
+
+test: $(VENV)/.ready-test browser ## what must pass before every commit
+	$(BIN)/python -m pytest
+
+test-long: $(VENV)/.ready-test browser ## what takes minutes; needs the extra paper-fonts
+	$(INSTALL) '.[paper-fonts]'
+	$(BIN)/python -m pytest -m long
+
+lint: $(VENV)/.ready-lint ## style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --line-length 100 --check Snakefile workflow/rules
+	$(BIN)/mypy
+
+lock: ## resolve constraints.txt anew from the ranges in pyproject.toml
+	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report $(LOCK) '.[paper-fonts,test,lint]'
+	$(PYTHON) tests/lock.py $(LOCK) > constraints.txt
+	rm $(LOCK)
+
+clean: ## remove the environment, not the results
+	rm -rf $(VENV)
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) .
+	touch $@
+
+$(VENV)/.ready-%: $(VENV)/.ready
+	$(INSTALL) '.[$*]'
+	touch $@
+
+# The report is tested in a real browser, which is installed where this may be done.
+.PHONY: browser
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	       && apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium chromium-driver >/dev/null; } \
+	  || echo "no chromium: the test of the report will be skipped"

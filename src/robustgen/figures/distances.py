@@ -1,0 +1,160 @@
+"""Figure 2: regular adversarial examples leave the manifold, on-manifold ones do not."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from robustgen.figures import panels, style
+
+CLEAN = "clean"
+KINDS = {
+    "manifold": "$L_2$ distance to the known manifold",
+    "neighbour": "$L_2$ distance to the span of\nthe nearest training images",
+}
+_BESIDE = {"manifold": "known\nmanifold", "neighbour": "span of\nneighbours"}
+_BINS = 30
+_FILL = 0.3
+
+
+@style.styled
+def distances(
+    table: pd.DataFrame,
+    attacks: Iterable[str] | None = None,
+    method: str | None = "normal",
+    n: int | None = None,
+) -> Figure:
+    """Histograms of the distances of adversarial examples, and the angles of perturbations.
+
+    Drawn are successful examples against models of one method and one N, seeds pooled, and the
+    clean test images as the yardstick for distances to the span of neighbours.
+
+    Args:
+        table: the table `ALL_DISTANCES`.
+        attacks: the attacks drawn; all in the table unless given.
+        method: method of the attacked models; all pooled where a data set has none of it.
+        n: training images of the attacked models; the largest N of each data set unless given.
+
+    Returns:
+        One row of panels per data set: one panel per kind of distance that is not null
+        throughout, then the angles.
+    """
+    names = set(table["attack"]) if attacks is None else {CLEAN, *attacks}
+    table = table[table["attack"].isin(names)]
+    looks = style.looks(table["attack"])
+    kinds = [kind for kind in KINDS if table[f"{kind}_distance"].notna().any()]
+    angles = [kind for kind in KINDS if table[f"{kind}_angle"].notna().any()]
+    datasets = sorted(table["dataset"].unique())
+    widths = [1.0] * len(kinds) + ([0.8] if angles else [])
+    figure, rows = panels.grid(datasets, widths or [1.0])
+    for dataset, axes in zip(datasets, rows, strict=True):
+        own, shown = _selected(table[table["dataset"] == dataset], method, n)
+        for panel, kind in zip(axes, kinds, strict=False):
+            _histogram(panel, own, kind, looks)
+        if angles:
+            _angles(axes[-1], own, angles, looks)
+        _describe(axes[0], shown)
+    panels.legend(figure, _handles(looks))
+    return figure
+
+
+def _selected(table: pd.DataFrame, method: str | None, n: int | None) -> tuple[pd.DataFrame, str]:
+    """Rows of one data set that are drawn, and in words which models they are of."""
+    clean = table["attack"] == CLEAN
+    found = table[~clean & table["success"].astype(bool)]
+    words = "all methods"
+    if method is not None and (found["method"] == method).any():
+        found = found[found["method"] == method]
+        words = f"{style.label(method)} training"
+    size = n if n is not None else found["n"].max()
+    found = found[found["n"] == size]
+    words = "no successes" if found.empty else f"{words}, N = {panels.short(size)}"
+    return pd.concat([table[clean], found]), words
+
+
+def _histogram(axes: Axes, table: pd.DataFrame, kind: str, looks: panels.Looks) -> None:
+    """Share of each attack's examples per distance, all in the same bins."""
+    column = f"{kind}_distance"
+    drawn = table.dropna(subset=[column])
+    if kind == "manifold":  # clean images of a known manifold lie on it: nothing to see
+        drawn = drawn[drawn["attack"] != CLEAN]
+    if drawn.empty:
+        known = table[column].notna().any() or not (table["attack"] != CLEAN).any()
+        panels.nothing(axes, "no examples" if known else "manifold not known")
+        return
+    edges = np.linspace(0.0, max(float(drawn[column].max()), 1e-6), _BINS + 1)
+    for name, look in looks.items():
+        values = drawn.loc[drawn["attack"] == name, column]
+        if len(values):
+            seaborn.histplot(
+                x=values,
+                bins=edges,
+                stat="proportion",
+                element="step",
+                color=look.colour,
+                alpha=_FILL,
+                linewidth=1.0,
+                ax=axes,
+            )
+    axes.set_xlabel(KINDS[kind])
+    axes.set_ylabel("share of examples")
+    axes.yaxis.set_major_formatter(panels.percent)
+    axes.set_xlim(0.0, float(edges[-1]))
+
+
+def _angles(axes: Axes, table: pd.DataFrame, kinds: list[str], looks: panels.Looks) -> None:
+    """Median and quartiles of the angle, per attack, for each kind of manifold."""
+    present = [name for name in looks if name in set(table["attack"]) - {CLEAN}]
+    height = len(present)
+    for row, kind in enumerate(kinds):
+        for place, name in enumerate(present):
+            values = table.loc[table["attack"] == name, f"{kind}_angle"].dropna()
+            if len(values):
+                low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+                _median(
+                    axes, row + (place + 1) / (height + 1) - 0.5, low, middle, high, looks[name]
+                )
+    axes.set_yticks(range(len(kinds)), [_BESIDE[kind] for kind in kinds])
+    axes.set_ylim(len(kinds) - 0.5, -0.5)
+    axes.set_xlim(0.0, 90.0)
+    axes.set_xticks([0, 30, 60, 90], ["0°", "30°", "60°", "90°"])
+    axes.set_xlabel("angle to the manifold\n(median, quartiles)")
+    axes.grid(visible=False, axis="y")
+
+
+def _median(axes: Axes, y: float, low: float, middle: float, high: float, look: style.Look) -> None:
+    """One median with its quartiles, and its value in numbers above."""
+    axes.plot([low, high], [y, y], color=look.colour, linewidth=1.2, solid_capstyle="butt")
+    axes.plot([middle], [y], look.marker, color=look.colour, markersize=3.8, clip_on=False)
+    axes.annotate(
+        f"{middle:.0f}°",
+        (middle, y),
+        xytext=(0, 3.8),
+        textcoords="offset points",
+        ha="center",
+        fontsize=style.SMALL,
+    )
+
+
+def _describe(axes: Axes, words: str) -> None:
+    """Say in the title of a row which models its examples were found against."""
+    given = axes.get_title(loc="left")
+    axes.set_title(f"{given}  {words}", loc="left", fontsize=style.MEDIUM)
+
+
+def _handles(looks: panels.Looks) -> list[Artist]:
+    """An entry for the legend per attack."""
+    return [
+        Patch(
+            facecolor=to_rgba(look.colour, _FILL),
+            edgecolor=look.colour,
+            label=look.label,
+        )
+        for look in looks.values()
+    ]

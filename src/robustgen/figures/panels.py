@@ -1,0 +1,277 @@
+"""What several figures share: panels of rates, their axes, letters and legends."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+from robustgen.figures.style import COLUMN_WIDTH, MEDIUM, SMALL, TEXT_WIDTH, Look, page
+from robustgen.statistics import t_interval
+
+Looks = Mapping[str, Look]
+
+N_LABEL = "training images N"
+TEST_ERROR_LABEL = "test error"
+MODEL_KEYS = ["dataset", "method", "n", "seed"]
+_AREAS = (8.0, 34.0)
+
+
+def with_rate(errors: pd.DataFrame, rates: pd.DataFrame, attack: str, rate: str) -> pd.DataFrame:
+    """Models of `errors` with their success rate under `attack`, as column `success`.
+
+    Models that were not attacked, or got no image right, are left out.
+    """
+    found = rates.loc[rates["attack"] == attack, [*MODEL_KEYS, rate]]
+    joined = errors.merge(found.rename(columns={rate: "success"}), on=MODEL_KEYS)
+    return joined.dropna(subset=["success"])
+
+
+def grid(datasets: Sequence[str], widths: Sequence[float]) -> tuple[Figure, list[list[Axes]]]:
+    """A page with one row of lettered panels per data set; a lone panel fits a text column."""
+    rows = max(len(datasets), 1)
+    figure = page(TEXT_WIDTH if len(widths) > 1 else COLUMN_WIDTH, 2.05 * rows + 0.4)
+    axes = figure.subplots(
+        rows, len(widths), squeeze=False, gridspec_kw={"width_ratios": list(widths)}
+    )
+    letters = iter("abcdefghijklmnopqrstuvwxyz" * rows)
+    for row, panels in enumerate(axes):
+        for column, panel in enumerate(panels):
+            named = len(datasets) > 1 and column == 0
+            title(panel, next(letters), datasets[row] if named else "")
+    if not datasets:
+        nothing(axes[0, 0], "no results")
+    return figure, [list(panels) for panels in axes[: len(datasets)]]
+
+
+def title(axes: Axes, letter: str, text: str = "") -> None:
+    """The panel's letter, in bold, and a few words after it."""
+    axes.set_title(rf"$\bf{{{letter}}}$  {text}".rstrip(), loc="left", fontsize=MEDIUM)
+
+
+def nothing(axes: Axes, why: str) -> None:
+    """Say in an empty panel why it is empty."""
+    axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", va="center", fontsize=SMALL)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def lone_words(why: str) -> Figure:
+    """A figure that only says why it is empty."""
+    figure = page(COLUMN_WIDTH, 0.5)
+    nothing(figure.subplots(), why)
+    return figure
+
+
+def means(frame: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Mean over seeds and its t interval per N, one row each, of one method's models."""
+    rows = [
+        (n, *t_interval(group.to_numpy(), bounds=(0.0, 1.0)))
+        for n, group in frame.groupby("n")[value]
+    ]
+    return pd.DataFrame(rows, columns=["n", "mean", "low", "high"]).astype(float)
+
+
+def against_n(axes: Axes, frame: pd.DataFrame, value: str, looks: Looks, label: str) -> None:
+    """Rate `value` against N: per method the means with t intervals, and each model as a point.
+
+    Methods stand a little beside each other so that their intervals can be told apart.
+    """
+    sizes = sorted(frame["n"].unique())
+    present = [name for name in looks if name in set(frame["method"])]
+    step = _step(sizes, len(present))
+    for place, name in enumerate(present):
+        aside = math.exp(step * (place - (len(present) - 1) / 2))
+        beside = aside * math.exp(0.45 * step)
+        own = frame[frame["method"] == name]
+        _curve(axes, own, value, looks[name], (aside, beside), _crowding(len(sizes) * len(present)))
+    n_axis(axes, sizes, step * len(present))
+    rate_axis(axes, "y", label)
+
+
+def _curve(
+    axes: Axes,
+    models: pd.DataFrame,
+    value: str,
+    look: Look,
+    shifts: tuple[float, float],
+    scale: float,
+) -> None:
+    """One method's means and intervals at N times the first shift, its models at the second.
+
+    A lone model of its N is its own mean and gets no second point.
+    """
+    mean = means(models, value)
+    axes.errorbar(
+        mean["n"] * shifts[0],
+        mean["mean"],
+        yerr=[mean["mean"] - mean["low"], mean["high"] - mean["mean"]],
+        elinewidth=0.8,
+        capsize=1.6,
+        capthick=0.8,
+        zorder=3,
+        **_line(look, scale),
+    )
+    several = models[models.groupby("n")["n"].transform("size") > 1]
+    axes.scatter(
+        several["n"] * shifts[1],
+        several[value],
+        s=4.0 * scale**2,
+        color=look.colour,
+        edgecolors="white",
+        linewidths=0.25,
+        zorder=4,
+    )
+
+
+def _line(look: Look, scale: float = 1.0) -> Any:
+    """Settings of a line with markers."""
+    return {
+        "color": look.colour,
+        "linestyle": look.line,
+        "marker": look.marker,
+        "markersize": 4.2 * scale,
+        "markerfacecolor": look.face,
+        "markeredgewidth": 0.9 * scale,
+        "linewidth": 1.1 * scale,
+    }
+
+
+def _step(sizes: Sequence[int], methods: int) -> float:
+    """How far methods stand from each other, in natural logarithms of N."""
+    if len(sizes) < 2:
+        return 0.05
+    logs = np.log(sizes)
+    return float(min(0.5 * np.diff(logs).min() / methods, 0.034 * (logs[-1] - logs[0])))
+
+
+def _crowding(means: int) -> float:
+    """How much smaller than usual marks are drawn in a panel of so many means."""
+    return max(0.65, min(1.0, math.sqrt(24 / means)))
+
+
+def scatter(
+    axes: Axes, frame: pd.DataFrame, looks: Looks, areas: Mapping[int, float], y_label: str
+) -> None:
+    """Success rate against test error, one point per model, of the area of its N."""
+    for name, look in looks.items():
+        own = frame[frame["method"] == name]
+        axes.scatter(
+            own["test_error"],
+            own["success"],
+            s=[areas[n] for n in own["n"]],
+            marker=look.marker,
+            facecolors=look.face,
+            edgecolors=look.colour if not look.filled else "white",
+            linewidths=0.9 if not look.filled else 0.3,
+            alpha=0.8,
+            zorder=3,
+        )
+    rate_axis(axes, "x", TEST_ERROR_LABEL)
+    rate_axis(axes, "y", y_label)
+
+
+def areas_of(sizes: Iterable[int]) -> dict[int, float]:
+    """Area of the points of each N, in square points, even steps on the log scale."""
+    known = sorted(set(sizes))
+    logs = np.log(known)
+    span = logs[-1] - logs[0] if len(known) > 1 else 1.0
+    low, high = _AREAS if len(known) > 1 else (20.0, 20.0)
+    return {
+        n: low + (high - low) * (log - logs[0]) / span for n, log in zip(known, logs, strict=True)
+    }
+
+
+def short(n: float) -> str:
+    """A number of images as on an axis: 250, 1k, 2.5k."""
+    return f"{n / 1000:g}k" if n >= 1000 else f"{n:g}"
+
+
+def n_axis(axes: Axes, sizes: Sequence[int], spread: float) -> None:
+    """A log axis with a tick at each N of the study, named where there is room.
+
+    Args:
+        spread: of what is drawn at one N, in natural logarithms.
+    """
+    axes.set_xscale("log")
+    room = 0.14 * math.log(sizes[-1] / sizes[0])
+    named = [sizes[-1]]
+    for n in reversed(sizes[:-1]):
+        if math.log(named[-1] / n) >= room:
+            named.append(n)
+    axes.xaxis.set_major_locator(FixedLocator(named))
+    axes.xaxis.set_major_formatter(lambda n, _: short(n))
+    axes.xaxis.set_minor_locator(FixedLocator(sizes) if len(sizes) > 1 else NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    margin = math.exp(0.6 * spread + max(0.05 * math.log(sizes[-1] / sizes[0]), 0.1))
+    axes.set_xlim(sizes[0] / margin, sizes[-1] * margin)
+    axes.set_xlabel(N_LABEL)
+
+
+def percent(share: float, _: object = None) -> str:
+    """A share as on an axis."""
+    return f"{100 * share:g}%"
+
+
+def rate_axis(axes: Axes, which: Literal["x", "y"], label: str) -> None:
+    """Percent on one axis, from a little below 0 so that points at 0 stay whole."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(percent)
+    axis.set_label_text(label)
+    _, high = axes.dataLim.intervalx if which == "x" else axes.dataLim.intervaly
+    high = high if np.isfinite(high) and high > 0 else 1.0
+    limits = (-0.035 * high, 1.06 * high)
+    if which == "x":
+        axes.set_xlim(*limits)
+    else:
+        axes.set_ylim(*limits)
+
+
+def method_handles(looks: Looks) -> list[Artist]:
+    """An entry for the legend per method."""
+    return [Line2D([], [], label=look.label, **_line(look)) for look in looks.values()]
+
+
+def size_handles(areas: Mapping[int, float]) -> list[Artist]:
+    """Entries for the legend: the points of the least and of the largest N."""
+    if len(areas) < 2:
+        return []
+    return [
+        Line2D(
+            [],
+            [],
+            color="#8a8a8a",
+            linestyle="none",
+            marker="o",
+            markersize=math.sqrt(areas[n]),
+            markeredgewidth=0,
+            label=f"N = {short(n)}",
+        )
+        for n in (min(areas), max(areas))
+    ]
+
+
+def legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """One legend for the whole figure below its panels, which stay as large as without it."""
+    width, height = figure.get_size_inches()
+    for columns in (3, 2, 1):
+        made = figure.legend(
+            handles=list(handles),
+            loc="outside lower center",
+            ncols=columns,
+            handlelength=2.4,
+            columnspacing=1.6,
+            labelspacing=0.35,
+        )
+        size = made.get_window_extent()
+        if columns == 1 or size.width <= width * figure.dpi:
+            break
+        made.remove()
+    figure.set_size_inches(width, height + size.height / figure.dpi)

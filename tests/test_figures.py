@@ -1,0 +1,350 @@
+"""The figures, drawn from small made-up tables and looked at as a reader would."""
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jinja2
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from docutils.core import publish_parts
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.text import Text
+
+from robustgen.figures import style
+from robustgen.figures.distances import distances
+from robustgen.figures.examples import Attacked, examples
+from robustgen.figures.generalization import generalization
+from robustgen.figures.prototypes import prototypes
+from robustgen.figures.robustness import robustness
+from robustgen.statistics import t_interval
+
+METHODS = {
+    "normal": 1.0,
+    "adversarial": 1.15,
+    "on_true_manifold": 0.55,
+    "transformation": 0.7,
+    "on_true_manifold_augmentation": 0.65,
+    "transformation_augmentation": 0.78,
+}
+SIZES = (250, 1000, 5000)
+REPORT = Path(__file__).parents[1] / "workflow" / "report"
+
+
+def study(
+    methods: tuple[str, ...] = tuple(METHODS),
+    sizes: tuple[int, ...] = SIZES,
+    seeds: int = 3,
+    datasets: tuple[str, ...] = ("fonts",),
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Errors that fall with N and success rates that follow them (regular ones do not)."""
+    draw = np.random.default_rng(0)
+    errors, rates = [], []
+    for dataset in datasets:
+        for method in methods:
+            for n in sizes:
+                for seed in range(seeds):
+                    model = {"dataset": dataset, "method": method, "n": n, "seed": seed}
+                    level = METHODS.get(method, 0.9) * 0.55 * (n / 250) ** -0.45
+                    error = level * np.exp(draw.normal(0, 0.07))
+                    regular = 0.3 if method == "adversarial" else 0.98
+                    errors.append({**model, "test_error": error})
+                    for attack, rate in (("on_true_manifold", error * 1.5), ("regular", regular)):
+                        rates.append({**model, "attack": attack, "success_rate": min(rate, 1.0)})
+    return pd.DataFrame(errors), pd.DataFrame(rates)
+
+
+def measured(known: bool = True, datasets: tuple[str, ...] = ("fonts",)) -> pd.DataFrame:
+    """Distances: regular far from, on-manifold ones and clean images near the manifold."""
+    draw = np.random.default_rng(0)
+    parts = []
+    for dataset in datasets:
+        for attack, far in (("clean", 0.0), ("regular", 3.5), ("on_true_manifold", 0.0)):
+            clean = attack == "clean"
+            for n in (np.nan,) if clean else (250, 1000):
+                images = 80
+                part = {
+                    "dataset": dataset,
+                    "method": None if clean else "normal",
+                    "n": n,
+                    "attack": attack,
+                    "success": ~np.full(images, clean) & (np.arange(images) < 60),
+                    "manifold_distance": np.abs(draw.normal(far, 0.1, images)),
+                    "manifold_angle": np.nan if clean else draw.normal(10 + 20 * far, 2, images),
+                    "neighbour_distance": draw.normal(2 + far, 0.3, images),
+                    "neighbour_angle": np.nan if clean else draw.normal(20 + 15 * far, 2, images),
+                }
+                parts.append(pd.DataFrame(part))
+    table = pd.concat(parts, ignore_index=True)
+    if not known:
+        table[["manifold_distance", "manifold_angle"]] = np.nan
+    return table
+
+
+def pictures(
+    channels: int = 0, names: str = "ABCDEF"
+) -> tuple[Any, list[str], dict[str, Attacked]]:
+    draw = np.random.default_rng(0)
+    shape = (len(names), *([channels] if channels else []), 28, 28)
+    clean = draw.random(shape)
+    answers: list[str | None] = [*names[1:], None]
+    attacks = {
+        "regular": Attacked(np.clip(clean + 0.3 * draw.choice([-1, 1], shape), 0, 1), answers),
+        "on_true_manifold": Attacked(np.roll(clean, 1, -1), answers),
+    }
+    return clean, list(names), attacks
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "examples": lambda: examples(*pictures()),
+    "examples in colour": lambda: examples(*pictures(3)),
+    "distances": lambda: distances(measured()),
+    "distances of two data sets": lambda: distances(measured(datasets=("a", "b"))),
+    "generalization": lambda: generalization(*study(), "on_true_manifold"),
+    "generalization of two data sets": lambda: generalization(
+        *study(datasets=("a", "b")), "on_true_manifold"
+    ),
+    "generalization without attack": lambda: generalization(*study(), None),
+    "robustness": lambda: robustness(*study(), "regular"),
+    "prototypes": lambda: prototypes(np.full((20, 3, 28, 28), 255, np.uint8), "ABC"),
+}
+
+
+@pytest.fixture(scope="module", params=FIGURES, ids=str)
+def figure(request: pytest.FixtureRequest) -> Figure:
+    figure = FIGURES[request.param]()
+    figure.draw_without_rendering()  # lays it out
+    return figure
+
+
+def texts(figure: Figure) -> list[Text]:
+    """All words of the figure; ticks outside of their axis are not drawn."""
+    hidden: set[Text] = set()
+    for axis in (a for axes in figure.axes for a in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        hidden |= {t.label1 for t in axis.get_major_ticks() if not low <= t.get_loc() <= high}
+    words = [text for text in figure.findobj(Text) if text.get_text().strip()]
+    return [text for text in words if text.get_visible() and text not in hidden]
+
+
+def entries(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def colours(figure: Figure) -> set[str]:
+    """Colours of all lines and points of the panels but white."""
+    found: set[str] = set()
+    for axes in figure.axes:
+        found |= {to_hex(line.get_color()) for line in axes.lines}
+        for points in (c for c in axes.collections if isinstance(c, PathCollection)):
+            drawn = [*points.get_facecolors(), *points.get_edgecolors()]
+            found |= {to_hex(colour) for colour in drawn}
+    return found - {"#ffffff"}
+
+
+@pytest.mark.parametrize("name", ["examples", "distances", "robustness", "prototypes"])
+def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(
+    name: str, tmp_path: Path
+) -> None:
+    figure = FIGURES[name]()
+    for run in ("first", "second"):
+        style.save(figure, tmp_path / run / "f.png", tmp_path / run / "f.pdf")
+    for kind in ("png", "pdf"):
+        first, second = ((tmp_path / run / f"f.{kind}").read_bytes() for run in ("first", "second"))
+        assert first == second
+        assert b"CreationDate" not in first
+    height, width = imread(tmp_path / "first" / "f.png").shape[:2]
+    assert (width, height) == tuple((figure.get_size_inches() * style.DPI).astype(int))
+    assert len(np.unique(imread(tmp_path / "first" / "f.png"))) > 2
+
+
+def test_neither_order_nor_own_settings_change_a_figure(tmp_path: Path) -> None:
+    errors, rates = study()
+    style.save(robustness(errors, rates, "regular"), tmp_path / "a.png", tmp_path / "a.pdf")
+    with matplotlib.rc_context({"font.size": 20, "legend.handletextpad": 3.0}):
+        figure = robustness(errors[::-1], rates[::-1], "regular")
+        style.save(figure, tmp_path / "b.png", tmp_path / "b.pdf")
+        assert matplotlib.rcParams["font.size"] == 20
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_words_are_large_enough_inside_the_page_and_apart(figure: Figure) -> None:
+    page = figure.bbox.padded(1.0)
+    shown = [(text, text.get_window_extent()) for text in texts(figure)]
+    for text, box in shown:
+        assert text.get_fontsize() >= 6
+        assert page.containsx(box.x0), text
+        assert page.containsx(box.x1), text
+        assert page.containsy(box.y0), text
+        assert page.containsy(box.y1), text
+    for (one, first), (other, second) in combinations(shown, 2):
+        assert not first.padded(-1).overlaps(second.padded(-1)), (one, other)
+
+
+def test_no_legend_covers_a_panel(figure: Figure) -> None:
+    for legend in figure.legends:
+        for axes in figure.axes:
+            assert not legend.get_window_extent().overlaps(axes.get_tightbbox())
+
+
+def test_each_method_has_one_colour_in_figures_3_and_4() -> None:
+    looks = style.looks(METHODS)
+    assert len({look.colour for look in looks.values()}) == len(METHODS)
+    expected = {look.colour for look in looks.values()}
+    for figure in (FIGURES["generalization"](), FIGURES["robustness"]()):
+        assert colours(figure) == expected
+        assert entries(figure) == [*(look.label for look in looks.values()), "N = 250", "N = 5k"]
+    held = tuple(method for method in METHODS if method != "adversarial")
+    figure = generalization(*study(held, seeds=2), "on_true_manifold")
+    assert colours(figure) == expected - {looks["adversarial"].colour}
+
+
+def test_methods_of_the_user_get_looks_of_their_own() -> None:
+    names = [*METHODS, "mine", "mine_augmentation", "regular", *(f"m{i}" for i in range(8))]
+    looks = style.looks(names)
+    drawn = {(look.colour, look.marker, look.line) for look in looks.values()}
+    assert len(drawn) == len(names)
+    assert looks == style.looks(reversed(names))
+    assert looks["normal"] == style.looks(["normal"])["normal"]
+    assert (looks["mine"].marker, looks["mine"].filled) == (looks["mine_augmentation"].marker, True)
+    assert not looks["mine_augmentation"].filled
+    figure = generalization(*study(("normal", "mine")), "on_true_manifold")
+    assert entries(figure)[:2] == ["normal", "mine"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_means_and_intervals_are_those_over_seeds(seeds: int) -> None:
+    errors, rates = study(("normal",), seeds=seeds)
+    bars = robustness(errors, rates, "regular").axes[1].containers[0]
+    for place, n in enumerate(SIZES):
+        values = errors.loc[errors["n"] == n, "test_error"]
+        mean, low, high = t_interval(values.to_numpy(), bounds=(0, 1))
+        assert bars[0].get_ydata()[place] == pytest.approx(mean)
+        ends = bars[2][0].get_segments()[place]
+        if seeds > 1:
+            assert ends[:, 1] == pytest.approx([low, high])
+        else:
+            assert len(ends) == 0 or np.isnan(ends[:, 1]).all()
+
+
+def test_points_are_the_models() -> None:
+    errors, rates = study(("normal", "adversarial"))
+    points = generalization(errors, rates, "on_true_manifold").axes[2].collections[0]
+    own = rates[(rates["method"] == "normal") & (rates["attack"] == "on_true_manifold")]
+    assert sorted(points.get_offsets()[:, 1]) == pytest.approx(sorted(own["success_rate"]))
+    assert points.get_sizes()[0] < points.get_sizes()[-1]
+
+
+@pytest.mark.parametrize(
+    ("draw", "panels"),
+    [
+        (lambda: generalization(*study(seeds=1), "on_true_manifold"), 3),
+        (lambda: generalization(*study(sizes=(250,)), "on_true_manifold"), 3),
+        (lambda: generalization(*study(), "absent"), 3),
+        (lambda: generalization(*study(), None), 1),
+        (lambda: robustness(*study(), None), 1),
+        (lambda: robustness(*study(("transformation",)), "regular"), 2),
+        (lambda: robustness(*study(), "regular", normal=None, adversarial=None), 2),
+        (lambda: robustness(*(table.head(0) for table in study()), "regular"), 2),
+        (lambda: distances(measured()), 3),
+        (lambda: distances(measured(known=False)), 2),
+        (lambda: distances(measured().assign(success=False), method=None), 3),
+        (lambda: distances(measured().query("attack == 'clean'")), 2),
+        (lambda: distances(measured(), attacks=["regular"], method="absent", n=250), 3),
+        (lambda: distances(measured().head(0)), 1),
+        (lambda: examples(np.zeros((0, 28, 28)), [], {}), 1),
+        (lambda: examples(*pictures()[:2], {}), 6),
+    ],
+)
+def test_what_is_missing_is_left_out(draw: Callable[[], Figure], panels: int) -> None:
+    figure = draw()
+    figure.draw_without_rendering()
+    assert len(figure.axes) == panels
+
+
+def test_a_lost_success_rate_loses_one_point() -> None:
+    errors, rates = study(("normal",))
+    rates.loc[rates["attack"] == "regular", "success_rate"] = [np.nan, *[0.9] * 8]
+    points = robustness(errors, rates, "regular").axes[0].collections[0]
+    assert len(points.get_offsets()) == 8
+
+
+def test_axes_say_what_and_in_which_unit() -> None:
+    error, success, both = FIGURES["generalization"]().axes
+    assert (error.get_xlabel(), error.get_ylabel()) == ("training images N", "test error")
+    assert success.get_ylabel() == both.get_ylabel() == "on-manifold success rate"
+    assert [label.get_text() for label in error.get_xticklabels()] == ["5k", "1k", "250"]
+    assert all(label.get_text().endswith("%") for label in both.get_xticklabels())
+    known, span, angle = FIGURES["distances"]().axes
+    assert known.get_xlabel() == "$L_2$ distance to the known manifold"
+    assert "span of" in span.get_xlabel()
+    assert known.get_ylabel() == span.get_ylabel() == "share of examples"
+    assert angle.get_xticklabels()[-1].get_text() == "90°"
+
+
+def test_distances_are_of_successes_at_the_largest_n() -> None:
+    table = measured()
+    table.loc[(table["n"] == 250) | ~table["success"], "manifold_distance"] = 50.0
+    table.loc[(table["n"] == 250) | ~table["success"], "manifold_angle"] = 0.0
+    known, _, angle = distances(table).axes
+    assert known.get_xlim()[1] < 5
+    assert known.get_title(loc="left").endswith("normal training, N = 1k")
+    assert angle.texts[0].get_text() == "80°"
+    for outline in known.collections:
+        heights = outline.get_paths()[0].vertices[:, 1]
+        assert 0 < heights.max() <= 1
+
+
+def test_differences_are_centred_and_failures_left_empty() -> None:
+    figure = FIGURES["examples"]()
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    changes = [image for image in images if image.get_cmap().name.startswith("RdBu")]
+    assert len(changes) == 2 * 5
+    assert all(image.norm.vmin == -image.norm.vmax for image in changes)
+    assert changes[0].norm.vmax == pytest.approx(0.3)
+    shown = [text.get_text() for text in texts(figure)]
+    assert shown.count("none") == 4
+    assert "A → B" in shown
+    clean, classes, attacks = pictures()
+    with pytest.raises(ValueError, match="regular"):
+        examples(clean[:, 1:], classes, attacks)
+
+
+@pytest.mark.parametrize("fonts", [1, 7, 200, 1000])
+def test_every_prototype_is_on_the_sheet(fonts: int) -> None:
+    bank = np.arange(fonts, dtype=np.uint8)[:, None, None, None] * np.ones((2, 4, 4), np.uint8)
+    figure = prototypes(bank, "AB")
+    sheets = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    assert np.array_equal(np.concatenate(sheets)[::4, 0], bank[:, 0, 0, 0])
+    assert f"{fonts} fonts × 2 letters" in figure.texts[0].get_text()
+    with pytest.raises(ValueError, match="3 named"):
+        prototypes(bank, "ABC")
+
+
+@pytest.mark.parametrize("fonts", [30, 700])
+def test_prototypes_are_saved_pixel_by_pixel(fonts: int, tmp_path: Path) -> None:
+    bank = np.random.default_rng(0).integers(0, 256, (fonts, 3, 8, 8), np.uint8)
+    figure = prototypes(bank, "ABC")
+    style.save(figure, tmp_path / "f.png", tmp_path / "f.pdf")
+    page = np.round(255 * imread(tmp_path / "f.png")[..., 0])
+    for axes in figure.axes:
+        sheet = np.asarray(axes.images[0].get_array())
+        box = axes.get_position()
+        left, top = round(box.x0 * page.shape[1]), round((1 - box.y1) * page.shape[0])
+        saved = page[top:, left:][: sheet.shape[0], : sheet.shape[1]]
+        assert np.abs(saved - sheet).max() <= 1  # the map to grey rounds
+
+
+@pytest.mark.parametrize("config", [{"study": "demo", "seeds": 3}, {"study": "demo"}])
+def test_captions_render(config: dict[str, Any]) -> None:
+    job = SimpleNamespace(config=config, wildcards=SimpleNamespace(dataset="fonts"))
+    for caption in REPORT.glob("*.rst"):
+        text = jinja2.Template(caption.read_text("utf-8")).render(snakemake=job)
+        publish_parts(text, writer="html", settings_overrides={"halt_level": 2})
