@@ -28,5 +28,6 @@ rule all:
     input:
         record=rules.record.output.study,
         claims=rules.claims.output.claims,
+        verdicts=rules.claims.output.verdicts,
         over_seeds=rules.over_seeds.output.over_seeds,
         figures=FIGURES,

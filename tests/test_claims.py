@@ -363,3 +363,11 @@ def test_description_shows_verdict_estimate_interval_and_reason():
         "         (the study has no on-manifold method)",
     ):
         assert line in text.splitlines()
+
+
+def test_a_slope_at_the_ceiling_is_measured_all_the_same():
+    (row,) = of(claims(*world(rate=lambda *_: 0.999).tables(), ROLES), "regular_slope")
+    assert row["estimate"] == pytest.approx(0, abs=1e-9)
+    assert row["low"] <= 1e-9
+    assert row["high"] >= -1e-9
+    assert "a smaller radius would show it" in row["rule"]

@@ -8,8 +8,8 @@ from robustgen.datasets import interleave, load
 from robustgen.datasets.fonts import draw
 from robustgen.errors import UserError
 from robustgen.files import write_table
-from robustgen.tensors import save_tensors
 from robustgen.tables import EXAMPLES, PARAMETERS
+from robustgen.tensors import save_tensors
 
 DRAWN = dict(study_seed=0, dataset="fonts", fonts=5, letters="XYZ", train_draws=7, test_draws=2)
 

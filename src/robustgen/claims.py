@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from robustgen import evidence
 from robustgen.evidence import Evidence, Intervals, Roles, UntestedError
-from robustgen.statistics import NONE, Interval
+from robustgen.statistics import Interval
 from robustgen.tables import CLAIMS
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
@@ -30,6 +30,7 @@ CLAIM_WORDS = {
 }
 
 _HERE = ". Here undecided: "
+TOO_FEW = "too few seeds or models for an interval"
 
 
 @dataclass(frozen=True)
@@ -163,15 +164,15 @@ def _tested(statistic: Statistic, found: Evidence) -> list[dict[str, Any]]:
     try:
         intervals = statistic.measure(found)
     except UntestedError as untested:
-        intervals, reason = {None: NONE}, str(untested)
+        intervals, reason = {None: untested.interval}, str(untested)
     rows = []
     for n, interval in intervals.items():
-        if np.isnan(interval.estimate):
-            why = reason or "there are too few models, or all are alike"
-        else:
-            why = "too few seeds or models for an interval" if np.isnan(interval.low) else ""
+        why = reason
+        if not why and np.isnan(interval.low):
+            few = np.isnan(interval.estimate)
+            why = "there are too few models, or all are alike" if few else TOO_FEW
         ends = {k: None if np.isnan(v) else v for k, v in interval._asdict().items()}
-        verdict = statistic.verdict(interval)
+        verdict = UNDECIDED if reason else statistic.verdict(interval)
         rule = statistic.rule() + (_HERE + why if why else "")
         named = {"claim": statistic.claim, "statistic": statistic.name, "n": n}
         rows.append({**named, **ends, "rule": rule, "verdict": verdict})

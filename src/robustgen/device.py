@@ -19,6 +19,8 @@ def setup() -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # The same as use_deterministic_algorithms(True), without importing the compiler (1.5 s a job).
     torch.set_deterministic_debug_mode("error")
+    # Memory that is never read before it is written need not be filled: a tenth of all time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.set_float32_matmul_precision("highest")
     name = os.environ.get("ROBUSTGEN_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")

@@ -10,7 +10,7 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from robustgen.statistics import Interval, images_factor, slope, spearman, t_interval
+from robustgen.statistics import NONE, Interval, images_factor, slope, spearman, t_interval
 
 CEILING = 0.99
 """Regular success rate above which a model is as good as never right."""
@@ -28,7 +28,15 @@ class Roles(TypedDict):
 
 
 class UntestedError(Exception):
-    """A statistic cannot be had from this study; says why."""
+    """A statistic cannot be had from this study, or says nothing in it; tells why.
+
+    Attributes:
+        interval: the statistic where it can be had.
+    """
+
+    def __init__(self, why: str, interval: Interval = NONE) -> None:
+        super().__init__(why)
+        self.interval = interval
 
 
 @dataclass(frozen=True)
@@ -147,12 +155,14 @@ def regular_slope(evidence: Evidence) -> Intervals:
     models = _models(evidence, _role(evidence, "regular_attack"), "success_rate")
     models = models[models["method"].isin(evidence.roles["not_adversarial"])]
     models = _filled(models, "models trained otherwise than adversarially")
+    found = slope(models["test_error"], models["success_rate"])
     if models["success_rate"].min() > CEILING:
         raise UntestedError(
             f"every model is broken in more than {CEILING:.0%} of its images, so that none "
-            "could be seen to be less robust than another; a smaller radius would show it"
+            "could be seen to be less robust than another; a smaller radius would show it",
+            found,
         )
-    return {None: slope(models["test_error"], models["success_rate"])}
+    return {None: found}
 
 
 def adversarial_images_factor(evidence: Evidence) -> Intervals:

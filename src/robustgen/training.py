@@ -1,4 +1,4 @@
-"""The one training loop: a cohort on clean images and, if the method has a threat, attacked ones."""
+"""The one training loop: a cohort on clean images and, given a threat, on attacked ones."""
 
 import logging
 from collections.abc import Sequence

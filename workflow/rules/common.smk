@@ -1,10 +1,10 @@
 """The study, and how its parts are named on disk."""
 
+import sys
 import tempfile
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-
-from snakemake.exceptions import WorkflowError
 
 from robustgen.errors import UserError
 from robustgen.fingerprint import fingerprint
@@ -13,10 +13,18 @@ from robustgen.study import Study
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 REPORT = Path(workflow.basedir) / "workflow" / "report"
 
-try:
+
+@contextmanager
+def one_sentence():
+    """Tell a mistake of the user's and stop; a WorkflowError would add lines of our code."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"robustgen: {error}")
+
+
+with one_sentence():
     STUDY = Study.parse(config)
-except UserError as error:
-    raise WorkflowError(str(error))
 
 RESULTS = f"results/{STUDY.study}"
 COHORT = "{method}/n{n}/seeds{first}-{last}"
@@ -24,7 +32,7 @@ COHORTS = [f"seeds{first}-{last}" for first, last in STUDY.cohorts()]
 
 
 def require_writable(folder):
-    """Raise if `folder`, or what of its path exists, cannot be written."""
+    """Stop if `folder`, or what of its path exists, cannot be written."""
     held = Path(folder).absolute()
     while not held.exists():
         held = held.parent
@@ -32,13 +40,14 @@ def require_writable(folder):
         with tempfile.TemporaryFile(dir=held):
             pass
     except OSError as error:
-        raise WorkflowError(
+        raise UserError(
             f"results folder {folder} cannot be written: {held}: {error.strerror}; "
             "free it or name another folder with --directory"
         )
 
 
-require_writable(RESULTS)
+with one_sentence():
+    require_writable(RESULTS)
 
 
 wildcard_constraints:

@@ -4,6 +4,9 @@ from robustgen.fontfiles import signature
 
 FONTS = [name for name, dataset in STUDY.datasets.items() if dataset.kind == "fonts"]
 
+with one_sentence():
+    FONTS_ON_HAND = {name: signature(STUDY.fonts_part(name)["fonts_from"]) for name in FONTS}
+
 
 rule prototypes:
     output:
@@ -21,7 +24,7 @@ rule prototypes:
         runtime=10,
     params:
         settings=lambda w: STUDY.fonts_part(w.dataset),
-        fonts_on_hand=lambda w: signature(STUDY.fonts_part(w.dataset)["fonts_from"]),
+        fonts_on_hand=lambda w: FONTS_ON_HAND[w.dataset],
         code=code_of("prototypes"),
     script:
         "../scripts/prototypes.py"

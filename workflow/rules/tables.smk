@@ -119,6 +119,12 @@ rule claims:
         distances=rules.all_distances.output.distances,
     output:
         claims=f"{RESULTS}/tables/claims.parquet",
+        verdicts=report(
+            f"{RESULTS}/tables/verdicts.txt",
+            caption=REPORT / "verdicts.rst",
+            category="Claims",
+            labels={"table": "verdicts"},
+        ),
     log:
         f"{RESULTS}/logs/tables/claims.log",
     benchmark:

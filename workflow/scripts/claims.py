@@ -1,7 +1,7 @@
 """Test the four claims."""
 
-from robustgen.claims import claims
-from robustgen.files import read_table, write_table
+from robustgen.claims import claims, describe
+from robustgen.files import read_table, whole, write_table
 from robustgen.job import job
 from robustgen.tables import ALL_DISTANCES, CLAIMS, ERRORS, SUCCESS_RATES
 
@@ -11,3 +11,5 @@ with job(snakemake.log[0]):
     distances = read_table(snakemake.input.distances, ALL_DISTANCES)
     tested = claims(errors, rates, distances, snakemake.params.roles)
     write_table(snakemake.output.claims, tested, CLAIMS)
+    with whole(snakemake.output.verdicts) as partial:
+        partial.write_text(describe(tested) + "\n", encoding="utf-8")

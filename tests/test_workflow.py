@@ -1,0 +1,248 @@
+"""The workflow as its users run it: from the command line, in a folder of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from safetensors import safe_open
+
+from robustgen import tables
+
+HERE = Path(__file__).parents[1]
+SMOKE = yaml.safe_load((HERE / "config" / "smoke.yaml").read_text())
+DATA = "results/smoke/fonts"
+
+
+def snakemake(folder: Path, *args: str | Path, config: Path = HERE / "config/smoke.yaml"):
+    """Snakemake in `folder`, on the CPU: what it returned and said."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", HERE / "Snakefile"]
+    command += ["--directory", folder, "--configfile", config, "--nocolor", *args]
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ROBUSTGEN_DEVICE": "cpu"},
+    )
+
+
+def wanted(run) -> dict[str, int]:
+    """Jobs by rule that a dry run lists."""
+    lines = run.stdout.splitlines() + run.stderr.splitlines()
+    if any("Nothing to be done" in line for line in lines):
+        return {}
+    first = next(i for i, line in enumerate(lines) if line.startswith("total"))
+    counts = {}
+    for line in reversed(lines[:first]):
+        if line.startswith("---"):
+            break
+        rule, count = line.split()
+        counts[rule] = int(count)
+    return counts
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory) -> Path:
+    """The folder of a finished smoke study."""
+    folder = tmp_path_factory.mktemp("study")
+    run = snakemake(folder, "--cores", "2")
+    assert run.returncode == 0, run.stderr[-3000:]
+    return folder
+
+
+def changed(tmp_path: Path, **keys) -> Path:
+    """The smoke study with other top-level keys, as a file."""
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**SMOKE, **keys}))
+    return path
+
+
+def test_a_second_run_does_nothing(study):
+    assert wanted(snakemake(study, "-n")) == {}
+
+
+SCHEMAS = {
+    "tables/errors.parquet": (tables.ERRORS, 6 * 2 * 2),
+    "tables/success_rates.parquet": (tables.SUCCESS_RATES, 6 * 2 * 2 * 3),
+    "tables/distances.parquet": (tables.ALL_DISTANCES, None),
+    "tables/claims.parquet": (tables.CLAIMS, None),
+    "tables/over_seeds.parquet": (tables.OVER_SEEDS, None),
+    "fonts/dataset/fonts.parquet": (tables.FONTS, 12),
+    "fonts/dataset/examples.parquet": (tables.CODES, 12 * 3 * (8 + 4)),
+    "fonts/classifiers/adversarial/n60/seeds0-1.curves.parquet": (tables.CURVES, 2 * 3),
+    "fonts/classifiers/normal/n60/seeds0-1.predictions.parquet": (tables.PREDICTIONS, 2 * 144),
+    "fonts/attacks/regular/normal/n60/seeds0-1.parquet": (tables.ATTACKS, 2 * 30),
+    "fonts/distances/clean.parquet": (tables.DISTANCES, 10),
+}
+
+
+@pytest.mark.parametrize(("name", "schema", "rows"), [(k, *v) for k, v in SCHEMAS.items()])
+def test_tables_have_their_schema_and_rows(study, name, schema, rows):
+    path = study / "results/smoke" / name
+    assert pq.read_schema(path).equals(schema)
+    for field in pq.read_schema(path):
+        assert field.metadata[b"description"], field.name
+    if rows is not None:
+        assert pq.read_metadata(path).num_rows == rows
+
+
+def test_files_say_what_made_them(study):
+    for name in ("classifiers", "attacks/regular"):
+        path = study / DATA / name / "normal/n60/seeds0-1.safetensors"
+        with safe_open(path, "numpy") as file:
+            header = json.loads(file.metadata()["robustgen"])
+        assert header["seeds"] == [0, 1]
+        assert header["provenance"]["device"] == "cpu"
+        assert {"torch", "robustgen", "commit"} <= set(header["provenance"])
+        assert header["settings"]["dataset"] == "fonts"
+    record = json.loads((study / "results/smoke/study.json").read_text())
+    assert record["sizes"] == [30, 60]
+    assert record["distances"]["steps"] == 50
+
+
+def test_every_job_has_log_and_benchmark(study):
+    root = study / "results/smoke"
+    jobs = sum(wanted(snakemake(study, "-n", "--forceall")).values()) - 2  # all, total
+    for folder, suffix in (("logs", ".log"), ("benchmarks", ".tsv")):
+        assert len(list((root / folder).rglob(f"*{suffix}"))) >= jobs - 1
+    log = (root / "logs/fonts/train/normal/n60/seeds0-1.log").read_text()
+    assert "epoch 3/3, 0 s left" in log
+    assert log.rstrip().endswith("done")
+
+
+def test_no_times_in_results(study):
+    names = {
+        name
+        for path in (study / "results/smoke").rglob("*.parquet")
+        for name in pq.read_schema(path).names
+    }
+    assert not {name for name in names if "time" in name or "second" in name}
+
+
+def test_results_do_not_depend_on_cores_or_on_what_else_is_studied(study, tmp_path):
+    """A part of the study, from scratch on one core, gives the same bytes job by job."""
+    names = ("normal", "on_true_manifold", "transformation_augmentation")
+    part = {
+        "sizes": [30],
+        "methods": {name: SMOKE["methods"][name] for name in names},
+        "attacks": {name: SMOKE["attacks"][name] for name in ("on_true_manifold", "regular")},
+    }
+    run = snakemake(tmp_path, "--cores", "1", config=changed(tmp_path, **part))
+    assert run.returncode == 0, run.stderr[-3000:]
+    compared = 0
+    for path in sorted((tmp_path / DATA).rglob("*")):
+        if path.suffix in (".parquet", ".safetensors"):
+            twin = study / path.relative_to(tmp_path)
+            assert twin.read_bytes() == path.read_bytes(), path.name
+            compared += 1
+    assert compared == 3 + 3 * 3 + 2 * 3 * 2 + 2 + 1
+
+
+@pytest.mark.long
+def test_the_whole_smoke_study_gives_the_same_bytes_again(study, tmp_path):
+    run = snakemake(tmp_path, "--cores", "1")
+    assert run.returncode == 0, run.stderr[-3000:]
+    paths = [p for s in ("parquet", "safetensors", "png", "pdf") for p in tmp_path.rglob(f"*.{s}")]
+    assert len(paths) > 100
+    for path in paths:
+        assert (study / path.relative_to(tmp_path)).read_bytes() == path.read_bytes(), path
+
+
+CHANGES = {
+    "the radius of one attack": (
+        {"threats": {**SMOKE["threats"], "transformation": {**SMOKE["threats"]["regular"]}}},
+        {"train": 4, "attack": 24},
+    ),
+    "one attack's steps": (
+        {"attacks": {**SMOKE["attacks"], "regular": {**SMOKE["attacks"]["regular"], "steps": 9}}},
+        {"attack": 12, "distances": 2},
+    ),
+    "one method's steps": (
+        {
+            "methods": {
+                **SMOKE["methods"],
+                "adversarial": {**SMOKE["methods"]["adversarial"], "steps": 9},
+            }
+        },
+        {"train": 2, "attack": 6, "distances": 0},
+    ),
+    "an added N": ({"sizes": [30, 60, 90]}, {"train": 6, "attack": 18, "distances": 2}),
+    "added seeds": ({"seeds": 4}, {"train": 12, "attack": 36, "distances": 4}),
+}
+
+
+@pytest.mark.parametrize(("keys", "expected"), CHANGES.values(), ids=CHANGES.keys())
+def test_a_changed_setting_runs_only_what_depends_on_it(study, tmp_path, keys, expected):
+    jobs = wanted(snakemake(study, "-n", config=changed(tmp_path, **keys)))
+    stages = ("prototypes", "codes", "train", "attack", "distances", "clean_distances")
+    counts = {stage: jobs.get(stage, 0) for stage in stages}
+    assert counts == {**dict.fromkeys(stages, 0), **expected}
+
+
+def test_the_paper_is_planned(tmp_path):
+    run = snakemake(tmp_path, "-n", config=HERE / "config/paper.yaml")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert wanted(run)["train"] == 6 * 8
+
+
+def test_a_config_replaces_the_demo(tmp_path):
+    """Nothing of config.yaml may leak into another study."""
+    run = snakemake(tmp_path, "-n", config=changed(tmp_path, methods={"normal": {}}))
+    assert wanted(run)["train"] == 2
+
+
+BAD = {
+    "a misspelt key": ({"seedz": 3}, "seedz is no known key (did you mean seeds?)"),
+    "a negative radius": (
+        {"threats": {**SMOKE["threats"], "regular": {**SMOKE["threats"]["regular"], "radius": -1}}},
+        "threats.regular.radius is -1",
+    ),
+    "N above the data": ({"sizes": [300]}, "sizes[0] is 300, but must be at most 288"),
+    "N not a multiple of the classes": ({"sizes": [31]}, "sizes[0] is 31"),
+    "an empty list": ({"sizes": []}, "sizes is []"),
+    "an unknown threat": ({"methods": {"m": {"threat": "none"}}}, "methods.m.threat is 'none'"),
+}
+
+
+@pytest.mark.parametrize(("keys", "sentence"), BAD.values(), ids=BAD.keys())
+def test_a_bad_config_is_one_sentence_before_any_job(tmp_path, keys, sentence):
+    run = snakemake(tmp_path, "--cores", "1", config=changed(tmp_path, **keys))
+    said = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert sentence in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_that_cannot_be_written_are_one_sentence(tmp_path):
+    (tmp_path / "results").write_text("in the way")
+    run = snakemake(tmp_path, "--cores", "1")
+    assert run.returncode != 0
+    assert "results folder results/smoke cannot be written" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+FONT_FILES = {
+    "no font files": ({}, "no .ttf or .otf files"),
+    "a corrupt font": ({"broken.ttf": b"no font at all"}, "broken.ttf"),
+}
+
+
+@pytest.mark.parametrize(("files", "sentence"), FONT_FILES.values(), ids=FONT_FILES.keys())
+def test_bad_font_files_are_one_sentence_and_leave_nothing(tmp_path, files, sentence):
+    folder = tmp_path / "fonts"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    fonts = {**SMOKE["datasets"]["fonts"], "fonts_from": str(folder)}
+    config = changed(tmp_path, datasets={"fonts": fonts})
+    run = snakemake(tmp_path, "--cores", "1", config=config)
+    assert run.returncode != 0
+    said = run.stdout + run.stderr
+    assert sentence in said, said[-2000:]
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("results/*/*/dataset/images*"))
