@@ -1,4 +1,9 @@
-"""Fixtures: a tiny FONTS of made-up letters, and a cohort trained on it."""
+"""Fixtures: a tiny FONTS of made-up letters, a cohort trained on it, and a finished study."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +17,7 @@ from robustgen.seeding import generator
 from robustgen.tables import PARAMETERS
 from robustgen.training import Generators, Schedule, train
 
+HERE = Path(__file__).parents[1]
 CLASSES = 4
 NAMES = "LTOP"
 
@@ -98,3 +104,24 @@ def trained(training_images: Split) -> Cohort:
 def stacked(split: Split, members: int, examples: int) -> Split:
     """The first examples, the same for each member: leading shape `(M, B)`."""
     return split.take(torch.arange(examples).expand(members, -1))
+
+
+def snakemake(folder: Path, *args: str | Path, config: Path = HERE / "config/smoke.yaml"):
+    """Snakemake in `folder`, on the CPU: what it returned and said."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", HERE / "Snakefile"]
+    command += ["--directory", folder, "--configfile", config, "--nocolor", *args]
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "ROBUSTGEN_DEVICE": "cpu"},
+    )
+
+
+@pytest.fixture(scope="session")
+def study(tmp_path_factory) -> Path:
+    """The folder of a finished smoke study."""
+    folder = tmp_path_factory.mktemp("study")
+    run = snakemake(folder, "--cores", "2")
+    assert run.returncode == 0, run.stderr[-3000:]
+    return folder

@@ -1,33 +1,18 @@
 """The workflow as its users run it: from the command line, in a folder of its own."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from conftest import HERE, snakemake
 from safetensors import safe_open
 
 from robustgen import tables
 
-HERE = Path(__file__).parents[1]
 SMOKE = yaml.safe_load((HERE / "config" / "smoke.yaml").read_text())
 DATA = "results/smoke/fonts"
-
-
-def snakemake(folder: Path, *args: str | Path, config: Path = HERE / "config/smoke.yaml"):
-    """Snakemake in `folder`, on the CPU: what it returned and said."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", HERE / "Snakefile"]
-    command += ["--directory", folder, "--configfile", config, "--nocolor", *args]
-    return subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "ROBUSTGEN_DEVICE": "cpu"},
-    )
 
 
 def wanted(run) -> dict[str, int]:
@@ -43,15 +28,6 @@ def wanted(run) -> dict[str, int]:
         rule, count = line.split()
         counts[rule] = int(count)
     return counts
-
-
-@pytest.fixture(scope="session")
-def study(tmp_path_factory) -> Path:
-    """The folder of a finished smoke study."""
-    folder = tmp_path_factory.mktemp("study")
-    run = snakemake(folder, "--cores", "2")
-    assert run.returncode == 0, run.stderr[-3000:]
-    return folder
 
 
 def changed(tmp_path: Path, **keys) -> Path:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fontTools.ttLib import TTFont  # loaded where it is used, so that `signature` is quick
 
 INSTALLED = "installed"
-MORE = 'pip install "robustgen[paper-fonts]" or any other package fontpkg-<family>'
+MORE = 'pip install -e ".[paper-fonts]" or any other package fontpkg-<family>'
 _WIDTHS = (50.0, 62.5, 75.0, 87.5, 100.0, 112.5, 125.0, 150.0, 200.0)  # of OS/2 classes 1 to 9
 
 

@@ -1,0 +1,76 @@
+"""That the project's own files agree with one another."""
+
+import re
+import tomllib
+
+import pytest
+import yaml
+from conftest import HERE
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
+BASE = [Requirement(text) for text in PROJECT["dependencies"]]
+EXTRAS = {
+    name: [Requirement(text) for text in texts]
+    for name, texts in PROJECT["optional-dependencies"].items()
+}
+PINS = dict(
+    line.split("==")
+    for line in (HERE / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+)
+
+
+def test_constraints_pin_every_dependency_within_its_range():
+    for requirement in [*BASE, *(r for extra in EXTRAS.values() for r in extra)]:
+        pinned = PINS[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(pinned), requirement
+
+
+def test_environment_agrees_with_pyproject():
+    environment = yaml.safe_load((HERE / "environment.yml").read_text())
+    assert f"python{PROJECT['requires-python']}" in environment["dependencies"]
+    (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
+    assert "--constraint constraints.txt" in pip
+    assert "--editable ." in pip
+    listed = [Requirement(text) for text in pip if not text.startswith("--")]
+    ranges = {requirement.name: requirement.specifier for requirement in BASE}
+    for requirement in listed:
+        assert requirement.specifier == ranges[requirement.name], requirement
+    named = {"snakemake", "torch", "torchvision", "numpy", "pandas", "pyarrow", "seaborn"}
+    assert named <= {requirement.name for requirement in listed}
+
+
+def test_versions_agree():
+    version = (HERE / "src/robustgen/__init__.py").read_text().split('"')[-2]
+    assert f"version: {version}\n" in (HERE / "CITATION.cff").read_text()
+
+
+LIMITS = {"Snakefile": 60, "workflow/rules/*.smk": 150, "src/robustgen/**/*.py": 300}
+
+
+@pytest.mark.parametrize(("pattern", "most"), LIMITS.items(), ids=LIMITS.keys())
+def test_files_are_short(pattern, most):
+    for path in HERE.glob(pattern):
+        assert len(path.read_text().splitlines()) < most, path
+
+
+def test_every_rule_states_what_it_needs():
+    for path in HERE.glob("workflow/rules/*.smk"):
+        for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
+            for part in ("output:", "log:", "benchmark:", "threads: 1", "mem_mb=", "runtime="):
+                assert part in body, f"{name} lacks {part}"
+            code = "params:" in body and (f'code_of("{name}")' in body or name == "record")
+            assert code, f"{name} lacks the fingerprint of its code"
+            for block in re.findall(r"^    (?:input|output):\n((?:        .*\n)+)", body, re.M):
+                for line in re.findall(r"^        (\S.*)$", block, re.M):
+                    assert re.match(r"\w+=|\*\*|[)\]]", line), f"{name}: {line} has no name"
+
+
+def test_the_readme_names_what_exists():
+    text = (HERE / "README.md").read_text()
+    for target in re.findall(r"\]\(([\w./-]+)\)", text):
+        assert (HERE / target).exists(), target
+    targets = re.findall(r"^(\w[\w-]*):", (HERE / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"`make ([\w-]+)`", text)) <= set(targets)
