@@ -11,7 +11,7 @@ def build(shape: tuple[int, int, int], classes: int) -> nn.Module:
     Each convolution (4x4, stride 2, padding 1) and the first linear layer (10 K units) is
     followed by batch normalization and ReLU.
 
-    These have no bias: batch normalization would cancel it and Adam would move it by rounding noise.
+    These have no bias: batch normalization cancels it, and Adam would move it by rounding noise.
 
     Raises:
         ValueError: an image side is under 8 pixels, so that nothing is left after three halvings.
