@@ -82,6 +82,13 @@ def test_examples_without_codes_are_their_source_images(tmp_path):
     assert torch.equal(split.images(), bank[[2, 3]].float() / 255)
 
 
+def test_kept_images_are_those_of_their_rows():
+    split, some = make_split("test"), torch.tensor([[5, 0], [7, 7]])
+    kept = split.keep()
+    assert torch.equal(kept.images(), split.images())
+    assert torch.equal(kept.take(some).images(), split.images()[some])
+
+
 def test_large_splits_are_decoded_in_parts(monkeypatch):
     split = make_split("test")
     whole = split.images()

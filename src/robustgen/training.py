@@ -86,6 +86,7 @@ def train(
         cohort.parameters(), schedule.rate, weight_decay=schedule.weight_decay
     )
     curves = empty(CURVES)
+    data = data.keep()
     for epoch in progress(range(1, schedule.epochs + 1), "epoch"):
         rate = schedule.rate * schedule.rate_decay ** (epoch - 1)
         optimizer.param_groups[0]["lr"] = rate

@@ -39,6 +39,7 @@ class Split:
         ranges: lower and upper ends, each `(6,)`, of the codes or, without codes, of the
             transformations that the study allows.
         classes: names of the K classes.
+        decoded: `(..., C, H, W)` the images, where they are kept (see `keep`).
     """
 
     bank: Tensor
@@ -47,6 +48,7 @@ class Split:
     codes: Tensor | None
     ranges: tuple[Tensor, Tensor]
     classes: tuple[str, ...]
+    decoded: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,7 +60,12 @@ class Split:
             source=self.source[index],
             labels=self.labels[index],
             codes=None if self.codes is None else self.codes[index],
+            decoded=None if self.decoded is None else self.decoded[index],
         )
+
+    def keep(self) -> "Split":
+        """The same with its images decoded once, for those who go through them many times."""
+        return replace(self, decoded=self.images())
 
     def sources(self) -> Tensor:
         """Source images `(..., C, H, W)`: for FONTS the letter prototypes."""
@@ -66,6 +73,8 @@ class Split:
 
     def images(self) -> Tensor:
         """The images `(..., C, H, W)`."""
+        if self.decoded is not None:
+            return self.decoded
         if self.codes is None:
             return self.sources()
         if self.labels.dim() != 1 or len(self) <= DECODED_AT_ONCE:
