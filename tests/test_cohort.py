@@ -138,3 +138,58 @@ def test_a_damaged_cohort_is_one_sentence(tmp_path, damage):
         path.write_bytes(damage)
     with pytest.raises(UserError, match=r"cohort\.safetensors is not a readable"):
         Cohort.load(path)
+
+
+class _Branching(nn.Module):
+    """An architecture that is no chain of layers, and so is not folded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(64, 4), nn.Linear(64, 4)
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, images):
+        flat = images.flatten(1)
+        return self.norm(self.one(flat)) + self.two(flat)
+
+
+PLAIN_NORM = nn.BatchNorm2d(6, affine=False)
+ARCHITECTURES = {
+    "with and without bias": lambda: nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Conv2d(6, 6, 3), PLAIN_NORM
+    ),
+    "norm before and after": lambda: nn.Sequential(
+        nn.BatchNorm2d(1), nn.Conv2d(1, 6, 3, bias=False), nn.ReLU(), nn.BatchNorm2d(6)
+    ),
+    "no norm": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4)),
+    "no chain": _Branching,
+}
+
+
+@pytest.mark.parametrize("build", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+def test_any_architecture_makes_a_cohort(monkeypatch, build):
+    """Eval mode, where batch normalization is folded, equals the members one by one."""
+    monkeypatch.setitem(networks.ARCHITECTURES, "other", lambda *_: build())
+    cohort = Cohort("other", (1, 8, 8), 4, [0, 1])
+    cohort.initialize([torch.Generator().manual_seed(i) for i in range(2)])
+    images = torch.rand(2, 30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for _ in range(3):
+            cohort.train()(images * 3)
+    logits = cohort.eval()(images)
+    for i in range(2):
+        torch.testing.assert_close(logits[i], cohort.member(i)(images[i]), **TOLERANCE)
+
+
+def test_changed_weights_are_seen_without_a_change_of_mode(test_images):
+    cohort, batch = make_cohort([0, 1]).eval(), stacked(test_images, 2, 5).images()
+    before = cohort(batch)
+    with torch.no_grad():
+        cohort.stack.get_parameter("0__weight").mul_(2)
+        cohort.stack.get_buffer("1__running_mean").add_(1)
+    after = cohort(batch)
+    assert not torch.allclose(before, after)
+    for i in range(2):
+        torch.testing.assert_close(after[i], cohort.member(i)(batch[i]), **TOLERANCE)
+    cohort.load_state_dict(make_cohort([0, 1]).state_dict())
+    torch.testing.assert_close(cohort(batch), before, **TOLERANCE)

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from robustgen import networks
+from robustgen.folding import folded
 from robustgen.tensors import load_tensors, save_tensors
+
+_Kept = tuple[list[tuple[int, int]], tuple[nn.Module, dict[str, Tensor]]]
 
 
 class Cohort(nn.Module):
@@ -28,6 +31,7 @@ class Cohort(nn.Module):
         self, architecture: str, shape: tuple[int, int, int], classes: int, seeds: Sequence[int]
     ) -> None:
         super().__init__()
+        self._kept: _Kept | None = None
         self.architecture, self.shape, self.classes = architecture, shape, classes
         self.seeds = list(seeds)
         with torch.device("meta"):
@@ -58,10 +62,7 @@ class Cohort(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`: member i sees `images[i]`."""
-        model = self._model[0].train(self.training)
-        state: dict[str, Tensor] = {_dotted(k): v for k, v in self.stack.named_buffers()}
-        for name, weights in self.stack.named_parameters():
-            state[_dotted(name)] = weights if self.training else weights.detach()
+        model, state = self._plain() if self.training else self._folded()
 
         def single(state: dict[str, Tensor], images: Tensor) -> Tensor:
             logits: Tensor = functional_call(model, state, (images,))
@@ -69,6 +70,24 @@ class Cohort(nn.Module):
 
         logits: Tensor = vmap(single)(state, images)
         return logits
+
+    def train(self, mode: bool = True) -> "Cohort":
+        """Set the mode; what was kept for the other one is dropped."""
+        self._kept = None
+        super().train(mode)
+        return self
+
+    def _plain(self) -> tuple[nn.Module, dict[str, Tensor]]:
+        held = {**dict(self.stack.named_parameters()), **dict(self.stack.named_buffers())}
+        return self._model[0].train(self.training), {_dotted(k): v for k, v in held.items()}
+
+    def _folded(self) -> tuple[nn.Module, dict[str, Tensor]]:
+        """What `folded` makes of the stack, made again whenever a tensor of it was written to."""
+        model, state = self._plain()
+        written = [(tensor.data_ptr(), tensor._version) for tensor in state.values()]
+        if self._kept is None or self._kept[0] != written:
+            self._kept = written, folded(model, state)
+        return self._kept[1]
 
     def member(self, position: int) -> nn.Module:
         """Member `position` as a plain module of its own, in eval mode, on the same device."""
