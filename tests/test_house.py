@@ -2,12 +2,19 @@
 
 import re
 import tomllib
+from typing import get_args
 
 import pytest
 import yaml
 from conftest import HERE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from robustgen import settings
+from robustgen.affine import RANGES
+from robustgen.attack import STEP_RULES
+from robustgen.networks import ARCHITECTURES
+from robustgen.spaces import SPACES
 
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
 BASE = [Requirement(text) for text in PROJECT["dependencies"]]
@@ -74,3 +81,17 @@ def test_the_readme_names_what_exists():
         assert (HERE / target).exists(), target
     targets = re.findall(r"^(\w[\w-]*):", (HERE / "Makefile").read_text(), re.M)
     assert set(re.findall(r"`make ([\w-]+)`", text)) <= set(targets)
+
+
+REGISTRIES = {
+    "space": (settings.Threat, "space", SPACES),
+    "step rule of a method": (settings.Method, "step_rule", STEP_RULES),
+    "step rule of an attack": (settings.Attack, "step_rule", STEP_RULES),
+    "architecture": (settings.Classifier, "architecture", ARCHITECTURES),
+    "transformations": (settings.Fonts, "transformations", RANGES),
+}
+
+
+@pytest.mark.parametrize(("block", "key", "registry"), REGISTRIES.values(), ids=REGISTRIES.keys())
+def test_what_a_config_may_name_is_what_there_is(block, key, registry):
+    assert set(get_args(block.model_fields[key].annotation)) == set(registry)

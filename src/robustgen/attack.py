@@ -145,28 +145,41 @@ def search(
     for restart in range(settings.restarts):
         start = space.sample(threat, generators)  # drawn even if no one is left: see generators
         front = _Front(space, labels, start, STEP_RULES[settings.step_rule](start), alive)
-        for step in range(settings.steps + 1):
-            front.narrow()
-            if not front.alive.any():
-                break
-            last = step == settings.steps
-            codes = front.codes.detach().requires_grad_(not last)
-            with torch.set_grad_enabled(not last):
-                logits = model(front.space.decode(codes))
-                loss = F.cross_entropy(
-                    logits.flatten(0, 1), front.labels.flatten(), reduction="none"
-                ).view_as(front.labels)
-            wrong = logits.argmax(-1) != front.labels
-            _record(best, front, loss.detach(), wrong, step, restart, stop_at_success)
-            if not last:
-                (gradient,) = torch.autograd.grad(loss.sum(), codes)
-                moved = front.codes + settings.step_size * front.rule(gradient)
-                front.codes = front.space.project(moved, threat)
-            if stop_at_success:
-                front.alive &= ~wrong
+        _climb(model, front, best, threat, settings, restart, stop_at_success)
         if stop_at_success:
             alive = alive & ~best.success
     return best
+
+
+def _climb(
+    model: Model,
+    front: "_Front",
+    best: Found,
+    threat: Threat,
+    settings: Search,
+    restart: int,
+    stop_at_success: bool,
+) -> None:
+    """Search from one start, and record in `best` what is found."""
+    for step in range(settings.steps + 1):
+        front.narrow()
+        if not front.alive.any():
+            return
+        last = step == settings.steps
+        codes = front.codes.detach().requires_grad_(not last)
+        with torch.set_grad_enabled(not last):
+            logits = model(front.space.decode(codes))
+            loss = F.cross_entropy(
+                logits.flatten(0, 1), front.labels.flatten(), reduction="none"
+            ).view_as(front.labels)
+        wrong = logits.argmax(-1) != front.labels
+        _record(best, front, loss.detach(), wrong, step, restart, stop_at_success)
+        if not last:
+            (gradient,) = torch.autograd.grad(loss.sum(), codes)
+            moved = front.codes + settings.step_size * front.rule(gradient)
+            front.codes = front.space.project(moved, threat)
+        if stop_at_success:
+            front.alive &= ~wrong
 
 
 @dataclass

@@ -74,16 +74,8 @@ def attack(
         clean = batch.images()
         prediction = plain(clean).argmax(-1)
         skip = prediction != batch.labels
-        found = search(
-            cohort,
-            space,
-            batch.labels,
-            threat,
-            settings,
-            generators,
-            stop_at_success=True,
-            skip=skip,
-        )
+        args = (cohort, space, batch.labels, threat, settings, generators)
+        found = search(*args, stop_at_success=True, skip=skip)
         with torch.no_grad():
             images = torch.where(_wide(skip), clean, space.decode(found.codes))
             start_correct = plain(space.decode(space.origin)).argmax(-1) == batch.labels

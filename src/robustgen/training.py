@@ -93,23 +93,35 @@ def train(
         tally = _Tally(len(cohort.seeds), data.labels.device)
         for rows in _batches(len(data), schedule.batch_size, generators.batches):
             batch = data.take(rows.to(data.labels.device))
-            clean, attacked, found = _halves(cohort, batch, method, generators.attacks)
-            cohort.train()
-            logits = cohort(torch.cat([clean, attacked], dim=1))
-            losses = F.cross_entropy(
-                logits.flatten(0, 1), batch.labels.flatten(), reduction="none"
-            ).view_as(batch.labels)
-            split = clean.shape[1]
-            loss = losses[:, :split].mean(1)
-            if method is not None:
-                loss = (loss + losses[:, split:].mean(1)) / 2
-            optimizer.zero_grad()
-            loss.sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            tally.add(losses.detach(), logits.argmax(-1) != batch.labels, split, found)
+            losses, wrong, found = _update(cohort, optimizer, batch, method, generators.attacks)
+            tally.add(losses, wrong, found)
         tally.close(curves, cohort.seeds, epoch, rate)
     cohort.eval()
     return curves
+
+
+def _update(
+    cohort: Cohort,
+    optimizer: torch.optim.Optimizer,
+    batch: Split,
+    method: Method | None,
+    generators: Sequence[torch.Generator],
+) -> tuple[Tensor, Tensor, Found | None]:
+    """One step of all members; loss and error `(M, b)` of each image, and what was found."""
+    clean, attacked, found = _halves(cohort, batch, method, generators)
+    cohort.train()
+    logits = cohort(torch.cat([clean, attacked], dim=1))
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), batch.labels.flatten(), reduction="none"
+    ).view_as(batch.labels)
+    split = clean.shape[1]
+    loss = losses[:, :split].mean(1)
+    if method is not None:
+        loss = (loss + losses[:, split:].mean(1)) / 2
+    optimizer.zero_grad()
+    loss.sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return losses.detach(), logits.argmax(-1) != batch.labels, found
 
 
 def _batches(
@@ -149,8 +161,9 @@ class _Tally:
         self.sums = torch.zeros(5, members, dtype=torch.float64, device=device)
         self.clean = self.attacked = 0
 
-    def add(self, losses: Tensor, wrong: Tensor, split: int, found: Found | None) -> None:
-        """Add a batch: `losses` and `wrong` `(M, b)`, clean before column `split`."""
+    def add(self, losses: Tensor, wrong: Tensor, found: Found | None) -> None:
+        """Add a batch: `losses` and `wrong` `(M, b)`, of which the last columns were attacked."""
+        split = losses.shape[1] - (0 if found is None else found.success.shape[1])
         parts = [losses[:, :split], wrong[:, :split], losses[:, split:], wrong[:, split:]]
         if found is not None:
             parts.append(found.success)
