@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import make_generators, stacked
@@ -102,11 +104,15 @@ def test_leaving_at_success_finds_what_a_search_of_single_examples_finds(trained
 
 
 def test_more_restarts_only_add_successes(trained, test_images):
-    threat = Threat("image", "linf", 0.05)
-    _, one = run(trained, test_images, threat, Search("adam", 0.01, 5))
-    _, three = run(trained, test_images, threat, Search("adam", 0.01, 5, restarts=3))
+    threat = Threat("image", "linf", 0.2)
+    _, one = run(trained, test_images, threat, Search("adam", 0.02, 5))
+    _, three = run(trained, test_images, threat, Search("adam", 0.02, 5, restarts=3))
+    assert one.success.any()
+    assert (three.restart > 0).any()
     assert (three.success | ~one.success).all()
     assert torch.equal(three.iterations[one.success], one.iterations[one.success])
+    assert (three.restart[one.success] == 0).all()
+    assert torch.equal(three.codes[one.success], one.codes[one.success])
 
 
 def test_skipped_examples_are_left_alone(trained, test_images):
@@ -159,6 +165,29 @@ def test_every_recorded_success_fools_the_plain_model(trained, test_images, spac
     assert (made.rows["code_linf"] <= 0.2 * (1 + 1e-5)).all()
     assert made.images.min() >= 0
     assert made.images.max() <= 1 + 1e-6
+
+
+def test_what_the_model_gets_wrong_is_not_attacked(trained, test_images):
+    data = test_images.take(slice(60))
+    labels = torch.where(torch.arange(60) < 20, (data.labels + 1) % 4, data.labels)
+    data = replace(data, labels=labels)
+    threat, generators = Threat("image", "linf", 0.3), make_generators([0, 1, 2]).attacks
+    rows = attack(trained, data, threat, Search("adam", 0.05, 5), generators).rows
+    wrong = rows["prediction"] != rows["label"]
+    assert wrong.sum() >= 3 * 18
+    assert not rows["success"][wrong].any()
+    assert (rows["image_linf"][wrong] == 0).all()
+    assert rows["success"][~wrong].any()
+
+
+def test_examples_out_of_ball_and_bounds_are_refuted(monkeypatch, trained, test_images):
+    """The projection is made to do nothing: what it lets out may not count."""
+    monkeypatch.setattr("robustgen.spaces.Space.project", lambda *args: args[1])
+    data, generators = test_images.take(slice(60)), make_generators([0, 1, 2]).attacks
+    threat = Threat("image", "linf", 0.01)
+    made = attack(trained, data, threat, Search("adam", 0.1, 10), generators)
+    assert (made.rows["code_linf"] > 0.1).mean() > 0.9
+    assert not made.rows["success"].any()
 
 
 def test_a_success_that_the_plain_model_denies_is_refuted(monkeypatch, trained, test_images):

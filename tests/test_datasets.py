@@ -29,6 +29,8 @@ def test_every_letter_of_every_font_is_drawn_equally_often(codes):
 def test_the_first_n_are_balanced_for_every_n(codes):
     rows = codes.to_pandas()
     assert (rows["label"] == rows["source"] % 3).all()
+    assert (rows["font"] * 3 + rows["label"] == rows["source"]).all()
+    assert (rows["letter"] == np.array(list("XYZ"))[rows["label"]]).all()
     for split in ("train", "test"):
         labels = rows[rows["split"] == split]["label"].to_numpy()
         for n in range(3, len(labels) + 1, 3):

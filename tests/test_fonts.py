@@ -243,7 +243,7 @@ def test_too_few_installed_fonts_say_how_to_get_more(monkeypatch):
     said = refused(lambda: fonts.prototypes(1000, PAPER))
     assert re.fullmatch(
         r"1000 fonts are asked for, but only \d\d usable ones are installed \(left out: \d+ with a "
-        r'blank or barely visible letter\): get more with pip install "robustgen\[paper-fonts\]" '
+        r'blank or barely visible letter\): get more with pip install -e "\.\[paper-fonts\]" '
         r"or any other package fontpkg-<family>",
         said,
     )
@@ -252,7 +252,7 @@ def test_too_few_installed_fonts_say_how_to_get_more(monkeypatch):
 def test_no_fonts_installed(monkeypatch):
     monkeypatch.setattr(fontpkg, "families", dict)
     said = refused(lambda: fonts.prototypes(1, PAPER))
-    assert said.startswith('no fonts are installed: get some with pip install "robustgen[paper-')
+    assert said.startswith('no fonts are installed: get some with pip install -e ".[paper-')
 
 
 def test_signature_changes_with_the_fonts_alone(tmp_path):

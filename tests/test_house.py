@@ -68,7 +68,7 @@ def test_every_rule_states_what_it_needs():
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
             for part in ("output:", "log:", "benchmark:", "threads: 1", "mem_mb=", "runtime="):
                 assert part in body, f"{name} lacks {part}"
-            code = "params:" in body and (f'code_of("{name}")' in body or name == "record")
+            code = "params:" in body and f'code_of("{name}")' in body
             assert code, f"{name} lacks the fingerprint of its code"
             for block in re.findall(r"^    (?:input|output):\n((?:        .*\n)+)", body, re.M):
                 for line in re.findall(r"^        (\S.*)$", block, re.M):
@@ -77,6 +77,7 @@ def test_every_rule_states_what_it_needs():
 
 def test_the_readme_names_what_exists():
     text = (HERE / "README.md").read_text()
+    assert "DEMO_" not in text
     for target in re.findall(r"\]\(([\w./-]+)\)", text):
         assert (HERE / target).exists(), target
     targets = re.findall(r"^(\w[\w-]*):", (HERE / "Makefile").read_text(), re.M)

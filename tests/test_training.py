@@ -3,13 +3,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SCHEDULE, make_cohort, make_generators
+from conftest import SCHEDULE, make_cohort, make_generators, stacked
 
 from robustgen.attack import Search
 from robustgen.errors import UserError
 from robustgen.evaluation import predictions
-from robustgen.spaces import Threat
-from robustgen.training import Method, Schedule, _batches, train
+from robustgen.spaces import SPACES, Threat
+from robustgen.training import Method, Schedule, _batches, _halves, train
 
 METHODS = {
     "adversarial": Method(Threat("image", "linf", 0.3), Search("adam", 0.05, 3)),
@@ -62,6 +62,19 @@ def test_methods_train_and_tell_of_both_halves(training_images, name):
         assert all(math.isfinite(value) for value in curves[column])
         assert curves[column][-1] < curves[column][0]
     assert all(0 <= rate <= 1 for rate in curves["success_rate"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_second_half_is_what_the_search_found(training_images, name):
+    method, batch = METHODS[name], stacked(training_images, 2, 40)
+    cohort = make_cohort([0, 1])
+    clean, attacked, found = _halves(cohort, batch, method, make_generators([0, 1]).attacks)
+    rest = batch.take((slice(None), slice(20, None)))
+    space = SPACES[method.threat.space](rest)
+    assert torch.equal(clean, batch.images()[:, :20])
+    assert torch.equal(attacked, space.decode(found.codes))
+    moved = (attacked - rest.images()).flatten(2).norm(dim=2)
+    assert (moved > 0.1).all()
 
 
 def test_normal_curves_leave_the_attacked_half_empty(training_images):

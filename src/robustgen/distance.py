@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from robustgen.datasets import Split
@@ -13,6 +14,8 @@ from robustgen.spaces import AffineSpace, Space
 
 EXAMPLES_AT_ONCE = 250
 IMAGES_AT_ONCE = 10_000
+SHARP, COARSE_TO_FINE = (1,), (7, 5, 3, 1)
+"""Widths in pixels of the blurs of two descents, each for an equal share of the steps."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,14 @@ def to_manifold(examples: Tensor, clean: Split, *, steps: int, step_size: float)
     """Distance to the known manifold (Stutz et al., CVPR 2019, section 3.3 and supplement).
 
     The nearest decoded code is searched with Adam over the six parameters, within their ranges,
-    with font and letter fixed, from the code of the unperturbed image. The angle is the one
+    with font and letter fixed, from the code of the unperturbed image; once on the images as they
+    are and once from blurred to sharp ones, of which the nearer result is kept. The angle is that
     between the perturbation and the way from the unperturbed image to that nearest point.
 
     Args:
         examples: `(B, C, H, W)` images.
         clean: `(B,)` the unperturbed images with their codes.
-        steps: iterations of Adam.
+        steps: iterations of Adam, each time.
         step_size: its rate; falls to zero over the iterations as half a cosine.
 
     Raises:
@@ -85,27 +89,42 @@ def to_manifold(examples: Tensor, clean: Split, *, steps: int, step_size: float)
 
 
 def _nearest(examples: Tensor, space: Space, steps: int, step_size: float) -> Tensor:
-    """The nearest images `(B, C, H, W)` that were met on the way."""
-    codes = space.origin.clone().requires_grad_()
-    optimizer = torch.optim.Adam([codes], step_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    """The nearest images `(B, C, H, W)` that two descents met on their ways.
+
+    The distance between two thin strokes has many local minima. Between blurred images it has
+    few, so that a descent from coarse to fine comes nearer where the plain one is stuck; where
+    it goes astray instead, the plain one's result stands.
+    """
     least = torch.full(examples.shape[:1], torch.inf, device=examples.device)
     nearest = torch.zeros_like(examples)
-    for step in range(steps + 1):
-        images = space.decode(codes)
-        squares = (images - examples).square().flatten(1).sum(1)
-        better = squares.detach() < least
-        least = torch.where(better, squares.detach(), least)
-        nearest = torch.where(better[:, None, None, None], images.detach(), nearest)
-        if step == steps:
-            break
-        optimizer.zero_grad()
-        squares.sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            codes.clamp_(space.low, space.high)
+    for blurs in (SHARP, COARSE_TO_FINE):
+        codes = space.origin.clone().requires_grad_()
+        optimizer = torch.optim.Adam([codes], step_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+        for step in range(steps + 1):
+            images = space.decode(codes)
+            with torch.no_grad():
+                squares = (images - examples).square().flatten(1).sum(1)
+                better = squares < least
+                least = torch.where(better, squares, least)
+                nearest = torch.where(better[:, None, None, None], images, nearest)
+            if step == steps:
+                break
+            width = blurs[step * len(blurs) // steps]
+            optimizer.zero_grad()
+            _blur(images - examples, width).square().sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                codes.clamp_(space.low, space.high)
     return nearest
+
+
+def _blur(images: Tensor, width: int) -> Tensor:
+    """The images averaged twice over squares of `width` pixels, an odd number."""
+    for _ in range(2 if width > 1 else 0):
+        images = F.avg_pool2d(images, width, 1, width // 2)
+    return images
 
 
 def to_neighbours(examples: Tensor, clean: Tensor, images: Split, neighbours: int) -> Distance:

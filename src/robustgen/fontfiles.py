@@ -207,11 +207,13 @@ def signature(fonts_from: str = INSTALLED) -> str:
     relative paths and contents.
 
     Raises:
-        UserError: there is no such folder, or it has no font files.
+        UserError: no fonts are installed, there is no such folder, or it has no font files.
     """
     if fonts_from == INSTALLED:
         groups = ("fontpkg.family", "fonts_ttf")  # those that `fontpkg.families` goes through
         points = [point for group in groups for point in entry_points(group=group)]
+        if not points:
+            raise UserError(f"no fonts are installed: get some with {MORE}")
         have = [(p.name, p.value, p.dist.version if p.dist else "") for p in points]
     else:
         folder = Path(fonts_from)

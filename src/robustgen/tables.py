@@ -52,6 +52,8 @@ EXAMPLES = pa.schema(
 CODES = pa.schema(
     [
         *EXAMPLES,
+        _field("font", pa.int32(), "1", "row of the font in the table of fonts"),
+        _field("letter", pa.string(), "", "the letter, whose place among the classes is the label"),
         _field("t_x", pa.float32(), "half widths", "translation along x"),
         _field("t_y", pa.float32(), "half heights", "translation along y"),
         _field("shear_x", pa.float32(), "1", "shear along x"),

@@ -26,6 +26,7 @@ rule record:
         runtime=5,
     params:
         study=STUDY.resolved(),
+        code=code_of("record"),
     script:
         "../scripts/record.py"
 

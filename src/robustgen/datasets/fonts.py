@@ -43,8 +43,11 @@ def draw(
         columns = dict(zip(PARAMETERS, codes.numpy().T, strict=True))
         kind = CODES.field("split").type
         names = pa.array(np.full(len(source), split)).cast(kind)
+        named = {"font": source // classes, "letter": np.array(list(letters))[source % classes]}
         parts.append(
-            pa.table({"split": names, "label": source % classes, "source": source, **columns})
+            pa.table(
+                {"split": names, "label": source % classes, "source": source, **named, **columns}
+            )
         )
     about = {"ranges": transformations, "classes": json.dumps(list(letters))}
     return pa.concat_tables(parts).cast(CODES).replace_schema_metadata(about)
