@@ -215,7 +215,7 @@ class _Front:
 def _nothing(space: Space, labels: Tensor) -> Found:
     return Found(
         codes=space.origin.clone(),
-        loss=torch.full(labels.shape, -torch.inf, device=labels.device),
+        loss=space.origin.new_full(labels.shape, -torch.inf),
         success=torch.zeros_like(labels, dtype=torch.bool),
         iterations=torch.full_like(labels, -1),
         restart=torch.full_like(labels, -1),

@@ -6,20 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from robustgen import networks
 from robustgen.folding import folded
+from robustgen.stacking import Pass, stacked, vectorized
 from robustgen.tensors import load_tensors, save_tensors
-
-_Kept = tuple[list[tuple[int, int]], tuple[nn.Module, dict[str, Tensor]]]
 
 
 class Cohort(nn.Module):
     """M models of one architecture: images `(M, B, C, H, W)` to logits `(M, B, K)`.
 
-    Parameters and buffers are those of the architecture with a leading axis M; the forward pass
-    is the architecture's own, vectorized over that axis. In eval mode the weights are constants:
+    Parameters and buffers are those of the architecture with a leading axis M; `stacking` makes
+    the forward pass of all from the architecture. In eval mode the weights are constants:
     gradients flow to the images alone.
 
     Attributes:
@@ -31,7 +29,7 @@ class Cohort(nn.Module):
         self, architecture: str, shape: tuple[int, int, int], classes: int, seeds: Sequence[int]
     ) -> None:
         super().__init__()
-        self._kept: _Kept | None = None
+        self._kept: tuple[list[tuple[int, int]], Pass] | None = None
         self.architecture, self.shape, self.classes = architecture, shape, classes
         self.seeds = list(seeds)
         with torch.device("meta"):
@@ -62,14 +60,8 @@ class Cohort(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`: member i sees `images[i]`."""
-        model, state = self._plain() if self.training else self._folded()
-
-        def single(state: dict[str, Tensor], images: Tensor) -> Tensor:
-            logits: Tensor = functional_call(model, state, (images,))
-            return logits
-
-        logits: Tensor = vmap(single)(state, images)
-        return logits
+        passed = vectorized(*self._plain()) if self.training else self._folded()
+        return passed(images)
 
     def train(self, mode: bool = True) -> "Cohort":
         """Set the mode; what was kept for the other one is dropped."""
@@ -81,12 +73,12 @@ class Cohort(nn.Module):
         held = {**dict(self.stack.named_parameters()), **dict(self.stack.named_buffers())}
         return self._model[0].train(self.training), {_dotted(k): v for k, v in held.items()}
 
-    def _folded(self) -> tuple[nn.Module, dict[str, Tensor]]:
-        """What `folded` makes of the stack, made again whenever a tensor of it was written to."""
+    def _folded(self) -> Pass:
+        """The pass with what `folded` makes, made again whenever a tensor was written to."""
         model, state = self._plain()
         written = [(tensor.data_ptr(), tensor._version) for tensor in state.values()]
         if self._kept is None or self._kept[0] != written:
-            self._kept = written, folded(model, state)
+            self._kept = written, stacked(*folded(model, state))
         return self._kept[1]
 
     def member(self, position: int) -> nn.Module:

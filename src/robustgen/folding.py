@@ -1,9 +1,8 @@
-"""The stack of a cohort as it is attacked: constant weights, laid out for speed.
+"""The stack of a cohort as it is attacked: with constant weights.
 
 Batch normalization in eval mode is an affine map with fixed coefficients, and is folded into the
-layer before it; the weights of convolutions are laid out with the channels last, which carries
-over to the activations. Equal to the plain stack up to rounding; `benchmarks/folding.py` measures
-what it gains.
+layer before it. Equal to the plain stack up to rounding; `benchmarks/passes.py` measures what is
+gained.
 """
 
 from collections import OrderedDict
@@ -37,11 +36,6 @@ def folded(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[nn.Module, St
             layers[name] = _biased(layer)
             layers[following] = nn.Identity()
             _fold(state, name, following, norm.eps)
-    for name, layer in layers.items():
-        if isinstance(layer, nn.Conv2d):
-            weight = state[f"{name}.weight"]
-            held = weight.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-            state[f"{name}.weight"] = held.view(weight.shape)
     return nn.Sequential(layers).eval(), state
 
 

@@ -15,8 +15,8 @@ from robustgen.figures import panels, style
 
 CLEAN = "clean"
 KINDS = {
-    "manifold": "$L_2$ distance to the known manifold",
-    "neighbour": "$L_2$ distance to the span of\nthe nearest training images",
+    "manifold": "$L_2$ distance to\nthe known manifold",
+    "neighbour": "$L_2$ distance to the span\nof nearest training images",
 }
 _BESIDE = {"manifold": "known\nmanifold", "neighbour": "span of\nneighbours"}
 _BINS = 30
@@ -42,7 +42,7 @@ def distances(
         n: training images of the attacked models; the largest N of each data set unless given.
 
     Returns:
-        One row of panels per data set: one panel per kind of distance that is not null
+        One column of panels per data set: one panel per kind of distance that is not null
         throughout, then the angles.
     """
     names = set(table["attack"]) if attacks is None else {CLEAN, *attacks}
@@ -51,16 +51,19 @@ def distances(
     kinds = [kind for kind in KINDS if table[f"{kind}_distance"].notna().any()]
     angles = [kind for kind in KINDS if table[f"{kind}_angle"].notna().any()]
     datasets = sorted(table["dataset"].unique())
-    widths = [1.0] * len(kinds) + ([0.8] if angles else [])
-    figure, rows = panels.grid(datasets, widths or [1.0])
-    for dataset, axes in zip(datasets, rows, strict=True):
+    heights = [1.0] * len(kinds) + ([0.45 + 0.2 * len(angles)] if angles else [])
+    figure, columns = panels.grid(datasets, heights or [1.0])
+    words: list[str] = []
+    for dataset, axes in zip(datasets, columns, strict=True):
         own, shown = _selected(table[table["dataset"] == dataset], method, n)
+        words.append(shown)
         for panel, kind in zip(axes, kinds, strict=False):
             _histogram(panel, own, kind, looks)
         if angles:
             _angles(axes[-1], own, angles, looks)
-        _describe(axes[0], shown)
-    panels.legend(figure, _handles(looks))
+            axes[-1].tick_params(labelleft=axes is columns[0])
+    panels.share_labels(columns)
+    panels.legend(figure, _handles(looks), "\n".join(dict.fromkeys(words)))
     return figure
 
 
@@ -68,13 +71,13 @@ def _selected(table: pd.DataFrame, method: str | None, n: int | None) -> tuple[p
     """Rows of one data set that are drawn, and in words which models they are of."""
     clean = table["attack"] == CLEAN
     found = table[~clean & table["success"].astype(bool)]
-    words = "all methods"
+    words = "models of all methods"
     if method is not None and (found["method"] == method).any():
         found = found[found["method"] == method]
-        words = f"{style.label(method)} training"
+        words = f"models of {style.label(method)} training"
     size = n if n is not None else found["n"].max()
     found = found[found["n"] == size]
-    words = "no successes" if found.empty else f"{words}, N = {panels.short(size)}"
+    words = "no successes" if found.empty else f"on {words}, N = {panels.short(size)}"
     return pd.concat([table[clean], found]), words
 
 
@@ -122,9 +125,9 @@ def _angles(axes: Axes, table: pd.DataFrame, kinds: list[str], looks: panels.Loo
                 )
     axes.set_yticks(range(len(kinds)), [_BESIDE[kind] for kind in kinds])
     axes.set_ylim(len(kinds) - 0.5, -0.5)
-    axes.set_xlim(0.0, 90.0)
+    axes.set_xlim(-4.0, 94.0)  # room for the value at 0°
     axes.set_xticks([0, 30, 60, 90], ["0°", "30°", "60°", "90°"])
-    axes.set_xlabel("angle to the manifold\n(median, quartiles)")
+    axes.set_xlabel("angle to the manifold (median, quartiles)")
     axes.grid(visible=False, axis="y")
 
 
@@ -140,12 +143,6 @@ def _median(axes: Axes, y: float, low: float, middle: float, high: float, look: 
         ha="center",
         fontsize=style.SMALL,
     )
-
-
-def _describe(axes: Axes, words: str) -> None:
-    """Say in the title of a row which models its examples were found against."""
-    given = axes.get_title(loc="left")
-    axes.set_title(f"{given}  {words}", loc="left", fontsize=style.MEDIUM)
 
 
 def _handles(looks: panels.Looks) -> list[Artist]:

@@ -28,20 +28,20 @@ def generalization(
             code decodes to a misclassified image.
 
     Returns:
-        One row of three panels per data set, one colour and marker per training method.
+        One column of three panels per data set, one colour and marker per training method.
     """
     errors = errors.sort_values(panels.MODEL_KEYS)  # points cover each other in this order
     datasets = sorted(errors["dataset"].unique())
     areas = panels.areas_of(errors["n"])
     looks = style.looks(errors["method"])
-    widths = [1.0] if on_manifold_attack is None else [1.0] * 3
-    figure, rows = panels.grid(datasets, widths)
-    for dataset, axes in zip(datasets, rows, strict=True):
+    figure, columns = panels.grid(datasets, [1.0] if on_manifold_attack is None else [1.0] * 3)
+    for dataset, axes in zip(datasets, columns, strict=True):
         models = errors[errors["dataset"] == dataset]
         panels.against_n(axes[0], models, "test_error", looks, panels.TEST_ERROR_LABEL)
         if on_manifold_attack is not None:
             attacked = panels.with_rate(models, success_rates, on_manifold_attack, rate)
             _success(axes[1:], attacked, looks, areas)
+    panels.share_labels(columns)
     handles = panels.method_handles(looks)
     if on_manifold_attack is not None:
         handles += panels.size_handles(areas)

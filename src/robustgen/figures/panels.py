@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from string import ascii_lowercase
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +23,8 @@ N_LABEL = "training images N"
 TEST_ERROR_LABEL = "test error"
 MODEL_KEYS = ["dataset", "method", "n", "seed"]
 _AREAS = (8.0, 34.0)
+_HEIGHT = 1.6
+_NAMED_SIZES = 4
 
 
 def with_rate(errors: pd.DataFrame, rates: pd.DataFrame, attack: str, rate: str) -> pd.DataFrame:
@@ -33,21 +37,36 @@ def with_rate(errors: pd.DataFrame, rates: pd.DataFrame, attack: str, rate: str)
     return joined.dropna(subset=["success"])
 
 
-def grid(datasets: Sequence[str], widths: Sequence[float]) -> tuple[Figure, list[list[Axes]]]:
-    """A page with one row of lettered panels per data set; a lone panel fits a text column."""
-    rows = max(len(datasets), 1)
-    figure = page(TEXT_WIDTH if len(widths) > 1 else COLUMN_WIDTH, 2.05 * rows + 0.4)
+def grid(datasets: Sequence[str], heights: Sequence[float]) -> tuple[Figure, list[list[Axes]]]:
+    """Lettered panels below each other, one column per data set; a lone one fits a text column.
+
+    Args:
+        datasets: their names.
+        heights: of the panels, as shares of the usual one.
+
+    Returns:
+        The figure, and the panels of each data set from top to bottom.
+    """
+    columns = max(len(datasets), 1)
+    width = COLUMN_WIDTH if columns == 1 else TEXT_WIDTH
+    figure = page(width, _HEIGHT * sum(heights) + 0.1)
     axes = figure.subplots(
-        rows, len(widths), squeeze=False, gridspec_kw={"width_ratios": list(widths)}
+        len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": list(heights)}
     )
-    letters = iter("abcdefghijklmnopqrstuvwxyz" * rows)
+    letters = iter(ascii_lowercase)
     for row, panels in enumerate(axes):
         for column, panel in enumerate(panels):
-            named = len(datasets) > 1 and column == 0
-            title(panel, next(letters), datasets[row] if named else "")
+            named = columns > 1 and row == 0
+            title(panel, next(letters, ""), datasets[column] if named else "")
     if not datasets:
         nothing(axes[0, 0], "no results")
-    return figure, [list(panels) for panels in axes[: len(datasets)]]
+    return figure, [list(panels) for panels in axes.T[: len(datasets)]]
+
+
+def share_labels(columns: Sequence[Sequence[Axes]]) -> None:
+    """Leave the words of the vertical axes to the first column."""
+    for axes in chain.from_iterable(columns[1:]):
+        axes.set_ylabel("")
 
 
 def title(axes: Axes, letter: str, text: str = "") -> None:
@@ -240,9 +259,11 @@ def method_handles(looks: Looks) -> list[Artist]:
 
 
 def size_handles(areas: Mapping[int, float]) -> list[Artist]:
-    """Entries for the legend: the points of the least and of the largest N."""
+    """Entries for the legend: the points of each N, or of a few of many."""
     if len(areas) < 2:
         return []
+    sizes = sorted(areas)
+    few = np.linspace(0, len(sizes) - 1, min(len(sizes), _NAMED_SIZES)).round().astype(int)
     return [
         Line2D(
             [],
@@ -254,11 +275,11 @@ def size_handles(areas: Mapping[int, float]) -> list[Artist]:
             markeredgewidth=0,
             label=f"N = {short(n)}",
         )
-        for n in (min(areas), max(areas))
+        for n in (sizes[place] for place in few)
     ]
 
 
-def legend(figure: Figure, handles: Sequence[Artist]) -> None:
+def legend(figure: Figure, handles: Sequence[Artist], title: str | None = None) -> None:
     """One legend for the whole figure below its panels, which stay as large as without it."""
     width, height = figure.get_size_inches()
     for columns in (3, 2, 1):
@@ -266,6 +287,7 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> None:
             handles=list(handles),
             loc="outside lower center",
             ncols=columns,
+            title=title,
             handlelength=2.4,
             columnspacing=1.6,
             labelspacing=0.35,

@@ -173,6 +173,7 @@ def save(figure: Figure, png: str | Path, pdf: str | Path) -> None:
         UserError: a folder cannot be written.
     """
     with matplotlib.rc_context(settings()):
+        figure.draw_without_rendering()  # a layout takes two drawings to settle
         with whole(png) as partial:
             figure.savefig(partial, format="png", dpi=DPI)
         with whole(pdf) as partial:
