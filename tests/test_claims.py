@@ -23,6 +23,7 @@ ROLES = {
     "adversarial": "adversarial",
     "on_manifold": "on_true_manifold",
     "regular_attack": "regular",
+    "regular_attacks": ["regular"],
     "on_manifold_attack": "along",
     "not_adversarial": ["normal", "on_true_manifold"],
 }
@@ -371,3 +372,42 @@ def test_a_slope_at_the_ceiling_is_measured_all_the_same():
     assert row["low"] <= 1e-9
     assert row["high"] >= -1e-9
     assert "a smaller radius would show it" in row["rule"]
+
+
+@pytest.mark.parametrize(
+    ("rates", "taken"),
+    [
+        ({"regular": 0.999, "small": 0.8, "smaller": 0.6}, "small"),
+        ({"regular": 0.97, "small": 0.8, "smaller": 0.6}, "regular"),
+        ({"regular": 0.999, "small": 0.999, "smaller": 0.6}, "smaller"),
+        ({"regular": 1.0, "small": 0.9999, "smaller": 0.999}, None),
+    ],
+)
+def test_the_slope_is_of_the_strongest_attack_that_leaves_a_model(rates, taken):
+    """Each attack's rates have a slope of their own, which tells which was taken."""
+    errors, _, distances = World().tables()
+    slopes = dict(zip(rates, (0.001, 0.002, 0.003), strict=True))
+    rows = [
+        {
+            **{key: row[key] for key in ("dataset", "method", "n", "seed")},
+            "attack": attack,
+            **dict.fromkeys(COUNTS, 9),
+            "success_rate": rate - slopes[attack] * row["test_error"],
+            "success_rate_from_right": None,
+        }
+        for row in errors.to_pylist()
+        for attack, rate in rates.items()
+    ]
+    table = pa.Table.from_pylist(rows, schema=SUCCESS_RATES)
+    roles = {**ROLES, "regular_attacks": list(rates)}
+    (row,) = of(claims(errors, table, distances, roles), "regular_slope")
+    if taken is None:
+        assert row["verdict"] == UNDECIDED
+        assert "a smaller radius would show it" in row["rule"]
+        return
+    assert row["estimate"] == pytest.approx(-slopes[taken])
+    assert row["verdict"] == SUPPORTED
+    assert row["rule"].endswith(f"Here measured with the attack {taken}")
+    assert f"(measured with the attack {taken})" in describe(
+        claims(errors, table, distances, roles)
+    )

@@ -1,5 +1,6 @@
 """The figures, drawn from small made-up tables and looked at as a reader would."""
 
+import filecmp
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from docutils.core import publish_parts
-from matplotlib.collections import PathCollection
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
+from scipy.stats import t
 
 from robustgen.figures import style
 from robustgen.figures.distances import distances
@@ -112,7 +114,16 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         *study(datasets=("a", "b")), "on_true_manifold"
     ),
     "generalization without attack": lambda: generalization(*study(), None),
-    "robustness": lambda: robustness(*study(), "regular"),
+    "generalization of four data sets": lambda: generalization(
+        *study(datasets=("fonts", "emnist", "fashion_mnist", "celeba")), "on_true_manifold"
+    ),
+    "distances of four data sets": lambda: distances(
+        measured(datasets=("fonts", "emnist", "fashion_mnist", "celeba"))
+    ),
+    "robustness": lambda: robustness(
+        *study(), ["regular", "on_true_manifold"], not_adversarial=["normal", "transformation"]
+    ),
+    "robustness of two data sets": lambda: robustness(*study(datasets=("a", "b")), ["regular"]),
     "prototypes": lambda: prototypes(np.full((20, 3, 28, 28), 255, np.uint8), "ABC"),
 }
 
@@ -157,9 +168,9 @@ def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(
     for run in ("first", "second"):
         style.save(figure, tmp_path / run / "f.png", tmp_path / run / "f.pdf")
     for kind in ("png", "pdf"):
-        first, second = ((tmp_path / run / f"f.{kind}").read_bytes() for run in ("first", "second"))
-        assert first == second
-        assert b"CreationDate" not in first
+        first, second = (tmp_path / run / f"f.{kind}" for run in ("first", "second"))
+        assert filecmp.cmp(first, second, shallow=False)
+        assert b"CreationDate" not in first.read_bytes()
     height, width = imread(tmp_path / "first" / "f.png").shape[:2]
     assert (width, height) == tuple((figure.get_size_inches() * style.DPI).astype(int))
     assert len(np.unique(imread(tmp_path / "first" / "f.png"))) > 2
@@ -167,12 +178,12 @@ def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(
 
 def test_neither_order_nor_own_settings_change_a_figure(tmp_path: Path) -> None:
     errors, rates = study()
-    style.save(robustness(errors, rates, "regular"), tmp_path / "a.png", tmp_path / "a.pdf")
+    style.save(robustness(errors, rates, ["regular"]), tmp_path / "a.png", tmp_path / "a.pdf")
     with matplotlib.rc_context({"font.size": 20, "legend.handletextpad": 3.0}):
-        figure = robustness(errors[::-1], rates[::-1], "regular")
+        figure = robustness(errors[::-1], rates[::-1], ["regular"])
         style.save(figure, tmp_path / "b.png", tmp_path / "b.pdf")
         assert matplotlib.rcParams["font.size"] == 20
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert filecmp.cmp(tmp_path / "a.png", tmp_path / "b.png", shallow=False)
 
 
 def test_words_are_large_enough_inside_the_page_and_apart(figure: Figure) -> None:
@@ -198,9 +209,10 @@ def test_each_method_has_one_colour_in_figures_3_and_4() -> None:
     looks = style.looks(METHODS)
     assert len({look.colour for look in looks.values()}) == len(METHODS)
     expected = {look.colour for look in looks.values()}
-    for figure in (FIGURES["generalization"](), FIGURES["robustness"]()):
+    sizes = ["N = 250", "N = 1k", "N = 5k"]
+    for figure in (FIGURES["generalization"](), robustness(*study(), ["regular"])):
         assert colours(figure) == expected
-        assert entries(figure) == [*(look.label for look in looks.values()), "N = 250", "N = 5k"]
+        assert entries(figure) == [*(look.label for look in looks.values()), *sizes]
     held = tuple(method for method in METHODS if method != "adversarial")
     figure = generalization(*study(held, seeds=2), "on_true_manifold")
     assert colours(figure) == expected - {looks["adversarial"].colour}
@@ -222,7 +234,7 @@ def test_methods_of_the_user_get_looks_of_their_own() -> None:
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_means_and_intervals_are_those_over_seeds(seeds: int) -> None:
     errors, rates = study(("normal",), seeds=seeds)
-    bars = robustness(errors, rates, "regular").axes[1].containers[0]
+    bars = robustness(errors, rates, ["regular"]).axes[1].containers[0]
     for place, n in enumerate(SIZES):
         values = errors.loc[errors["n"] == n, "test_error"]
         mean, low, high = t_interval(values.to_numpy(), bounds=(0, 1))
@@ -249,10 +261,11 @@ def test_points_are_the_models() -> None:
         (lambda: generalization(*study(sizes=(250,)), "on_true_manifold"), 3),
         (lambda: generalization(*study(), "absent"), 3),
         (lambda: generalization(*study(), None), 1),
-        (lambda: robustness(*study(), None), 1),
-        (lambda: robustness(*study(("transformation",)), "regular"), 2),
-        (lambda: robustness(*study(), "regular", normal=None, adversarial=None), 2),
-        (lambda: robustness(*(table.head(0) for table in study()), "regular"), 2),
+        (lambda: robustness(*study(), []), 1),
+        (lambda: robustness(*study(("transformation",)), ["regular"]), 2),
+        (lambda: robustness(*study(), ["regular"], normal=None, adversarial=None), 2),
+        (lambda: robustness(*(table.head(0) for table in study()), ["regular"]), 2),
+        (lambda: robustness(*study(), ["regular", "absent"], not_adversarial=["normal"]), 3),
         (lambda: distances(measured()), 3),
         (lambda: distances(measured(known=False)), 2),
         (lambda: distances(measured().assign(success=False), method=None), 3),
@@ -269,22 +282,44 @@ def test_what_is_missing_is_left_out(draw: Callable[[], Figure], panels: int) ->
     assert len(figure.axes) == panels
 
 
+def test_the_line_is_that_of_least_squares_with_its_interval() -> None:
+    """Through the models asked for; at their mean the interval is that of a mean."""
+    errors, rates = study(("normal", "transformation", "adversarial"))
+    rates["success_rate"] *= np.random.default_rng(1).uniform(0.8, 1, len(rates))
+    fitted = ["normal", "transformation"]
+    axes = robustness(errors, rates, ["on_true_manifold"], not_adversarial=fitted).axes[0]
+    (line,) = axes.lines
+    (band,) = (c for c in axes.collections if isinstance(c, PolyCollection))
+    models = errors.merge(rates[rates["attack"] == "on_true_manifold"])
+    models = models[models["method"].isin(fitted)]
+    slope, height = np.polyfit(models["test_error"], models["success_rate"], 1)
+    assert line.get_ydata() == pytest.approx(height + slope * line.get_xdata())
+    assert line.get_xdata()[[0, -1]] == pytest.approx(models["test_error"].agg(["min", "max"]))
+    ends = band.get_paths()[0].vertices
+    reach = np.array([np.ptp(ends[np.isclose(ends[:, 0], x), 1]) for x in line.get_xdata()])
+    assert abs(line.get_xdata()[reach.argmin()] - models["test_error"].mean()) < 0.01
+    residual = models["success_rate"] - height - slope * models["test_error"]
+    count = len(models)
+    at_mean = 2 * t.ppf(0.975, count - 2) * residual.std(ddof=2) / np.sqrt(count)
+    assert reach.min() == pytest.approx(at_mean, rel=0.02)
+
+
 def test_a_lost_success_rate_loses_one_point() -> None:
     errors, rates = study(("normal",))
     rates.loc[rates["attack"] == "regular", "success_rate"] = [np.nan, *[0.9] * 8]
-    points = robustness(errors, rates, "regular").axes[0].collections[0]
+    points = robustness(errors, rates, ["regular"]).axes[0].collections[0]
     assert len(points.get_offsets()) == 8
 
 
 def test_axes_say_what_and_in_which_unit() -> None:
     error, success, both = FIGURES["generalization"]().axes
     assert (error.get_xlabel(), error.get_ylabel()) == ("training images N", "test error")
-    assert success.get_ylabel() == both.get_ylabel() == "on-manifold success rate"
+    assert success.get_ylabel() == both.get_ylabel() == "on-manifold\nsuccess rate"
     assert [label.get_text() for label in error.get_xticklabels()] == ["5k", "1k", "250"]
     assert all(label.get_text().endswith("%") for label in both.get_xticklabels())
     known, span, angle = FIGURES["distances"]().axes
-    assert known.get_xlabel() == "$L_2$ distance to the known manifold"
-    assert "span of" in span.get_xlabel()
+    assert known.get_xlabel() == "$L_2$ distance to\nthe known manifold"
+    assert "to the span" in span.get_xlabel()
     assert known.get_ylabel() == span.get_ylabel() == "share of examples"
     assert angle.get_xticklabels()[-1].get_text() == "90°"
 
@@ -295,7 +330,8 @@ def test_distances_are_of_successes_at_the_largest_n() -> None:
     table.loc[(table["n"] == 250) | ~table["success"], "manifold_angle"] = 0.0
     known, _, angle = distances(table).axes
     assert known.get_xlim()[1] < 5
-    assert known.get_title(loc="left").endswith("normal training, N = 1k")
+    (legend,) = distances(table).legends
+    assert legend.get_title().get_text() == "on models of normal training, N = 1k"
     assert angle.texts[0].get_text() == "80°"
     for outline in known.collections:
         heights = outline.get_paths()[0].vertices[:, 1]

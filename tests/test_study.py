@@ -649,6 +649,7 @@ def test_roles() -> None:
         "adversarial": "hardened",
         "on_manifold": "on_manifold",
         "regular_attack": "pixels",
+        "regular_attacks": ["pixels"],
         "on_manifold_attack": "codes",
         "not_adversarial": ["plain", "warped", "on_manifold"],
     }
@@ -663,6 +664,7 @@ def test_roles_are_for_searches_and_may_be_empty() -> None:
     del config["distances"]
     roles = Study.parse(config).roles()
     assert roles.pop("not_adversarial") == ["moved"]
+    assert roles.pop("regular_attacks") == []
     assert set(roles.values()) == {None}
 
 

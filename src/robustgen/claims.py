@@ -29,7 +29,8 @@ CLAIM_WORDS = {
     4: "Robustness to regular ones does not contradict generalization, but needs more images",
 }
 
-_HERE = ". Here undecided: "
+_HERE = ". Here "
+_UNDECIDED_AS = "undecided: "
 TOO_FEW = "too few seeds or models for an interval"
 
 
@@ -43,6 +44,7 @@ class Statistic:
         about: what is estimated, and from what the interval is.
         bar: the interval must lie above it.
         measure: from the evidence to intervals; raises `UntestedError`.
+        note: what to say of the measurement, if anything.
     """
 
     claim: int
@@ -50,6 +52,7 @@ class Statistic:
     about: str
     bar: float
     measure: Callable[[Evidence], Intervals]
+    note: Callable[[Evidence], str] = lambda _: ""
 
     def rule(self) -> str:
         """The way from interval to verdict as a sentence."""
@@ -112,9 +115,11 @@ STATISTICS = (
         "regular_slope",
         "Slope of the regular success rate against the test error over models not trained with "
         "regular examples, where a trade-off would be steep and negative: -0.5 is half a point "
-        "of success for a point of error; t interval over models",
+        "of success for a point of error; of several regular attacks the strongest that leaves a "
+        "model unbroken is taken; t interval over models",
         -0.5,
         evidence.regular_slope,
+        evidence.regular_slope_note,
     ),
     Statistic(
         4,
@@ -160,9 +165,9 @@ def _sorted(table: pa.Table) -> pa.Table:
 
 def _tested(statistic: Statistic, found: Evidence) -> list[dict[str, Any]]:
     """The rows of one statistic on one data set."""
-    reason = ""
+    reason = note = ""
     try:
-        intervals = statistic.measure(found)
+        intervals, note = statistic.measure(found), statistic.note(found)
     except UntestedError as untested:
         intervals, reason = {None: untested.interval}, str(untested)
     rows = []
@@ -173,7 +178,8 @@ def _tested(statistic: Statistic, found: Evidence) -> list[dict[str, Any]]:
             why = "there are too few models, or all are alike" if few else TOO_FEW
         ends = {k: None if np.isnan(v) else v for k, v in interval._asdict().items()}
         verdict = UNDECIDED if reason else statistic.verdict(interval)
-        rule = statistic.rule() + (_HERE + why if why else "")
+        here = _UNDECIDED_AS + why if why else note
+        rule = statistic.rule() + (_HERE + here if here else "")
         named = {"claim": statistic.claim, "statistic": statistic.name, "n": n}
         rows.append({**named, **ends, "rule": rule, "verdict": verdict})
     return rows
@@ -221,11 +227,11 @@ def describe(claims: pa.Table) -> str:
 
 
 def _statistic_lines(row: dict[str, Any]) -> list[str]:
-    """A statistic and, where it says so, why it is undecided."""
+    """A statistic and, where it says so, how it was measured or why it is undecided."""
     name = row["statistic"].replace("_", " ") + ("" if row["n"] is None else f", N = {row['n']}")
     estimate, low, high = (row[end] for end in Interval._fields)
     text = "no estimate" if estimate is None else f"{estimate:.3g}"
     text += "" if low is None else f" [{low:.3g}, {high:.3g}]"
-    _, _, why = row["rule"].partition(_HERE)
+    here = row["rule"].partition(_HERE)[2].removeprefix(_UNDECIDED_AS)
     line = f"       {name:<32} {text:<24} {row['verdict']}"
-    return [line, *([f"         ({why})"] if why else [])]
+    return [line, *([f"         ({here})"] if here else [])]

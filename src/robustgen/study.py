@@ -25,9 +25,9 @@ from robustgen.settings import (
 S = TypeVar("S", bound="Study")
 
 CLEAN = "clean"
+"""The name, among attacks, of the unchanged test images."""
 FOLDERS = {"tables", "figures", "logs", "benchmarks"}
 """What lies beside the data sets' folders in the results."""
-"""The name, among attacks, of the unchanged test images."""
 
 
 class Roles(TypedDict):
@@ -37,6 +37,7 @@ class Roles(TypedDict):
     adversarial: str | None
     on_manifold: str | None
     regular_attack: str | None
+    regular_attacks: list[str]
     on_manifold_attack: str | None
     not_adversarial: list[str]
 
@@ -141,6 +142,7 @@ class Study(Settings):
             "adversarial": method("image"),
             "on_manifold": method("true_manifold"),
             "regular_attack": attack("image"),
+            "regular_attacks": [n for n, a in self.attacks.items() if self.space(a) == "image"],
             "on_manifold_attack": attack("true_manifold"),
             "not_adversarial": [n for n, m in self.methods.items() if self.space(m) != "image"],
         }

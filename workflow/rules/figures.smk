@@ -125,9 +125,10 @@ rule figure4:
         mem_mb=1000,
         runtime=10,
     params:
-        regular_attack=ROLES["regular_attack"],
-        normal=ROLES["normal"],
-        adversarial=ROLES["adversarial"],
+        drawn={
+            role: ROLES[role]
+            for role in ("regular_attacks", "normal", "adversarial", "not_adversarial")
+        },
         code=code_of("figure4"),
     script:
         "../scripts/figure4.py"

@@ -9,6 +9,5 @@ from robustgen.tables import ERRORS, SUCCESS_RATES
 with job(snakemake.log[0]):
     errors = read_table(snakemake.input.errors, ERRORS).to_pandas()
     rates = read_table(snakemake.input.success_rates, SUCCESS_RATES).to_pandas()
-    params = snakemake.params
-    drawn = robustness(errors, rates, params.regular_attack, params.normal, params.adversarial)
+    drawn = robustness(errors, rates, **snakemake.params.drawn)
     save(drawn, snakemake.output.png, snakemake.output.pdf)

@@ -127,7 +127,7 @@ def _angles(axes: Axes, table: pd.DataFrame, kinds: list[str], looks: panels.Loo
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.set_xlim(-4.0, 94.0)  # room for the value at 0°
     axes.set_xticks([0, 30, 60, 90], ["0°", "30°", "60°", "90°"])
-    axes.set_xlabel("angle to the manifold (median, quartiles)")
+    axes.set_xlabel("angle to the manifold\n(median, quartiles)")
     axes.grid(visible=False, axis="y")
 
 

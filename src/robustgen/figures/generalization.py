@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from robustgen.figures import panels, style
 
-_LABEL = "on-manifold success rate"
+_LABEL = "on-manifold\nsuccess rate"
 
 
 @style.styled

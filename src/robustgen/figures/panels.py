@@ -288,8 +288,10 @@ def legend(figure: Figure, handles: Sequence[Artist], title: str | None = None) 
             loc="outside lower center",
             ncols=columns,
             title=title,
-            handlelength=2.4,
-            columnspacing=1.6,
+            handlelength=2.1,
+            handletextpad=0.5,
+            columnspacing=0.9,
+            borderpad=0.0,
             labelspacing=0.35,
         )
         size = made.get_window_extent()

@@ -1,61 +1,112 @@
 """Figure 4: robustness to regular adversarial examples does not contradict generalization."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy import stats
 
 from robustgen.figures import panels, style
+from robustgen.statistics import CONFIDENCE
+
+_LINE = "#8a8a8a"
+_BAND = 0.25
 
 
 @style.styled
 def robustness(
     errors: pd.DataFrame,
     success_rates: pd.DataFrame,
-    regular_attack: str | None,
+    regular_attacks: Sequence[str],
     normal: str | None = "normal",
     adversarial: str | None = "adversarial",
+    not_adversarial: Sequence[str] = (),
 ) -> Figure:
     """Regular success rate against test error, and what adversarial training costs at each N.
 
     Args:
         errors: the table `ERRORS`.
         success_rates: the table `SUCCESS_RATES`.
-        regular_attack: name of the attack drawn; without one only the test error is drawn.
+        regular_attacks: names of the attacks drawn; without one only the test error is.
         normal: method without attacks in training.
         adversarial: method trained on regular adversarial examples.
+        not_adversarial: methods through whose models a line is fitted.
 
     Returns:
-        One row of two panels per data set, one colour and marker per training method.
+        One column of panels per data set: one per attack, and then the test error; one colour and
+        marker per training method.
     """
     errors = errors.sort_values(panels.MODEL_KEYS)  # points cover each other in this order
     datasets = sorted(errors["dataset"].unique())
     areas = panels.areas_of(errors["n"])
     looks = style.looks(errors["method"])
-    figure, rows = panels.grid(datasets, [1.0] if regular_attack is None else [1.0, 1.0])
-    for dataset, axes in zip(datasets, rows, strict=True):
+    figure, columns = panels.grid(datasets, [1.0] * (len(regular_attacks) + 1))
+    for dataset, axes in zip(datasets, columns, strict=True):
         models = errors[errors["dataset"] == dataset]
-        if regular_attack is not None:
-            attacked = panels.with_rate(models, success_rates, regular_attack, "success_rate")
-            _success(axes[0], attacked, looks, areas)
+        for panel, attack in zip(axes, regular_attacks, strict=False):
+            attacked = panels.with_rate(models, success_rates, attack, "success_rate")
+            label = f"{style.label(attack)}\nsuccess rate"
+            _success(panel, attacked, looks, areas, label, not_adversarial)
         _cost(axes[-1], models[models["method"].isin([normal, adversarial])], looks)
-    if regular_attack is None:
+    panels.share_labels(columns)
+    if regular_attacks:
+        panels.legend(figure, _handles(looks, areas, not_adversarial))
+    else:
         compared = {name: looks[name] for name in looks if name in (normal, adversarial)}
         panels.legend(figure, panels.method_handles(compared))
-    else:
-        panels.legend(figure, panels.method_handles(looks) + panels.size_handles(areas))
     return figure
 
 
 def _success(
-    axes: Axes, attacked: pd.DataFrame, looks: panels.Looks, areas: Mapping[int, float]
+    axes: Axes,
+    attacked: pd.DataFrame,
+    looks: panels.Looks,
+    areas: Mapping[int, float],
+    label: str,
+    fitted: Sequence[str],
 ) -> None:
-    """Success rate against test error."""
+    """Success rate against test error, and the line through the models of the methods `fitted`."""
     if attacked.empty:
         panels.nothing(axes, "not attacked")
         return
-    panels.scatter(axes, attacked, looks, areas, "regular success rate")
+    of_line = attacked[attacked["method"].isin(fitted)]
+    if of_line["test_error"].nunique() > 2:
+        _fit(axes, of_line["test_error"].to_numpy(), of_line["success"].to_numpy())
+    panels.scatter(axes, attacked, looks, areas, label)
+
+
+def _fit(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """The least-squares line, whose slope is tested as a claim, and the t interval of its height.
+
+    The interval is that of the mean: s sqrt(1/n + (x - mean x)² / sum (x_i - mean x)²).
+    """
+    line = stats.linregress(x, y)
+    at = np.linspace(x.min(), x.max(), 50)
+    height = line.intercept + line.slope * at
+    freedom = len(x) - 2
+    spread = np.sum((x - x.mean()) ** 2)
+    residual = np.sum((y - line.intercept - line.slope * x) ** 2) / freedom
+    error = np.sqrt(residual * (1 / len(x) + (at - x.mean()) ** 2 / spread))
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+    axes.fill_between(
+        at, height - reach, np.minimum(height + reach, 1), color=_LINE, alpha=_BAND, linewidth=0
+    )
+    axes.plot(at, height, color=_LINE, zorder=2)
+
+
+def _handles(
+    looks: panels.Looks, areas: Mapping[int, float], fitted: Sequence[str]
+) -> list[Artist]:
+    """Entries for the legend: methods, sizes and the line."""
+    handles = panels.method_handles(looks) + panels.size_handles(areas)
+    if fitted:
+        label = "fit without adversarial"
+        handles.append(Line2D([], [], color=_LINE, linewidth=1.1, label=label))
+    return handles
 
 
 def _cost(axes: Axes, compared: pd.DataFrame, looks: panels.Looks) -> None:

@@ -96,7 +96,7 @@ def _look(name: str, further: list[str]) -> Look:
     if name == threat:
         return Look(label, colour, marker, "-", filled=True)
     lighter = _lighter(colour)
-    return Look(f"{label}, augmentation", lighter, marker, "--", filled=False)
+    return Look(f"{label}, random", lighter, marker, "--", filled=False)
 
 
 def _lighter(colour: str) -> str:
@@ -173,7 +173,9 @@ def save(figure: Figure, png: str | Path, pdf: str | Path) -> None:
         UserError: a folder cannot be written.
     """
     with matplotlib.rc_context(settings()):
-        figure.draw_without_rendering()  # a layout takes two drawings to settle
+        for _ in range(2):  # a layout takes two drawings to settle
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         with whole(png) as partial:
             figure.savefig(partial, format="png", dpi=DPI)
         with whole(pdf) as partial:
