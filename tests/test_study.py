@@ -4,7 +4,7 @@ import copy
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -861,20 +861,6 @@ def test_shipped_configs_are_valid_and_leave_nothing_to_defaults(name: str) -> N
     study = Study.parse(config)
     assert study.resolved() == config
     assert all(study.roles().values())
-
-
-@pytest.mark.parametrize("name", ["smoke.yaml", "paper.yaml"])
-def test_shipped_configs_hide_all_of_the_demo_when_merged_over_it(name: str) -> None:
-    """Snakemake merges a `--configfile` over the one that the Snakefile names."""
-
-    def merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-        merged = dict(below)
-        for key, value in above.items():
-            both = isinstance(value, dict) and isinstance(below.get(key), dict)
-            merged[key] = merge(below[key], value) if both else value
-        return merged
-
-    assert Study.parse(merge(shipped("config.yaml"), shipped(name))) == Study.parse(shipped(name))
 
 
 def test_paper_config_holds_the_papers_settings() -> None:

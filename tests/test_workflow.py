@@ -1,5 +1,6 @@
 """The workflow as its users run it: from the command line, in a folder of its own."""
 
+import filecmp
 import json
 from pathlib import Path
 
@@ -76,6 +77,7 @@ def test_files_say_what_made_them(study):
         assert header["provenance"]["device"] == "cpu"
         assert {"torch", "robustgen", "commit"} <= set(header["provenance"])
         assert header["settings"]["dataset"] == "fonts"
+        assert (header["settings"]["method"], header["settings"]["n"]) == ("normal", 60)
     record = json.loads((study / "results/smoke/study.json").read_text())
     assert record["sizes"] == [60]
     assert record["distances"]["steps"] == 50
@@ -117,7 +119,7 @@ def test_results_do_not_depend_on_cores_or_on_what_else_is_studied(study, tmp_pa
     for path in sorted((tmp_path / DATA).rglob("*")):
         if path.suffix in (".parquet", ".safetensors"):
             twin = study / path.relative_to(tmp_path)
-            assert twin.read_bytes() == path.read_bytes(), path.name
+            assert filecmp.cmp(twin, path, shallow=False), path.name
             compared += 1
     assert compared == 3 + 2 * 3 + 2 * 2 * 2 + 2 + 1
 
@@ -129,7 +131,7 @@ def test_the_whole_smoke_study_gives_the_same_bytes_again(study, tmp_path):
     paths = [p for s in ("parquet", "safetensors", "png", "pdf") for p in tmp_path.rglob(f"*.{s}")]
     assert len(paths) > 70
     for path in paths:
-        assert (study / path.relative_to(tmp_path)).read_bytes() == path.read_bytes(), path
+        assert filecmp.cmp(study / path.relative_to(tmp_path), path, shallow=False), path
 
 
 STAGES = ("prototypes", "codes", "train", "attack", "distances", "clean_distances")
@@ -197,12 +199,48 @@ def test_a_bad_config_is_one_sentence_before_any_job(tmp_path, keys, sentence):
     assert not (tmp_path / "results").exists()
 
 
-def test_results_that_cannot_be_written_are_one_sentence(tmp_path):
-    (tmp_path / "results").write_text("in the way")
+def a_file(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way")
+
+
+def a_link_to_nowhere(path: Path) -> None:
+    path.symlink_to(path.with_name("gone"))
+
+
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [
+        (a_file, "results"),
+        (a_link_to_nowhere, "results"),
+        (a_file, "results/smoke/tables"),
+        (a_file, "results/smoke/fonts"),
+    ],
+)
+def test_results_that_cannot_be_written_are_one_sentence(tmp_path, block, place):
+    block(tmp_path / place)
     run = snakemake(tmp_path, "--cores", "1")
     assert run.returncode != 0
-    assert "results folder results/smoke cannot be written" in run.stderr
+    assert "results folder results/smoke" in run.stderr
+    assert f"cannot be written: {tmp_path / place}" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+NO_FONTS = """
+from importlib import metadata
+found = metadata.entry_points
+metadata.entry_points = lambda **of: [] if "font" in of.get("group", "") else found(**of)
+"""
+
+
+def test_no_installed_fonts_are_one_sentence_before_any_job(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(NO_FONTS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run = snakemake(tmp_path, "--cores", "1")
+    assert run.returncode != 0
+    assert 'no fonts are installed: get some with pip install -e ".[paper-fonts]"' in run.stderr
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "results").exists()
 
 
 FONT_FILES = {

@@ -1,5 +1,6 @@
 """The study, and how its parts are named on disk."""
 
+import os
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ COHORTS = [f"seeds{first}-{last}" for first, last in STUDY.cohorts()]
 def require_writable(folder):
     """Stop if `folder`, or what of its path exists, cannot be written."""
     held = Path(folder).absolute()
-    while not held.exists():
+    while not os.path.lexists(held):
         held = held.parent
     try:
         with tempfile.TemporaryFile(dir=held):
@@ -47,7 +48,8 @@ def require_writable(folder):
 
 
 with one_sentence():
-    require_writable(RESULTS)
+    for part in ("logs", "benchmarks", "tables", "figures", *STUDY.datasets):
+        require_writable(f"{RESULTS}/{part}")
 
 
 wildcard_constraints:

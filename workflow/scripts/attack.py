@@ -13,12 +13,13 @@ from robustgen.tables import ATTACKS
 from robustgen.tensors import save_tensors
 
 with job(snakemake.log[0]):
-    settings, wildcards = snakemake.params.settings, snakemake.wildcards
+    of = {"method": snakemake.wildcards.method, "n": int(snakemake.wildcards.n)}
+    settings = {**snakemake.params.settings, **of}
     here = device.setup()
     test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
     cohort = Cohort.load(snakemake.input.cohort, here)
 
-    drawn_for = (settings["dataset"], wildcards.method, int(wildcards.n))
+    drawn_for = (settings["dataset"], settings["method"], settings["n"])
     made = attack(
         cohort,
         test.take(slice(settings["examples"])),

@@ -44,8 +44,7 @@ def grid(datasets: Sequence[str], heights: Sequence[float]) -> tuple[Figure, lis
         datasets: their names.
         heights: of the panels, as shares of the usual one.
 
-    Returns:
-        The figure, and the panels of each data set from top to bottom.
+    Returns: the figure, and the panels of each data set from top to bottom.
     """
     columns = max(len(datasets), 1)
     width = COLUMN_WIDTH if columns == 1 else TEXT_WIDTH
