@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from robustgen.figures import panels, style
+from robustgen.figures import legends, panels, style
 
 CLEAN = "clean"
 KINDS = {
@@ -63,7 +63,7 @@ def distances(
             _angles(axes[-1], own, angles, looks)
             axes[-1].tick_params(labelleft=axes is columns[0])
     panels.share_labels(columns)
-    panels.legend(figure, _handles(looks), "\n".join(dict.fromkeys(words)))
+    legends.legend(figure, _handles(looks), "\n".join(dict.fromkeys(words)))
     return figure
 
 
@@ -81,7 +81,7 @@ def _selected(table: pd.DataFrame, method: str | None, n: int | None) -> tuple[p
     return pd.concat([table[clean], found]), words
 
 
-def _histogram(axes: Axes, table: pd.DataFrame, kind: str, looks: panels.Looks) -> None:
+def _histogram(axes: Axes, table: pd.DataFrame, kind: str, looks: style.Looks) -> None:
     """Share of each attack's examples per distance, all in the same bins."""
     column = f"{kind}_distance"
     drawn = table.dropna(subset=[column])
@@ -111,7 +111,7 @@ def _histogram(axes: Axes, table: pd.DataFrame, kind: str, looks: panels.Looks) 
     axes.set_xlim(0.0, float(edges[-1]))
 
 
-def _angles(axes: Axes, table: pd.DataFrame, kinds: list[str], looks: panels.Looks) -> None:
+def _angles(axes: Axes, table: pd.DataFrame, kinds: list[str], looks: style.Looks) -> None:
     """Median and quartiles of the angle, per attack, for each kind of manifold."""
     present = [name for name in looks if name in set(table["attack"]) - {CLEAN}]
     height = len(present)
@@ -145,7 +145,7 @@ def _median(axes: Axes, y: float, low: float, middle: float, high: float, look: 
     )
 
 
-def _handles(looks: panels.Looks) -> list[Artist]:
+def _handles(looks: style.Looks) -> list[Artist]:
     """An entry for the legend per attack."""
     return [
         Patch(

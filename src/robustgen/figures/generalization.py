@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robustgen.figures import panels, style
+from robustgen.figures import legends, panels, style
 
 _LABEL = "on-manifold\nsuccess rate"
 
@@ -42,15 +42,15 @@ def generalization(
             attacked = panels.with_rate(models, success_rates, on_manifold_attack, rate)
             _success(axes[1:], attacked, looks, areas)
     panels.share_labels(columns)
-    handles = panels.method_handles(looks)
+    handles = legends.method_handles(looks)
     if on_manifold_attack is not None:
-        handles += panels.size_handles(areas)
-    panels.legend(figure, handles)
+        handles += legends.size_handles(areas)
+    legends.legend(figure, handles)
     return figure
 
 
 def _success(
-    axes: list[Axes], attacked: pd.DataFrame, looks: panels.Looks, areas: Mapping[int, float]
+    axes: list[Axes], attacked: pd.DataFrame, looks: style.Looks, areas: Mapping[int, float]
 ) -> None:
     """Success rate against N and against test error."""
     if attacked.empty:

@@ -1,30 +1,34 @@
-"""What several figures share: panels of rates, their axes, letters and legends."""
+"""What several figures share: panels of rates, their axes and letters."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from string import ascii_lowercase
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from robustgen.figures.style import COLUMN_WIDTH, MEDIUM, SMALL, TEXT_WIDTH, Look, page
+from robustgen.figures.style import (
+    COLUMN_WIDTH,
+    MEDIUM,
+    SMALL,
+    TEXT_WIDTH,
+    Look,
+    Looks,
+    line,
+    page,
+)
 from robustgen.statistics import t_interval
-
-Looks = Mapping[str, Look]
 
 N_LABEL = "training images N"
 TEST_ERROR_LABEL = "test error"
 MODEL_KEYS = ["dataset", "method", "n", "seed"]
 _AREAS = (8.0, 34.0)
 _HEIGHT = 1.6
-_NAMED_SIZES = 4
 
 
 def with_rate(errors: pd.DataFrame, rates: pd.DataFrame, attack: str, rate: str) -> pd.DataFrame:
@@ -135,7 +139,7 @@ def _curve(
         capsize=1.6,
         capthick=0.8,
         zorder=3,
-        **_line(look, scale),
+        **line(look, scale),
     )
     several = models[models.groupby("n")["n"].transform("size") > 1]
     axes.scatter(
@@ -147,19 +151,6 @@ def _curve(
         linewidths=0.25,
         zorder=4,
     )
-
-
-def _line(look: Look, scale: float = 1.0) -> Any:
-    """Settings of a line with markers."""
-    return {
-        "color": look.colour,
-        "linestyle": look.line,
-        "marker": look.marker,
-        "markersize": 4.2 * scale,
-        "markerfacecolor": look.face,
-        "markeredgewidth": 0.9 * scale,
-        "linewidth": 1.1 * scale,
-    }
 
 
 def _step(sizes: Sequence[int], methods: int) -> float:
@@ -250,51 +241,3 @@ def rate_axis(axes: Axes, which: Literal["x", "y"], label: str) -> None:
         axes.set_xlim(*limits)
     else:
         axes.set_ylim(*limits)
-
-
-def method_handles(looks: Looks) -> list[Artist]:
-    """An entry for the legend per method."""
-    return [Line2D([], [], label=look.label, **_line(look)) for look in looks.values()]
-
-
-def size_handles(areas: Mapping[int, float]) -> list[Artist]:
-    """Entries for the legend: the points of each N, or of a few of many."""
-    if len(areas) < 2:
-        return []
-    sizes = sorted(areas)
-    few = np.linspace(0, len(sizes) - 1, min(len(sizes), _NAMED_SIZES)).round().astype(int)
-    return [
-        Line2D(
-            [],
-            [],
-            color="#8a8a8a",
-            linestyle="none",
-            marker="o",
-            markersize=math.sqrt(areas[n]),
-            markeredgewidth=0,
-            label=f"N = {short(n)}",
-        )
-        for n in (sizes[place] for place in few)
-    ]
-
-
-def legend(figure: Figure, handles: Sequence[Artist], title: str | None = None) -> None:
-    """One legend for the whole figure below its panels, which stay as large as without it."""
-    width, height = figure.get_size_inches()
-    for columns in (3, 2, 1):
-        made = figure.legend(
-            handles=list(handles),
-            loc="outside lower center",
-            ncols=columns,
-            title=title,
-            handlelength=2.1,
-            handletextpad=0.5,
-            columnspacing=0.9,
-            borderpad=0.0,
-            labelspacing=0.35,
-        )
-        size = made.get_window_extent()
-        if columns == 1 or size.width <= width * figure.dpi:
-            break
-        made.remove()
-    figure.set_size_inches(width, height + size.height / figure.dpi)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
-from robustgen.figures import panels, style
+from robustgen.figures import legends, panels, style
 from robustgen.statistics import CONFIDENCE
 
 _LINE = "#8a8a8a"
@@ -54,17 +54,17 @@ def robustness(
         _cost(axes[-1], models[models["method"].isin([normal, adversarial])], looks)
     panels.share_labels(columns)
     if regular_attacks:
-        panels.legend(figure, _handles(looks, areas, not_adversarial))
+        legends.legend(figure, _handles(looks, areas, not_adversarial))
     else:
         compared = {name: looks[name] for name in looks if name in (normal, adversarial)}
-        panels.legend(figure, panels.method_handles(compared))
+        legends.legend(figure, legends.method_handles(compared))
     return figure
 
 
 def _success(
     axes: Axes,
     attacked: pd.DataFrame,
-    looks: panels.Looks,
+    looks: style.Looks,
     areas: Mapping[int, float],
     label: str,
     fitted: Sequence[str],
@@ -98,18 +98,16 @@ def _fit(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     axes.plot(at, height, color=_LINE, zorder=2)
 
 
-def _handles(
-    looks: panels.Looks, areas: Mapping[int, float], fitted: Sequence[str]
-) -> list[Artist]:
+def _handles(looks: style.Looks, areas: Mapping[int, float], fitted: Sequence[str]) -> list[Artist]:
     """Entries for the legend: methods, sizes and the line."""
-    handles = panels.method_handles(looks) + panels.size_handles(areas)
+    handles = legends.method_handles(looks) + legends.size_handles(areas)
     if fitted:
         label = "fit without adversarial"
         handles.append(Line2D([], [], color=_LINE, linewidth=1.1, label=label))
     return handles
 
 
-def _cost(axes: Axes, compared: pd.DataFrame, looks: panels.Looks) -> None:
+def _cost(axes: Axes, compared: pd.DataFrame, looks: style.Looks) -> None:
     """Test error against N of the two methods compared."""
     if compared.empty:
         panels.nothing(axes, "neither method was trained")

@@ -1,6 +1,6 @@
 """How every figure looks: sizes, colours, markers, names for a reader, and how it is saved."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from itertools import chain
@@ -61,6 +61,10 @@ class Look:
         return self.colour if self.filled else "white"
 
 
+Looks = Mapping[str, Look]
+"""By name, in the order of a legend."""
+
+
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """A look for each name, in the order of a legend.
 
@@ -103,6 +107,19 @@ def _lighter(colour: str) -> str:
     """`colour` with three tenths of white."""
     red, green, blue = (0.7 * part + 0.3 for part in to_rgb(colour))
     return to_hex((red, green, blue))
+
+
+def line(look: Look, scale: float = 1.0) -> Any:
+    """Matplotlib's settings of a line with markers."""
+    return {
+        "color": look.colour,
+        "linestyle": look.line,
+        "marker": look.marker,
+        "markersize": 4.2 * scale,
+        "markerfacecolor": look.face,
+        "markeredgewidth": 0.9 * scale,
+        "linewidth": 1.1 * scale,
+    }
 
 
 def label(name: str) -> str:
