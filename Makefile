@@ -40,6 +40,7 @@ clean: ## remove the environment, not the results
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
+	@echo "installing Python packages into $(VENV): 6 GB, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) .
 	touch $@
@@ -51,7 +52,8 @@ $(VENV)/.ready-%: $(VENV)/.ready
 # The report is tested in a real browser, which is installed where this may be done.
 .PHONY: browser
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null \
+	@{ command -v chromium || command -v chromium-browser; } >/dev/null \
+	    && command -v chromedriver >/dev/null \
 	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
 	       && apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium chromium-driver >/dev/null; } \
 	  || echo "no chromium: the test of the report will be skipped"

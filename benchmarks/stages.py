@@ -11,6 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 root = Path(sys.argv[1]) / "benchmarks"
+if not root.is_dir():
+    sys.exit(f"{root} is no folder; name that of a finished study, such as results/demo")
 rows = []
 for path in root.rglob("*.tsv"):
     parts = path.relative_to(root).with_suffix("").parts

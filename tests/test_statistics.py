@@ -199,6 +199,28 @@ def test_images_factor_of_a_shifted_curve_is_the_shift(errors, factor):
     assert_allclose(images_factor(sizes, falling, factor * sizes, falling), factor)
 
 
+@given(
+    x=arrays(float, 12, elements=st.floats(-1, 1), unique=True),
+    noise=arrays(float, 12, elements=st.floats(-1, 1), unique=True),
+)
+def test_slope_within_groups_is_that_of_a_regression_on_their_names(x, noise):
+    """Against ordinary least squares with a column of ones per group, solved by numpy."""
+    groups = np.repeat(["a", "b", "c"], 4)
+    y = 0.3 * x + noise + np.repeat([0.0, 2.0, -1.0], 4)
+    columns = np.column_stack([x, *(groups == g for g in "abc")])
+    if np.linalg.cond(columns) > 1e4:
+        return
+    solved, residual, *_ = np.linalg.lstsq(columns, y)
+    spread = np.linalg.inv(columns.T @ columns)[0, 0] * residual[0] / (12 - 4)
+    reach = stats.t.ppf(0.975, 12 - 4) * np.sqrt(spread)
+    found = slope(x, y, groups)
+    assert_allclose(found, (solved[0], solved[0] - reach, solved[0] + reach), atol=1e-8)
+
+
+def test_slope_within_groups_of_one_point_is_none():
+    assert np.isnan(slope([1, 2], [3, 4], ["a", "b"])).all()
+
+
 def test_the_fewest_ranked_models_are_those_a_perfect_order_of_which_is_rare():
     # Perfect orders, rising or falling, among all orders of that many models.
     chance = {n: 2 / np.prod(np.arange(1.0, n + 1)) for n in (FEWEST_RANKED - 1, FEWEST_RANKED)}

@@ -14,6 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustgen.config_errors import shown
 from robustgen.errors import UserError
 from robustgen.settings import KINDS, Count, Dataset
 from robustgen.study import Study
@@ -104,7 +105,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "missing number": (
         ("threats", "ball", "radius"),
         OUT,
-        "threats.ball.radius is missing, but must be a number above 0",
+        "threats.ball.radius is missing, but must be a number above 0 and up to 1,000,000",
     ),
     "missing choice": (
         ("threats", "ball", "norm"),
@@ -132,22 +133,22 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "bool for a whole number": (
         ("seeds",),
         True,
-        "seeds is true, but must be a whole number of 1 or more",
+        "seeds is true, but must be a whole number from 1 to 10,000",
     ),
     "bool for a number": (
         ("threats", "ball", "radius"),
         False,
-        "threats.ball.radius is false, but must be a number above 0",
+        "threats.ball.radius is false, but must be a number above 0 and up to 1,000,000",
     ),
     "bool in a list": (
         ("sizes",),
         [True],
-        "sizes[0] is true, but must be a whole number of 1 or more",
+        "sizes[0] is true, but must be a whole number from 1 to 1,000,000",
     ),
     "fraction for a whole number": (
         ("attacks", "pixels", "steps"),
         2.5,
-        "attacks.pixels.steps is 2.5, but must be a whole number of 1 or more",
+        "attacks.pixels.steps is 2.5, but must be a whole number from 1 to 1,000,000",
     ),
     "1e-4, which YAML reads as text": (
         ("classifier",),
@@ -158,34 +159,37 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "1.5e4, which YAML reads as text": (
         ("classifier",),
         {"rate": "1.5e4"},
-        "classifier.rate is '1.5e4', but must be a number above 0; "
+        "classifier.rate is '1.5e4', but must be a number above 0 and up to 1,000,000; "
         "YAML reads this as text, write 1.5e+4",
     ),
     "1e3 for a whole number": (
         ("sizes",),
         ["1e3"],
-        "sizes[0] is '1e3', but must be a whole number of 1 or more; write 1000, without quotes",
+        "sizes[0] is '1e3', but must be a whole number from 1 to 1,000,000; "
+        "write 1000, without quotes",
     ),
     "number in quotes": (
         ("threats", "ball", "radius"),
         "0.3",
-        "threats.ball.radius is '0.3', but must be a number above 0; write 0.3, without quotes",
+        "threats.ball.radius is '0.3', but must be a number above 0 and up to 1,000,000; "
+        "write 0.3, without quotes",
     ),
     "number for text": (
         ("study",),
         2024,
-        "study is 2024, but must be text of letters, digits, - and _ alone; put it in quotes, "
-        "or YAML reads it as a number or a truth value",
+        "study is 2024, but must be text of up to 60 letters, digits, - and _ alone; "
+        "put it in quotes, or YAML reads it as a number or a truth value",
     ),
     "null number": (
         ("seeds",),
         None,
-        "seeds is null, but must be a whole number of 1 or more; leave the key out for its default",
+        "seeds is null, but must be a whole number from 1 to 10,000; "
+        "leave the key out for its default",
     ),
     "null without a default": (
         ("threats", "ball", "radius"),
         None,
-        "threats.ball.radius is null, but must be a number above 0",
+        "threats.ball.radius is null, but must be a number above 0 and up to 1,000,000",
     ),
     "null threat": (
         ("methods", "plain", "threat"),
@@ -207,7 +211,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "null in a list": (
         ("sizes",),
         [20, None],
-        "sizes[1] is null, but must be a whole number of 1 or more",
+        "sizes[1] is null, but must be a whole number from 1 to 1,000,000",
     ),
     "no sizes": (("sizes",), [], "sizes is [], but must be non-empty"),
     "no methods": (("methods",), {}, "methods is {}, but must be non-empty"),
@@ -222,22 +226,37 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "study name that is a path": (
         ("study",),
         "a/b",
-        "study is 'a/b', but must be text of letters, digits, - and _ alone",
+        "study is 'a/b', but must be text of up to 60 letters, digits, - and _ alone",
     ),
     "study name that ends a line": (
         ("study",),
         "a\n",
-        r"study is 'a\n', but must be text of letters, digits, - and _ alone",
+        r"study is 'a\n', but must be text of up to 60 letters, digits, - and _ alone",
     ),
     "negative seed": (("seed",), -1, "seed is -1, but must be a whole number of 0 or more"),
-    "no seeds": (("seeds",), 0, "seeds is 0, but must be a whole number of 1 or more"),
+    "seeds beyond all reason": (
+        ("seeds",),
+        10**30,
+        f"seeds is {10**30}, but must be a whole number from 1 to 10,000",
+    ),
+    "a radius beyond all reason": (
+        ("threats", "ball", "radius"),
+        1e39,
+        "threats.ball.radius is 1e+39, but must be a number above 0 and up to 1,000,000",
+    ),
+    "a name too long for a file": (
+        ("study",),
+        "x" * 61,
+        f"study is {shown('x' * 61)}, but must be text of up to 60 letters, digits, - and _ alone",
+    ),
+    "no seeds": (("seeds",), 0, "seeds is 0, but must be a whole number from 1 to 10,000"),
     "seeds that fill no cohort": (
         ("seeds",),
         7,
         "seeds is 7, but must be at most cohort_size, 3, or a multiple of it, such as 6 or 9, "
         "so that raising it adds cohorts and retrains none",
     ),
-    "N of zero": (("sizes",), [0], "sizes[0] is 0, but must be a whole number of 1 or more"),
+    "N of zero": (("sizes",), [0], "sizes[0] is 0, but must be a whole number from 1 to 1,000,000"),
     "N twice": (
         ("sizes",),
         [20, 40, 20],
@@ -277,19 +296,19 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("methods", "My method"),
         {},
         "methods.'My method' is no usable name: "
-        "it must be a lower-case letter and then lower-case letters, digits or _",
+        "it must be a lower-case letter and then lower-case letters, digits or _, 60 in all",
     ),
     "name that YAML reads as true": (
         ("threats", True),
         {},
         "threats.true is no usable name: "
-        "it must be a lower-case letter and then lower-case letters, digits or _",
+        "it must be a lower-case letter and then lower-case letters, digits or _, 60 in all",
     ),
     "name of a data set": (
         ("datasets", "Letters"),
         {"kind": "fonts"},
         "datasets.Letters is no usable name: "
-        "it must be a lower-case letter and then lower-case letters, digits or _",
+        "it must be a lower-case letter and then lower-case letters, digits or _, 60 in all",
     ),
     "name of a results folder": (
         ("datasets", "tables"),
@@ -304,7 +323,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "no fonts": (
         ("datasets", "letters", "fonts"),
         0,
-        "datasets.letters.fonts is 0, but must be a whole number of 1 or more",
+        "datasets.letters.fonts is 0, but must be a whole number from 1 to 1,000,000",
     ),
     "one letter": (
         ("datasets", "letters", "letters"),
@@ -343,7 +362,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "batch of one": (
         ("classifier",),
         {"batch_size": 1},
-        "classifier.batch_size is 1, but must be a whole number of 2 or more",
+        "classifier.batch_size is 1, but must be a whole number from 2 to 1,000,000",
     ),
     "rate that grows": (
         ("classifier",),
@@ -353,17 +372,17 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "negative radius": (
         ("threats", "ball", "radius"),
         -0.3,
-        "threats.ball.radius is -0.3, but must be a number above 0",
+        "threats.ball.radius is -0.3, but must be a number above 0 and up to 1,000,000",
     ),
     "radius of zero": (
         ("threats", "ball", "radius"),
         0,
-        "threats.ball.radius is 0, but must be a number above 0",
+        "threats.ball.radius is 0, but must be a number above 0 and up to 1,000,000",
     ),
     "infinite radius": (
         ("threats", "ball", "radius"),
         float("inf"),
-        "threats.ball.radius is inf, but must be a number above 0 and finite",
+        "threats.ball.radius is inf, but must be a number above 0 and up to 1,000,000 and finite",
     ),
     "unknown space": (
         ("threats", "ball", "space"),
@@ -404,7 +423,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "attack without steps": (
         ("attacks", "pixels", "steps"),
         0,
-        "attacks.pixels.steps is 0, but must be a whole number of 1 or more",
+        "attacks.pixels.steps is 0, but must be a whole number from 1 to 1,000,000",
     ),
     "unknown step rule": (
         ("attacks", "pixels", "step_rule"),
@@ -510,7 +529,7 @@ SECOND_KIND: dict[str, tuple[list[tuple[Keys, Any]], str]] = {
     ),
     "its own keys": (
         [(("datasets", "holiday", "photos"), 0)],
-        "datasets.holiday.photos is 0, but must be a whole number of 1 or more",
+        "datasets.holiday.photos is 0, but must be a whole number from 1 to 1,000,000",
     ),
     "unknown kind": (
         [(("datasets", "holiday", "kind"), "photo")],

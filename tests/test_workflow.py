@@ -215,6 +215,7 @@ def a_link_to_nowhere(path: Path) -> None:
         (a_link_to_nowhere, "results"),
         (a_file, "results/smoke/tables"),
         (a_file, "results/smoke/fonts"),
+        (a_file, "results/smoke/fonts/dataset"),
     ],
 )
 def test_results_that_cannot_be_written_are_one_sentence(tmp_path, block, place):

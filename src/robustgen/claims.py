@@ -115,10 +115,20 @@ STATISTICS = (
         "regular_slope",
         "Slope of the regular success rate against the test error over models not trained with "
         "regular examples, where a trade-off would be steep and negative: -0.5 is half a point "
-        "of success for a point of error; of several regular attacks the strongest that leaves a "
-        "model unbroken is taken; t interval over models",
+        "of success for a point of error; of several regular attacks the strongest that leaves "
+        "most models unbroken is taken; t interval over the means of each method and N",
         -0.5,
         evidence.regular_slope,
+        evidence.regular_slope_note,
+    ),
+    Statistic(
+        4,
+        "regular_slope_within_methods",
+        "The same slope within methods, each of which has a line of its own height, so that a "
+        "trade-off with N is not hidden by differences between methods; t interval over the means "
+        "of each method and N",
+        -0.5,
+        evidence.regular_slope_within,
         evidence.regular_slope_note,
     ),
     Statistic(
@@ -206,24 +216,33 @@ def _joint(said: set[str]) -> str:
     return SUPPORTED if said == {SUPPORTED} else UNDECIDED
 
 
-def describe(claims: pa.Table) -> str:
+def describe(claims: pa.Table, roles: Roles) -> str:
     """The claims, verdicts and statistics of every data set as text for a terminal.
 
     Args:
         claims: a table with the schema `CLAIMS`.
+        roles: what the study calls the methods and attacks, as they were tested with.
     """
     rows = claims.to_pylist()
     lines: list[str] = []
     dataset = None
     for (name, claim), verdict in verdicts(claims).items():
         if name != dataset:
-            lines += [*([""] if lines else []), f"Data set {name}"]
+            lines += [*([""] if lines else []), f"Data set {name}", *_role_lines(roles)]
             dataset = name
         lines += [f"  {claim}. {CLAIM_WORDS[claim]}: {verdict}"]
         for row in rows:
             if (row["dataset"], row["claim"]) == (name, claim):
                 lines += _statistic_lines(row)
     return "\n".join(lines)
+
+
+def _role_lines(roles: Roles) -> list[str]:
+    """Which methods and attacks the claims are tested with."""
+    methods = [roles["normal"], roles["on_manifold"], roles["adversarial"]]
+    attacks = [*roles["regular_attacks"], roles["on_manifold_attack"]]
+    named = {"methods": filter(None, methods), "attacks": filter(None, attacks)}
+    return [f"  {kind} compared: {', '.join(names)}" for kind, names in named.items()]
 
 
 def _statistic_lines(row: dict[str, Any]) -> list[str]:
@@ -233,5 +252,6 @@ def _statistic_lines(row: dict[str, Any]) -> list[str]:
     text = "no estimate" if estimate is None else f"{estimate:.3g}"
     text += "" if low is None else f" [{low:.3g}, {high:.3g}]"
     here = row["rule"].partition(_HERE)[2].removeprefix(_UNDECIDED_AS)
-    line = f"       {name:<32} {text:<24} {row['verdict']}"
+    bar = next(of.bar for of in STATISTICS if of.name == row["statistic"])
+    line = f"       {name:<32} {text:<24} > {bar:<5g} {row['verdict']}"
     return [line, *([f"         ({here})"] if here else [])]

@@ -12,6 +12,7 @@ from torch import Tensor
 from robustgen.attack import Found, Search, search
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
+from robustgen.errors import UserError
 from robustgen.job import log, progress
 from robustgen.spaces import SPACES, Space, Threat, sizes
 
@@ -76,6 +77,8 @@ def attack(
         skip = prediction != batch.labels
         args = (cohort, space, batch.labels, threat, settings, generators)
         found = search(*args, stop_at_success=True, skip=skip)
+        if not found.loss[~skip].isfinite().all():
+            raise UserError(f"a loss is not finite under the threat {threat}")
         with torch.no_grad():
             images = torch.where(_wide(skip), clean, space.decode(found.codes))
             start_correct = plain(space.decode(space.origin)).argmax(-1) == batch.labels

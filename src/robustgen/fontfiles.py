@@ -216,6 +216,6 @@ def signature(fonts_from: str = INSTALLED) -> str:
             raise UserError(f"no fonts are installed: get some with {MORE}")
         have = [(p.name, p.value, p.dist.version if p.dist else "") for p in points]
     else:
-        folder = Path(fonts_from)
+        folder = Path(fonts_from).expanduser()
         have = [(f.relative_to(folder).as_posix(), _digest(f), "") for f in _font_files(folder)]
     return hashlib.sha256(json.dumps(sorted(have)).encode()).hexdigest()

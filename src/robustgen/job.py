@@ -32,6 +32,9 @@ def job(logfile: str | Path) -> Iterator[None]:
     except UserError as error:
         log.error("%s", error)
         sys.exit(f"robustgen: {error}")
+    except MemoryError as error:
+        log.exception("out of memory")
+        sys.exit(f"robustgen: there is not enough memory: {error}; see {logfile}")
     except Exception:
         log.exception("failed")
         raise

@@ -62,14 +62,17 @@ def distinct(values: T) -> T:
     return values
 
 
+MOST = 1_000_000
+"""Above this, a number is a slip: it ends in memory that is not there, or in infinity."""
+
 Whole = Annotated[int, Field(ge=0), Said("a whole number of 0 or more")]
-Count = Annotated[int, Field(ge=1), Said("a whole number of 1 or more")]
-Several = Annotated[int, Field(ge=2), Said("a whole number of 2 or more")]
-Positive = Annotated[float, Field(gt=0), Said("a number above 0")]
+Count = Annotated[int, Field(ge=1, le=MOST), Said(f"a whole number from 1 to {MOST:,}")]
+Several = Annotated[int, Field(ge=2, le=MOST), Said(f"a whole number from 2 to {MOST:,}")]
+Positive = Annotated[float, Field(gt=0, le=MOST), Said(f"a number above 0 and up to {MOST:,}")]
 Name = Annotated[
     str,
-    Field(pattern="^[a-z][a-z0-9_]*$"),
-    Said("a lower-case letter and then lower-case letters, digits or _"),
+    Field(pattern="^[a-z][a-z0-9_]{0,59}$"),
+    Said("a lower-case letter and then lower-case letters, digits or _, 60 in all"),
 ]
 Names = Annotated[
     tuple[Annotated[str, Said("a name, as text")], ...],

@@ -123,21 +123,39 @@ def _rank_correlation(a: Floats, b: Floats, axis: int = -1) -> Floats:
     return np.asarray(np.clip(ratio, -1, 1), dtype=np.float64)
 
 
-def slope(x: npt.ArrayLike, y: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+def slope(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    groups: npt.ArrayLike | None = None,
+    confidence: float = CONFIDENCE,
+) -> Interval:
     """The slope of the least-squares line through (x, y) and its t interval.
 
+    Args:
+        x: one value per point.
+        y: one value per point, in the order of `x`.
+        groups: of the points; each has a line of its own height, all have one slope. Without
+            them there is one line.
+        confidence: of the interval.
+
     Returns:
-        NaN throughout where `x` has one value only (or less), NaN ends for two points.
+        NaN throughout where `x` has one value only in each group (or less), NaN ends where the
+        points are too few to scatter about the lines.
     """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if np.unique(a).size < 2:
+    _, of = np.unique(np.zeros(a.size) if groups is None else groups, return_inverse=True)
+    count = np.bincount(of, minlength=1)
+    a, b = (v - (np.bincount(of, v, minlength=1) / np.maximum(count, 1))[of] for v in (a, b))
+    spread = float(a @ a)
+    if spread <= 1e-18 * max(a.size, 1):  # rounding of equal values
         return NONE
-    line = stats.linregress(a, b)
-    if a.size < 3:
-        return Interval(float(line.slope), np.nan, np.nan)
-    error = line.stderr if np.unique(b).size > 1 else 0.0  # 0 / 0 to linregress
-    reach = float(stats.t.ppf((1 + confidence) / 2, a.size - 2) * error)
-    return Interval(float(line.slope), float(line.slope) - reach, float(line.slope) + reach)
+    found = float(a @ b) / spread
+    freedom = a.size - count.size - 1
+    if freedom < 1:
+        return Interval(found, np.nan, np.nan)
+    error = np.sqrt(np.sum((b - found * a) ** 2) / freedom / spread)
+    reach = float(stats.t.ppf((1 + confidence) / 2, freedom) * error)
+    return Interval(found, found - reach, found + reach)
 
 
 def images_factor(

@@ -1,6 +1,6 @@
 """The one source of truth on a study: its config, validated, and the part that each job uses."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self, TypedDict, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -30,6 +30,9 @@ FOLDERS = {"tables", "figures", "logs", "benchmarks"}
 """What lies beside the data sets' folders in the results."""
 
 
+Seeds = Annotated[int, Field(ge=1, le=10_000), Said("a whole number from 1 to 10,000")]
+
+
 class Roles(TypedDict):
     """Methods and attacks that the claims and figures speak of; None where there is none."""
 
@@ -46,11 +49,13 @@ class Study(Settings):
     """A whole study. Made by `parse` alone, which checks more than the types."""
 
     study: Annotated[
-        str, Field(pattern="^[A-Za-z0-9_-]+$"), Said("text of letters, digits, - and _ alone")
+        str,
+        Field(pattern="^[A-Za-z0-9_-]{1,60}$"),
+        Said("text of up to 60 letters, digits, - and _ alone"),
     ]
     seed: Whole = 0
-    seeds: Count = 5
-    cohort_size: Count = 5
+    seeds: Seeds = 5
+    cohort_size: Seeds = 5
     sizes: Annotated[tuple[Count, ...], Field(strict=False, min_length=1), AfterValidator(distinct)]
     datasets: Annotated[dict[Name, Annotated[Dataset, ByKind()]], Field(min_length=1)]
     classifier: Classifier = Classifier()
@@ -126,6 +131,15 @@ class Study(Settings):
     def space(self, search: Method | Attack) -> str | None:
         """The space a method or an attack moves images in; None without a threat."""
         return self.threats[search.threat].space if search.threat else None
+
+    def in_words(self, attacks: Iterable[str]) -> str:
+        """A clause for captions: the threat of each attack, and how many images it is tried on."""
+        said = []
+        for name in attacks:
+            threat, images = self.threats[self.attacks[name].threat], self.attacks[name].examples
+            norm = {"linf": "L∞", "l2": "L2"}[threat.norm]
+            said.append(f"{name}: {norm} radius {threat.radius:g}, {images} test images")
+        return f"Attacks ({'; '.join(said)})" if said else "No attack is drawn"
 
     def roles(self) -> Roles:
         """The methods and attacks that claims and figures speak of, found by their space."""

@@ -47,9 +47,13 @@ def require_writable(folder):
         )
 
 
+STAGES = ("dataset", "classifiers", "attacks", "distances", "figures")
+
 with one_sentence():
-    for part in ("logs", "benchmarks", "tables", "figures", *STUDY.datasets):
+    for part in ("logs", "benchmarks", "tables", "figures"):
         require_writable(f"{RESULTS}/{part}")
+    for dataset, stage in product(STUDY.datasets, STAGES):
+        require_writable(f"{RESULTS}/{dataset}/{stage}")
 
 
 wildcard_constraints:

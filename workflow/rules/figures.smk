@@ -64,6 +64,8 @@ rule figure1:
         runtime=10,
     params:
         attacks=SHOWN_ATTACKS,
+        of=f"{SHOWN['method']} training with {SHOWN['n']} images",
+        attacks_are=STUDY.in_words(SHOWN_ATTACKS),
         code=code_of("figure1"),
     script:
         "../scripts/figure1.py"
@@ -105,6 +107,7 @@ rule figure3:
         runtime=10,
     params:
         on_manifold_attack=ROLES["on_manifold_attack"],
+        attacks_are=STUDY.in_words([a for a in [ROLES["on_manifold_attack"]] if a]),
         code=code_of("figure3"),
     script:
         "../scripts/figure3.py"
@@ -129,6 +132,7 @@ rule figure4:
             role: ROLES[role]
             for role in ("regular_attacks", "normal", "adversarial", "not_adversarial")
         },
+        attacks_are=STUDY.in_words(ROLES["regular_attacks"]),
         code=code_of("figure4"),
     script:
         "../scripts/figure4.py"

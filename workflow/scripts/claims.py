@@ -12,4 +12,4 @@ with job(snakemake.log[0]):
     tested = claims(errors, rates, distances, snakemake.params.roles)
     write_table(snakemake.output.claims, tested, CLAIMS)
     with whole(snakemake.output.verdicts) as partial:
-        partial.write_text(describe(tested) + "\n", encoding="utf-8")
+        partial.write_text(describe(tested, snakemake.params.roles) + "\n", encoding="utf-8")

@@ -111,7 +111,7 @@ def against_n(axes: Axes, frame: pd.DataFrame, value: str, looks: Looks, label: 
     step = _step(sizes, len(present))
     for place, name in enumerate(present):
         aside = math.exp(step * (place - (len(present) - 1) / 2))
-        beside = aside * math.exp(0.45 * step)
+        beside = aside * math.exp(0.5 * step)
         own = frame[frame["method"] == name]
         _curve(axes, own, value, looks[name], (aside, beside), _crowding(len(sizes) * len(present)))
     n_axis(axes, sizes, step * len(present))
@@ -158,7 +158,7 @@ def _step(sizes: Sequence[int], methods: int) -> float:
     if len(sizes) < 2:
         return 0.05
     logs = np.log(sizes)
-    return float(min(0.5 * np.diff(logs).min() / methods, 0.034 * (logs[-1] - logs[0])))
+    return float(min(0.5 * np.diff(logs).min() / methods, 0.05 * (logs[-1] - logs[0])))
 
 
 def _crowding(means: int) -> float:

@@ -42,7 +42,7 @@ def prototypes(prototypes: npt.NDArray[np.uint8], letters: str) -> Figure:
     figure.text(
         _MARGIN / page,
         1 - 0.5 * head / height,
-        f"{fonts} fonts × {count} letters ({letters[0]}–{letters[-1]})",
+        f"{fonts} fonts × {count} letters ({letters})",
         fontsize=style.MEDIUM * enlarged,
         va="center",
     )

@@ -34,7 +34,7 @@ def robustness(
         regular_attacks: names of the attacks drawn; without one only the test error is.
         normal: method without attacks in training.
         adversarial: method trained on regular adversarial examples.
-        not_adversarial: methods through whose models a line is fitted.
+        not_adversarial: methods through whose means over the seeds a line is fitted.
 
     Returns:
         One column of panels per data set: one per attack, and then the test error; one colour and
@@ -74,6 +74,7 @@ def _success(
         panels.nothing(axes, "not attacked")
         return
     of_line = attacked[attacked["method"].isin(fitted)]
+    of_line = of_line.groupby(["method", "n"])[["test_error", "success"]].mean()
     if of_line["test_error"].nunique() > 2:
         _fit(axes, of_line["test_error"].to_numpy(), of_line["success"].to_numpy())
     panels.scatter(axes, attacked, looks, areas, label)

@@ -115,7 +115,7 @@ def line(look: Look, scale: float = 1.0) -> Any:
         "color": look.colour,
         "linestyle": look.line,
         "marker": look.marker,
-        "markersize": 4.2 * scale,
+        "markersize": 3.6 * scale,
         "markerfacecolor": look.face,
         "markeredgewidth": 0.9 * scale,
         "linewidth": 1.1 * scale,
