@@ -431,5 +431,5 @@ def test_the_slope_is_of_the_strongest_attack_that_leaves_a_model(rates, taken):
     assert row["verdict"] == SUPPORTED
     assert row["rule"].endswith(f"Here measured with the attack {taken}")
     assert f"(measured with the attack {taken})" in describe(
-        claims(errors, table, distances, roles)
+        claims(errors, table, distances, roles), roles
     )
