@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from conftest import HERE, snakemake
 from selenium import webdriver
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    NoSuchElementException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
@@ -47,9 +52,16 @@ def text(page: WebDriver) -> str:
 
 
 def click(page: WebDriver, *ways: tuple[str, str]) -> None:
+    """Click what is found in these ways, one after the other, each as soon as it stands still."""
+    moving = (
+        NoSuchElementException,
+        ElementClickInterceptedException,
+        StaleElementReferenceException,
+    )
     for by, what in ways:
-        WebDriverWait(page, 10).until(lambda p, by=by, what=what: p.find_elements(by, what))
-        page.find_element(by, what).click()
+        WebDriverWait(page, 10, ignored_exceptions=moving).until(
+            lambda p, by=by, what=what: p.find_element(by, what).click() is None
+        )
 
 
 def opened(page: WebDriver, category: str, name: str, icon: str) -> None:
