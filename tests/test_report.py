@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,18 @@ from selenium.common.exceptions import (
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 DRIVER = shutil.which("chromedriver")
 FIGURES = ("figure1", "figure2", "figure3", "figure4", "prototypes")
+
+MOVING = (
+    NoSuchElementException,
+    ElementClickInterceptedException,
+    StaleElementReferenceException,
+)
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER) and not os.environ.get("CI"),
@@ -51,17 +59,18 @@ def text(page: WebDriver) -> str:
     return " ".join(page.find_element(By.TAG_NAME, "body").text.split())
 
 
+def still(page: WebDriver, by: str, what: str) -> WebElement | None:
+    """What is found so, once it no longer moves: a click on its way would hit its neighbour."""
+    found = page.find_element(by, what)
+    before = found.rect
+    time.sleep(0.2)
+    return found if found.rect == before else None
+
+
 def click(page: WebDriver, *ways: tuple[str, str]) -> None:
-    """Click what is found in these ways, one after the other, each as soon as it stands still."""
-    moving = (
-        NoSuchElementException,
-        ElementClickInterceptedException,
-        StaleElementReferenceException,
-    )
     for by, what in ways:
-        WebDriverWait(page, 10, ignored_exceptions=moving).until(
-            lambda p, by=by, what=what: p.find_element(by, what).click() is None
-        )
+        waiting = WebDriverWait(page, 10, ignored_exceptions=MOVING)
+        waiting.until(lambda p, by=by, what=what: (at := still(p, by, what)) and not at.click())
 
 
 def opened(page: WebDriver, category: str, name: str, icon: str) -> None:
