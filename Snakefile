@@ -16,6 +16,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/fonts.smk"
+include: "workflow/rules/datasets.smk"
 include: "workflow/rules/classifiers.smk"
 include: "workflow/rules/attacks.smk"
 include: "workflow/rules/distances.smk"

@@ -68,6 +68,10 @@ def test_ranges_are_the_papers():
         (0.2, 0.2, 0.5, 0.5, 1.15, math.pi / 2),
     )
     assert affine.RANGES["moderate"][1] == (0.2, 0.2, 0.4, 0.4, 1.15, math.pi / 3)
+    assert affine.RANGES["slight"] == (
+        (-0.15, -0.15, -0.2, -0.2, 0.85, -math.pi / 10),
+        (0.15, 0.15, 0.2, 0.2, 1.15, math.pi / 10),
+    )
     assert affine.RANGES["easy"][0] == (-0.1, -0.1, -0.2, -0.2, 0.9, -math.pi / 6)
 
 

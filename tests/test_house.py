@@ -10,9 +10,10 @@ from conftest import HERE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from robustgen import settings
+from robustgen import data_settings, settings
 from robustgen.affine import RANGES
 from robustgen.attack import STEP_RULES
+from robustgen.datasets.images import OWN, PUBLIC
 from robustgen.networks import ARCHITECTURES
 from robustgen.spaces import SPACES
 
@@ -89,10 +90,17 @@ REGISTRIES = {
     "step rule of a method": (settings.Method, "step_rule", STEP_RULES),
     "step rule of an attack": (settings.Attack, "step_rule", STEP_RULES),
     "architecture": (settings.Classifier, "architecture", ARCHITECTURES),
-    "transformations": (settings.Fonts, "transformations", RANGES),
+    "transformations of fonts": (data_settings.Fonts, "transformations", RANGES),
+    "transformations of collected images": (data_settings.Collected, "transformations", RANGES),
 }
 
 
 @pytest.mark.parametrize(("block", "key", "registry"), REGISTRIES.values(), ids=REGISTRIES.keys())
 def test_what_a_config_may_name_is_what_there_is(block, key, registry):
     assert set(get_args(block.model_fields[key].annotation)) == set(registry)
+
+
+def test_every_kind_of_data_set_has_its_reader():
+    assert set(data_settings.KINDS) == {"fonts", *OWN, *PUBLIC}
+    for kind, reader in data_settings.KINDS.items():
+        assert get_args(reader.model_fields["kind"].annotation) == (kind,)

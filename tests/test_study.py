@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustgen.config_errors import shown
+from robustgen.data_settings import KINDS, Dataset
 from robustgen.errors import UserError
-from robustgen.settings import KINDS, Count, Dataset
+from robustgen.settings import Count
 from robustgen.study import Study
 
 CONFIGS = Path(__file__).parents[1] / "config"
@@ -43,6 +44,7 @@ attacks:
   codes: {threat: manifold, examples: 15}
 distances: {methods: [plain], attacks: [pixels, codes], examples: 8, neighbours: 3}
 """
+KIND_NAMES = "fonts, emnist, fashion_mnist, celeba, images or npz"
 OUT = object()
 """In place of a value: the key is left out."""
 
@@ -88,7 +90,8 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("atacks",),
         {},
         "atacks is no known key (did you mean attacks?); allowed are study, seed, seeds, "
-        "cohort_size, sizes, datasets, classifier, threats, methods, attacks and distances",
+        "cohort_size, sizes, datasets, classifier, threats, methods, attacks, distances and "
+        "downloads",
     ),
     "misspelt key of a data set": (
         ("datasets", "letters", "letter"),
@@ -275,17 +278,17 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "data set without a kind": (
         ("datasets", "letters", "kind"),
         OUT,
-        "datasets.letters.kind is missing, but must be fonts",
+        f"datasets.letters.kind is missing, but must be {KIND_NAMES}",
     ),
     "unknown kind": (
         ("datasets", "letters", "kind"),
         "font",
-        "datasets.letters.kind is 'font', but must be fonts (did you mean fonts?)",
+        f"datasets.letters.kind is 'font', but must be {KIND_NAMES} (did you mean fonts?)",
     ),
     "kind that is a list": (
         ("datasets", "letters", "kind"),
         [1],
-        "datasets.letters.kind is [1], but must be fonts",
+        f"datasets.letters.kind is [1], but must be {KIND_NAMES}",
     ),
     "null data set": (
         ("datasets", "letters"),
@@ -346,7 +349,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "unknown transformations": (
         ("datasets", "letters", "transformations"),
         "harder",
-        "datasets.letters.transformations is 'harder', but must be easy, moderate or hard",
+        "datasets.letters.transformations is 'harder', but must be slight, easy, moderate or hard",
     ),
     "fonts from nowhere": (
         ("datasets", "letters", "fonts_from"),
@@ -458,6 +461,34 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         "distances.examples is 11, but must be at most 10, "
         "the number of examples of attacks.pixels",
     ),
+    "share of nothing": (
+        ("datasets", "photos"),
+        {"kind": "images", "path": "photos", "test_share": 0},
+        "datasets.photos.test_share is 0, but must be a number above 0 and below 1",
+    ),
+    "images from nowhere": (
+        ("datasets", "photos"),
+        {"kind": "images"},
+        "datasets.photos.path is missing, but must be the path of a folder with a sub-folder per "
+        "class, as text",
+    ),
+    "files that are not there": (
+        ("datasets", "photos"),
+        {"kind": "npz", "path": "no.npz"},
+        "there is no file no.npz to take images from",
+    ),
+    "mirror in two lines": (
+        ("downloads",),
+        {"mirror": "http://a\n"},
+        r"downloads.mirror is 'http://a\n', but must be the path of a folder, or an address, "
+        "as text",
+    ),
+    "null mirror": (
+        ("downloads",),
+        {"mirror": None},
+        "downloads.mirror is null, but must be the path of a folder, or an address, as text; "
+        "leave the key out for its default",
+    ),
     "as many neighbours as images": (
         ("distances", "neighbours"),
         60,
@@ -533,7 +564,8 @@ SECOND_KIND: dict[str, tuple[list[tuple[Keys, Any]], str]] = {
     ),
     "unknown kind": (
         [(("datasets", "holiday", "kind"), "photo")],
-        "datasets.holiday.kind is 'photo', but must be fonts or photos (did you mean photos?)",
+        "datasets.holiday.kind is 'photo', but must be fonts, emnist, fashion_mnist, celeba, "
+        "images, npz or photos (did you mean photos?)",
     ),
     "its classes": (
         [*MANIFOLD_OUT, (("sizes",), [20, 32])],
@@ -645,6 +677,25 @@ def test_distances_of_no_attack_can_be_asked_for() -> None:
 def test_sizes_of_a_data_set() -> None:
     letters = Study.parse(valid()).datasets["letters"]
     assert (letters.classes, letters.train_examples, letters.test_examples) == (2, 60, 20)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("emnist", (10, 240_000, 40_000)),
+        ("fashion_mnist", (10, 60_000, 10_000)),
+        ("celeba", (2, 136_522, 15_430)),
+    ],
+)
+def test_sizes_of_public_data_sets(kind: str, sizes: tuple[int, int, int]) -> None:
+    config = changed(*MANIFOLD_OUT, (("datasets",), {"known": {"kind": kind}}))
+    known = Study.parse(config).datasets["known"]
+    assert (known.classes, known.train_examples, known.test_examples) == sizes
+    assert not known.has_true_manifold
+    assert known.signature() == ""
+    assert refused({**config, "sizes": [sizes[1] + sizes[0]]}).endswith(
+        f"must be at most {sizes[1]}, the number of train images of datasets.known"
+    )
 
 
 @pytest.mark.parametrize(
@@ -800,11 +851,23 @@ def test_a_change_alters_only_the_parts_that_use_it(
     assert {job for job in after if after[job] != before.get(job)} == altered
 
 
+def test_downloads_are_the_machines_and_in_no_part() -> None:
+    clothes = (("datasets",), {"clothes": {"kind": "fashion_mnist", "transformations": "easy"}})
+    config = changed(*MANIFOLD_OUT, clothes)
+    study = Study.parse(config)
+    moved = Study.parse({**config, "downloads": {"folder": "/data", "mirror": "http://nearby"}})
+    assert study.downloads.model_dump() == {"folder": "data", "mirror": None}
+    assert study.resolved() == moved.resolved()
+    part = {"study_seed": 0, "dataset": "clothes", "kind": "fashion_mnist"}
+    assert moved.images_part("clothes") == {**part, "transformations": "easy"}
+
+
 def test_parts_of_what_is_not_in_the_study_are_errors() -> None:
     study = Study.parse(valid())
     for part in (
         lambda: study.fonts_part("x"),
         lambda: study.codes_part("x"),
+        lambda: study.images_part("x"),
         lambda: study.training_part("letters", "x"),
         lambda: study.attack_part("letters", "x"),
         lambda: study.distance_part("letters", "warps"),
@@ -880,6 +943,27 @@ def test_shipped_configs_are_valid_and_leave_nothing_to_defaults(name: str) -> N
     study = Study.parse(config)
     assert study.resolved() == config
     assert all(study.roles().values())
+
+
+def test_the_fashion_config_is_valid_and_leaves_nothing_to_defaults() -> None:
+    config = shipped("fashion.yaml")
+    assert Study.parse(config).resolved() == config
+
+
+def test_the_readmes_study_of_ones_own_images_is_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = (CONFIGS.parent / "README.md").read_text(encoding="utf-8").split("```yaml\n")[1:]
+    (block,) = (text.split("```")[0] for text in blocks if text.startswith("study:"))
+    assert len(block.splitlines()) == 10
+    for name in ("cats", "dogs"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for at in range(315):
+            (tmp_path / "photos" / name / f"{at}.png").touch()
+    monkeypatch.chdir(tmp_path)
+    study = Study.parse(yaml.safe_load(block))
+    assert study.datasets["mine"].train_examples == 504
+    assert study.distances.methods == ("normal",)
 
 
 def test_paper_config_holds_the_papers_settings() -> None:

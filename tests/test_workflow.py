@@ -2,12 +2,15 @@
 
 import filecmp
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import HERE, snakemake
+from PIL import Image
 from safetensors import safe_open
 
 from robustgen import tables
@@ -264,3 +267,92 @@ def test_bad_font_files_are_one_sentence_and_leave_nothing(tmp_path, files, sent
     assert sentence in said, said[-2000:]
     assert "Traceback" not in said
     assert not list(tmp_path.glob("results/*/*/dataset/images*"))
+
+
+OWN = {
+    "sizes": [20],
+    "seeds": 1,
+    "cohort_size": 1,
+    "classifier": {**SMOKE["classifier"], "epochs": 1},
+    "threats": {name: THREATS[name] for name in ("regular", "transformation")},
+    "methods": {"normal": {}},
+    "attacks": {"regular": {**ATTACKS["regular"], "steps": 2, "examples": 6}},
+    "distances": {"examples": 6, "neighbours": 3},
+}
+"""A study of images whose manifold is not known, as small as it goes."""
+
+
+def arrays(path: Path, **of) -> dict:
+    """The data sets of a study: an npz file of dark and bright images, in colour."""
+    labels = np.arange(30) % 2
+    noise = np.random.default_rng(0).integers(0, 128, (30, 12, 12, 3), np.uint8)
+    images = noise + 127 * labels[:, None, None, None].astype(np.uint8)
+    np.savez(path, **{"images": images, "labels": labels, **of})
+    return {"mine": {"kind": "npz", "path": str(path)}}
+
+
+def test_a_study_of_ones_own_arrays_runs_through(tmp_path):
+    config = changed(tmp_path, datasets=arrays(tmp_path / "mine.npz"), **OWN)
+    run = snakemake(tmp_path, "--cores", "2", config=config)
+    assert run.returncode == 0, run.stderr[-3000:]
+    results = tmp_path / "results/smoke"
+    assert pq.read_schema(results / "mine/dataset/examples.parquet").equals(tables.EXAMPLES)
+    assert pq.read_metadata(results / "tables/errors.parquet").num_rows == 1
+    for name in ("mine/figures/figure1", "figures/figure2", "figures/figure3", "figures/figure4"):
+        assert (results / f"{name}.png").stat().st_size > 1000
+    assert "downloads" not in json.loads((results / "study.json").read_text())
+    moved = {**yaml.safe_load(config.read_text()), "downloads": {"folder": "elsewhere"}}
+    config.write_text(yaml.safe_dump(moved))
+    assert wanted(snakemake(tmp_path, "-n", config=config)) == {}
+    arrays(tmp_path / "mine.npz", images=np.zeros((30, 12, 12), np.uint8))
+    assert wanted(snakemake(tmp_path, "-n", config=config))["images"] == 1
+
+
+def test_letters_and_images_may_share_a_study(tmp_path):
+    datasets = {**SMOKE["datasets"], **arrays(tmp_path / "mine.npz")}
+    run = snakemake(
+        tmp_path, "-n", config=changed(tmp_path, **{**OWN, "sizes": [18], "datasets": datasets})
+    )
+    jobs = wanted(run)
+    stages = ("images", "prototypes", "codes", "train", "prototype_sheet", "figure1")
+    assert [jobs[stage] for stage in stages] == [1, 1, 1, 2, 1, 2]
+
+
+def test_a_folder_of_images_is_looked_at_before_any_job(tmp_path):
+    for at in range(40):
+        (tmp_path / "photos" / "ab"[at % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (12, 10), at).save(tmp_path / "photos" / "ab"[at % 2] / f"{at}.png")
+    mine = {"mine": {"kind": "images", "path": "photos"}}
+    config = changed(tmp_path, datasets=mine, **OWN)
+    target = "results/smoke/mine/dataset/examples.parquet"
+    run = snakemake(tmp_path, target, "--cores", "1", config=config)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert wanted(snakemake(tmp_path, target, "-n", config=config)) == {}
+    os.utime(tmp_path / "photos/a/0.png", (1, 1))
+    assert wanted(snakemake(tmp_path, target, "-n", config=config))["images"] == 1
+    run = snakemake(
+        tmp_path, "-n", config=changed(tmp_path, **{**OWN, "sizes": [34]}, datasets=mine)
+    )
+    assert run.returncode != 0
+    assert "sizes[0] is 34, but must be at most 32, the number of train images" in run.stderr
+
+
+BAD_ARRAYS = {
+    "before any job": ({"labels": np.ones(30)}, "are float64, but must be of a type of whole"),
+    "in the job": (
+        {"images": np.ones((30, 12, 12)) * 2},
+        "have the pixel 2, but must be in [0, 1]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("of", "sentence"), BAD_ARRAYS.values(), ids=BAD_ARRAYS.keys())
+def test_bad_arrays_are_one_sentence_and_leave_nothing(tmp_path, of, sentence):
+    config = changed(tmp_path, datasets=arrays(tmp_path / "mine.npz", **of), **OWN)
+    target = "results/smoke/mine/dataset/images.safetensors"
+    run = snakemake(tmp_path, target, "--cores", "1", config=config)
+    said = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert sentence in said, said[-2000:]
+    assert "Traceback" not in said
+    assert not list(tmp_path.glob("results/*/*/dataset/*"))

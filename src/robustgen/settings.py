@@ -1,18 +1,9 @@
 """The blocks of a study's config, each with what it allows and its defaults."""
 
-from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    model_validator,
-)
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from robustgen.config_errors import Said, allowed_in, key_text, listed, mistake, near, shown
 
@@ -80,93 +71,6 @@ Names = Annotated[
     AfterValidator(distinct),
 ]
 StepRule = Literal["adam", "signed", "normalized"]
-
-
-class Dataset(Settings):
-    """What a study asks of a data set, whatever its kind."""
-
-    has_true_manifold: ClassVar[bool]
-
-    kind: str
-
-    @property
-    @abstractmethod
-    def classes(self) -> int:
-        """Number of classes."""
-
-    @property
-    @abstractmethod
-    def train_examples(self) -> int:
-        """Images in the train split."""
-
-    @property
-    @abstractmethod
-    def test_examples(self) -> int:
-        """Images in the test split."""
-
-
-class Fonts(Dataset):
-    """Letters of many fonts under random transformations; the defaults are the paper's."""
-
-    has_true_manifold: ClassVar[bool] = True
-
-    kind: Literal["fonts"]
-    fonts: Count = 1000
-    fonts_from: Annotated[
-        str, Field(min_length=1), Said("installed, or the path of a folder of fonts, as text")
-    ] = "installed"
-    letters: Annotated[
-        str,
-        Field(pattern="^[A-Za-z0-9]{2,}$"),
-        AfterValidator(distinct),
-        Said("text of 2 or more different characters from A-Z, a-z and 0-9"),
-    ] = "ABCDEFGHIJ"
-    transformations: Literal["easy", "moderate", "hard"] = "hard"
-    train_draws: Count = 96
-    test_draws: Count = 16
-
-    @property
-    def classes(self) -> int:
-        """Number of letters."""
-        return len(self.letters)
-
-    @property
-    def train_examples(self) -> int:
-        """Draws of all fonts and letters in the train split."""
-        return self.fonts * self.classes * self.train_draws
-
-    @property
-    def test_examples(self) -> int:
-        """Draws of all fonts and letters in the test split."""
-        return self.fonts * self.classes * self.test_draws
-
-
-KINDS: dict[str, type[Dataset]] = {"fonts": Fonts}
-"""The kinds of data set: `kind` in a config says which of these reads the rest."""
-
-
-class ByKind:
-    """Annotates a data set that is read by the class its `kind` names."""
-
-    def __get_pydantic_core_schema__(
-        self, _source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        choices = {kind: handler.generate_schema(reader) for kind, reader in KINDS.items()}
-        union = core_schema.tagged_union_schema(choices, discriminator="kind")
-        return core_schema.no_info_before_validator_function(self._check, union)
-
-    @staticmethod
-    def _check(given: Any) -> Any:
-        if not isinstance(given, dict):
-            raise mistake(f"is {shown(given)}, but must be a mapping with the key kind")
-        if "kind" not in given:
-            raise mistake(f"is missing, but must be {listed(KINDS)}", "kind")
-        kind = given["kind"]
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise mistake(
-                f"is {shown(kind)}, but must be {listed(KINDS)}{near(kind, KINDS)}", "kind"
-            )
-        return given
 
 
 class Classifier(Settings):

@@ -6,13 +6,12 @@ from typing import Annotated, Any, Self, TypedDict, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 
 from robustgen.config_errors import Said, listed, near, refusal, sentence
+from robustgen.data_settings import ByKind, Dataset, Downloads
 from robustgen.errors import UserError
 from robustgen.settings import (
     Attack,
-    ByKind,
     Classifier,
     Count,
-    Dataset,
     Distances,
     Method,
     Name,
@@ -63,6 +62,7 @@ class Study(Settings):
     methods: Annotated[dict[Name, Method], Field(min_length=1)]
     attacks: Annotated[dict[Name, Attack], Field(min_length=1)]
     distances: Distances = Distances()
+    downloads: Downloads = Downloads()
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> Self:
@@ -97,6 +97,10 @@ class Study(Settings):
         """What drawing the codes uses."""
         drawn = self.datasets[dataset].model_dump(exclude={"kind", "fonts_from"})
         return {"study_seed": self.seed, "dataset": dataset, **drawn}
+
+    def images_part(self, dataset: str) -> dict[str, Any]:
+        """What collecting the images of a data set without codes uses, beside its files."""
+        return {"study_seed": self.seed, "dataset": dataset, **self.datasets[dataset].model_dump()}
 
     def training_part(self, dataset: str, method: str) -> dict[str, Any]:
         """What training a cohort uses, beside the data set, N and the seeds."""
@@ -162,9 +166,12 @@ class Study(Settings):
         }
 
     def resolved(self) -> dict[str, Any]:
-        """The whole config with all defaults filled in, which `parse` takes again."""
+        """The config with all defaults filled in, which `parse` takes again.
+
+        It leaves out `downloads`, which is the machine's and not the study's.
+        """
         methods = {name: method.settings() for name, method in self.methods.items()}
-        return {**self.model_dump(mode="json"), "methods": methods}
+        return {**self.model_dump(mode="json", exclude={"downloads"}), "methods": methods}
 
 
 def _check_seeds(study: Study) -> None:

@@ -65,6 +65,11 @@ wildcard_constraints:
     last=r"\d+",
 
 
+def one_of(names):
+    """A wildcard's constraint to `names`; without any it matches nothing."""
+    return "|".join(names) or "(?!)"
+
+
 def code_of(script):
     """The fingerprint of what `script` runs: it and the library below it."""
     return fingerprint(SCRIPTS / f"{script}.py")

@@ -34,7 +34,7 @@ rule prototype_sheet:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/prototype_sheet.tsv"
     wildcard_constraints:
-        dataset="|".join(FONTS),
+        dataset=one_of(FONTS),
     threads: 1
     resources:
         mem_mb=1000,

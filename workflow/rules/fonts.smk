@@ -17,7 +17,7 @@ rule prototypes:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/prototypes.tsv"
     wildcard_constraints:
-        dataset="|".join(FONTS),
+        dataset=one_of(FONTS),
     threads: 1
     resources:
         mem_mb=1000,
@@ -38,7 +38,7 @@ rule codes:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/codes.tsv"
     wildcard_constraints:
-        dataset="|".join(FONTS),
+        dataset=one_of(FONTS),
     threads: 1
     resources:
         mem_mb=2000,

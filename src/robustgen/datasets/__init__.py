@@ -32,7 +32,7 @@ class Split:
     """The examples of one split, or any selection of them.
 
     Attributes:
-        bank: `(P, C, H, W)` source images in [0, 1].
+        bank: `(P, C, H, W)` source images, in 0…255 as uint8 or in [0, 1] as floats.
         source: `(...)` rows of the bank, int64.
         labels: `(...)` classes, int64.
         codes: `(..., 6)` parameters of the warp, or None where an example is its source image.
@@ -68,8 +68,9 @@ class Split:
         return replace(self, decoded=self.images())
 
     def sources(self) -> Tensor:
-        """Source images `(..., C, H, W)`: for FONTS the letter prototypes."""
-        return self.bank[self.source]
+        """Source images `(..., C, H, W)` in [0, 1]: for FONTS the letter prototypes."""
+        sources = self.bank[self.source]
+        return sources if sources.is_floating_point() else sources.float() / 255
 
     def images(self) -> Tensor:
         """The images `(..., C, H, W)`."""
@@ -86,11 +87,12 @@ class Split:
 def interleave(labels: np.ndarray, rng: torch.Generator) -> np.ndarray:
     """A random order of the rows of `labels` `(N,)` in which every run of K has each class once.
 
-    All classes must be equally frequent.
+    Where classes are not equally frequent, each is cut to the smallest one's number, at random.
     """
     by_class = [np.flatnonzero(labels == k) for k in range(int(labels.max()) + 1)]
     shuffled = [rows[torch.randperm(len(rows), generator=rng).numpy()] for rows in by_class]
-    return np.stack(shuffled, axis=1).reshape(-1)
+    fewest = min(map(len, shuffled))
+    return np.stack([rows[:fewest] for rows in shuffled], axis=1).reshape(-1)
 
 
 def load(
@@ -116,7 +118,7 @@ def load(
     codes = np.stack([rows[name].to_numpy() for name in PARAMETERS], 1) if coded else None
     about = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     return Split(
-        bank=tensors["images"].to(device).float() / 255,
+        bank=tensors["images"].to(device),  # a large bank need not fit into memory as floats
         source=torch.from_numpy(rows["source"].to_numpy().astype(np.int64)).to(device),
         labels=torch.from_numpy(rows["label"].to_numpy().astype(np.int64)).to(device),
         codes=None if codes is None else torch.from_numpy(codes).to(device),

@@ -1,0 +1,249 @@
+"""The kinds of data set: what a study may ask of each, and how many images each has."""
+
+from abc import abstractmethod
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from robustgen import arrayfile, imagefolder
+from robustgen.config_errors import Said, listed, mistake, near, shown
+from robustgen.holdout import held_out
+from robustgen.settings import Count, Settings, distinct
+
+Transformations = Literal["slight", "easy", "moderate", "hard"]
+
+
+class Dataset(Settings):
+    """What a study asks of a data set, whatever its kind."""
+
+    has_true_manifold: ClassVar[bool]
+
+    kind: str
+
+    @property
+    @abstractmethod
+    def classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    @abstractmethod
+    def train_examples(self) -> int:
+        """Images in the train split."""
+
+    @property
+    @abstractmethod
+    def test_examples(self) -> int:
+        """Images in the test split."""
+
+    def signature(self) -> str:
+        """What changes when the user's files do; empty without such files.
+
+        Raises:
+            UserError: the files are missing.
+        """
+        return ""
+
+
+class Fonts(Dataset):
+    """Letters of many fonts under random transformations; the defaults are the paper's."""
+
+    has_true_manifold: ClassVar[bool] = True
+
+    kind: Literal["fonts"]
+    fonts: Count = 1000
+    fonts_from: Annotated[
+        str, Field(min_length=1), Said("installed, or the path of a folder of fonts, as text")
+    ] = "installed"
+    letters: Annotated[
+        str,
+        Field(pattern="^[A-Za-z0-9]{2,}$"),
+        AfterValidator(distinct),
+        Said("text of 2 or more different characters from A-Z, a-z and 0-9"),
+    ] = "ABCDEFGHIJ"
+    transformations: Transformations = "hard"
+    train_draws: Count = 96
+    test_draws: Count = 16
+
+    @property
+    def classes(self) -> int:
+        """Number of letters."""
+        return len(self.letters)
+
+    @property
+    def train_examples(self) -> int:
+        """Draws of all fonts and letters in the train split."""
+        return self.fonts * self.classes * self.train_draws
+
+    @property
+    def test_examples(self) -> int:
+        """Draws of all fonts and letters in the test split."""
+        return self.fonts * self.classes * self.test_draws
+
+
+class Collected(Dataset):
+    """Images that were collected, not drawn; the paper allows them the `slight` transformations."""
+
+    has_true_manifold: ClassVar[bool] = False
+
+    transformations: Transformations = "slight"
+
+    @property
+    @abstractmethod
+    def counts(self) -> tuple[int, int, int]:
+        """Number of classes, and of train and test images of each.
+
+        Raises:
+            UserError: files of the user's are missing, damaged or not as they must be.
+        """
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.counts[0]
+
+    @property
+    def train_examples(self) -> int:
+        """Images in the train split, equally many of each class."""
+        return self.counts[0] * self.counts[1]
+
+    @property
+    def test_examples(self) -> int:
+        """Images in the test split, equally many of each class."""
+        return self.counts[0] * self.counts[2]
+
+
+class Emnist(Collected):
+    """Handwritten digits: the split "digits" of EMNIST (Cohen et al., 2017)."""
+
+    kind: Literal["emnist"]
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of classes, and of train and test images of each."""
+        return 10, 24_000, 4_000
+
+
+class FashionMnist(Collected):
+    """Articles of clothing: Fashion-MNIST (Xiao et al., 2017)."""
+
+    kind: Literal["fashion_mnist"]
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of classes, and of train and test images of each."""
+        return 10, 6_000, 1_000
+
+
+class CelebA(Collected):
+    """Faces with and without the attribute "Male": CelebA (Liu et al., 2015)."""
+
+    kind: Literal["celeba"]
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of classes, and of train and test images of each.
+
+        They are the males, the fewer, of 162,770 images for training and 19,962 for testing.
+        """
+        return 2, 68_261, 7_715
+
+
+class OwnImages(Collected):
+    """Images of the user's, whose files are looked at while the config is read."""
+
+    test_share: Annotated[float, Field(gt=0, lt=1), Said("a number above 0 and below 1")] = 0.2
+
+
+class Images(OwnImages):
+    """A folder of images with a sub-folder for each class, of which a share is held out."""
+
+    kind: Literal["images"]
+    path: Annotated[
+        str, Field(min_length=1), Said("the path of a folder with a sub-folder per class, as text")
+    ]
+
+    @cached_property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of classes, and of train and test images of each."""
+        files = imagefolder.image_files(self.path)
+        fewest = min(files, key=lambda name: len(files[name]))
+        each = len(files[fewest])
+        test = held_out(each, self.test_share, f"the folder {self.path}/{fewest}")
+        return len(files), each - test, test
+
+    def signature(self) -> str:
+        """A digest of names, sizes and modification times of the files."""
+        return imagefolder.signature(self.path)
+
+
+class Npz(OwnImages):
+    """An npz file of arrays; a share is held out only if it has no test images of its own."""
+
+    kind: Literal["npz"]
+    path: Annotated[str, Field(min_length=1), Said("the path of an npz file, as text")]
+
+    @cached_property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of classes, and of train and test images of each."""
+        labels = arrayfile.read_labels(self.path)
+        fewest = {split: min(arrayfile.frequencies(of)) for split, of in labels.items()}
+        classes = len(arrayfile.frequencies(labels["train"]))
+        if "test" in fewest:
+            return classes, fewest["train"], fewest["test"]
+        test = held_out(fewest["train"], self.test_share, f"a class in {self.path}")
+        return classes, fewest["train"] - test, test
+
+    def signature(self) -> str:
+        """A digest of the file."""
+        return arrayfile.digest(self.path)
+
+
+KINDS: dict[str, type[Dataset]] = {
+    "fonts": Fonts,
+    "emnist": Emnist,
+    "fashion_mnist": FashionMnist,
+    "celeba": CelebA,
+    "images": Images,
+    "npz": Npz,
+}
+"""The kinds of data set: `kind` in a config says which of these reads the rest."""
+
+
+class ByKind:
+    """Annotates a data set that is read by the class its `kind` names."""
+
+    def __get_pydantic_core_schema__(
+        self, _source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        choices = {kind: handler.generate_schema(reader) for kind, reader in KINDS.items()}
+        union = core_schema.tagged_union_schema(choices, discriminator="kind")
+        return core_schema.no_info_before_validator_function(self._check, union)
+
+    @staticmethod
+    def _check(given: Any) -> Any:
+        if not isinstance(given, dict):
+            raise mistake(f"is {shown(given)}, but must be a mapping with the key kind")
+        if "kind" not in given:
+            raise mistake(f"is missing, but must be {listed(KINDS)}", "kind")
+        kind = given["kind"]
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise mistake(
+                f"is {shown(kind)}, but must be {listed(KINDS)}{near(kind, KINDS)}", "kind"
+            )
+        return given
+
+
+class Downloads(Settings):
+    """Where the files of public data sets are kept and fetched from: the machine's own setting.
+
+    A mirror, a folder or an address, holds them under the same names as the folder.
+    """
+
+    folder: Annotated[str, Field(min_length=1), Said("the path of a folder, as text")] = "data"
+    mirror: Annotated[
+        str | None,
+        Field(pattern=r"^\P{Cc}+$"),
+        Said("the path of a folder, or an address, as text"),
+    ] = None

@@ -1,0 +1,104 @@
+"""From labelled images to the one form of a data set: balanced, in order, with a test split."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from robustgen.datasets import interleave
+from robustgen.errors import UserError
+from robustgen.holdout import held_out
+from robustgen.seeding import generator
+from robustgen.tables import EXAMPLES
+
+log = logging.getLogger("robustgen")
+
+SMALLEST = 8
+"""Pixels that a side must have: the classifier halves it three times."""
+
+Rows = npt.NDArray[np.int64]
+Images = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images and their classes, of which some may be asked for."""
+
+    labels: Rows
+    """(N,), each of the classes at least once."""
+    read: Callable[[Rows], Images]
+    """Images (M, C, H, W), in 0…255, of M rows."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Labelled images as they come, with a test split or without."""
+
+    name: str
+    """What a user knows it by, e.g. the path of a folder."""
+    classes: tuple[str, ...]
+    train: Labelled
+    test: Labelled | None = None
+
+
+def assemble(
+    collection: Collection,
+    *,
+    study_seed: int,
+    dataset: str,
+    transformations: str,
+    test_share: float = 0.0,
+) -> tuple[Tensor, pa.Table]:
+    """The bank `(P, C, H, W)`, uint8, and the table (`tables.EXAMPLES`) of a data set.
+
+    Each split has as many images of each class as there are of its smallest one, drawn at random,
+    in the balanced order that `datasets` describes; the bank holds these alone, in the same order.
+
+    Args:
+        collection: what to choose from.
+        study_seed: the study's `seed`.
+        dataset: name of the data set.
+        transformations: name of the ranges that transformations keep to.
+        test_share: share of each class held out where the collection has no test split.
+
+    Raises:
+        UserError: the images are too small for the classifier, or a class is.
+    """
+    train = collection.train
+    rows = interleave(train.labels, generator(study_seed, "examples", dataset, "train"))
+    if collection.test is None:
+        classes = len(collection.classes)
+        each = held_out(len(rows) // classes, test_share, f"a class in {collection.name}")
+        parts = {"train": (train, rows[each * classes :]), "test": (train, rows[: each * classes])}
+    else:
+        test = collection.test
+        rng = generator(study_seed, "examples", dataset, "test")
+        parts = {"train": (train, rows), "test": (test, interleave(test.labels, rng))}
+    images = [held.read(chosen) for held, chosen in parts.values()]
+    _check_shapes(collection.name, *(part.shape[1:] for part in images))
+    log.info(
+        "%d train and %d test images of %d classes", *map(len, images), len(collection.classes)
+    )
+    about = {"ranges": transformations, "classes": json.dumps(collection.classes)}
+    columns = {
+        "split": np.repeat(list(parts), [len(part) for part in images]),
+        "label": np.concatenate([held.labels[chosen] for held, chosen in parts.values()]),
+        "source": np.arange(sum(map(len, images))),
+    }
+    table = pa.table(columns).cast(EXAMPLES).replace_schema_metadata(about)
+    return torch.from_numpy(np.concatenate(images)), table
+
+
+def _check_shapes(name: str, train: tuple[int, ...], test: tuple[int, ...]) -> None:
+    """Refuse images that are too small, or differ between the splits."""
+    if train != test:
+        raise UserError(f"{name}: test images have the shape {test}, but must have {train}")
+    if min(train[1:]) < SMALLEST:
+        size, least = f"{train[1]}x{train[2]}", f"{SMALLEST}x{SMALLEST}"
+        raise UserError(f"{name}: the images have {size} pixels, but must have {least} at least")

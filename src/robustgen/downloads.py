@@ -1,0 +1,139 @@
+"""Files of public data sets: fetched once, checked, and kept in a folder outside the results."""
+
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from torchvision.datasets.utils import USER_AGENT, check_integrity
+
+from robustgen.errors import UserError
+from robustgen.files import whole
+
+log = logging.getLogger("robustgen")
+
+SILENCE = 30.0
+"""Seconds without a byte after which a server is given up."""
+SLOWEST = 10_000
+"""Bytes per second below which it is given up too, once these seconds have passed."""
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class PublicFile:
+    """A file that everyone can get."""
+
+    place: str
+    """Where it is in the data folder and in a mirror, e.g. `emnist/gzip.zip`."""
+    md5: str
+    addresses: tuple[str, ...]
+    """Where it is on the internet."""
+    installed: Path | None = None
+    """Where a package of the system puts it, which has checked it."""
+
+
+class _WrongError(Exception):
+    """What was fetched is not the file."""
+
+
+def fetch(files: Sequence[PublicFile], folder: str | Path, mirror: str | None = None) -> list[Path]:
+    """Where `files` lie on this machine, after fetching those that do not.
+
+    Each is looked for in the data folder, where the system's packages install it, in the mirror
+    and on the internet, in this order. What is fetched stays in the folder; a file there whose
+    checksum is wrong is removed.
+
+    Args:
+        files: what is needed.
+        folder: the data folder.
+        mirror: a folder, or an http(s) address, with the files at their places.
+
+    Raises:
+        UserError: a file is nowhere, or no source gives it whole; the sentence says why, and which
+            files to put where.
+    """
+    found = [_on_hand(file, Path(folder)) for file in files]
+    for index, file in enumerate(files):
+        if found[index] is None:
+            kept, failures = _fetched(file, Path(folder), mirror)
+            if kept is None:
+                missing = [f.place for f, p in zip(files, found, strict=True) if p is None]
+                raise UserError(
+                    f"{file.place} could not be fetched ({'; '.join(failures)}): put "
+                    f"{', '.join(missing)} into the folder {folder}, or name a folder or address "
+                    "that has them as downloads.mirror"
+                )
+            found[index] = kept
+    return [path for path in found if path is not None]
+
+
+def _on_hand(file: PublicFile, folder: Path) -> Path | None:
+    """The file in the data folder, or else as installed."""
+    kept = folder / file.place
+    if check_integrity(kept, file.md5):
+        return kept
+    if kept.is_file():
+        log.warning("%s has a wrong checksum and is removed", kept)
+        try:
+            kept.unlink()
+        except OSError as error:
+            raise UserError(
+                f"{kept} has a wrong checksum and cannot be removed: {error.strerror}"
+            ) from error
+    return file.installed if file.installed is not None and file.installed.is_file() else None
+
+
+def _fetched(file: PublicFile, folder: Path, mirror: str | None) -> tuple[Path | None, list[str]]:
+    """The file as fetched from the first source that gives it whole; why the others did not."""
+    sources = [] if mirror is None else [f"{mirror.rstrip('/')}/{file.place}"]
+    failures: list[str] = []
+    for source in (*sources, *file.addresses):
+        log.info("fetching %s", source)
+        try:
+            with whole(folder / file.place) as partial:
+                _copy(source, partial)
+                if not check_integrity(partial, file.md5):
+                    raise _WrongError("it is cut short or another file, by its checksum")
+        except (OSError, HTTPException, UnicodeError, _WrongError) as error:
+            failures.append(f"{source}: {_reason(error)}")
+            log.warning("%s", failures[-1])
+        else:
+            return folder / file.place, failures
+    return None, failures
+
+
+def _reason(error: Exception) -> str:
+    """Why a source failed, in words on one line."""
+    cause = error.reason if isinstance(error, URLError) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
+def _copy(source: str, place: Path) -> None:
+    """Copy an address or a file to `place`, at a bearable pace."""
+    with place.open("wb") as copy:
+        if "://" not in source:
+            with Path(source).open("rb") as original:
+                shutil.copyfileobj(original, copy)
+            return
+        request = Request(source, headers={"User-Agent": USER_AGENT})
+        with closing(urlopen(request, timeout=SILENCE)) as answer:
+            _receive(answer, copy)
+
+
+def _receive(answer: IO[bytes], copy: IO[bytes]) -> None:
+    start, received = time.monotonic(), 0
+    while chunk := answer.read1(_CHUNK):  # type: ignore[attr-defined]
+        copy.write(chunk)
+        received += len(chunk)
+        seconds = time.monotonic() - start
+        if seconds > SILENCE and received < seconds * SLOWEST:
+            raise TimeoutError(f"it sends only {received / seconds:.0f} bytes per second")

@@ -1,0 +1,110 @@
+"""A folder of the user's images, with a sub-folder for each class."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from robustgen.errors import UserError
+from robustgen.job import progress
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+_MODES = {"L": "grey", "RGB": "colour"}
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What a folder holds by name, hidden ones apart."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"the folder {folder} cannot be read: {error.strerror}") from error
+
+
+def image_files(path: str | Path) -> dict[str, list[Path]]:
+    """The image files of each class, both ordered by name; files of other types do not count.
+
+    Raises:
+        UserError: there is no such folder, it has fewer than two sub-folders, or one of these has
+            no images.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder} to take images from")
+    classes = [part for part in _visible(folder) if part.is_dir()]
+    if len(classes) < 2:
+        has = "1 sub-folder" if classes else "no sub-folders"
+        raise UserError(
+            f"the folder {folder} has {has}, but must have 2 or more, one for each class"
+        )
+    files = {
+        part.name: [f for f in _visible(part) if f.suffix.lower() in SUFFIXES and not f.is_dir()]
+        for part in classes
+    }
+    for name, held in files.items():
+        if not held:
+            raise UserError(
+                f"the folder {folder / name} has no images, which end in .png, .jpg or .jpeg"
+            )
+    return files
+
+
+def signature(path: str | Path) -> str:
+    """A digest that changes when the images do; quick, as it is taken at every start.
+
+    Files count by class, name, size and time of their last change.
+
+    Raises:
+        UserError: as by `image_files`, or a file has gone.
+    """
+    have = []
+    for name, files in image_files(path).items():
+        for file in files:
+            try:
+                about = file.stat()
+            except OSError as error:
+                raise UserError(f"{file} cannot be read: {error.strerror}") from error
+            have.append((name, file.name, about.st_size, about.st_mtime_ns))
+    return hashlib.sha256(json.dumps(have).encode()).hexdigest()
+
+
+def _read(file: Path) -> npt.NDArray[np.uint8]:
+    """One image `(C, H, W)`, C being 1 or 3."""
+    try:
+        with Image.open(file, formats=("PNG", "JPEG")) as image:
+            mode = image.mode
+            pixels = np.asarray(image)
+    except Exception as error:  # on garbage Pillow raises nearly anything
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{file} is not a readable PNG or JPEG file: {said}") from error
+    if mode not in _MODES:
+        raise UserError(f"{file} has the mode {mode}, but must have L (grey) or RGB (colour)")
+    return np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0)
+
+
+def _kind(image: npt.NDArray[np.uint8]) -> str:
+    channels, height, width = image.shape
+    return f"{height}x{width} and {'grey' if channels == 1 else 'colour'}"
+
+
+def read_images(files: Sequence[Path]) -> npt.NDArray[np.uint8]:
+    """The images `(N, C, H, W)` of `files`, C being 1 for grey and 3 for colour ones.
+
+    Raises:
+        UserError: a file cannot be read, is neither grey nor colour, or differs from the first in
+            this or in size; it is named.
+    """
+    first = _read(files[0])
+    images = np.empty((len(files), *first.shape), np.uint8)
+    for row, file in enumerate(progress(files, "image")):
+        image = _read(file)
+        if image.shape != first.shape:
+            raise UserError(
+                f"{file} is {_kind(image)}, but must be {_kind(first)} (height x width), "
+                f"as {files[0]} is"
+            )
+        images[row] = image
+    return images

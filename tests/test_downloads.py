@@ -1,0 +1,171 @@
+"""Files are fetched once, from the first source that gives them whole, or one sentence says why."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from robustgen import downloads
+from robustgen.downloads import PublicFile, fetch
+from robustgen.errors import UserError
+
+CONTENT = b"images and labels " * 5000
+MD5 = hashlib.md5(CONTENT).hexdigest()
+PLACE = "letters/images.gz"
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """Serves the file well or badly, as the first part of the path says."""
+
+    def do_GET(self) -> None:
+        how = self.path.split("/")[1]
+        if how == "absent":
+            return self.send_error(404)
+        if how == "silent":
+            time.sleep(1)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        match how:
+            case "good":
+                self.wfile.write(CONTENT)
+            case "other":
+                self.wfile.write(CONTENT[::-1])
+            case "short":
+                self.wfile.write(CONTENT[:1000])
+            case "stuck":
+                self.wfile.write(CONTENT[:1000])
+                self.wfile.flush()
+                time.sleep(1)
+            case "slow":
+                for at in range(40):
+                    self.wfile.write(CONTENT[at : at + 1])
+                    self.wfile.flush()
+                    time.sleep(0.02)
+        return None
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
+    served.handle_error = lambda *_: None  # type: ignore[method-assign]
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{served.server_port}"
+    served.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy, and no patience."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(downloads, "SILENCE", 0.3)
+
+
+def a_file(*addresses: str, installed: Path | None = None) -> PublicFile:
+    return PublicFile(PLACE, MD5, addresses, installed)
+
+
+def put(path: Path, content: bytes = CONTENT) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def held(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("source", ["mirror", "folder", "address", "fallback"])
+def test_a_file_is_fetched_once_and_kept(tmp_path: Path, server: str, source: str) -> None:
+    folder = tmp_path / "data"
+    put(tmp_path / "mirror" / PLACE)
+    file = a_file(f"{server}/good/x") if source in ("address", "fallback") else a_file()
+    mirror = {
+        "mirror": f"{server}/good/",
+        "folder": str(tmp_path / "mirror"),
+        "fallback": f"{server}/other",
+    }
+    kept = folder / PLACE
+    assert fetch([file], folder, mirror.get(source)) == [kept]
+    assert kept.read_bytes() == CONTENT
+    assert fetch([a_file()], folder) == [kept]
+    assert held(folder) == [kept]
+
+
+def test_sources_are_asked_in_order(tmp_path: Path, server: str) -> None:
+    folder, installed = tmp_path / "data", put(tmp_path / "usr" / "images.gz", b"packed anew")
+    file = a_file(f"{server}/good/x", installed=installed)
+    assert fetch([file], folder, f"{server}/good") == [installed]
+    assert not folder.exists()
+    kept = put(folder / PLACE)
+    assert fetch([file], folder) == [kept]
+
+
+def test_a_wrong_file_in_the_folder_is_removed_and_fetched_anew(
+    tmp_path: Path, server: str
+) -> None:
+    put(tmp_path / PLACE, CONTENT[:-1])
+    with pytest.raises(UserError, match="could not be fetched"):
+        fetch([a_file()], tmp_path)
+    assert not held(tmp_path)
+    put(tmp_path / PLACE, CONTENT[:-1])
+    assert fetch([a_file(f"{server}/good/x")], tmp_path)[0].read_bytes() == CONTENT
+
+
+BAD_SOURCES = {
+    "absent": "Not Found",
+    "other": "it is cut short or another file, by its checksum",
+    "short": "it is cut short or another file, by its checksum",
+    "silent": "timed out",
+    "stuck": "timed out",
+    "slow": "it sends only",
+}
+
+
+@pytest.mark.parametrize(("how", "why"), BAD_SOURCES.items(), ids=BAD_SOURCES)
+def test_a_bad_source_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, server: str, how: str, why: str
+) -> None:
+    folder = tmp_path / "data"
+    with pytest.raises(UserError) as caught:
+        fetch([a_file(f"{server}/{how}/images.gz")], folder)
+    says = str(caught.value)
+    assert why in says
+    assert says.startswith(f"{PLACE} could not be fetched ({server}/{how}/images.gz: ")
+    assert len(says.splitlines()) == 1
+    assert not held(folder)
+
+
+@pytest.mark.parametrize(
+    "mirror", ["http://127.0.0.1:9", "gopher://127.0.0.1", "http://a b", "nowhere", "http://ä"]
+)
+def test_a_mirror_that_is_none_is_one_sentence(tmp_path: Path, mirror: str) -> None:
+    with pytest.raises(UserError) as caught:
+        fetch([a_file()], tmp_path / "data", mirror)
+    assert str(caught.value).startswith(f"{PLACE} could not be fetched (")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not held(tmp_path)
+
+
+def test_without_any_source_it_says_which_files_to_put_where(tmp_path: Path) -> None:
+    put(tmp_path / "b/3")
+    files = [PublicFile(f"b/{name}", MD5, ("http://127.0.0.1:9/x",)) for name in "1234"]
+    with pytest.raises(UserError) as caught:
+        fetch(files, tmp_path)
+    assert str(caught.value) == (
+        "b/1 could not be fetched (http://127.0.0.1:9/x: Connection refused): put b/1, b/2, b/4 "
+        f"into the folder {tmp_path}, or name a folder or address that has them as downloads.mirror"
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    put(tmp_path / "data")
+    with pytest.raises(UserError, match="data/letters cannot be written: Not a directory"):
+        fetch([a_file("http://127.0.0.1:9/x")], tmp_path / "data")

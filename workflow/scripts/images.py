@@ -1,0 +1,14 @@
+"""Collect the images of a data set whose manifold is not known."""
+
+from robustgen.datasets.images import collect
+from robustgen.files import provenance, write_table
+from robustgen.job import job
+from robustgen.tensors import save_tensors
+
+with job(snakemake.log[0]):
+    settings = snakemake.params.settings
+    # Where downloads are kept is no part of a study: a change of it runs nothing again.
+    images, examples = collect(**settings, downloads=snakemake.config["downloads"])
+    about = {"settings": settings, "provenance": provenance("cpu")}
+    save_tensors(snakemake.output.bank, {"images": images}, about)
+    write_table(snakemake.output.examples, examples, examples.schema)
