@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from robustgen import affine, device
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.datasets.fonts import draw
+from robustgen.manifolds import Decoders, Learned
 from robustgen.seeding import generator
 from robustgen.tables import PARAMETERS
 from robustgen.training import Generators, Schedule, train
+from robustgen.vaegan import Recipe, VaeGan, encode
 
 HERE = Path(__file__).parents[1]
 CLASSES = 4
+RECIPE = Recipe(latent=4, channels=(8, 16), epochs=3, batch_size=20)
 NAMES = "LTOP"
 
 
@@ -82,14 +86,30 @@ def make_generators(seeds: list[int]) -> Generators:
 SCHEDULE = Schedule(epochs=4, batch_size=50, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
 
 
+def vaegan(name: str, recipe: Recipe = RECIPE, shape=(1, 28, 28)) -> VaeGan:
+    model = VaeGan(shape, recipe)
+    model.initialize(generator(0, "initialization", name))
+    return model
+
+
+def with_manifolds(split: Split) -> Split:
+    """The split with codes on untrained manifolds: of each class, and of all."""
+    of_class = [vaegan(name).eval().requires_grad_(False) for name in NAMES]
+    learned = {}
+    for space, models in (("learned_manifold", of_class), ("data_manifold", of_class[:1])):
+        codes = encode(models, split)
+        learned[space] = Learned(codes, Decoders([model.decoder for model in models]))
+    return replace(split, learned=learned)
+
+
 @pytest.fixture(scope="session")
 def training_images() -> Split:
-    return make_split("train").take(slice(480))
+    return with_manifolds(make_split("train").take(slice(480)))
 
 
 @pytest.fixture(scope="session")
 def test_images() -> Split:
-    return make_split("test")
+    return with_manifolds(make_split("test"))
 
 
 @pytest.fixture(scope="session")

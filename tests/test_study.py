@@ -90,8 +90,8 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("atacks",),
         {},
         "atacks is no known key (did you mean attacks?); allowed are study, seed, seeds, "
-        "cohort_size, sizes, datasets, classifier, threats, methods, attacks, distances and "
-        "downloads",
+        "cohort_size, sizes, datasets, classifier, manifolds, threats, methods, attacks, distances "
+        "and downloads",
     ),
     "misspelt key of a data set": (
         ("datasets", "letters", "letter"),
@@ -390,7 +390,8 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "unknown space": (
         ("threats", "ball", "space"),
         "pixels",
-        "threats.ball.space is 'pixels', but must be image, true_manifold or transformation",
+        "threats.ball.space is 'pixels', but must be image, true_manifold, transformation, "
+        "learned_manifold or data_manifold",
     ),
     "unknown norm": (
         ("threats", "ball", "norm"),
@@ -540,6 +541,35 @@ def parse_with_photos(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...,
         return StudyOfPhotos.parse(changed(added, *changes))
 
     return parse
+
+
+def test_a_manifold_is_learned_of_every_data_set_that_a_threat_needs_it_of() -> None:
+    learn = (("threats", "warp", "space"), "learned_manifold")
+    assert refused(changed(learn)) == (
+        "methods.warped.threat is 'warp', but must be a threat in another space "
+        "(ball or manifold), as no manifold of datasets.letters is learned: "
+        "manifolds.letters is missing"
+    )
+    study = Study.parse(changed(learn, (("manifolds",), {"letters": {"beta": 2.5}})))
+    part = study.manifold_part("letters")
+    assert part["recipe"]["beta"] == 2.5
+    assert part["recipe"]["channels"] == (64, 128, 256)
+    assert study.resolved()["manifolds"]["letters"]["epochs"] == 10
+    assert "manifolds" not in Study.parse(valid()).resolved()
+    unknown = changed((("manifolds",), {"digits": {}}))
+    assert refused(unknown) == "manifolds.digits must be named as one of the datasets: letters"
+
+
+def test_the_true_manifold_goes_before_a_learned_one_in_the_claims() -> None:
+    learn = (("threats", "warp", "space"), "learned_manifold")
+    config = changed(learn, (("manifolds",), {"letters": {}}))
+    assert Study.parse(config).roles()["on_manifold_attack"] == "codes"
+    for block, name in (("methods", "on_manifold"), ("attacks", "codes")):
+        del config[block][name]
+    del config["distances"]
+    config["methods"]["warped"]["steps"] = 3
+    roles = Study.parse(config).roles()
+    assert (roles["on_manifold"], roles["on_manifold_attack"]) == ("warped", "warps")
 
 
 MANIFOLD_OUT: list[tuple[Keys, Any]] = [

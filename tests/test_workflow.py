@@ -137,6 +137,36 @@ def test_the_whole_smoke_study_gives_the_same_bytes_again(study, tmp_path):
         assert filecmp.cmp(study / path.relative_to(tmp_path), path, shallow=False), path
 
 
+def test_a_learned_manifold_is_trained_and_attacked(tmp_path):
+    """One VAE-GAN per class, the codes of every image, and an attack within them."""
+    learnt = {"space": "learned_manifold", "norm": "linf", "radius": 0.3}
+    config = changed(
+        tmp_path,
+        manifolds={"fonts": {"latent": 4, "channels": [4, 8], "epochs": 2}},
+        threats={**THREATS, "learned": learnt},
+        methods={"normal": {}},
+        attacks={"learned": {**ATTACKS["regular"], "threat": "learned"}},
+        distances={**SMOKE["distances"], "attacks": []},
+    )
+    rows = f"{DATA}/attacks/learned/normal/n60/seeds0-1.parquet"
+    run = snakemake(tmp_path, rows, "--cores", "2", config=config)
+    assert run.returncode == 0, run.stderr[-3000:]
+    folder = tmp_path / DATA / "manifolds"
+    models = sorted(path.name for path in folder.glob("class*.safetensors"))
+    assert models == ["class0.safetensors", "class1.safetensors", "class2.safetensors"]
+    curves = pq.read_table(folder / "class1.curves.parquet")
+    assert curves.schema.equals(tables.VAEGAN_CURVES)
+    assert len(curves) == 2
+    with safe_open(folder / "learned_manifold.safetensors", "numpy") as file:
+        codes = {split: file.get_tensor(split) for split in ("train", "test")}
+    assert codes["train"].shape == (12 * 3 * 8, 4)
+    found = pq.read_table(tmp_path / rows).to_pandas()
+    attacked = found[found["prediction"] == found["label"]]
+    assert (attacked["code_linf"] <= 0.3 + 1e-5).all()
+    jobs = wanted(snakemake(tmp_path, rows, "-n", config=config))
+    assert jobs == {}
+
+
 STAGES = ("prototypes", "codes", "train", "attack", "distances", "clean_distances")
 CHANGES = {
     "the radius of one threat": (

@@ -60,6 +60,7 @@ Whole = Annotated[int, Field(ge=0), Said("a whole number of 0 or more")]
 Count = Annotated[int, Field(ge=1, le=MOST), Said(f"a whole number from 1 to {MOST:,}")]
 Several = Annotated[int, Field(ge=2, le=MOST), Said(f"a whole number from 2 to {MOST:,}")]
 Positive = Annotated[float, Field(gt=0, le=MOST), Said(f"a number above 0 and up to {MOST:,}")]
+Seeds = Annotated[int, Field(ge=1, le=10_000), Said("a whole number from 1 to 10,000")]
 Name = Annotated[
     str,
     Field(pattern="^[a-z][a-z0-9_]{0,59}$"),
@@ -70,6 +71,8 @@ Names = Annotated[
     Field(strict=False),
     AfterValidator(distinct),
 ]
+LEARNED = ("learned_manifold", "data_manifold")
+"""Spaces of codes of VAE-GANs: one per class, and one for all."""
 StepRule = Literal["adam", "signed", "normalized"]
 
 
@@ -84,10 +87,32 @@ class Classifier(Settings):
     weight_decay: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1e-4
 
 
+class Manifold(Settings):
+    """VAE-GANs that learn a data set's manifold; the defaults are the paper's for FONTS.
+
+    `images` bounds how many training images each is trained on.
+    """
+
+    latent: Count = 10
+    channels: Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=6)] = (
+        64,
+        128,
+        256,
+    )
+    beta: Positive = 3.0
+    gamma: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1.0
+    epochs: Count = 10
+    batch_size: Several = 100
+    rate: Positive = 0.005
+    rate_decay: Annotated[float, Field(gt=0, le=1), Said("a number above 0 and up to 1")] = 0.9
+    weight_decay: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1e-4
+    images: Several = MOST
+
+
 class Threat(Settings):
     """A set of allowed perturbations: a ball in a space."""
 
-    space: Literal["image", "true_manifold", "transformation"]
+    space: Literal["image", "true_manifold", "transformation", "learned_manifold", "data_manifold"]
     norm: Literal["linf", "l2"]
     radius: Positive
 

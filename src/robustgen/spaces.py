@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from robustgen import affine
 from robustgen.datasets import Split
+from robustgen.manifolds import BOUND, Decoders
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,27 @@ class AffineSpace(Space):
         return replace(self, origin=gather(self.origin, index), images=gather(self.images, index))
 
 
+@dataclass(frozen=True)
+class LearnedSpace(Space):
+    """Codes `(M, B, D)` of a VAE-GAN, decoded by that of each image's own class.
+
+    Attributes:
+        labels: `(M, B)` classes of the images.
+        decoders: those of the classes.
+    """
+
+    labels: Tensor
+    decoders: Decoders
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The images that the decoders make of `codes`."""
+        return self.decoders(codes, self.labels)
+
+    def take(self, index: Tensor) -> "LearnedSpace":
+        """The space around the images `index` `(M, B')` of each member's batch."""
+        return replace(self, origin=gather(self.origin, index), labels=gather(self.labels, index))
+
+
 def image(batch: Split) -> Space:
     """The images of `batch` (leading shape `(M, B)`) as codes of themselves."""
     images = batch.images()
@@ -129,10 +152,26 @@ def transformation(batch: Split) -> Space:
     return AffineSpace(identity, *batch.ranges, images)
 
 
+def _learned(name: str, batch: Split) -> Space:
+    """The codes of `batch` on the learned manifold called `name`, of bounded coordinates.
+
+    Raises:
+        ValueError: it was not learned.
+    """
+    if name not in batch.learned:
+        raise ValueError(f"{name} was not learned of this data set")
+    of = batch.learned[name]
+    bound = of.codes.new_tensor(BOUND)
+    codes = of.codes.clamp(-bound, bound)
+    return LearnedSpace(codes, -bound, bound, batch.labels, of.decoders)
+
+
 SPACES: dict[str, Callable[[Split], Space]] = {
     "image": image,
     "true_manifold": true_manifold,
     "transformation": transformation,
+    "learned_manifold": partial(_learned, "learned_manifold"),
+    "data_manifold": partial(_learned, "data_manifold"),
 }
 """Spaces by name; each is made for a batch of leading shape `(M, B)`."""
 

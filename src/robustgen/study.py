@@ -9,12 +9,15 @@ from robustgen.config_errors import Said, listed, near, refusal, sentence
 from robustgen.data_settings import ByKind, Dataset, Downloads
 from robustgen.errors import UserError
 from robustgen.settings import (
+    LEARNED,
     Attack,
     Classifier,
     Count,
     Distances,
+    Manifold,
     Method,
     Name,
+    Seeds,
     Settings,
     Threat,
     Whole,
@@ -27,9 +30,6 @@ CLEAN = "clean"
 """The name, among attacks, of the unchanged test images."""
 FOLDERS = {"tables", "figures", "logs", "benchmarks"}
 """What lies beside the data sets' folders in the results."""
-
-
-Seeds = Annotated[int, Field(ge=1, le=10_000), Said("a whole number from 1 to 10,000")]
 
 
 class Roles(TypedDict):
@@ -58,6 +58,7 @@ class Study(Settings):
     sizes: Annotated[tuple[Count, ...], Field(strict=False, min_length=1), AfterValidator(distinct)]
     datasets: Annotated[dict[Name, Annotated[Dataset, ByKind()]], Field(min_length=1)]
     classifier: Classifier = Classifier()
+    manifolds: dict[Name, Manifold] = Field(default_factory=dict)
     threats: Annotated[dict[Name, Threat], Field(min_length=1)]
     methods: Annotated[dict[Name, Method], Field(min_length=1)]
     attacks: Annotated[dict[Name, Attack], Field(min_length=1)]
@@ -101,6 +102,12 @@ class Study(Settings):
     def images_part(self, dataset: str) -> dict[str, Any]:
         """What collecting the images of a data set without codes uses, beside its files."""
         return {"study_seed": self.seed, "dataset": dataset, **self.datasets[dataset].model_dump()}
+
+    def manifold_part(self, dataset: str) -> dict[str, Any]:
+        """What training a VAE-GAN uses, beside the data set and the class."""
+        chosen = self.manifolds[dataset].model_dump()
+        images = chosen.pop("images")
+        return {"study_seed": self.seed, "dataset": dataset, "images": images, "recipe": chosen}
 
     def training_part(self, dataset: str, method: str) -> dict[str, Any]:
         """What training a cohort uses, beside the data set, N and the seeds."""
@@ -158,20 +165,18 @@ class Study(Settings):
         return {
             "normal": method(None),
             "adversarial": method("image"),
-            "on_manifold": method("true_manifold"),
+            "on_manifold": method("true_manifold") or method("learned_manifold"),
             "regular_attack": attack("image"),
             "regular_attacks": [n for n, a in self.attacks.items() if self.space(a) == "image"],
-            "on_manifold_attack": attack("true_manifold"),
+            "on_manifold_attack": attack("true_manifold") or attack("learned_manifold"),
             "not_adversarial": [n for n, m in self.methods.items() if self.space(m) != "image"],
         }
 
     def resolved(self) -> dict[str, Any]:
-        """The config with all defaults filled in, which `parse` takes again.
-
-        It leaves out `downloads`, which is the machine's and not the study's.
-        """
+        """The config with its defaults, as `parse` takes it, without what is the machine's."""
         methods = {name: method.settings() for name, method in self.methods.items()}
-        return {**self.model_dump(mode="json", exclude={"downloads"}), "methods": methods}
+        unused = {"downloads"} if self.manifolds else {"downloads", "manifolds"}
+        return {**self.model_dump(mode="json", exclude=unused), "methods": methods}
 
 
 def _check_seeds(study: Study) -> None:
@@ -205,8 +210,11 @@ def _check_threats(study: Study) -> None:
         "methods": study.methods,
         "attacks": study.attacks,
     }
-    without = [name for name, data in study.datasets.items() if not data.has_true_manifold]
-    usable = [name for name, t in study.threats.items() if t.space != "true_manifold"]
+    for name in study.manifolds:
+        if name not in study.datasets:
+            allowed = f"named as one of the datasets: {_one_of(name, study.datasets)}"
+            raise UserError(f"manifolds.{name} must be {allowed}")
+    lacking = _lacking(study)
     for group, named in searches.items():
         for name, search in named.items():
             if search.threat is None:
@@ -214,10 +222,22 @@ def _check_threats(study: Study) -> None:
             if search.threat not in study.threats:
                 allowed = f"one of the threats: {_one_of(search.threat, study.threats)}"
                 raise refusal(search.threat, allowed, group, name, "threat")
-            if without and search.threat not in usable:
-                why = f"as the true manifold of datasets.{without[0]} is not known"
-                allowed = f"a threat in another space ({listed(usable)}), {why}"
+            if why := lacking.get(study.threats[search.threat].space):
+                usable = [name for name, t in study.threats.items() if t.space not in lacking]
+                allowed = f"a threat in another space ({listed(usable)}), as {why}"
                 raise refusal(search.threat, allowed, group, name, "threat")
+
+
+def _lacking(study: Study) -> dict[str, str]:
+    """Spaces that a data set of the study does not have, and why."""
+    lacking = {}
+    for name, data in reversed(study.datasets.items()):
+        if not data.has_true_manifold:
+            lacking["true_manifold"] = f"the true manifold of datasets.{name} is not known"
+        if name not in study.manifolds:
+            why = f"no manifold of datasets.{name} is learned: manifolds.{name} is missing"
+            lacking |= dict.fromkeys(LEARNED, why)
+    return lacking
 
 
 def _with_defaults(study: S) -> S:
@@ -232,7 +252,7 @@ def _with_defaults(study: S) -> S:
     chosen = study.distances
     fewest = min(data.train_examples for data in study.datasets.values())
     plain = tuple(name for name, m in study.methods.items() if m.threat is None)
-    near_manifold = ("image", "true_manifold")
+    near_manifold = ("image", "true_manifold", *LEARNED)
     defaults: dict[str, Any] = {
         "methods": plain or tuple(study.methods),
         "attacks": tuple(n for n, a in attacks.items() if study.space(a) in near_manifold),

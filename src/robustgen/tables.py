@@ -82,6 +82,17 @@ CURVES = pa.schema(
     ]
 )
 
+VAEGAN_CURVES = pa.schema(
+    [
+        _field("epoch", pa.int32(), "1", "epoch, from 1"),
+        _field("rate", pa.float64(), "1", "learning rate in the epoch"),
+        _field("divergence", pa.float64(), "nat", "mean divergence of posterior from prior"),
+        _field("l1", pa.float64(), "pixel values", "mean L1 distance of reconstructions"),
+        _field("fooled", pa.float64(), "nat", "mean cross-entropy of the decoder's aim to fool"),
+        _field("told", pa.float64(), "nat", "mean cross-entropy of the discriminator, both halves"),
+    ]
+)
+
 PREDICTIONS = pa.schema([_SEED, _EXAMPLE, _LABEL, _PREDICTION])
 
 _SIZES = [

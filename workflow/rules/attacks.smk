@@ -6,6 +6,7 @@ rule attack:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         cohort=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.safetensors",
+        manifold=learned_by(lambda w: STUDY.attacks[w.attack]),
     output:
         rows=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.parquet",
         found=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.safetensors",

@@ -5,6 +5,7 @@ rule train:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
+        manifold=learned_by(lambda w: STUDY.methods[w.method]),
     output:
         cohort=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.safetensors",
         curves=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.curves.parquet",

@@ -11,12 +11,14 @@ from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tables import ATTACKS
 from robustgen.tensors import save_tensors
+from robustgen.vaegan import learned
 
 with job(snakemake.log[0]):
     of = {"method": snakemake.wildcards.method, "n": int(snakemake.wildcards.n)}
     settings = {**snakemake.params.settings, **of}
     here = device.setup()
     test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    test = learned(snakemake.input.manifold, test, "test")
     cohort = Cohort.load(snakemake.input.cohort, here)
 
     drawn_for = (settings["dataset"], settings["method"], settings["n"])

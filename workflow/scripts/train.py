@@ -11,12 +11,14 @@ from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tables import CURVES, PREDICTIONS
 from robustgen.training import Generators, Method, Schedule, train
+from robustgen.vaegan import learned
 
 with job(snakemake.log[0]):
     settings, wildcards, output = snakemake.params.settings, snakemake.wildcards, snakemake.output
     n, seeds = int(wildcards.n), range(int(wildcards.first), int(wildcards.last) + 1)
     here = device.setup()
     data = load(snakemake.input.bank, snakemake.input.examples, "train", here).take(slice(n))
+    data = learned(snakemake.input.manifold, data, "train")
 
     # What is drawn without naming the method is the same for all methods, which are compared.
     study_seed, dataset, method = (settings[k] for k in ("study_seed", "dataset", "method"))

@@ -10,7 +10,8 @@ is part of every larger one.
 """
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from robustgen import affine
 from robustgen.files import read_table
+from robustgen.manifolds import Learned
 from robustgen.tables import CODES, EXAMPLES, PARAMETERS
 from robustgen.tensors import load_tensors
 
@@ -40,6 +42,7 @@ class Split:
             transformations that the study allows.
         classes: names of the K classes.
         decoded: `(..., C, H, W)` the images, where they are kept (see `keep`).
+        learned: their codes and decoders by the name of the space, where one was learned.
     """
 
     bank: Tensor
@@ -49,6 +52,7 @@ class Split:
     ranges: tuple[Tensor, Tensor]
     classes: tuple[str, ...]
     decoded: Tensor | None = None
+    learned: Mapping[str, Learned] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,6 +65,7 @@ class Split:
             labels=self.labels[index],
             codes=None if self.codes is None else self.codes[index],
             decoded=None if self.decoded is None else self.decoded[index],
+            learned={name: of.take(index) for name, of in self.learned.items()},
         )
 
     def keep(self) -> "Split":

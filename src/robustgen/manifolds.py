@@ -1,0 +1,62 @@
+"""A learned manifold as attacks see it: the codes of images, and the decoders of their classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+BOUND = 2.0
+"""Largest coordinate of a code, where the prior is standard normal (Stutz et al., section 3.2)."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Images of a data set, or a selection of them, on a learned manifold.
+
+    Attributes:
+        codes: `(..., D)` their codes, within `BOUND`.
+        decoders: those of the classes.
+    """
+
+    codes: Tensor
+    decoders: "Decoders"
+
+    def take(self, index: Tensor | slice | tuple[slice, ...]) -> "Learned":
+        """The selection of rows given by `index`, whose shape becomes the leading shape."""
+        return replace(self, codes=self.codes[index])
+
+
+class Decoders:
+    """The decoders of all classes as one function of codes and classes.
+
+    Attributes:
+        decoders: one per class, or one for all classes; in eval mode.
+    """
+
+    def __init__(self, decoders: Sequence[nn.Module]) -> None:
+        for decoder in decoders:
+            if decoder.training:
+                raise ValueError("a decoder is in train mode; call eval() before decoding")
+        self.decoders = list(decoders)
+
+    def __call__(self, codes: Tensor, labels: Tensor) -> Tensor:
+        """Images `(..., C, H, W)` of codes `(..., D)`, each by the decoder of its own class.
+
+        Codes are sorted by class, so that each decoder is called once; memory grows with the
+        codes, and with the classes by their weights alone.
+
+        Args:
+            codes: codes of any leading shape.
+            labels: their classes, of that shape.
+        """
+        if len(self.decoders) == 1:
+            made: Tensor = self.decoders[0](codes.flatten(0, -2))
+            return made.view(*labels.shape, *made.shape[1:])
+        flat, of = codes.flatten(0, -2), labels.flatten()
+        order = of.argsort(stable=True)
+        counts = torch.bincount(of, minlength=len(self.decoders)).tolist()
+        parts = zip(self.decoders, torch.split(flat[order], counts), strict=True)
+        made = torch.cat([decoder(part) for decoder, part in parts if len(part)])
+        made = made[order.argsort()]
+        return made.view(*labels.shape, *made.shape[1:])

@@ -1,0 +1,105 @@
+"""The networks of a VAE-GAN (Stutz et al., CVPR 2019, supplement; Larsen et al., ICML 2016)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+CHANNELS = (64, 128, 256)
+"""Of the paper; each layer halves the image."""
+
+Shape = tuple[int, int, int]
+
+
+class Encoder(nn.Module):
+    """Images `(B, C, H, W)` to the mean and the log variance of their codes, each `(B, D)`.
+
+    Convolutions of 4x4 and stride 2, each with batch normalization and ReLU, and a linear layer.
+    """
+
+    def __init__(self, shape: Shape, latent: int, channels: Sequence[int] = CHANNELS) -> None:
+        super().__init__()
+        self.features = _halving(shape, channels, kernel=4, padding=1)
+        self.ends = nn.Linear(_numbers(shape, channels), 2 * latent)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance."""
+        mean, log_variance = self.ends(self.features(images)).chunk(2, dim=1)
+        return mean, log_variance
+
+
+class Decoder(nn.Module):
+    """Codes `(B, D)` to images `(B, C, H, W)` in [0, 1].
+
+    A linear layer, and transposed convolutions of 6x6 and stride 2 back through the sizes of the
+    encoder; batch normalization and ReLU after each but the last, which ends in a sigmoid.
+    """
+
+    def __init__(self, shape: Shape, latent: int, channels: Sequence[int] = CHANNELS) -> None:
+        super().__init__()
+        sizes = _sizes(shape, len(channels))
+        self.start = nn.Sequential(
+            nn.Linear(latent, _numbers(shape, channels), bias=False),
+            nn.BatchNorm1d(_numbers(shape, channels)),
+            nn.ReLU(),
+            nn.Unflatten(1, (channels[-1], *sizes[-1])),
+        )
+        layers: list[nn.Module] = []
+        wide = [shape[0], *channels]
+        for i in reversed(range(len(channels))):
+            beyond = tuple(to - 2 * of for to, of in zip(sizes[i], sizes[i + 1], strict=True))
+            last = i == 0
+            layers.append(
+                nn.ConvTranspose2d(wide[i + 1], wide[i], 6, 2, 2, beyond, bias=last)  # type: ignore[arg-type]
+            )
+            layers += [nn.Sigmoid()] if last else [nn.BatchNorm2d(wide[i]), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The images."""
+        images: Tensor = self.layers(self.start(codes))
+        return images
+
+
+class Discriminator(nn.Module):
+    """Images `(B, C, H, W)` to logits `(B,)` of being real.
+
+    Convolutions of 6x6 and stride 2, each with batch normalization and ReLU, and a linear layer.
+    """
+
+    def __init__(self, shape: Shape, channels: Sequence[int] = CHANNELS) -> None:
+        super().__init__()
+        self.features = _halving(shape, channels, kernel=6, padding=2)
+        self.end = nn.Linear(_numbers(shape, channels), 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits."""
+        logits: Tensor = self.end(self.features(images))
+        return logits[:, 0]
+
+
+def _halving(shape: Shape, channels: Sequence[int], kernel: int, padding: int) -> nn.Sequential:
+    """Strided convolutions with batch normalization and ReLU, flattened."""
+    layers: list[nn.Module] = []
+    before = shape[0]
+    for wider in channels:
+        layers += [
+            nn.Conv2d(before, wider, kernel, 2, padding, bias=False),
+            nn.BatchNorm2d(wider),
+            nn.ReLU(),
+        ]
+        before = wider
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def _sizes(shape: Shape, halvings: int) -> list[tuple[int, int]]:
+    """Height and width of the image and after each halving."""
+    _, height, width = shape
+    if min(height, width) < 2**halvings:
+        least = 2**halvings
+        raise ValueError(f"images of {height}x{width} are too small: {least}x{least} at least")
+    return [(height >> i, width >> i) for i in range(halvings + 1)]
+
+
+def _numbers(shape: Shape, channels: Sequence[int]) -> int:
+    height, width = _sizes(shape, len(channels))[-1]
+    return channels[-1] * height * width

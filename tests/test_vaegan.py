@@ -1,0 +1,163 @@
+import filecmp
+
+import pytest
+import torch
+from conftest import CLASSES, RECIPE, make_split, vaegan, with_manifolds
+from torch import nn
+
+from robustgen.errors import UserError
+from robustgen.files import provenance
+from robustgen.manifolds import BOUND, Decoders
+from robustgen.networks.vaegan import Decoder, Discriminator, Encoder
+from robustgen.seeding import generator
+from robustgen.tensors import save_tensors
+from robustgen.vaegan import Recipe, VaeGan, encode, learned, train
+
+
+def of_class(label: int):
+    data = make_split("train")
+    return data.take(torch.nonzero(data.labels == label)[:, 0])
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 56, 48), (1, 9, 15)])
+def test_any_size_comes_back(shape):
+    images = torch.rand(3, *shape)
+    encoder, decoder = Encoder(shape, 5, (4, 6, 8)), Decoder(shape, 5, (4, 6, 8))
+    mean, log_variance = encoder(images)
+    assert mean.shape == log_variance.shape == (3, 5)
+    again = decoder(mean)
+    assert again.shape == images.shape
+    assert again.min() >= 0
+    assert again.max() <= 1
+    assert Discriminator(shape, (4, 6, 8))(images).shape == (3,)
+
+
+def test_the_papers_layers():
+    """Kernels, strides and widths of the supplement."""
+    model = VaeGan((1, 28, 28), Recipe())
+    weights = {
+        part: [tuple(p.shape) for p in module.parameters() if p.dim() == 4]
+        for part, module in model.named_children()
+    }
+    assert weights == {
+        "encoder": [(64, 1, 4, 4), (128, 64, 4, 4), (256, 128, 4, 4)],
+        "decoder": [(256, 128, 6, 6), (128, 64, 6, 6), (64, 1, 6, 6)],
+        "discriminator": [(64, 1, 6, 6), (128, 64, 6, 6), (256, 128, 6, 6)],
+    }
+
+
+def test_images_too_small_are_refused():
+    with pytest.raises(ValueError, match="8x8 at least"):
+        Encoder((1, 7, 28), 4, (4, 6, 8))
+
+
+def test_training_brings_reconstructions_nearer_and_repeats(tmp_path):
+    data, paths = of_class(0), [tmp_path / name for name in ("one", "two")]
+    for path in paths:
+        model = vaegan("one")
+        curves = train(model, data, generator(0, "training"))
+        model.save(path, {"label": 0}, provenance("cpu"))
+    assert filecmp.cmp(*paths, shallow=False)
+    assert [len(column) for column in curves.values()] == [3] * 6
+    assert curves["l1"][-1] < 0.7 * curves["l1"][0]
+    assert not model.training
+    loaded = VaeGan.load(paths[0])
+    assert loaded.recipe == RECIPE
+    images = data.take(slice(20)).images()
+    assert torch.equal(loaded.encode(images), model.encode(images))
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_the_losses_are_those_of_the_paper():
+    """One epoch of one batch, of which each term is computed by hand from the same draws."""
+    recipe = Recipe(latent=4, channels=(8, 16), epochs=1, batch_size=30, beta=2.0, gamma=0.5)
+    data = of_class(1).take(slice(30))
+    model, twin = vaegan("one", recipe), vaegan("one", recipe)
+    curves = train(model, data, generator(0, "training"))
+    rng = generator(0, "training")
+    images = data.take(torch.randperm(30, generator=rng)).images()
+    twin.train()
+    mean, log_variance = twin.encoder(images)
+    posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    prior = torch.distributions.Normal(torch.zeros(4), torch.ones(4))
+    divergence = torch.distributions.kl_divergence(posterior, prior).sum(1).mean()
+    noise = torch.randn(mean.shape, generator=rng)
+    again = twin.decoder(mean + posterior.scale * noise)
+    l1 = nn.functional.l1_loss(again, images, reduction="sum") / 30
+    real = nn.functional.binary_cross_entropy_with_logits(twin.discriminator(again), torch.ones(30))
+    found = [curves[name][0] for name in ("divergence", "l1", "fooled")]
+    assert found == pytest.approx([term.item() for term in (divergence, l1, real)], rel=1e-4)
+
+
+def test_divergence_is_told():
+    with pytest.raises(UserError, match="the VAE-GAN diverged: a loss is not finite in epoch 1"):
+        train(
+            vaegan("one", Recipe(**{**vars(RECIPE), "rate": 1e30})),
+            of_class(0),
+            generator(0, "training"),
+        )
+
+
+@pytest.mark.parametrize("classes", [1, CLASSES])
+def test_a_mixed_batch_is_decoded_by_each_images_own_class(classes):
+    """Equal to decoding one by one, with its gradient."""
+    models = [vaegan(str(k)).eval().requires_grad_(False) for k in range(classes)]
+    decoders = Decoders([model.decoder for model in models])
+    rng = torch.Generator().manual_seed(0)
+    codes = torch.randn(3, 20, 4, generator=rng).requires_grad_()
+    labels = torch.randint(CLASSES, (3, 20), generator=rng)
+    labels[0] = 2  # not every class is in every row
+    images = decoders(codes, labels)
+    single = torch.stack(
+        [
+            models[int(label) % classes].decoder(code[None])[0]
+            for code, label in zip(codes.flatten(0, 1), labels.flatten(), strict=True)
+        ]
+    ).view_as(images)
+    torch.testing.assert_close(images, single, atol=1e-5, rtol=1e-5)
+    (one,) = torch.autograd.grad(images.square().sum(), codes)
+    (other,) = torch.autograd.grad(single.square().sum(), codes)
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_decoders_in_train_mode_are_refused():
+    with pytest.raises(ValueError, match="train mode"):
+        Decoders([vaegan("one").decoder])
+
+
+@pytest.mark.parametrize("classes", [1, CLASSES])
+def test_images_are_encoded_by_their_own_class_within_bounds(classes):
+    data = make_split("test")
+    models = [vaegan(str(k)).eval().requires_grad_(False) for k in range(classes)]
+    for model in models:
+        model.encoder.ends.weight.mul_(20)  # to leave the bounds
+    codes = encode(models, data)
+    for row in range(0, len(data), 17):
+        model = models[int(data.labels[row]) % classes]
+        code = model.encode(data.take(slice(row, row + 1)).images())[0]
+        torch.testing.assert_close(codes[row], code.clamp(-BOUND, BOUND), atol=1e-4, rtol=1e-4)
+    assert codes.abs().max() == BOUND
+
+
+def test_a_selection_keeps_its_codes():
+    data = with_manifolds(make_split("test"))
+    rows = torch.tensor([[3, 1], [7, 7]])
+    chosen = data.take(rows)
+    for space, of in data.learned.items():
+        assert torch.equal(chosen.learned[space].codes, of.codes[rows])
+
+
+def test_saved_codes_and_decoders_are_found_again(tmp_path):
+    data = make_split("test")
+    models = [vaegan(name) for name in "LTOP"]
+    files = [tmp_path / f"{k}.safetensors" for k in range(5)]
+    for model, file in zip(models, files[1:], strict=True):
+        model.channels_last().eval().requires_grad_(False).save(file, {}, provenance("cpu"))
+    codes = encode(models, data)
+    save_tensors(files[0], {"test": codes}, {"space": "learned_manifold"})
+    found = learned(files, data.take(slice(12)), "test").learned["learned_manifold"]
+    assert torch.equal(found.codes, codes[:12])
+    decoders = Decoders([model.decoder for model in models])
+    labels = data.labels[:12]
+    assert torch.equal(found.decoders(found.codes, labels), decoders(codes[:12], labels))
+    assert learned([], data, "test") is data

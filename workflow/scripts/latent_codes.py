@@ -1,0 +1,18 @@
+"""Encode every image by the VAE-GAN of its class, or of all classes."""
+
+from robustgen import device
+from robustgen.datasets import load
+from robustgen.files import provenance
+from robustgen.job import job
+from robustgen.tensors import save_tensors
+from robustgen.vaegan import VaeGan, encode
+
+with job(snakemake.log[0]):
+    here = device.setup()
+    models = [VaeGan.load(path, here) for path in snakemake.input.models]
+    codes = {}
+    for split in ("train", "test"):
+        data = load(snakemake.input.bank, snakemake.input.examples, split, here)
+        codes[split] = encode(models, data)
+    about = {"space": snakemake.wildcards.space, "provenance": provenance(str(here))}
+    save_tensors(snakemake.output.codes, codes, about)
