@@ -112,7 +112,7 @@ def test_the_front_page_states_the_claims(page):
 
 def test_the_verdicts_are_in_the_report(page):
     opened(page, "Claims", "verdicts", "information-circle")
-    WebDriverWait(page, 10).until(lambda p: "Verdicts on the four claims" in text(p))
+    assert WebDriverWait(page, 10).until(lambda p: "Verdicts on the four claims" in text(p))
 
 
 def test_nothing_is_fetched_and_nothing_fails(page):
