@@ -743,6 +743,15 @@ def test_cohorts(seeds: int, cohort_size: int, cohorts: list[tuple[int, int]]) -
     assert study.cohorts() == cohorts
 
 
+def test_paths_may_start_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    fonts = (("datasets", "letters", "fonts_from"), "~/fonts")
+    downloads = (("downloads",), {"folder": "~/data"})
+    study = Study.parse(changed(fonts, downloads))
+    assert study.fonts_part("letters")["fonts_from"] == "/home/someone/fonts"
+    assert study.downloads.folder == "/home/someone/data"
+
+
 def test_roles() -> None:
     assert Study.parse(valid()).roles() == {
         "normal": "plain",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.npyio import NpzFile
 
-from robustgen.errors import UserError
+from robustgen.errors import UserError, reading
 
 _PREFIX = {"train": "", "test": "test_"}
 _ARRAYS = "images and labels, and may have test_images and test_labels"
@@ -21,17 +21,12 @@ def _reading(path: str | Path) -> Iterator[NpzFile]:
     """The file, open; whatever NumPy stumbles over becomes a `UserError` that names it."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path} to take images from")
-    try:
+    with reading(path, "npz file"):
         held = np.load(path, allow_pickle=False)
         if not isinstance(held, NpzFile):
             raise UserError(f"{path} is one array, but must be an npz file with {_ARRAYS}")
         with held:
             yield held
-    except UserError:
-        raise
-    except Exception as error:  # on garbage it raises nearly anything
-        said = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} is not a readable npz file: {said}") from error
 
 
 def digest(path: str | Path) -> str:

@@ -10,7 +10,7 @@ from pydantic_core import CoreSchema, core_schema
 from robustgen import arrayfile, imagefolder
 from robustgen.config_errors import Said, listed, mistake, near, shown
 from robustgen.holdout import held_out
-from robustgen.settings import Count, Settings, distinct
+from robustgen.settings import Count, FilePath, Settings, distinct
 
 Transformations = Literal["slight", "easy", "moderate", "hard"]
 
@@ -54,7 +54,7 @@ class Fonts(Dataset):
     kind: Literal["fonts"]
     fonts: Count = 1000
     fonts_from: Annotated[
-        str, Field(min_length=1), Said("installed, or the path of a folder of fonts, as text")
+        FilePath, Said("installed, or the path of a folder of fonts, as text")
     ] = "installed"
     letters: Annotated[
         str,
@@ -160,9 +160,7 @@ class Images(OwnImages):
     """A folder of images with a sub-folder for each class, of which a share is held out."""
 
     kind: Literal["images"]
-    path: Annotated[
-        str, Field(min_length=1), Said("the path of a folder with a sub-folder per class, as text")
-    ]
+    path: Annotated[FilePath, Said("the path of a folder with a sub-folder per class, as text")]
 
     @cached_property
     def counts(self) -> tuple[int, int, int]:
@@ -182,7 +180,7 @@ class Npz(OwnImages):
     """An npz file of arrays; a share is held out only if it has no test images of its own."""
 
     kind: Literal["npz"]
-    path: Annotated[str, Field(min_length=1), Said("the path of an npz file, as text")]
+    path: Annotated[FilePath, Said("the path of an npz file, as text")]
 
     @cached_property
     def counts(self) -> tuple[int, int, int]:
@@ -241,7 +239,7 @@ class Downloads(Settings):
     A mirror, a folder or an address, holds them under the same names as the folder.
     """
 
-    folder: Annotated[str, Field(min_length=1), Said("the path of a folder, as text")] = "data"
+    folder: Annotated[FilePath, Said("the path of a folder, as text")] = "data"
     mirror: Annotated[
         str | None,
         Field(pattern=r"^\P{Cc}+$"),

@@ -121,7 +121,7 @@ def _copy(source: str, place: Path) -> None:
     """Copy an address or a file to `place`, at a bearable pace."""
     with place.open("wb") as copy:
         if "://" not in source:
-            with Path(source).open("rb") as original:
+            with Path(source).expanduser().open("rb") as original:
                 shutil.copyfileobj(original, copy)
             return
         request = Request(source, headers={"User-Agent": USER_AGENT})

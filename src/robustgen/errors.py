@@ -1,5 +1,9 @@
 """The one kind of error that is the user's to mend."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class UserError(ValueError):
     """A mistake in a config or an input file, told in one sentence.
@@ -7,3 +11,20 @@ class UserError(ValueError):
     The sentence says what is wrong, where, and what is allowed. Whoever faces the user (the
     Snakefile, a job) prints it alone, without a traceback, and exits non-zero.
     """
+
+
+@contextmanager
+def reading(file: str | Path, kind: str) -> Iterator[None]:
+    """Turn whatever a reader stumbles over into a `UserError` that names the file.
+
+    Args:
+        file: what is read.
+        kind: what it should be, e.g. "font file".
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # on garbage, readers raise nearly anything
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{file} is not a readable {kind}: {said}") from error

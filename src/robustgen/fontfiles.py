@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING
 import fontpkg
 from PIL import ImageFont
 
-from robustgen.errors import UserError
+from robustgen.errors import UserError, reading
 
 if TYPE_CHECKING:
     from fontTools.ttLib import TTFont  # loaded where it is used, so that `signature` is quick
 
 INSTALLED = "installed"
+FONT_FILE = "font file"
 MORE = 'pip install -e ".[paper-fonts]" or any other package fontpkg-<family>'
 _WIDTHS = (50.0, 62.5, 75.0, 87.5, 100.0, 112.5, 125.0, 150.0, 200.0)  # of OS/2 classes 1 to 9
 
@@ -50,20 +50,8 @@ class Style:
         return weight + width + (self.slanted != other.slanted)
 
 
-@contextmanager
-def reading(file: Path) -> Iterator[None]:
-    """Turn whatever fontTools or FreeType stumble over into a `UserError` that names the file."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # on garbage they raise nearly anything
-        said = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{file} is not a readable font file: {said}") from error
-
-
 def _digest(file: Path) -> str:
-    with reading(file):
+    with reading(file, FONT_FILE):
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -94,7 +82,7 @@ def _file_styles(file: Path, family: str = "", license: str = "") -> list[Style]
     from fontTools.ttLib import TTFont
 
     digest = _digest(file)
-    with reading(file), TTFont(file, lazy=True) as font:
+    with reading(file, FONT_FILE), TTFont(file, lazy=True) as font:
         _check(font, file)
         names, (weight, width, slanted) = font["name"], _look(font, file)
         family = family or names.getBestFamilyName() or file.stem
@@ -120,7 +108,7 @@ def lacking(file: Path, sha256: str, letters: str) -> str:  # noqa: ARG001, the 
     """The letters that a font file maps to no glyph or to the missing-glyph one."""
     from fontTools.ttLib import TTFont
 
-    with reading(file), TTFont(file, lazy=True) as font:
+    with reading(file, FONT_FILE), TTFont(file, lazy=True) as font:
         missing = font.getGlyphOrder()[0]
         glyphs = font.getBestCmap() or {}
         return "".join(x for x in letters if glyphs.get(ord(x), missing) == missing)
@@ -216,6 +204,6 @@ def signature(fonts_from: str = INSTALLED) -> str:
             raise UserError(f"no fonts are installed: get some with {MORE}")
         have = [(p.name, p.value, p.dist.version if p.dist else "") for p in points]
     else:
-        folder = Path(fonts_from).expanduser()
+        folder = Path(fonts_from)
         have = [(f.relative_to(folder).as_posix(), _digest(f), "") for f in _font_files(folder)]
     return hashlib.sha256(json.dumps(sorted(have)).encode()).hexdigest()

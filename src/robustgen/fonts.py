@@ -12,15 +12,15 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont
 
 from robustgen import tables
-from robustgen.errors import UserError
+from robustgen.errors import UserError, reading
 from robustgen.fontfiles import (
+    FONT_FILE,
     INSTALLED,
     MORE,
     Style,
     folder_styles,
     installed_styles,
     lacking,
-    reading,
     signature,
 )
 
@@ -86,7 +86,7 @@ def _draw(font: ImageFont.FreeTypeFont, letter: str, size: int) -> Images | None
 
 
 def _draw_all(style: Style, letters: str, size: int, points: float) -> list[Images | None]:
-    with reading(style.file):
+    with reading(style.file, FONT_FILE):
         basic = ImageFont.Layout.BASIC
         font = ImageFont.truetype(str(style.file), points, layout_engine=basic)
         if style.axes is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from robustgen.errors import UserError
+from robustgen.errors import UserError, reading
 from robustgen.job import progress
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -73,13 +73,10 @@ def signature(path: str | Path) -> str:
 
 def _read(file: Path) -> npt.NDArray[np.uint8]:
     """One image `(C, H, W)`, C being 1 or 3."""
-    try:
-        with Image.open(file, formats=("PNG", "JPEG")) as image:
-            mode = image.mode
-            pixels = np.asarray(image)
-    except Exception as error:  # on garbage Pillow raises nearly anything
-        said = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{file} is not a readable PNG or JPEG file: {said}") from error
+    formats = ("PNG", "JPEG")
+    with reading(file, "PNG or JPEG file"), Image.open(file, formats=formats) as image:
+        mode = image.mode
+        pixels = np.asarray(image)
     if mode not in _MODES:
         raise UserError(f"{file} has the mode {mode}, but must have L (grey) or RGB (colour)")
     return np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0)

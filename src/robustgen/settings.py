@@ -1,6 +1,7 @@
 """The blocks of a study's config, each with what it allows and its defaults."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -61,6 +62,14 @@ Count = Annotated[int, Field(ge=1, le=MOST), Said(f"a whole number from 1 to {MO
 Several = Annotated[int, Field(ge=2, le=MOST), Said(f"a whole number from 2 to {MOST:,}")]
 Positive = Annotated[float, Field(gt=0, le=MOST), Said(f"a number above 0 and up to {MOST:,}")]
 Seeds = Annotated[int, Field(ge=1, le=10_000), Said("a whole number from 1 to 10,000")]
+
+
+def _at_home(path: str) -> str:
+    return str(Path(path).expanduser())
+
+
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(_at_home)]
+"""Of a file or folder of the user's; `~` stands for the home folder."""
 Name = Annotated[
     str,
     Field(pattern="^[a-z][a-z0-9_]{0,59}$"),

@@ -1,8 +1,7 @@
 """Public data sets as torchvision lists them: EMNIST, Fashion-MNIST and CelebA."""
 
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,7 +16,7 @@ from torchvision.transforms.functional import center_crop, resize
 
 from robustgen.datasets.labelled import Collection, Images, Labelled, Rows
 from robustgen.downloads import PublicFile
-from robustgen.errors import UserError
+from robustgen.errors import reading
 from robustgen.job import progress
 
 Fetch = Callable[[list[PublicFile]], list[Path]]
@@ -27,26 +26,15 @@ INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 """Debian's package dataset-fashion-mnist. It compresses the files anew, which changes their
 checksums; what they hold is the same, and gzip's own checksum guards it."""
 
+_KIND = "file of this data set"
 _DRIVE = "https://drive.usercontent.google.com/download?confirm=t&id="
 _CROP, _SIZE = [208, 178], [56, 48]
 """Height and width of the paper's faces, before and after they are made smaller."""
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn whatever the readers stumble over into a `UserError` that names the file."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # on garbage they raise nearly anything
-        said = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} is not a readable file of this data set: {said}") from error
-
-
 def _idx(archive: Path) -> Tensor:
     """The array in a gzipped IDX file: images `(N, H, W)`, uint8, or labels `(N,)`, int64."""
-    with _reading(archive), TemporaryDirectory() as folder:
+    with reading(archive, _KIND), TemporaryDirectory() as folder:
         plain = Path(extract_archive(archive, folder))
         read = read_image_file if "-images-" in plain.name else read_label_file
         array: Tensor = read(str(plain))
@@ -81,7 +69,7 @@ def emnist(fetch: Fetch) -> Collection:
     """
     (archive,) = fetch([PublicFile("emnist/gzip.zip", EMNIST.md5, (EMNIST.url,))])
     splits = []
-    with _reading(archive), zipfile.ZipFile(archive) as held, TemporaryDirectory() as folder:
+    with reading(archive, _KIND), zipfile.ZipFile(archive) as held, TemporaryDirectory() as folder:
         for split in ("train", "test"):
             names = [
                 f"emnist-digits-{split}-{part}-ubyte" for part in ("images-idx3", "labels-idx1")
@@ -104,9 +92,9 @@ def celeba(fetch: Fetch) -> Collection:
         for name, (md5, drive) in ((name, listed[name]) for name in needed)
     ]
     archive, attributes, partition = fetch(files)
-    with _reading(attributes):
+    with reading(attributes, _KIND):
         male = pd.read_csv(attributes, sep=r"\s+", skiprows=1)["Male"] > 0
-    with _reading(partition):
+    with reading(partition, _KIND):
         parts = pd.read_csv(partition, sep=r"\s+", header=None, index_col=0)[1].loc[male.index]
     splits = [_faces(archive, male[parts == part].astype(np.int64)) for part in (0, 2)]
     return Collection("CelebA", ("not male", "male"), *splits)
@@ -117,8 +105,9 @@ def _faces(archive: Path, labels: "pd.Series[int]") -> Labelled:
     names = labels.index.to_numpy()
 
     def read(rows: Rows) -> Images:
+        """Those in `rows`, cropped and made smaller."""
         images = np.empty((len(rows), 3, *_SIZE), np.uint8)
-        with _reading(archive), zipfile.ZipFile(archive) as held:
+        with reading(archive, _KIND), zipfile.ZipFile(archive) as held:
             for place, row in enumerate(progress(rows.tolist(), "face")):
                 with held.open(f"img_align_celeba/{names[row]}") as file, Image.open(file) as image:
                     face = resize(center_crop(image.convert("RGB"), _CROP), _SIZE)
