@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from conftest import SCHEDULE, make_cohort, make_generators, stacked
 
 from robustgen.attack import Search
+from robustgen.datasets import batches as batches_of
 from robustgen.errors import UserError
 from robustgen.evaluation import predictions
 from robustgen.spaces import SPACES, Threat
-from robustgen.training import Method, Schedule, _batches, _halves, train
+from robustgen.training import Method, Schedule, _halves, train
 
 METHODS = {
     "adversarial": Method(Threat("image", "linf", 0.3), Search("adam", 0.05, 3)),
@@ -91,7 +92,7 @@ def test_normal_curves_leave_the_attacked_half_empty(training_images):
 )
 def test_batches(examples, sizes):
     rngs = [torch.Generator().manual_seed(i) for i in range(2)]
-    batches = _batches(examples, 100, rngs)
+    batches = batches_of(examples, 100, rngs)
     assert [batch.shape[1] for batch in batches] == sizes
     rows = torch.cat(list(batches), 1)
     assert torch.equal(rows.sort(1).values, torch.arange(examples).expand(2, -1))

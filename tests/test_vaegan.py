@@ -47,7 +47,7 @@ def test_the_papers_layers():
 
 
 def test_images_too_small_are_refused():
-    with pytest.raises(ValueError, match="8x8 at least"):
+    with pytest.raises(UserError, match="8x8 at least"):
         Encoder((1, 7, 28), 4, (4, 6, 8))
 
 

@@ -2,7 +2,8 @@
 
 The gradient at the s x s pixels of a block depends on the same few outputs. It is computed as s x s
 channels of an image of blocks, by a convolution of stride 1, and then laid out as pixels: the same
-sums as those of `torch.nn.functional.conv2d`, in about a third of the time.
+sums as those of `torch.nn.functional.conv2d`, in less time; `benchmarks/passes.py` measures
+searches that rest on it.
 """
 
 from typing import Any
@@ -46,8 +47,11 @@ def convolve(
 
 
 class _Strided(torch.autograd.Function):
+    """The convolution as torch has it, and the gradients."""
+
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
+        """The convolution, of the arguments of `convolve`."""
         x, weight, bias, stride, padding, groups = args
         ctx.save_for_backward(x, weight)
         ctx.how = stride, padding, groups
@@ -57,6 +61,7 @@ class _Strided(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
+        """The gradients that are asked for, to input, weight and bias."""
         x, weight = ctx.saved_tensors
         stride, padding, groups = ctx.how
         gradient = gradient.contiguous(memory_format=torch.channels_last)

@@ -18,6 +18,8 @@ _SEED = _field("seed", pa.int32(), "1", "seed of the model, which names it withi
 _EXAMPLE = _field("example", pa.int32(), "1", "row of the image in its split")
 _LABEL = _field("label", pa.int32(), "class", "true class")
 _PREDICTION = _field("prediction", pa.int32(), "class", "the model's answer to the clean image")
+_EPOCH = _field("epoch", pa.int32(), "1", "epoch, from 1")
+_RATE = _field("rate", pa.float64(), "1", "learning rate in the epoch")
 _STUDY_KEYS = [
     _field("dataset", pa.string(), "", "data set"),
     _field("method", pa.string(), "", "training method"),
@@ -66,8 +68,8 @@ CODES = pa.schema(
 CURVES = pa.schema(
     [
         _SEED,
-        _field("epoch", pa.int32(), "1", "epoch, from 1"),
-        _field("rate", pa.float64(), "1", "learning rate in the epoch"),
+        _EPOCH,
+        _RATE,
         _field("loss_clean", pa.float32(), "nat", "mean cross-entropy on clean images"),
         _field("error_clean", pa.float32(), "share", "misclassified clean images"),
         _field("loss_attacked", pa.float32(), "nat", "the same, attacked half", null=True),
@@ -84,8 +86,8 @@ CURVES = pa.schema(
 
 VAEGAN_CURVES = pa.schema(
     [
-        _field("epoch", pa.int32(), "1", "epoch, from 1"),
-        _field("rate", pa.float64(), "1", "learning rate in the epoch"),
+        _EPOCH,
+        _RATE,
         _field("divergence", pa.float64(), "nat", "mean divergence of posterior from prior"),
         _field("l1", pa.float64(), "pixel values", "mean L1 distance of reconstructions"),
         _field("fooled", pa.float64(), "nat", "mean cross-entropy of the decoder's aim to fool"),

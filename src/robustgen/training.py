@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustgen.attack import Found, Search, search
 from robustgen.cohort import Cohort
-from robustgen.datasets import Split
+from robustgen.datasets import Split, batches
 from robustgen.errors import UserError
 from robustgen.job import progress
 from robustgen.spaces import SPACES, Threat
@@ -91,7 +91,7 @@ def train(
         rate = schedule.rate * schedule.rate_decay ** (epoch - 1)
         optimizer.param_groups[0]["lr"] = rate
         tally = _Tally(len(cohort.seeds), data.labels.device)
-        for rows in _batches(len(data), schedule.batch_size, generators.batches):
+        for rows in batches(len(data), schedule.batch_size, generators.batches):
             batch = data.take(rows.to(data.labels.device))
             losses, wrong, found = _update(cohort, optimizer, batch, method, generators.attacks)
             tally.add(losses, wrong, found)
@@ -122,17 +122,6 @@ def _update(
     loss.sum().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return losses.detach(), logits.argmax(-1) != batch.labels, found
-
-
-def _batches(
-    examples: int, batch_size: int, generators: Sequence[torch.Generator]
-) -> Sequence[Tensor]:
-    """Rows `(M, b)` of each batch of an epoch; a last batch of one joins the one before it."""
-    order = torch.stack([torch.randperm(examples, generator=g) for g in generators])
-    cuts = list(range(batch_size, examples, batch_size))
-    if cuts and examples - cuts[-1] == 1:
-        cuts.pop()  # batch normalization has no variance over a single example
-    return torch.tensor_split(order, cuts, dim=1)
 
 
 def _halves(

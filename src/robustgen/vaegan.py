@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.datasets import Split
+from robustgen.datasets import Split, batches
 from robustgen.errors import UserError
 from robustgen.job import progress
 from robustgen.manifolds import BOUND, Decoders, Learned
@@ -152,7 +152,7 @@ def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[An
     Encoder and decoder lower the Kullback-Leibler divergence of the posterior from the standard
     normal prior, plus beta times the L1 distance of the reconstruction, plus gamma times the
     cross-entropy of the discriminator's answer to the reconstruction and "real"; the discriminator
-    tells images from reconstructions (Stutz et al., supplement, equations 1 to 4).
+    tells images from reconstructions (Stutz et al., supplement).
 
     Args:
         model: initialized by `VaeGan.initialize`.
@@ -178,11 +178,11 @@ def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[An
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = rate
         sums = torch.zeros(4, dtype=torch.float64)
-        batches = _batches(len(data), recipe.batch_size, rng)
-        for rows in batches:
-            images = data.take(rows.to(data.labels.device)).images()
+        every = batches(len(data), recipe.batch_size, [rng])
+        for rows in every:
+            images = data.take(rows[0].to(data.labels.device)).images()
             sums += torch.tensor(_update(model, optimizers, images, rng))
-        means = (sums / len(batches)).tolist()
+        means = (sums / len(every)).tolist()
         if not sums.isfinite().all():
             raise UserError(
                 f"training of the VAE-GAN diverged: a loss is not finite in epoch {epoch} at "
@@ -193,14 +193,6 @@ def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[An
         log.info("epoch %d: L1 %.2f, divergence %.2f", epoch, means[1], means[0])
     model.eval()
     return curves
-
-
-def _batches(examples: int, batch_size: int, rng: torch.Generator) -> Sequence[Tensor]:
-    """Rows of each batch of an epoch; a last batch of one joins the one before it."""
-    cuts = list(range(batch_size, examples, batch_size))
-    if cuts and examples - cuts[-1] == 1:
-        cuts.pop()  # batch normalization has no variance over a single example
-    return torch.tensor_split(torch.randperm(examples, generator=rng), cuts)
 
 
 def _update(
@@ -216,6 +208,7 @@ def _update(
     made = model.decoder(mean + (log_variance / 2).exp() * noise)
     divergence = (mean.square() + log_variance.exp() - log_variance - 1).sum(1).mean() / 2
     distance = (made - images).abs().flatten(1).sum(1).mean()
+    model.discriminator.requires_grad_(False)  # its own step comes below
     fooled = F.softplus(-model.discriminator(made)).mean()
     loss = divergence + model.recipe.beta * distance + model.recipe.gamma * fooled
     for optimizer in optimizers:
@@ -223,7 +216,7 @@ def _update(
     loss.backward()
     optimizers[0].step()
     optimizers[1].step()
-    optimizers[2].zero_grad()
+    model.discriminator.requires_grad_(True)
     real, fake = model.discriminator(images), model.discriminator(made.detach())
     told = F.softplus(-real).mean() + F.softplus(fake).mean()
     told.backward()  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ is part of every larger one.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -87,6 +87,21 @@ class Split:
             return affine.transform(self.sources(), self.codes)
         starts = range(0, len(self), DECODED_AT_ONCE)
         return torch.cat([self.take(slice(i, i + DECODED_AT_ONCE)).images() for i in starts])
+
+
+def batches(
+    examples: int, batch_size: int, generators: Sequence[torch.Generator]
+) -> Sequence[Tensor]:
+    """Rows `(M, b)` of each batch of an epoch, in an order of its own for each generator.
+
+    A last batch of one joins the one before it: batch normalization has no variance over a single
+    example.
+    """
+    order = torch.stack([torch.randperm(examples, generator=g) for g in generators])
+    cuts = list(range(batch_size, examples, batch_size))
+    if cuts and examples - cuts[-1] == 1:
+        cuts.pop()
+    return torch.tensor_split(order, cuts, dim=1)
 
 
 def interleave(labels: np.ndarray, rng: torch.Generator) -> np.ndarray:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from robustgen.errors import UserError
+
 CHANNELS = (64, 128, 256)
 """Of the paper; each layer halves the image."""
 
@@ -96,7 +98,10 @@ def _sizes(shape: Shape, halvings: int) -> list[tuple[int, int]]:
     _, height, width = shape
     if min(height, width) < 2**halvings:
         least = 2**halvings
-        raise ValueError(f"images of {height}x{width} are too small: {least}x{least} at least")
+        raise UserError(
+            f"images of {height}x{width} are too small to be halved {halvings} times, once for "
+            f"each of a manifold's channels: {least}x{least} at least"
+        )
     return [(height >> i, width >> i) for i in range(halvings + 1)]
 
 
