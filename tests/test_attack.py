@@ -2,11 +2,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import make_generators, stacked
+from conftest import make_cohort, make_generators, stacked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustgen.attack import STEP_RULES, Search, search
+from robustgen.errors import UserError
 from robustgen.evaluation import attack
 from robustgen.spaces import SPACES, Threat, gather, sizes
 
@@ -209,3 +210,15 @@ def test_gather_takes_columns_per_member():
     values = torch.arange(6).view(2, 3)
     index = torch.tensor([[2, 0], [1, 1]])
     assert gather(values, index).tolist() == [[2, 0], [4, 4]]
+
+
+def test_a_loss_that_is_not_finite_is_told(trained, test_images):
+    """Logits beyond all numbers: right answers, but nothing an attack could climb."""
+    cohort = make_cohort([0, 1, 2])
+    cohort.load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        cohort.stack.get_parameter("13__weight").mul_(1e38)
+    threat, how = Threat("image", "linf", 0.1), Search("adam", 0.05, 2)
+    generators = make_generators([0, 1, 2]).attacks
+    with pytest.raises(UserError, match="a loss is not finite under the threat"):
+        attack(cohort.eval(), test_images.take(slice(40)), threat, how, generators)

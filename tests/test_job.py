@@ -1,0 +1,42 @@
+import logging
+
+import pytest
+
+from robustgen.errors import UserError, reading
+from robustgen.job import job, progress
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("the sky is green"), "robustgen: the sky is green"),
+        (MemoryError("9 TiB are too much"), "there is not enough memory: 9 TiB are too much"),
+    ],
+    ids=["a mistake", "no memory"],
+)
+def test_what_a_user_can_mend_is_one_sentence(tmp_path, error, said):
+    with pytest.raises(SystemExit, match=said), job(tmp_path / "log"):
+        raise error
+    assert str(error) in (tmp_path / "log").read_text()
+
+
+def test_other_errors_pass_and_are_logged(tmp_path):
+    with pytest.raises(ZeroDivisionError), job(tmp_path / "log"):
+        1 / 0  # noqa: B018
+    assert "ZeroDivisionError" in (tmp_path / "log").read_text()
+
+
+def test_progress_ends_in_the_log(tmp_path):
+    with job(tmp_path / "log"):
+        assert list(progress(range(3), "step")) == [0, 1, 2]
+    log = (tmp_path / "log").read_text()
+    assert "step 3/3, 0 s left" in log
+    assert log.rstrip().endswith("done")
+    assert not logging.getLogger("robustgen").handlers
+
+
+def test_what_a_reader_stumbles_over_names_the_file():
+    with pytest.raises(UserError, match=r"^a is not a readable b: IndexError$"), reading("a", "b"):
+        raise IndexError
+    with pytest.raises(UserError, match=r"^mine$"), reading("a", "b"):
+        raise UserError("mine")
