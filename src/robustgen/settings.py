@@ -103,7 +103,7 @@ class Manifold(Settings):
     """
 
     latent: Count = 10
-    channels: Annotated[tuple[Count, ...], Field(strict=False, min_length=1, max_length=6)] = (
+    channels: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (
         64,
         128,
         256,
