@@ -77,8 +77,10 @@ class World:
                 "attack": attack,
                 "example": i,
                 "success": (i, attack) != (0, "along"),
-                "manifold_distance": self.distance(n, seed, i, attack) if known else None,
-                "manifold_angle": self.angle(seed, i, attack) if known else None,
+                "true_manifold_distance": self.distance(n, seed, i, attack) if known else None,
+                "true_manifold_angle": self.angle(seed, i, attack) if known else None,
+                "learned_manifold_distance": None,
+                "learned_manifold_angle": None,
                 # where the manifold is known, what the neighbours say must not be looked at
                 "neighbour_distance": 1 if known else self.distance(n, seed, i, attack),
                 "neighbour_angle": None if known else self.angle(seed, i, attack),

@@ -117,8 +117,8 @@ def test_without_a_known_manifold_its_columns_are_empty():
     columns = measure(
         clean.images(), unknown, make_split("train"), steps=1, step_size=0.1, neighbours=5
     )
-    assert columns["manifold_distance"].mask.all()
-    assert columns["manifold_angle"].mask.all()
+    assert columns["true_manifold_distance"].mask.all()
+    assert columns["true_manifold_angle"].mask.all()
     assert not np.ma.getmaskarray(columns["neighbour_distance"]).any()
     assert np.ma.getmaskarray(columns["neighbour_angle"]).all()
     for a, b in itertools.pairwise(columns.values()):

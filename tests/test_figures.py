@@ -78,15 +78,19 @@ def measured(known: bool = True, datasets: tuple[str, ...] = ("fonts",)) -> pd.D
                     "n": n,
                     "attack": attack,
                     "success": ~np.full(images, clean) & (np.arange(images) < 60),
-                    "manifold_distance": np.abs(draw.normal(far, 0.1, images)),
-                    "manifold_angle": np.nan if clean else draw.normal(10 + 20 * far, 2, images),
+                    "true_manifold_distance": np.abs(draw.normal(far, 0.1, images)),
+                    "true_manifold_angle": np.nan
+                    if clean
+                    else draw.normal(10 + 20 * far, 2, images),
+                    "learned_manifold_distance": np.nan,
+                    "learned_manifold_angle": np.nan,
                     "neighbour_distance": draw.normal(2 + far, 0.3, images),
                     "neighbour_angle": np.nan if clean else draw.normal(20 + 15 * far, 2, images),
                 }
                 parts.append(pd.DataFrame(part))
     table = pd.concat(parts, ignore_index=True)
     if not known:
-        table[["manifold_distance", "manifold_angle"]] = np.nan
+        table[["true_manifold_distance", "true_manifold_angle"]] = np.nan
     return table
 
 
@@ -327,8 +331,8 @@ def test_axes_say_what_and_in_which_unit() -> None:
 
 def test_distances_are_of_successes_at_the_largest_n() -> None:
     table = measured()
-    table.loc[(table["n"] == 250) | ~table["success"], "manifold_distance"] = 50.0
-    table.loc[(table["n"] == 250) | ~table["success"], "manifold_angle"] = 0.0
+    table.loc[(table["n"] == 250) | ~table["success"], "true_manifold_distance"] = 50.0
+    table.loc[(table["n"] == 250) | ~table["success"], "true_manifold_angle"] = 0.0
     known, _, angle = distances(table).axes
     assert known.get_xlim()[1] < 5
     (legend,) = distances(table).legends

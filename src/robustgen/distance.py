@@ -46,10 +46,11 @@ def measure(
     The columns of the known manifold are empty where there is none.
     """
     span = to_neighbours(examples, clean.images(), training, neighbours)
-    columns: dict[str, Any] = {"manifold_distance": None, "manifold_angle": None}
+    columns: dict[str, Any] = {"true_manifold_distance": None, "true_manifold_angle": None}
     if clean.codes is not None:
         known = to_manifold(examples, clean, steps=steps, step_size=step_size)
-        columns = {"manifold_distance": known.distance, "manifold_angle": known.angle}
+        columns = {"true_manifold_distance": known.distance, "true_manifold_angle": known.angle}
+    columns |= {"learned_manifold_distance": None, "learned_manifold_angle": None}
     columns |= {"neighbour_distance": span.distance, "neighbour_angle": span.angle}
     return {name: _column(values, len(examples)) for name, values in columns.items()}
 

@@ -80,8 +80,8 @@ def _pairs(evidence: Evidence, figure: str) -> pd.DataFrame:
         _role(evidence, "on_manifold_attack"): "on_manifold",
     }
     method, rows = _role(evidence, "normal"), evidence.distances
-    known = rows[f"manifold_{figure}"].notna().any()
-    column = f"manifold_{figure}" if known else f"neighbour_{figure}"
+    known = rows[f"true_manifold_{figure}"].notna().any()
+    column = f"true_manifold_{figure}" if known else f"neighbour_{figure}"
     found = rows[(rows["method"] == method) & rows["success"] & rows["attack"].isin(list(names))]
     wide = found.pivot(index=["n", "seed", "example"], columns="attack", values=column)
     pairs = wide.rename(columns=names).reindex(columns=["regular", "on_manifold"]).dropna()

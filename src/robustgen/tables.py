@@ -126,8 +126,17 @@ DISTANCES = pa.schema(
         _EXAMPLE,
         _ATTACK,
         _field("success", pa.bool_(), "", "the example is a success of its attack"),
-        _field("manifold_distance", pa.float32(), "L2", "to the known manifold", null=True),
-        _field("manifold_angle", pa.float32(), "degree", "perturbation to manifold", null=True),
+        *(
+            _field(f"{manifold}_{measure}", pa.float32(), unit, about + what, null=True)
+            for manifold, what in (
+                ("true_manifold", "the known manifold"),
+                ("learned_manifold", "the manifold learned of the class, or else of all classes"),
+            )
+            for measure, unit, about in (
+                ("distance", "L2", "to "),
+                ("angle", "degree", "of the perturbation to "),
+            )
+        ),
         _field("neighbour_distance", pa.float32(), "L2", "to the span of nearest images"),
         _field("neighbour_angle", pa.float32(), "degree", "perturbation to that span", null=True),
     ]

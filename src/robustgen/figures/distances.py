@@ -15,10 +15,10 @@ from robustgen.figures import legends, panels, style
 
 CLEAN = "clean"
 KINDS = {
-    "manifold": "$L_2$ distance to\nthe known manifold",
+    "true_manifold": "$L_2$ distance to\nthe known manifold",
     "neighbour": "$L_2$ distance to the span\nof nearest training images",
 }
-_BESIDE = {"manifold": "known\nmanifold", "neighbour": "span of\nneighbours"}
+_BESIDE = {"true_manifold": "known\nmanifold", "neighbour": "span of\nneighbours"}
 _BINS = 30
 _FILL = 0.3
 
@@ -85,7 +85,7 @@ def _histogram(axes: Axes, table: pd.DataFrame, kind: str, looks: style.Looks) -
     """Share of each attack's examples per distance, all in the same bins."""
     column = f"{kind}_distance"
     drawn = table.dropna(subset=[column])
-    if kind == "manifold":  # clean images of a known manifold lie on it: nothing to see
+    if kind == "true_manifold":  # clean images of a known manifold lie on it: nothing to see
         drawn = drawn[drawn["attack"] != CLEAN]
     if drawn.empty:
         known = table[column].notna().any() or not (table["attack"] != CLEAN).any()
