@@ -6,27 +6,27 @@ import pyarrow as pa
 import pytest
 
 from robustgen.claims import (
-    CLAIM_WORDS,
     NOT_SUPPORTED,
     STATISTICS,
     SUPPORTED,
     UNDECIDED,
     claims,
-    describe,
-    verdicts,
 )
 from robustgen.statistics import Interval
-from robustgen.tables import ALL_DISTANCES, CLAIMS, ERRORS, SUCCESS_RATES
+from robustgen.tables import ALL_DISTANCES, CLAIMS, ERRORS, QUALITY, SUCCESS_RATES
+from robustgen.verdicts import describe, verdicts
 
 ROLES = {
     "normal": "normal",
     "adversarial": "adversarial",
-    "on_manifold": "on_true_manifold",
     "regular_attack": "regular",
     "regular_attacks": ["regular"],
-    "on_manifold_attack": "along",
     "not_adversarial": ["normal", "on_true_manifold"],
 }
+TRUE = {"manifold": "true_manifold", "method": "on_true_manifold", "attack": "along"}
+ON = {"a": [TRUE], "fonts": [TRUE]}
+PLACES = [(1, "true_manifold"), (2, "true_manifold"), (3, "true_manifold"), (4, None)]
+"""Claims and the manifolds that they are tested on."""
 SIZES = (100, 200, 400)
 NORMAL = (0.4, 0.3, 0.2)
 """Test error of normal training, by N."""
@@ -112,6 +112,14 @@ def world(**changes):
     return made
 
 
+def outcome(tables, quality=(), on=ON, **roles):
+    """The claims of a study; `roles` are other than usual, `method` and `attack` on a manifold."""
+    other = {key: roles.pop(key) for key in ("method", "attack") if key in roles}
+    on = {name: [{**of, **other} for of in many] for name, many in on.items()}
+    held = pa.Table.from_pylist(list(quality), schema=QUALITY)
+    return claims(*tables, held, {**ROLES, **roles}, on)
+
+
 def of(table, statistic):
     return [row for row in table.to_pylist() if row["statistic"] == statistic]
 
@@ -121,9 +129,9 @@ def ends(row):
 
 
 def test_a_world_as_the_paper_says_supports_all_claims():
-    table = claims(*World().tables(), ROLES)
+    table = outcome(World().tables())
     assert table.schema.equals(CLAIMS, check_metadata=True)
-    assert verdicts(table) == {("fonts", claim): SUPPORTED for claim in CLAIM_WORDS}
+    assert verdicts(table) == {("fonts", *place): SUPPORTED for place in PLACES}
     assert ends(of(table, "share_farther")[0]) == (1, 1, 1)
     angle = of(table, "angle_difference")[0]
     reach = 4.302652729911275 / 3**0.5  # t with 2 degrees of freedom; deviation 1 over 3 seeds
@@ -139,7 +147,7 @@ def test_a_world_as_the_paper_says_supports_all_claims():
 
 
 def test_where_the_manifold_is_not_known_the_nearest_images_stand_in():
-    known, unknown = (claims(*World().tables(known=k), ROLES) for k in (True, False))
+    known, unknown = (outcome(World().tables(known=k)) for k in (True, False))
     assert known.equals(unknown)
 
 
@@ -151,7 +159,7 @@ def test_pairs_are_two_successes_on_one_image_and_models_and_seeds_weigh_the_sam
             return None  # one pair alone at this N
         return [9, 2 * (n == 100), seed, 3 * (seed == 2)][example]
 
-    row = of(claims(*world(distance=distance).tables(), ROLES), "share_farther")[0]
+    row = of(outcome(world(distance=distance).tables()), "share_farther")[0]
     # Of images 1, 2 and 3, by seed: none; image 2 as a tie; images 2 and 3. At N = 100: image 1.
     shares = [(1 + 2 * share) / 3 for share in (0, 0.5 / 3, 2 / 3)]
     assert row["estimate"] == pytest.approx(np.mean(shares))
@@ -163,7 +171,7 @@ def test_factors_of_seeds_are_averaged_as_ratios():
         later = seed if method == "adversarial" else 0
         return (0.9, 0.9, *NORMAL)[SIZES.index(n) - later + 2]
 
-    row = of(claims(*world(error=error).tables(), ROLES), "adversarial_images_factor")[0]
+    row = of(outcome(world(error=error).tables()), "adversarial_images_factor")[0]
     # Factors 1, 2 and 4: one, two and four times the images by seed.
     reach = 4.302652729911275 / 3**0.5 * np.log(2)
     assert ends(row) == pytest.approx((2, 2 / np.exp(reach), 2 * np.exp(reach)))
@@ -279,13 +287,13 @@ def hidden(method, n, seed, attack):
     ],
 )
 def test_verdict_of(statistic, changes, verdict):
-    found = of(claims(*world(**changes).tables(), ROLES), statistic)
+    found = of(outcome(world(**changes).tables()), statistic)
     assert {row["verdict"] for row in found} == {verdict}
 
 
 @pytest.mark.parametrize("statistic", STATISTICS, ids=lambda s: s.name)
 def test_one_seed_decides_nothing_over_seeds(statistic):
-    rows = of(claims(*world(seeds=1).tables(), ROLES), statistic.name)
+    rows = of(outcome(world(seeds=1).tables()), statistic.name)
     assert all(row["estimate"] is not None for row in rows)
     if "over seeds" in statistic.about:
         for row in rows:
@@ -299,22 +307,22 @@ def test_one_seed_decides_nothing_over_seeds(statistic):
     [
         ("normal", {1: 2, 2: 1, 3: 1, 4: 1}, "the study has no normal method"),
         ("adversarial", {4: 1}, "the study has no adversarial method"),
-        ("on_manifold", {3: 1}, "the study has no on-manifold method"),
+        ("method", {3: 1}, "the study has no on-manifold method"),
         ("regular_attack", {1: 2, 4: 2}, "the study has no regular attack"),
-        ("on_manifold_attack", {1: 2, 2: 1, 3: 1}, "the study has no on-manifold attack"),
+        ("attack", {1: 2, 2: 1, 3: 1}, "the study has no on-manifold attack"),
     ],
 )
 @pytest.mark.parametrize("absent", ["role", "rows"])
 def test_what_a_study_lacks_is_said_and_undecided(role, lost, reason, absent):
-    name = ROLES[role]
+    name = {**ROLES, **TRUE}[role]
     if absent == "role":
-        table = claims(*World().tables(), {**ROLES, role: None})
+        table = outcome(World().tables(), **{role: None})
     else:
         tables = [
             t.filter([name not in (r["method"], r.get("attack")) for r in t.to_pylist()])
             for t in World().tables()
         ]
-        table = claims(*tables, ROLES)
+        table = outcome(tables)
         reason = f"there are no .*{name}"
     empty = [row for row in table.to_pylist() if row["estimate"] is None]
     assert {c: sum(row["claim"] == c for row in empty) for c in lost} == lost
@@ -322,14 +330,14 @@ def test_what_a_study_lacks_is_said_and_undecided(role, lost, reason, absent):
     for row in empty:
         assert row["verdict"] == UNDECIDED
         assert re.search(f"Here undecided: {reason}", row["rule"])
-    assert {claim for (_, claim), v in verdicts(table).items() if v != SUPPORTED} == set(lost)
+    assert {claim for (_, claim, _), v in verdicts(table).items() if v != SUPPORTED} == set(lost)
 
 
 def test_a_study_of_nothing_has_no_claims():
     tables = [schema.empty_table() for schema in (ERRORS, SUCCESS_RATES, ALL_DISTANCES)]
-    table = claims(*tables, ROLES)
+    table = outcome(tables)
     assert table.equals(CLAIMS.empty_table())
-    assert describe(table, ROLES) == ""
+    assert describe(table, ROLES, ON) == ""
 
 
 def test_claims_do_not_depend_on_the_order_of_rows():
@@ -337,7 +345,7 @@ def test_claims_do_not_depend_on_the_order_of_rows():
     noisy = world(rate=lambda m, n, s, a: (hash((len(m), n, s, len(a))) % 89) / 100)
     tables = noisy.tables()
     turned = [table.take(generator.permutation(len(table))) for table in tables]
-    assert claims(*tables, ROLES).equals(claims(*turned, ROLES))
+    assert outcome(tables).equals(outcome(turned))
 
 
 def test_data_sets_are_judged_apart():
@@ -345,16 +353,16 @@ def test_data_sets_are_judged_apart():
     for good, bad in zip(World().tables(), world(rate=steep).tables(), strict=True):
         other = bad.set_column(0, bad.schema.field(0), pa.array(["a"] * len(bad)))
         tables.append(pa.concat_tables([good, other]))
-    table = claims(*tables, ROLES)
+    table = outcome(tables)
     found = verdicts(table)
-    assert list(found) == [(name, claim) for name in ("a", "fonts") for claim in CLAIM_WORDS]
-    assert [found["a", claim] for claim in CLAIM_WORDS] == [
+    assert list(found) == [(name, *place) for name in ("a", "fonts") for place in PLACES]
+    assert [found["a", *place] for place in PLACES] == [
         SUPPORTED,
         NOT_SUPPORTED,
         UNDECIDED,
         NOT_SUPPORTED,
     ]
-    assert {found["fonts", claim] for claim in CLAIM_WORDS} == {SUPPORTED}
+    assert {found["fonts", *place] for place in PLACES} == {SUPPORTED}
 
 
 @pytest.mark.parametrize(
@@ -375,15 +383,17 @@ def test_the_rule(interval, verdict):
 
 
 def test_description_shows_verdict_estimate_interval_and_reason():
-    text = describe(claims(*World().tables(), {**ROLES, "on_manifold": None}), ROLES)
+    text = describe(outcome(World().tables(), method=None), ROLES, ON)
     for line in (
         "Data set fonts",
         "  methods compared: normal, on_true_manifold, adversarial",
         "  attacks compared: regular, along",
-        "  1. Regular adversarial examples leave the data manifold: supported",
+        "  1. Regular adversarial examples leave the data manifold, on the true manifold: "
+        "supported",
         "       angle difference                 61 [58.5, 63.5]          > 0     supported",
         "       on manifold success, N = 100     0.501 [0.499, 0.503]     > 0     supported",
-        "  3. Robustness to adversarial examples on the manifold is generalization: undecided",
+        "  3. Robustness to adversarial examples on the manifold is generalization, on the true "
+        "manifold: undecided",
         "       error reduction                  no estimate              > 0     undecided",
         "         (the study has no on-manifold method)",
     ):
@@ -391,7 +401,7 @@ def test_description_shows_verdict_estimate_interval_and_reason():
 
 
 def test_a_slope_at_the_ceiling_is_measured_all_the_same():
-    (row,) = of(claims(*world(rate=lambda *_: 0.999).tables(), ROLES), "regular_slope")
+    (row,) = of(outcome(world(rate=lambda *_: 0.999).tables()), "regular_slope")
     assert row["estimate"] == pytest.approx(0, abs=1e-9)
     assert row["low"] <= 1e-9
     assert row["high"] >= -1e-9
@@ -424,7 +434,8 @@ def test_the_slope_is_of_the_strongest_attack_that_leaves_a_model(rates, taken):
     ]
     table = pa.Table.from_pylist(rows, schema=SUCCESS_RATES)
     roles = {**ROLES, "regular_attacks": list(rates)}
-    (row,) = of(claims(errors, table, distances, roles), "regular_slope")
+    made = outcome((errors, table, distances), regular_attacks=list(rates))
+    (row,) = of(made, "regular_slope")
     if taken is None:
         assert row["verdict"] == UNDECIDED
         assert "a smaller radius would show it" in row["rule"]
@@ -432,6 +443,48 @@ def test_the_slope_is_of_the_strongest_attack_that_leaves_a_model(rates, taken):
     assert row["estimate"] == pytest.approx(-slopes[taken])
     assert row["verdict"] == SUPPORTED
     assert row["rule"].endswith(f"Here measured with the attack {taken}")
-    assert f"(measured with the attack {taken})" in describe(
-        claims(errors, table, distances, roles), roles
-    )
+    assert f"(measured with the attack {taken})" in describe(made, roles, ON)
+
+
+def quality(space, kept):
+    """What is known of a learned manifold, over all classes and in one, whose share is another."""
+    shares = {"right": 0.9, "reconstructions_right": 0.9, "steps_kept": 0.9, "samples_right": 0.9}
+    rest = {name: 1.0 for name in QUALITY.names if QUALITY.field(name).type == pa.float64()}
+    about = {"dataset": "fonts", "space": space, "images": 10, **rest, **shares}
+    return [
+        {**about, "label": label, "reconstructions_kept": share}
+        for label, share in ((0, 1 - kept), (None, kept))
+    ]
+
+
+LEARNED = {"manifold": "learned_manifold", "method": "on_true_manifold", "attack": "along"}
+
+
+@pytest.mark.parametrize(
+    ("kept", "verdict"), [(0.95, SUPPORTED), (0.9, SUPPORTED), (0.899, UNDECIDED)]
+)
+def test_a_poor_learned_manifold_carries_no_claim(kept, verdict):
+    """The true one beside it, the same methods and attacks, carries them."""
+    on = {"fonts": [TRUE, LEARNED]}
+    table = outcome(World().tables(), quality("learned_manifold", kept), on)
+    found = verdicts(table)
+    assert list(found) == [
+        *(
+            ("fonts", claim, m)
+            for claim in (1, 2, 3)
+            for m in ("true_manifold", "learned_manifold")
+        ),
+        ("fonts", 4, None),
+    ]
+    for (_, _, manifold), said in found.items():
+        assert said == (verdict if manifold == "learned_manifold" else SUPPORTED)
+    rows = [row for row in table.to_pylist() if row["manifold"] == "learned_manifold"]
+    assert all(row["estimate"] is not None for row in rows)
+    assert all(("learned manifold is too poor" in r["rule"]) == (kept < 0.9) for r in rows)
+    text = describe(table, ROLES, on)
+    assert text.count(f"gets {kept:.1%} right as reconstructed") == (3 if kept < 0.9 else 0)
+
+
+def test_the_quality_of_another_manifold_does_not_matter():
+    table = outcome(World().tables(), quality("data_manifold", 0.1), {"fonts": [LEARNED]})
+    assert set(verdicts(table).values()) == {SUPPORTED}

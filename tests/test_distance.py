@@ -1,12 +1,15 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from conftest import make_split
+from conftest import CLASSES, RECIPE, make_split, vaegan
 
 from robustgen import affine
 from robustgen.distance import measure, to_manifold, to_neighbours
+from robustgen.manifolds import BOUND, Decoders, Learned
+from robustgen.vaegan import encode
 
 TRANSLATION = torch.tensor(affine.IDENTITY)
 
@@ -26,7 +29,7 @@ def test_distance_to_the_manifold_equals_brute_force():
     moved[:, :2] = torch.rand(6, 2, generator=rng) * 0.2 - 0.1
     noise = 0.1 * torch.rand(6, 1, 28, 28, generator=rng)
     examples = (affine.transform(clean.sources(), moved) + noise).clamp(0, 1)
-    got = to_manifold(examples, clean, steps=200, step_size=0.05)
+    got = to_manifold(examples, clean, "true_manifold", steps=200, step_size=0.05)
     grid = torch.linspace(-0.2, 0.2, 161)
     for i in range(6):
         codes = TRANSLATION.repeat(161 * 161, 1)
@@ -41,7 +44,7 @@ def test_examples_on_the_manifold_have_no_distance_and_no_angle():
     moved = clean.codes.clone()
     moved[:, 0] = 0.05
     examples = affine.transform(clean.sources(), moved)
-    got = to_manifold(examples, clean, steps=300, step_size=0.05)
+    got = to_manifold(examples, clean, "true_manifold", steps=300, step_size=0.05)
     assert got.distance.max() < 0.1
     assert got.angle.max() < 5
 
@@ -53,7 +56,9 @@ def test_examples_far_along_the_manifold_are_found_to_be_on_it():
     low, high = clean.ranges
     away = 0.3 * (2 * torch.rand(clean.codes.shape, generator=rng) - 1).sign()
     codes = (clean.codes + away).clamp(low, high)
-    got = to_manifold(affine.transform(clean.sources(), codes), clean, steps=200, step_size=0.05)
+    got = to_manifold(
+        affine.transform(clean.sources(), codes), clean, "true_manifold", steps=200, step_size=0.05
+    )
     assert (got.distance < 0.5).float().mean() > 0.94  # 0.85 without the blurred descent
 
 
@@ -61,14 +66,16 @@ def test_noise_leaves_the_manifold_at_a_right_angle():
     clean = make_split("test").take(slice(20))
     rng = torch.Generator().manual_seed(0)
     noise = 0.3 * (torch.rand(20, 1, 28, 28, generator=rng) * 2 - 1).sign()
-    got = to_manifold((clean.images() + noise).clamp(0, 1), clean, steps=100, step_size=0.05)
+    got = to_manifold(
+        (clean.images() + noise).clamp(0, 1), clean, "true_manifold", steps=100, step_size=0.05
+    )
     assert got.angle.mean() > 75
     assert got.distance.min() > 1
 
 
 def test_clean_images_have_no_angle():
     clean = make_split("test").take(slice(5))
-    got = to_manifold(clean.images(), clean, steps=5, step_size=0.05)
+    got = to_manifold(clean.images(), clean, "true_manifold", steps=5, step_size=0.05)
     assert (got.distance == 0).all()
     assert got.angle.isnan().all()
 
@@ -91,6 +98,39 @@ def test_distance_to_neighbours_equals_brute_force(monkeypatch):
         along, *_ = np.linalg.lstsq(columns, move, rcond=None)
         cosine = np.linalg.norm(columns @ along) / np.linalg.norm(move)
         assert got.angle[i].item() == pytest.approx(np.degrees(np.arccos(cosine)), rel=1e-3)
+
+
+def of_two_latents(split):
+    """The letters on a learned manifold of two parameters, small enough to search by hand."""
+    models = [vaegan(f"{k}", replace(RECIPE, latent=2)).eval() for k in range(CLASSES)]
+    decoders = Decoders([model.requires_grad_(False).decoder for model in models])
+    return replace(split, learned={"learned_manifold": Learned(encode(models, split), decoders)})
+
+
+def test_distance_to_a_learned_manifold_equals_brute_force():
+    """Of each image's own class, within the bounds of its codes."""
+    clean = of_two_latents(make_split("test").take(slice(8)))
+    rng = torch.Generator().manual_seed(0)
+    examples = (clean.images() + 0.1 * torch.rand(8, 1, 28, 28, generator=rng)).clamp(0, 1)
+    got = to_manifold(examples, clean, "learned_manifold", steps=300, step_size=0.05)
+    grid = torch.linspace(-BOUND, BOUND, 101)
+    codes = torch.cartesian_prod(grid, grid)
+    decoders = clean.learned["learned_manifold"].decoders
+    for i in range(8):
+        made = decoders(codes, clean.labels[i].expand(len(codes)))
+        nearest = (made - examples[i]).flatten(1).norm(dim=1).min().item()
+        assert got.distance[i].item() == pytest.approx(nearest, rel=0.002)
+
+
+def test_learned_examples_are_on_the_learned_manifold_and_measured_to_it():
+    clean = of_two_latents(make_split("test").take(slice(8)))
+    of = clean.learned["learned_manifold"]
+    examples = of.decoders((of.codes + 0.3).clamp(-BOUND, BOUND), clean.labels)
+    settings = {"steps": 300, "step_size": 0.05, "neighbours": 5}
+    columns = measure(examples, clean, make_split("train"), **settings)
+    assert columns["learned_manifold_distance"].max() < 0.01
+    assert columns["true_manifold_distance"].min() > 0.1  # untrained: these are no letters
+    assert not np.ma.getmaskarray(columns["learned_manifold_angle"]).any()
 
 
 def test_repeated_neighbours_span_no_less():
@@ -117,8 +157,9 @@ def test_without_a_known_manifold_its_columns_are_empty():
     columns = measure(
         clean.images(), unknown, make_split("train"), steps=1, step_size=0.1, neighbours=5
     )
-    assert columns["true_manifold_distance"].mask.all()
-    assert columns["true_manifold_angle"].mask.all()
+    for kind in ("true_manifold", "learned_manifold"):
+        assert columns[f"{kind}_distance"].mask.all()
+        assert columns[f"{kind}_angle"].mask.all()
     assert not np.ma.getmaskarray(columns["neighbour_distance"]).any()
     assert np.ma.getmaskarray(columns["neighbour_angle"]).all()
     for a, b in itertools.pairwise(columns.values()):

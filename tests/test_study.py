@@ -551,7 +551,7 @@ def test_a_manifold_is_learned_of_every_data_set_that_a_threat_needs_it_of() -> 
         "manifolds.letters is missing"
     )
     study = Study.parse(changed(learn, (("manifolds",), {"letters": {"beta": 2.5}})))
-    part = study.manifold_part("letters")
+    part = study.manifold_part("letters", "class3")
     assert part["recipe"]["beta"] == 2.5
     assert part["recipe"]["channels"] == (64, 128, 256)
     assert study.resolved()["manifolds"]["letters"]["epochs"] == 10
@@ -560,16 +560,69 @@ def test_a_manifold_is_learned_of_every_data_set_that_a_threat_needs_it_of() -> 
     assert refused(unknown) == "manifolds.digits must be named as one of the datasets: letters"
 
 
-def test_the_true_manifold_goes_before_a_learned_one_in_the_claims() -> None:
+@pytest.mark.parametrize("key", ["1", 1])
+@pytest.mark.parametrize(("part", "beta"), [("class0", 2.5), ("class1", 5.0), ("all", 4.0)])
+def test_a_class_may_have_a_beta_of_its_own(part: str, beta: float, key: Any) -> None:
+    chosen = {"beta": 2.5, "betas": {key: 5, "all": 4.0}}
+    study = Study.parse(changed((("manifolds",), {"letters": chosen})))
+    chosen = study.manifold_part("letters", part)
+    assert chosen["recipe"]["beta"] == beta
+    assert "betas" not in chosen["recipe"]  # another class's would train this one again
+    assert Study.parse(study.resolved()) == study
+
+
+@pytest.mark.parametrize(
+    ("betas", "says"),
+    [
+        ({"2": 1.0}, ".2 must be named all, or the number of a class, 0 to 1"),
+        ({"one": 1.0}, ".one is no known key; allowed are all and numbers of classes"),
+        ({True: 1.0}, ".true is no known key; allowed are all and numbers of classes"),
+        ({1: 0}, ".1 is 0, but must be a number above 0 and up to 1,000,000"),
+        ([1.0], " is [1.0], but must be a mapping of classes to numbers"),
+    ],
+)
+def test_mistakes_in_betas(betas: Any, says: str) -> None:
+    config = changed((("manifolds",), {"letters": {"betas": betas}}))
+    assert refused(config) == f"manifolds.letters.betas{says}"
+
+
+def test_each_manifold_has_its_method_and_attack() -> None:
     learn = (("threats", "warp", "space"), "learned_manifold")
     config = changed(learn, (("manifolds",), {"letters": {}}))
-    assert Study.parse(config).roles()["on_manifold_attack"] == "codes"
+    true = {"manifold": "true_manifold", "method": "on_manifold", "attack": "codes"}
+    learned = {"manifold": "learned_manifold", "method": None, "attack": "warps"}
+    assert Study.parse(config).on_manifold("letters") == [true, learned]
     for block, name in (("methods", "on_manifold"), ("attacks", "codes")):
         del config[block][name]
     del config["distances"]
     config["methods"]["warped"]["steps"] = 3
-    roles = Study.parse(config).roles()
-    assert (roles["on_manifold"], roles["on_manifold_attack"]) == ("warped", "warps")
+    assert Study.parse(config).on_manifold("letters") == [{**learned, "method": "warped"}]
+
+
+@pytest.mark.parametrize(
+    ("spaces", "learned"),
+    [
+        ([], ["learned_manifold"]),
+        (["data_manifold"], ["data_manifold"]),
+        (["data_manifold", "learned_manifold"], ["learned_manifold", "data_manifold"]),
+    ],
+)
+def test_those_manifolds_are_learned_that_are_used(spaces: list[str], learned: list[str]) -> None:
+    config = changed((("manifolds",), {"letters": {}}))
+    for number, space in enumerate(spaces):
+        config["threats"][f"t{number}"] = {"space": space, "norm": "linf", "radius": 0.2}
+        config["attacks"][f"a{number}"] = {"threat": f"t{number}"}
+    study = Study.parse(config)
+    assert study.learned("letters") == learned
+    radii = [study.quality_part("letters", of)["threat"]["radius"] for of in learned]
+    assert radii == [0.2 if spaces else 0.3] * len(learned)
+    assert Study.parse(valid()).learned("letters") == []
+
+
+@pytest.mark.parametrize(("most", "n"), [(40_000, 60), (7, 6), (3, 2)])
+def test_the_judge_is_trained_on_a_balanced_number_of_images(most: int, n: int) -> None:
+    study = Study.parse(changed((("manifolds",), {"letters": {"judge_images": most}})))
+    assert study.judge_part("letters")["n"] == n
 
 
 MANIFOLD_OUT: list[tuple[Keys, Any]] = [
@@ -578,15 +631,13 @@ MANIFOLD_OUT: list[tuple[Keys, Any]] = [
     (("distances",), OUT),
 ]
 SECOND_KIND: dict[str, tuple[list[tuple[Keys, Any]], str]] = {
-    "method on an unknown manifold": (
-        MANIFOLD_OUT[1:],
-        "methods.on_manifold.threat is 'manifold', but must be a threat in another space "
-        "(ball or warp), as the true manifold of datasets.holiday is not known",
+    "no method in a space of it": (
+        [(("methods",), {"on_manifold": {"threat": "manifold"}})],
+        "methods must have one of them in a space of datasets.holiday (image or transformation)",
     ),
-    "attack on an unknown manifold": (
-        MANIFOLD_OUT[:1],
-        "attacks.codes.threat is 'manifold', but must be a threat in another space "
-        "(ball or warp), as the true manifold of datasets.holiday is not known",
+    "no attack in a space of it": (
+        [(("attacks",), {"codes": {"threat": "manifold"}}), (("distances",), OUT)],
+        "attacks must have one of them in a space of datasets.holiday (image or transformation)",
     ),
     "its own keys": (
         [(("datasets", "holiday", "photos"), 0)],
@@ -626,9 +677,23 @@ def test_a_threat_on_the_manifold_that_nothing_uses_is_no_mistake(
     parse_with_photos: Callable[..., Study],
 ) -> None:
     study = parse_with_photos(*MANIFOLD_OUT)
-    assert study.roles()["on_manifold"] is None
-    assert study.roles()["on_manifold_attack"] is None
+    assert study.on_manifold("letters") == study.on_manifold("holiday") == []
     assert study.resolved()["datasets"]["holiday"] == {"kind": "photos", "photos": 3}
+
+
+def test_a_data_set_has_the_methods_and_attacks_of_its_spaces(
+    parse_with_photos: Callable[..., Study],
+) -> None:
+    study = parse_with_photos()
+    assert study.methods_of("letters") == list(study.methods)
+    assert study.attacks_of("letters") == list(study.attacks)
+    assert study.methods_of("holiday") == [m for m in study.methods if m != "on_manifold"]
+    assert study.attacks_of("holiday") == [a for a in study.attacks if a != "codes"]
+    assert "codes" in study.measured("letters")
+    assert "codes" not in study.measured("holiday")
+    assert [len(study.on_manifold(name)) for name in ("letters", "holiday")] == [1, 0]
+    with pytest.raises(KeyError):
+        study.distance_part("holiday", "codes")
 
 
 def test_defaults() -> None:
@@ -756,10 +821,8 @@ def test_roles() -> None:
     assert Study.parse(valid()).roles() == {
         "normal": "plain",
         "adversarial": "hardened",
-        "on_manifold": "on_manifold",
         "regular_attack": "pixels",
         "regular_attacks": ["pixels"],
-        "on_manifold_attack": "codes",
         "not_adversarial": ["plain", "warped", "on_manifold"],
     }
 
@@ -976,33 +1039,17 @@ def shipped(name: str) -> dict[str, Any]:
     return yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "smoke.yaml", "paper.yaml"])
+@pytest.mark.parametrize("name", [path.name for path in CONFIGS.glob("*.yaml")])
 def test_shipped_configs_are_valid_and_leave_nothing_to_defaults(name: str) -> None:
     config = shipped(name)
     study = Study.parse(config)
     assert study.resolved() == config
     assert all(study.roles().values())
-
-
-def test_the_fashion_config_is_valid_and_leaves_nothing_to_defaults() -> None:
-    config = shipped("fashion.yaml")
-    assert Study.parse(config).resolved() == config
-
-
-def test_the_readmes_study_of_ones_own_images_is_valid(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    blocks = (CONFIGS.parent / "README.md").read_text(encoding="utf-8").split("```yaml\n")[1:]
-    (block,) = (text.split("```")[0] for text in blocks if text.startswith("study:"))
-    assert len(block.splitlines()) == 10
-    for name in ("cats", "dogs"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for at in range(315):
-            (tmp_path / "photos" / name / f"{at}.png").touch()
-    monkeypatch.chdir(tmp_path)
-    study = Study.parse(yaml.safe_load(block))
-    assert study.datasets["mine"].train_examples == 504
-    assert study.distances.methods == ("normal",)
+    for dataset, data in study.datasets.items():
+        for of in study.on_manifold(dataset):
+            assert all(of.values()) or of["manifold"] == "data_manifold"
+        manifolds = [of["manifold"] for of in study.on_manifold(dataset)]
+        assert manifolds == ["true_manifold"] * data.has_true_manifold + study.learned(dataset)
 
 
 def test_paper_config_holds_the_papers_settings() -> None:
@@ -1011,7 +1058,17 @@ def test_paper_config_holds_the_papers_settings() -> None:
     assert (fonts.train_examples, fonts.test_examples) == (960_000, 160_000)
     assert study.sizes == (250, 500, 1000, 2500, 5000, 10_000, 20_000, 40_000)
     assert study.cohorts() == [(0, 4)]
-    assert {(t.norm, t.radius) for t in study.threats.values()} == {("linf", 0.3)}
+    radii = {name: (threat.norm, threat.radius) for name, threat in study.threats.items()}
+    assert radii.pop("on_data_manifold") == ("linf", 0.1)
+    assert set(radii.values()) == {("linf", 0.3)}
+    betas = {
+        name: [study.manifold_part(name, f"class{k}")["recipe"]["beta"] for k in range(10)]
+        for name in study.datasets
+    }
+    digits = [2.25, 5.0, *[2.25] * 5, 3.0, 2.25, 2.25]
+    assert betas == {"fonts": [3.0] * 10, "digits": digits, "clothes": [2.75] * 10}
+    assert {study.manifold_part(n, "all")["recipe"]["beta"] for n in study.datasets} == {3.0}
+    assert [study.manifolds[name].epochs for name in study.datasets] == [10, 30, 30]
     assert {a.examples for a in study.attacks.values()} == {1000, 2500}
     assert {(a.steps, a.step_size) for a in study.attacks.values()} == {(40, 0.005)}
 

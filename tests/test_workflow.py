@@ -47,8 +47,9 @@ def test_a_second_run_does_nothing(study):
 
 
 SCHEMAS = {
-    "tables/errors.parquet": (tables.ERRORS, 6 * 2),
-    "tables/success_rates.parquet": (tables.SUCCESS_RATES, 6 * 2 * 3),
+    "tables/errors.parquet": (tables.ERRORS, 7 * 2),
+    "tables/success_rates.parquet": (tables.SUCCESS_RATES, 7 * 2 * 3),
+    "tables/manifolds.parquet": (tables.QUALITY, 3 + 1),
     "tables/distances.parquet": (tables.ALL_DISTANCES, None),
     "tables/claims.parquet": (tables.CLAIMS, None),
     "tables/over_seeds.parquet": (tables.OVER_SEEDS, None),
@@ -58,6 +59,9 @@ SCHEMAS = {
     "fonts/classifiers/normal/n60/seeds0-1.predictions.parquet": (tables.PREDICTIONS, 2 * 144),
     "fonts/attacks/regular/normal/n60/seeds0-1.parquet": (tables.ATTACKS, 2 * 30),
     "fonts/distances/clean.parquet": (tables.DISTANCES, 10),
+    "fonts/manifolds/class1.curves.parquet": (tables.VAEGAN_CURVES, 2),
+    "fonts/manifolds/judge.curves.parquet": (tables.CURVES, 3),
+    "fonts/manifolds/learned_manifold.quality.parquet": (tables.QUALITY, 3 + 1),
 }
 
 
@@ -137,55 +141,95 @@ def test_the_whole_smoke_study_gives_the_same_bytes_again(study, tmp_path):
         assert filecmp.cmp(study / path.relative_to(tmp_path), path, shallow=False), path
 
 
-def test_a_learned_manifold_is_trained_and_attacked(tmp_path):
+def test_a_learned_manifold_is_trained_and_attacked(study):
     """One VAE-GAN per class, the codes of every image, and an attack within them."""
-    learnt = {"space": "learned_manifold", "norm": "linf", "radius": 0.3}
-    config = changed(
-        tmp_path,
-        manifolds={"fonts": {"latent": 4, "channels": [4, 8], "epochs": 2}},
-        threats={**THREATS, "learned": learnt},
-        methods={"normal": {}},
-        attacks={"learned": {**ATTACKS["regular"], "threat": "learned"}},
-        distances={**SMOKE["distances"], "attacks": []},
-    )
-    rows = f"{DATA}/attacks/learned/normal/n60/seeds0-1.parquet"
-    run = snakemake(tmp_path, rows, "--cores", "2", config=config)
-    assert run.returncode == 0, run.stderr[-3000:]
-    folder = tmp_path / DATA / "manifolds"
+    folder = study / DATA / "manifolds"
     models = sorted(path.name for path in folder.glob("class*.safetensors"))
     assert models == ["class0.safetensors", "class1.safetensors", "class2.safetensors"]
-    curves = pq.read_table(folder / "class1.curves.parquet")
-    assert curves.schema.equals(tables.VAEGAN_CURVES)
-    assert len(curves) == 2
     with safe_open(folder / "learned_manifold.safetensors", "numpy") as file:
         codes = {split: file.get_tensor(split) for split in ("train", "test")}
-    assert codes["train"].shape == (12 * 3 * 8, 4)
-    found = pq.read_table(tmp_path / rows).to_pandas()
+    assert {name: of.shape for name, of in codes.items()} == {"train": (288, 4), "test": (144, 4)}
+    rows = study / DATA / "attacks/on_learned_manifold/normal/n60/seeds0-1.parquet"
+    found = pq.read_table(rows).to_pandas()
     attacked = found[found["prediction"] == found["label"]]
     assert (attacked["code_linf"] <= 0.3 + 1e-5).all()
-    jobs = wanted(snakemake(tmp_path, rows, "-n", config=config))
-    assert jobs == {}
+    measured = pq.read_table(study / "results/smoke/tables/distances.parquet").to_pandas()
+    assert set(measured["attack"]) == {
+        "clean",
+        "regular",
+        "on_true_manifold",
+        "on_learned_manifold",
+    }
+    kinds = ("true_manifold", "learned_manifold", "neighbour")
+    assert measured[[f"{kind}_distance" for kind in kinds]].notna().all(axis=None)
+    tested = pq.read_table(study / "results/smoke/tables/claims.parquet").to_pandas()
+    poor = tested[tested["manifold"] == "learned_manifold"]
+    assert poor["rule"].str.contains("the learned manifold is too poor").all()
+    assert not tested[tested["manifold"] != "learned_manifold"]["rule"].str.contains("poor").any()
+
+
+ON_DATA = {"space": "data_manifold", "norm": "linf", "radius": 0.1}
+MANIFOLD = SMOKE["manifolds"]["fonts"]
+LEARNING = ("vaegan", "latent_codes", "judge", "quality", "manifold_sheet", "train", "attack")
+LEARNT = {
+    "the beta of one class": (
+        {"manifolds": {"fonts": {**MANIFOLD, "betas": {2: 9.0}}}},
+        {
+            "vaegan": 1,
+            "latent_codes": 1,
+            "quality": 1,
+            "manifold_sheet": 1,
+            "train": 1,
+            "attack": 9,
+        },
+    ),
+    "the beta of the VAE-GAN over all classes, which is not used": (
+        {"manifolds": {"fonts": {**MANIFOLD, "betas": {"all": 9.0}}}},
+        {},
+    ),
+    "a manifold of all classes": (
+        {
+            "threats": {**THREATS, "on_data_manifold": ON_DATA},
+            "attacks": {
+                **ATTACKS,
+                "on_data_manifold": {"threat": "on_data_manifold", "examples": 9},
+            },
+        },
+        {"vaegan": 1, "latent_codes": 1, "quality": 1, "manifold_sheet": 1, "attack": 7},
+    ),
+    "the judge's images": (
+        {"manifolds": {"fonts": {**MANIFOLD, "judge_images": 60}}},
+        {"judge": 1, "quality": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "expected"), LEARNT.values(), ids=LEARNT.keys())
+def test_a_changed_manifold_runs_only_what_depends_on_it(study, tmp_path, keys, expected):
+    jobs = wanted(snakemake(study, "-n", config=changed(tmp_path, **keys)))
+    counts = {stage: jobs.get(stage, 0) for stage in LEARNING}
+    assert counts == {**dict.fromkeys(LEARNING, 0), **expected}
 
 
 STAGES = ("prototypes", "codes", "train", "attack", "distances", "clean_distances")
 CHANGES = {
     "the radius of one threat": (
         {"threats": {**THREATS, "transformation": {**THREATS["transformation"], "radius": 0.2}}},
-        {"train": 2, "attack": 6 + 2 * 2},
+        {"train": 2, "attack": 2 * 3},
     ),
     "one attack's steps": (
         {"attacks": {**ATTACKS, "regular": {**ATTACKS["regular"], "steps": 9}}},
-        {"attack": 6, "distances": 1},
+        {"attack": 7, "distances": 1},
     ),
     "one method's steps": (
         {"methods": {**METHODS, "adversarial": {**METHODS["adversarial"], "steps": 9}}},
         {"train": 1, "attack": 3},
     ),
-    "an added N": ({"sizes": [60, 90]}, {"train": 6, "attack": 18, "distances": 2}),
-    "added seeds": ({"seeds": 4}, {"train": 6, "attack": 18, "distances": 2}),
+    "an added N": ({"sizes": [60, 90]}, {"train": 7, "attack": 21, "distances": 3}),
+    "added seeds": ({"seeds": 4}, {"train": 7, "attack": 21, "distances": 3}),
     "other distances": (
         {"distances": {**SMOKE["distances"], "neighbours": 6}},
-        {"distances": 2, "clean_distances": 1},
+        {"distances": 3, "clean_distances": 1},
     ),
 }
 
@@ -197,10 +241,19 @@ def test_a_changed_setting_runs_only_what_depends_on_it(study, tmp_path, keys, e
     assert counts == {**dict.fromkeys(STAGES, 0), **expected}
 
 
-def test_the_paper_is_planned(tmp_path):
-    run = snakemake(tmp_path, "-n", config=HERE / "config/paper.yaml")
+PLANS = {
+    "paper.yaml": {"train": (9 + 7 + 7) * 8, "attack": (9 * 5 + 7 * 4 * 2) * 8, "vaegan": 3 * 11},
+    "celeba.yaml": {"train": 7 * 8, "attack": 7 * 4 * 8, "vaegan": 3},
+    "fashion.yaml": {"train": 5 * 2, "attack": 5 * 3 * 2, "vaegan": 10},
+}
+
+
+@pytest.mark.parametrize(("config", "jobs"), PLANS.items(), ids=PLANS)
+def test_the_shipped_studies_are_planned(tmp_path, config, jobs):
+    run = snakemake(tmp_path, "-n", config=HERE / "config" / config)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert wanted(run)["train"] == 6 * 8
+    found = wanted(run)
+    assert {rule: found[rule] for rule in jobs} == jobs
 
 
 def test_a_config_replaces_the_demo(tmp_path):
@@ -321,21 +374,41 @@ def arrays(path: Path, **of) -> dict:
     return {"mine": {"kind": "npz", "path": str(path)}}
 
 
-def test_a_study_of_ones_own_arrays_runs_through(tmp_path):
+def test_a_study_of_ones_own_arrays_runs(tmp_path):
     config = changed(tmp_path, datasets=arrays(tmp_path / "mine.npz"), **OWN)
-    run = snakemake(tmp_path, "--cores", "2", config=config)
+    errors, study = "results/smoke/tables/errors.parquet", "results/smoke/study.json"
+    run = snakemake(tmp_path, errors, study, "--cores", "2", config=config)
     assert run.returncode == 0, run.stderr[-3000:]
-    results = tmp_path / "results/smoke"
-    assert pq.read_schema(results / "mine/dataset/examples.parquet").equals(tables.EXAMPLES)
-    assert pq.read_metadata(results / "tables/errors.parquet").num_rows == 1
-    for name in ("mine/figures/figure1", "figures/figure2", "figures/figure3", "figures/figure4"):
-        assert (results / f"{name}.png").stat().st_size > 1000
-    assert "downloads" not in json.loads((results / "study.json").read_text())
+    assert pq.read_metadata(tmp_path / errors).num_rows == 1
+    examples = tmp_path / "results/smoke/mine/dataset/examples.parquet"
+    assert pq.read_schema(examples).equals(tables.EXAMPLES)
+    assert "downloads" not in json.loads((tmp_path / study).read_text())
     moved = {**yaml.safe_load(config.read_text()), "downloads": {"folder": "elsewhere"}}
     config.write_text(yaml.safe_dump(moved))
-    assert wanted(snakemake(tmp_path, "-n", config=config)) == {}
+    assert wanted(snakemake(tmp_path, errors, study, "-n", config=config)) == {}
     arrays(tmp_path / "mine.npz", images=np.zeros((30, 12, 12), np.uint8))
-    assert wanted(snakemake(tmp_path, "-n", config=config))["images"] == 1
+    assert wanted(snakemake(tmp_path, errors, "-n", config=config))["images"] == 1
+
+
+def test_the_readmes_study_of_ones_own_images_runs_through(tmp_path):
+    """The config as it is printed, on a folder of dark and bright photos: up to the figures."""
+    blocks = (HERE / "README.md").read_text(encoding="utf-8").split("```yaml\n")[1:]
+    (block,) = (text.split("```")[0] for text in blocks if text.startswith("study:"))
+    assert len(block.splitlines()) == 10
+    config = tmp_path / "mine.yaml"
+    config.write_text(block)
+    rng = np.random.default_rng(0)
+    for name, least in (("cats", 0), ("dogs", 100)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for at, image in enumerate(rng.integers(least, least + 156, (315, 8, 8, 3), np.uint8)):
+            Image.fromarray(image).save(tmp_path / "photos" / name / f"{at}.png")
+    run = snakemake(tmp_path, "--cores", "2", config=config)
+    assert run.returncode == 0, run.stderr[-3000:]
+    results = tmp_path / "results/mine"
+    assert pq.read_metadata(results / "tables/errors.parquet").num_rows == 2 * 3
+    assert pq.read_metadata(results / "mine/dataset/examples.parquet").num_rows == 630
+    for name in ("mine/figures/figure1", "figures/figure2", "figures/figure3", "figures/figure4"):
+        assert (results / f"{name}.png").stat().st_size > 1000
 
 
 def test_letters_and_images_may_share_a_study(tmp_path):

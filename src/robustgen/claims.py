@@ -8,15 +8,16 @@ Source: Stutz, Hein and Schiele, CVPR 2019; the claims and what tests them there
 bars and intervals are ours.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from robustgen import evidence
-from robustgen.evidence import Evidence, Intervals, Roles, UntestedError
+from robustgen.evidence import Evidence, Intervals, OnManifold, Roles, UntestedError, poor
 from robustgen.statistics import Interval
 from robustgen.tables import CLAIMS
 
@@ -29,8 +30,12 @@ CLAIM_WORDS = {
     4: "Robustness to regular ones does not contradict generalization, but needs more images",
 }
 
-_HERE = ". Here "
-_UNDECIDED_AS = "undecided: "
+ON_MANIFOLD = (1, 2, 3)
+"""The claims that are tested on each manifold of a data set."""
+NO_MANIFOLD: OnManifold = {"manifold": None, "method": None, "attack": None}
+
+HERE = ". Here "
+UNDECIDED_AS = "undecided: "
 TOO_FEW = "too few seeds or models for an interval"
 
 
@@ -143,28 +148,52 @@ STATISTICS = (
 )
 
 
-def claims(errors: pa.Table, rates: pa.Table, distances: pa.Table, roles: Roles) -> pa.Table:
-    """Test every claim on every data set.
+def claims(
+    errors: pa.Table,
+    rates: pa.Table,
+    distances: pa.Table,
+    quality: pa.Table,
+    roles: Roles,
+    on_manifold: Mapping[str, Sequence[OnManifold]],
+) -> pa.Table:
+    """Test every claim on every data set, the first three on each of its manifolds.
 
     Args:
         errors: a table with the schema `ERRORS`.
         rates: a table with the schema `SUCCESS_RATES`.
         distances: a table with the schema `ALL_DISTANCES`.
-        roles: what the study calls the methods and attacks.
+        quality: a table with the schema `QUALITY`.
+        roles: what the study calls its methods and attacks.
+        on_manifold: those on the manifolds of each data set.
 
     Returns:
-        A table with the schema `CLAIMS`, by data set and in the order of `STATISTICS`. A
-        statistic that the study does not give has one row without an estimate, undecided, whose
-        rule ends with what is missing.
+        A table with the schema `CLAIMS`, by data set, claim, manifold and in the order of
+        `STATISTICS`. A statistic that the study does not give has one row without an estimate,
+        undecided, whose rule ends with what is missing; one on a learned manifold that is too
+        poor is undecided too.
     """
     frames = [_sorted(table).to_pandas() for table in (errors, rates, distances)]
+    reconstructed = _reconstructed(quality)
     rows = []
     for dataset in sorted({name for frame in frames for name in frame["dataset"]}):
         own = [frame[frame["dataset"] == dataset] for frame in frames]
-        found = Evidence(own[0], own[1], own[2], roles)
-        for statistic in STATISTICS:
-            rows += [{"dataset": dataset, **row} for row in _tested(statistic, found)]
+        for claim in CLAIM_WORDS:
+            many = on_manifold.get(dataset) if claim in ON_MANIFOLD else None
+            for of in many or [NO_MANIFOLD]:
+                share = reconstructed.get((dataset, of["manifold"]))
+                found = Evidence(own[0], own[1], own[2], roles, of, share)
+                named = {"claim": claim, "dataset": dataset, "manifold": of["manifold"]}
+                tested = [_tested(each, found) for each in STATISTICS if each.claim == claim]
+                rows += [{**named, **row} for row in chain(*tested)]
     return pa.Table.from_pylist(rows, schema=CLAIMS)
+
+
+def _reconstructed(quality: pa.Table) -> dict[tuple[str, str | None], float]:
+    """The share of reconstructions kept by data set and learned manifold, over all classes."""
+    whole = quality.to_pandas()
+    whole = whole[whole["label"].isna()]
+    kept = zip(whole["dataset"], whole["space"], whole["reconstructions_kept"], strict=True)
+    return {(dataset, space): share for dataset, space, share in kept}
 
 
 def _sorted(table: pa.Table) -> pa.Table:
@@ -180,6 +209,7 @@ def _tested(statistic: Statistic, found: Evidence) -> list[dict[str, Any]]:
         intervals, note = statistic.measure(found), statistic.note(found)
     except UntestedError as untested:
         intervals, reason = {None: untested.interval}, str(untested)
+    reason = reason or poor(found)
     rows = []
     for n, interval in intervals.items():
         why = reason
@@ -188,70 +218,8 @@ def _tested(statistic: Statistic, found: Evidence) -> list[dict[str, Any]]:
             why = "there are too few models, or all are alike" if few else TOO_FEW
         ends = {k: None if np.isnan(v) else v for k, v in interval._asdict().items()}
         verdict = UNDECIDED if reason else statistic.verdict(interval)
-        here = _UNDECIDED_AS + why if why else note
-        rule = statistic.rule() + (_HERE + here if here else "")
-        named = {"claim": statistic.claim, "statistic": statistic.name, "n": n}
+        here = UNDECIDED_AS + why if why else note
+        rule = statistic.rule() + (HERE + here if here else "")
+        named = {"statistic": statistic.name, "n": n}
         rows.append({**named, **ends, "rule": rule, "verdict": verdict})
     return rows
-
-
-def verdicts(claims: pa.Table) -> dict[tuple[str, int], str]:
-    """The verdict on each claim, by data set and number of the claim.
-
-    A claim is supported if all its statistics support it, not supported if one does not, and
-    otherwise undecided.
-
-    Args:
-        claims: a table with the schema `CLAIMS`.
-    """
-    said: dict[tuple[str, int], set[str]] = {}
-    for row in claims.select(["dataset", "claim", "verdict"]).to_pylist():
-        said.setdefault((row["dataset"], row["claim"]), set()).add(row["verdict"])
-    return {key: _joint(of) for key, of in said.items()}
-
-
-def _joint(said: set[str]) -> str:
-    if NOT_SUPPORTED in said:
-        return NOT_SUPPORTED
-    return SUPPORTED if said == {SUPPORTED} else UNDECIDED
-
-
-def describe(claims: pa.Table, roles: Roles) -> str:
-    """The claims, verdicts and statistics of every data set as text for a terminal.
-
-    Args:
-        claims: a table with the schema `CLAIMS`.
-        roles: what the study calls the methods and attacks, as they were tested with.
-    """
-    rows = claims.to_pylist()
-    lines: list[str] = []
-    dataset = None
-    for (name, claim), verdict in verdicts(claims).items():
-        if name != dataset:
-            lines += [*([""] if lines else []), f"Data set {name}", *_role_lines(roles)]
-            dataset = name
-        lines += [f"  {claim}. {CLAIM_WORDS[claim]}: {verdict}"]
-        for row in rows:
-            if (row["dataset"], row["claim"]) == (name, claim):
-                lines += _statistic_lines(row)
-    return "\n".join(lines)
-
-
-def _role_lines(roles: Roles) -> list[str]:
-    """Which methods and attacks the claims are tested with."""
-    methods = [roles["normal"], roles["on_manifold"], roles["adversarial"]]
-    attacks = [*roles["regular_attacks"], roles["on_manifold_attack"]]
-    named = {"methods": filter(None, methods), "attacks": filter(None, attacks)}
-    return [f"  {kind} compared: {', '.join(names)}" for kind, names in named.items()]
-
-
-def _statistic_lines(row: dict[str, Any]) -> list[str]:
-    """A statistic and, where it says so, how it was measured or why it is undecided."""
-    name = row["statistic"].replace("_", " ") + ("" if row["n"] is None else f", N = {row['n']}")
-    estimate, low, high = (row[end] for end in Interval._fields)
-    text = "no estimate" if estimate is None else f"{estimate:.3g}"
-    text += "" if low is None else f" [{low:.3g}, {high:.3g}]"
-    here = row["rule"].partition(_HERE)[2].removeprefix(_UNDECIDED_AS)
-    bar = next(of.bar for of in STATISTICS if of.name == row["statistic"])
-    line = f"       {name:<32} {text:<24} > {bar:<5g} {row['verdict']}"
-    return [line, *([f"         ({here})"] if here else [])]

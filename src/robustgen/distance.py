@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustgen.datasets import Split
 from robustgen.job import progress
-from robustgen.spaces import AffineSpace, Space
+from robustgen.spaces import SPACES, Space
 
 EXAMPLES_AT_ONCE = 250
 IMAGES_AT_ONCE = 10_000
@@ -41,56 +41,63 @@ def measure(
     step_size: float,
     neighbours: int,
 ) -> dict[str, Any]:
-    """Both distances of `examples` `(B, C, H, W)`, columns of `tables.DISTANCES`.
+    """All distances of `examples` `(B, C, H, W)`, columns of `tables.DISTANCES`.
 
-    The columns of the known manifold are empty where there is none.
+    The columns of the known manifold, and of a learned one, are empty where there is none.
     """
-    span = to_neighbours(examples, clean.images(), training, neighbours)
-    columns: dict[str, Any] = {"true_manifold_distance": None, "true_manifold_angle": None}
-    if clean.codes is not None:
-        known = to_manifold(examples, clean, steps=steps, step_size=step_size)
-        columns = {"true_manifold_distance": known.distance, "true_manifold_angle": known.angle}
-    columns |= {"learned_manifold_distance": None, "learned_manifold_angle": None}
-    columns |= {"neighbour_distance": span.distance, "neighbour_angle": span.angle}
-    return {name: _column(values, len(examples)) for name, values in columns.items()}
+    spaces = {} if clean.codes is None else {"true_manifold": "true_manifold"}
+    if clean.learned:
+        (spaces["learned_manifold"],) = clean.learned
+    found = {
+        kind: to_manifold(examples, clean, space, steps=steps, step_size=step_size)
+        for kind, space in spaces.items()
+    }
+    found["neighbour"] = to_neighbours(examples, clean.images(), training, neighbours)
+    nothing = torch.full((len(examples),), torch.nan)
+    none = Distance(nothing, nothing)
+    columns: dict[str, Any] = {}
+    for kind in ("true_manifold", "learned_manifold", "neighbour"):
+        of = found.get(kind, none)
+        columns |= {f"{kind}_distance": _column(of.distance), f"{kind}_angle": _column(of.angle)}
+    return columns
 
 
-def to_manifold(examples: Tensor, clean: Split, *, steps: int, step_size: float) -> Distance:
-    """Distance to the known manifold (Stutz et al., CVPR 2019, section 3.3 and supplement).
+def to_manifold(
+    examples: Tensor, clean: Split, space: str, *, steps: int, step_size: float
+) -> Distance:
+    """Distance to a manifold with codes (Stutz et al., CVPR 2019, section 3.3 and supplement).
 
-    The nearest decoded code is searched with Adam over the six parameters, within their ranges,
-    with font and letter fixed, from the code of the unperturbed image; once on the images as they
-    are and once from blurred to sharp ones, of which the nearer result is kept. The angle is that
-    between the perturbation and the way from the unperturbed image to that nearest point.
+    The nearest decoded code is searched with Adam, within the bounds of the space, from the code
+    of the unperturbed image, whose class (and font) is kept; once on the images as they are and
+    once from blurred to sharp ones, of which the nearer result is kept. The angle is that between
+    the perturbation and the way on the manifold from the image of the unperturbed code, which is
+    the unperturbed image itself where the manifold is known, to that nearest point.
 
     Args:
         examples: `(B, C, H, W)` images.
         clean: `(B,)` the unperturbed images with their codes.
+        space: a key of `SPACES` that `clean` has: the true manifold or a learned one.
         steps: iterations of Adam, each time.
         step_size: its rate; falls to zero over the iterations as half a cosine.
 
     Raises:
-        ValueError: the data set has no known manifold.
+        ValueError: the data set has no such manifold.
     """
-    if clean.codes is None:
-        raise ValueError("the data set has no known manifold")
     parts = []
-    for start in progress(range(0, len(examples), EXAMPLES_AT_ONCE), "distance to manifold"):
+    for start in progress(range(0, len(examples), EXAMPLES_AT_ONCE), f"distance to {space}"):
         rows = slice(start, start + EXAMPLES_AT_ONCE)
-        some = clean.take(rows)
-        assert some.codes is not None
-        space = AffineSpace(some.codes, *some.ranges, some.sources())
-        nearest = _nearest(examples[rows], space, steps, step_size)
-        unperturbed = some.images()
-        moved = (examples[rows] - unperturbed).flatten(1)
-        along = (nearest - unperturbed).flatten(1)
-        left = (examples[rows] - nearest).flatten(1).norm(dim=1)
-        parts.append(Distance(left, _angle(moved, along)))
+        some, wanted = clean.take(rows), examples[rows]
+        ball = SPACES[space](some.take(torch.arange(len(some), device=wanted.device)[None]))
+        with torch.no_grad():
+            origin = ball.decode(ball.origin)[0]
+        nearest = _nearest(wanted, ball, steps, step_size)
+        moved, along = (wanted - some.images()).flatten(1), (nearest - origin).flatten(1)
+        parts.append(Distance((wanted - nearest).flatten(1).norm(dim=1), _angle(moved, along)))
     return _joined(parts)
 
 
 def _nearest(examples: Tensor, space: Space, steps: int, step_size: float) -> Tensor:
-    """The nearest images `(B, C, H, W)` that two descents met on their ways.
+    """The nearest images `(B, C, H, W)` that two descents met on their ways, M being 1.
 
     The distance between two thin strokes has many local minima. Between blurred images it has
     few, so that a descent from coarse to fine comes nearer where the plain one is stuck; where
@@ -103,7 +110,7 @@ def _nearest(examples: Tensor, space: Space, steps: int, step_size: float) -> Te
         optimizer = torch.optim.Adam([codes], step_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
         for step in range(steps + 1):
-            images = space.decode(codes)
+            images = space.decode(codes)[0]
             with torch.no_grad():
                 squares = (images - examples).square().flatten(1).sum(1)
                 better = squares < least
@@ -198,10 +205,9 @@ def _angle(moved: Tensor, along: Tensor) -> Tensor:
     return torch.where(size > 1e-6, angle, torch.nan).float()
 
 
-def _column(values: Tensor | None, rows: int) -> Any:
+def _column(values: Tensor) -> Any:
     """NumPy values in which NaN stands as empty."""
-    held = np.full(rows, np.nan, np.float32) if values is None else values.cpu().numpy()
-    return np.ma.masked_invalid(held)
+    return np.ma.masked_invalid(values.cpu().numpy())
 
 
 def _joined(parts: list[Distance]) -> Distance:

@@ -12,6 +12,8 @@ import pandas as pd
 
 from robustgen.statistics import NONE, Interval, images_factor, slope, spearman, t_interval
 
+ENOUGH = 0.9
+"""Share of reconstructions that must stay right for a learned manifold to carry claims."""
 CEILING = 0.99
 """Regular success rate above which a model is as good as never right."""
 
@@ -21,11 +23,17 @@ class Roles(TypedDict):
 
     normal: str | None
     adversarial: str | None
-    on_manifold: str | None
     regular_attack: str | None
     regular_attacks: list[str]
-    on_manifold_attack: str | None
     not_adversarial: list[str]
+
+
+class OnManifold(TypedDict):
+    """What it calls those on a manifold of a data set, and the manifold; None: has it not."""
+
+    manifold: str | None
+    method: str | None
+    attack: str | None
 
 
 class UntestedError(Exception):
@@ -42,24 +50,46 @@ class UntestedError(Exception):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one data set: rows of `ERRORS`, `SUCCESS_RATES` and `ALL_DISTANCES`."""
+    """What is known of one data set: rows of `ERRORS`, `SUCCESS_RATES` and `ALL_DISTANCES`.
+
+    Attributes:
+        roles: what the study calls its methods and attacks.
+        on_manifold: those on the manifold that is spoken of.
+        reconstructed: share of right test images whose reconstruction on it is right, where it is
+            a learned one.
+    """
 
     errors: pd.DataFrame
     rates: pd.DataFrame
     distances: pd.DataFrame
     roles: Roles
+    on_manifold: OnManifold
+    reconstructed: float | None = None
 
 
 Intervals = dict[int | None, Interval]
 """By N; None for one over all N."""
 
 
+def poor(evidence: Evidence) -> str:
+    """Why the manifold is too poor to carry a claim; empty where it is not."""
+    share = evidence.reconstructed
+    if share is None or share >= ENOUGH:
+        return ""
+    words = str(evidence.on_manifold["manifold"]).replace("_", " ")
+    return (
+        f"the {words} is too poor: of the test images that an independent classifier gets right, "
+        f"it gets {share:.1%} right as reconstructed, and {ENOUGH:.0%} are needed"
+    )
+
+
 def _role(evidence: Evidence, role: str) -> str:
     """The method or attack in this role."""
-    name: str | None = evidence.roles[role]  # type: ignore[literal-required]
+    held = {**evidence.roles, **{f"on_manifold_{k}": v for k, v in evidence.on_manifold.items()}}
+    name: str | None = held[role]  # type: ignore[assignment]
     if name is None:
         kind = "attack" if role.endswith("_attack") else "method"
-        words = role.removesuffix("_attack").replace("_", "-")
+        words = role.removesuffix("_attack").removesuffix("_method").replace("_", "-")
         raise UntestedError(f"the study has no {words} {kind}")
     return name
 
@@ -140,7 +170,7 @@ def rank_correlation(evidence: Evidence) -> Intervals:
 
 def error_reduction(evidence: Evidence) -> Intervals:
     """Test error of the normal method minus that of the on-manifold one, for each N."""
-    methods = [_role(evidence, role) for role in ("normal", "on_manifold")]
+    methods = [_role(evidence, role) for role in ("normal", "on_manifold_method")]
     rows = evidence.errors[evidence.errors["method"].isin(methods)]
     wide = rows.pivot(index=["n", "seed"], columns="method", values="test_error")
     both = wide.reindex(columns=methods).dropna()

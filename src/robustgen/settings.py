@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from robustgen.config_errors import Said, allowed_in, key_text, listed, mistake, near, shown
 
@@ -96,10 +96,22 @@ class Classifier(Settings):
     weight_decay: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1e-4
 
 
+def _class_keys(given: Any) -> Any:
+    """Keys that are numbers of classes, or `all`, as text; YAML reads bare numbers as such."""
+    if not isinstance(given, dict):
+        raise mistake(f"is {shown(given)}, but must be a mapping of classes to numbers")
+    for key in given:
+        if key != "all" and (isinstance(key, bool) or not str(key).isdecimal()):
+            raise mistake("is no known key; allowed are all and numbers of classes", key_text(key))
+    return {str(key): value for key, value in given.items()}
+
+
 class Manifold(Settings):
     """VAE-GANs that learn a data set's manifold; the defaults are the paper's for FONTS.
 
-    `images` bounds how many training images each is trained on.
+    `images` bounds how many training images each is trained on. `betas` are those of single
+    classes, by their numbers from 0, and of the VAE-GAN of `all` of them, where they differ.
+    `judge_images` bounds how many train the classifier that judges the manifold.
     """
 
     latent: Count = 10
@@ -109,6 +121,9 @@ class Manifold(Settings):
         256,
     )
     beta: Positive = 3.0
+    betas: Annotated[dict[str, Positive], BeforeValidator(_class_keys)] = Field(
+        default_factory=dict
+    )
     gamma: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1.0
     epochs: Count = 10
     batch_size: Several = 100
@@ -116,6 +131,11 @@ class Manifold(Settings):
     rate_decay: Annotated[float, Field(gt=0, le=1), Said("a number above 0 and up to 1")] = 0.9
     weight_decay: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1e-4
     images: Several = MOST
+    judge_images: Several = 40_000
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as a config has them, without `betas` where there are none."""
+        return self.model_dump(mode="json", exclude=None if self.betas else {"betas"})
 
 
 class Threat(Settings):
@@ -167,7 +187,7 @@ class Distances(Settings):
     """Whose adversarial examples have their distance to the manifold measured, and how.
 
     By default those of all methods without a threat (of all methods if each has one) and of all
-    attacks in image space or on the true manifold; the numbers default to the largest allowed
+    attacks in image space or on a manifold; the numbers default to the largest allowed
     where that is smaller than said here.
     """
 

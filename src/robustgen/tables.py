@@ -95,6 +95,34 @@ VAEGAN_CURVES = pa.schema(
     ]
 )
 
+_SHARE = [
+    ("right", "test images"),
+    ("reconstructions_right", "reconstructions of test images"),
+    ("reconstructions_kept", "of right test images, those whose reconstruction is right"),
+    ("steps_kept", "of right reconstructions, those that a random step within radius leaves right"),
+    ("samples_right", "samples of the prior within the bounds; null where they have no class"),
+]
+QUALITY = pa.schema(
+    [
+        _STUDY_KEYS[0],
+        _field("space", pa.string(), "", "the learned manifold"),
+        _LABEL.with_nullable(True),
+        _field("images", pa.int32(), "images", "test images of the class"),
+        _field("l1", pa.float64(), "pixel values", "mean L1 distance of reconstructions"),
+        _field("l2", pa.float64(), "pixel values", "mean L2 distance of reconstructions"),
+        _field("code_mean", pa.float64(), "1", "mean of the codes, RMS over coordinates; prior: 0"),
+        _field("code_variance", pa.float64(), "1", "their variance, mean over coordinates"),
+        _field("posterior_variance", pa.float64(), "1", "with code_variance 1 in all as the prior"),
+        _field("beyond_bound", pa.float64(), "share", "coordinates beyond the bound; prior: 0.046"),
+        *(
+            _field(name, pa.float64(), "share", f"{about}, rightly classified", null=True)
+            for name, about in _SHARE
+        ),
+        _field("radius", pa.float64(), "code", "size of the random steps"),
+    ]
+)
+"""A row per data set, learned manifold and class, and one, of no class, over all classes."""
+
 PREDICTIONS = pa.schema([_SEED, _EXAMPLE, _LABEL, _PREDICTION])
 
 _SIZES = [
@@ -191,6 +219,7 @@ CLAIMS = pa.schema(
     [
         _field("claim", pa.int32(), "1", "number of the claim, 1 to 4"),
         _field("dataset", pa.string(), "", "data set"),
+        _field("manifold", pa.string(), "", "the manifold it is tested on, if on one", null=True),
         _field("statistic", pa.string(), "", "what tests the claim"),
         _field("n", pa.int32(), "images", "N, where the statistic is for one N", null=True),
         _field("estimate", pa.float64(), "see rule", "the statistic", null=True),

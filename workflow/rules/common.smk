@@ -47,7 +47,7 @@ def require_writable(folder):
         )
 
 
-STAGES = ("dataset", "classifiers", "attacks", "distances", "figures")
+STAGES = ("dataset", "manifolds", "classifiers", "attacks", "distances", "figures")
 
 with one_sentence():
     for part in ("logs", "benchmarks", "tables", "figures"):
@@ -75,15 +75,36 @@ def code_of(script):
     return fingerprint(SCRIPTS / f"{script}.py")
 
 
-def per_cohort(pattern, **of):
-    """Every file of `pattern` over data sets, methods, N and cohorts, and over `of`.
+def per_cohort(pattern, methods=STUDY.methods_of, **of):
+    """Every file of `pattern` over data sets, and over methods, N, cohorts and `of` of each.
 
     As a pair: the paths, and in the same order what each is about but its cohort.
+
+    methods, of: from the name of a data set to the names, of methods and whatever else is there.
     """
-    over = {"dataset": STUDY.datasets, "method": STUDY.methods, "n": STUDY.sizes}
-    over = {**over, **of, "cohort": COHORTS}
-    about = [dict(zip(over, values)) for values in product(*over.values())]
+    about = []
+    for dataset in STUDY.datasets:
+        over = {"dataset": [dataset], "method": methods(dataset), "n": STUDY.sizes}
+        over |= {name: names(dataset) for name, names in of.items()} | {
+            "cohort": COHORTS
+        }
+        about += [dict(zip(over, values)) for values in product(*over.values())]
     paths = [f"{RESULTS}/{pattern}".format(**names) for names in about]
     for names in about:
         del names["cohort"]
     return paths, about
+
+
+def figure(name, folder="figures", file=None, **labels):
+    """Output files of a figure: a PNG with its caption for the report, and a PDF."""
+    caption = REPORT / f"{name}.rst"
+    path = f"{RESULTS}/{folder}/{file or name}"
+    return {
+        "png": report(
+            f"{path}.png",
+            caption=caption,
+            category="Figures",
+            labels={"figure": name, **labels},
+        ),
+        "pdf": f"{path}.pdf",
+    }

@@ -7,6 +7,7 @@ rule distances:
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         rows=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.parquet",
         found=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.safetensors",
+        manifold=nearest_learned,
     output:
         distances=f"{RESULTS}/{{dataset}}/distances/{{attack}}/{COHORT}.parquet",
     log:
@@ -28,6 +29,7 @@ rule clean_distances:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
+        manifold=nearest_learned,
     output:
         distances=f"{RESULTS}/{{dataset}}/distances/clean.parquet",
     log:

@@ -1,57 +1,45 @@
 """The paper's figures 1 to 4 and a sheet of all prototypes, captioned in the report."""
 
+from itertools import chain
+
 ROLES = STUDY.roles()
-SHOWN = {
-    "method": ROLES["normal"] or list(STUDY.methods)[0],
-    "n": max(STUDY.sizes),
-    "cohort": COHORTS[0],
+ON_MANIFOLD = {
+    name: [of["attack"] for of in STUDY.on_manifold(name) if of["attack"]]
+    for name in STUDY.datasets
 }
-SHOWN_ATTACKS = [a for a in (ROLES["regular_attack"], ROLES["on_manifold_attack"]) if a]
+
+
+def shown_method(dataset):
+    """The method whose models figures show one attack on, or several."""
+    return ROLES["normal"] or STUDY.methods_of(dataset)[0]
+
+
+def shown_attacks(dataset):
+    """The attacks that figure 1 shows: the first regular one, and one on each manifold."""
+    return [*ROLES["regular_attacks"][:1], *ON_MANIFOLD[dataset]]
 
 
 def shown(pattern):
-    """The files of `pattern` that figure 1 shows, one per attack."""
-    return expand(f"{RESULTS}/{pattern}", attack=SHOWN_ATTACKS, allow_missing=True, **SHOWN)
+    """An input function: the files of `pattern` that figure 1 shows, one per attack."""
 
+    def files(w):
+        of = {
+            "method": shown_method(w.dataset),
+            "n": max(STUDY.sizes),
+            "cohort": COHORTS[0],
+        }
+        attacks = shown_attacks(w.dataset)
+        return expand(f"{RESULTS}/{pattern}", dataset=w.dataset, attack=attacks, **of)
 
-def figure(name, folder="figures", **labels):
-    """Output files of a figure: a PNG with its caption for the report, and a PDF."""
-    caption = REPORT / f"{name}.rst"
-    png = f"{RESULTS}/{folder}/{name}.png"
-    return {
-        "png": report(png, caption=caption, category="Figures", labels={"figure": name, **labels}),
-        "pdf": f"{RESULTS}/{folder}/{name}.pdf",
-    }
-
-
-rule prototype_sheet:
-    input:
-        bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
-    output:
-        **figure("prototypes", "{dataset}/figures", dataset="{dataset}"),
-    log:
-        f"{RESULTS}/logs/{{dataset}}/prototype_sheet.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/{{dataset}}/prototype_sheet.tsv"
-    wildcard_constraints:
-        dataset=one_of(FONTS),
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        letters=lambda w: STUDY.datasets[w.dataset].letters,
-        code=code_of("prototype_sheet"),
-    script:
-        "../scripts/prototype_sheet.py"
+    return files
 
 
 rule figure1:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
-        rows=shown("{{dataset}}/attacks/{attack}/{method}/n{n}/{cohort}.parquet"),
-        found=shown("{{dataset}}/attacks/{attack}/{method}/n{n}/{cohort}.safetensors"),
+        rows=shown("{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.parquet"),
+        found=shown("{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.safetensors"),
     output:
         **figure("figure1", "{dataset}/figures", dataset="{dataset}"),
     log:
@@ -63,9 +51,9 @@ rule figure1:
         mem_mb=2000,
         runtime=10,
     params:
-        attacks=SHOWN_ATTACKS,
-        of=f"{SHOWN['method']} training with {SHOWN['n']} images",
-        attacks_are=STUDY.in_words(SHOWN_ATTACKS),
+        attacks=lambda w: shown_attacks(w.dataset),
+        of=lambda w: f"{shown_method(w.dataset)} training with {max(STUDY.sizes)} images",
+        attacks_are=lambda w: STUDY.in_words(shown_attacks(w.dataset)),
         code=code_of("figure1"),
     script:
         "../scripts/figure1.py"
@@ -85,7 +73,7 @@ rule figure2:
         mem_mb=1000,
         runtime=10,
     params:
-        method=SHOWN["method"],
+        method=ROLES["normal"],
         code=code_of("figure2"),
     script:
         "../scripts/figure2.py"
@@ -106,8 +94,8 @@ rule figure3:
         mem_mb=1000,
         runtime=10,
     params:
-        on_manifold_attack=ROLES["on_manifold_attack"],
-        attacks_are=STUDY.in_words([a for a in [ROLES["on_manifold_attack"]] if a]),
+        on_manifold_attacks=ON_MANIFOLD,
+        attacks_are=STUDY.in_words(dict.fromkeys(chain(*ON_MANIFOLD.values()))),
         code=code_of("figure3"),
     script:
         "../scripts/figure3.py"
@@ -140,7 +128,8 @@ rule figure4:
 
 FIGURES = [
     *expand(rules.prototype_sheet.output, dataset=FONTS),
-    *expand(rules.figure1.output, dataset=STUDY.datasets if SHOWN_ATTACKS else []),
+    *SHEETS,
+    *expand(rules.figure1.output, dataset=filter(shown_attacks, STUDY.datasets)),
     *rules.figure2.output,
     *rules.figure3.output,
     *rules.figure4.output,

@@ -5,7 +5,9 @@ from robustgen.fontfiles import signature
 FONTS = [name for name, dataset in STUDY.datasets.items() if dataset.kind == "fonts"]
 
 with one_sentence():
-    FONTS_ON_HAND = {name: signature(STUDY.fonts_part(name)["fonts_from"]) for name in FONTS}
+    FONTS_ON_HAND = {
+        name: signature(STUDY.fonts_part(name)["fonts_from"]) for name in FONTS
+    }
 
 
 rule prototypes:
@@ -48,3 +50,25 @@ rule codes:
         code=code_of("codes"),
     script:
         "../scripts/codes.py"
+
+
+rule prototype_sheet:
+    input:
+        bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+    output:
+        **figure("prototypes", "{dataset}/figures", dataset="{dataset}"),
+    log:
+        f"{RESULTS}/logs/{{dataset}}/prototype_sheet.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/{{dataset}}/prototype_sheet.tsv"
+    wildcard_constraints:
+        dataset=one_of(FONTS),
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        letters=lambda w: STUDY.datasets[w.dataset].letters,
+        code=code_of("prototype_sheet"),
+    script:
+        "../scripts/prototype_sheet.py"

@@ -12,21 +12,32 @@ def parts_of(dataset, space):
     return [f"class{label}" for label in range(STUDY.datasets[dataset].classes)]
 
 
-def learned_by(search_of):
-    """The files of the learned manifold that a job's threat lies on, if it lies on one.
+def learned_files(dataset, space):
+    """The files of a learned manifold: codes first, then the VAE-GAN of each class, or of all."""
+    folder = MANIFOLD.format(dataset=dataset)
+    models = [f"{folder}/{part}.safetensors" for part in parts_of(dataset, space)]
+    return [f"{folder}/{space}.safetensors", *models]
 
-    Codes first, then a decoder per class; as an input function of a rule for searches.
-    """
+
+def learned_by(search_of):
+    """An input function: the files of the learned manifold that a threat is on, if it is on one."""
 
     def files(w):
         space = STUDY.space(search_of(w))
-        if space not in LEARNED:
-            return []
-        folder = MANIFOLD.format(dataset=w.dataset)
-        models = [f"{folder}/{part}.safetensors" for part in parts_of(w.dataset, space)]
-        return [f"{folder}/{space}.safetensors", *models]
+        return learned_files(w.dataset, space) if space in LEARNED else []
 
     return files
+
+
+def nearest_learned(w):
+    """The files of the learned manifold to which distances are measured, if there is one."""
+    spaces = STUDY.learned(w.dataset)
+    return learned_files(w.dataset, spaces[0]) if spaces else []
+
+
+def vaegans(w):
+    """The VAE-GANs of a space."""
+    return learned_files(w.dataset, w.space)[1:]
 
 
 rule vaegan:
@@ -47,7 +58,7 @@ rule vaegan:
         mem_mb=4000,
         runtime=720,
     params:
-        settings=lambda w: STUDY.manifold_part(w.dataset),
+        settings=lambda w: STUDY.manifold_part(w.dataset, w.part),
         code=code_of("vaegan"),
     script:
         "../scripts/vaegan.py"
@@ -57,7 +68,7 @@ rule latent_codes:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
-        models=lambda w: [f"{MANIFOLD}/{part}.safetensors" for part in parts_of(w.dataset, w.space)],
+        models=vaegans,
     output:
         codes=f"{MANIFOLD}/{{space}}.safetensors",
     log:

@@ -4,12 +4,14 @@ PREDICTED, PREDICTED_ABOUT = per_cohort(
     "{dataset}/classifiers/{method}/n{n}/{cohort}.predictions.parquet"
 )
 ATTACKED, ATTACKED_ABOUT = per_cohort(
-    "{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.parquet", attack=STUDY.attacks
+    "{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.parquet", attack=STUDY.attacks_of
 )
 MEASURED, MEASURED_ABOUT = per_cohort(
     "{dataset}/distances/{attack}/{method}/n{n}/{cohort}.parquet",
-    method=STUDY.distances.methods,
-    attack=STUDY.distances.attacks,
+    methods=lambda dataset: [
+        m for m in STUDY.methods_of(dataset) if m in STUDY.distances.methods
+    ],
+    attack=STUDY.measured,
 )
 
 
@@ -93,7 +95,9 @@ rule over_seeds:
 
 rule all_distances:
     input:
-        clean=expand(f"{RESULTS}/{{dataset}}/distances/clean.parquet", dataset=STUDY.datasets),
+        clean=expand(
+            f"{RESULTS}/{{dataset}}/distances/clean.parquet", dataset=STUDY.datasets
+        ),
         parts=MEASURED,
     output:
         distances=f"{RESULTS}/tables/distances.parquet",
@@ -118,6 +122,7 @@ rule claims:
         errors=rules.errors.output.errors,
         success_rates=rules.success_rates.output.success_rates,
         distances=rules.all_distances.output.distances,
+        quality=rules.all_quality.output.quality,
     output:
         claims=f"{RESULTS}/tables/claims.parquet",
         verdicts=report(
@@ -136,6 +141,7 @@ rule claims:
         runtime=15,
     params:
         roles=STUDY.roles(),
+        on_manifold={name: STUDY.on_manifold(name) for name in STUDY.datasets},
         code=code_of("claims"),
     script:
         "../scripts/claims.py"

@@ -8,12 +8,14 @@ from robustgen.distance import measure
 from robustgen.files import write_table
 from robustgen.job import job
 from robustgen.tables import DISTANCES
+from robustgen.vaegan import learned
 
 with job(snakemake.log[0]):
     settings = dict(snakemake.params.settings)
     here = device.setup()
     training = load(snakemake.input.bank, snakemake.input.examples, "train", here)
     test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    test = learned(snakemake.input.manifold, test, "test")
     test = test.take(slice(settings.pop("examples")))
 
     columns = {

@@ -9,6 +9,7 @@ from robustgen.files import read_table, write_table
 from robustgen.job import job
 from robustgen.tables import ATTACKS, DISTANCES
 from robustgen.tensors import load_tensors
+from robustgen.vaegan import learned
 
 with job(snakemake.log[0]):
     settings = dict(snakemake.params.settings)
@@ -16,6 +17,7 @@ with job(snakemake.log[0]):
     here = device.setup()
     training = load(snakemake.input.bank, snakemake.input.examples, "train", here)
     test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    test = learned(snakemake.input.manifold, test, "test")
     found, _ = load_tensors(snakemake.input.found, here)
     rows = read_table(snakemake.input.rows, ATTACKS).to_pandas()
 

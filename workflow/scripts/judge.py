@@ -1,0 +1,27 @@
+"""Train the classifier that judges learned manifolds, on images of the data set alone."""
+
+from robustgen import device
+from robustgen.cohort import Cohort
+from robustgen.datasets import load
+from robustgen.files import provenance, write_table
+from robustgen.job import job
+from robustgen.seeding import generator
+from robustgen.tables import CURVES
+from robustgen.training import Generators, Schedule, train
+
+with job(snakemake.log[0]):
+    settings = snakemake.params.settings
+    here = device.setup()
+    data = load(snakemake.input.bank, snakemake.input.examples, "train", here)
+    data = data.take(slice(settings["n"]))
+
+    drawn_for = (settings["study_seed"], "judge", settings["dataset"], settings["n"])
+    classifier = dict(settings["classifier"])
+    shape = tuple(data.bank.shape[1:])
+    judge = Cohort(classifier.pop("architecture"), shape, len(data.classes), seeds=[0])
+    judge.initialize([generator(*drawn_for, "initialization")])
+    drawn = Generators(batches=[generator(*drawn_for, "batches")], attacks=[])
+    curves = train(judge.to(here), data, Schedule(**classifier), None, drawn)
+
+    write_table(snakemake.output.curves, curves, CURVES)
+    judge.save(snakemake.output.cohort, settings, provenance(str(here)))

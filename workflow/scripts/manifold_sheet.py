@@ -1,0 +1,21 @@
+"""Draw what the VAE-GANs of a learned manifold make: reconstructions, samples, interpolations."""
+
+from robustgen import device
+from robustgen.datasets import load
+from robustgen.figures.manifold import Shown, manifold
+from robustgen.figures.style import save
+from robustgen.job import job
+from robustgen.quality import sheet
+from robustgen.seeding import generator
+from robustgen.vaegan import VaeGan
+
+COLUMNS = 8
+
+with job(snakemake.log[0]):
+    settings, space = snakemake.params.settings, snakemake.wildcards.space
+    here = device.setup()
+    test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    models = [VaeGan.load(path, here) for path in snakemake.input.models]
+    rng = generator(settings["study_seed"], "sheet", settings["dataset"], space)
+    shown = Shown(**sheet(models, test, COLUMNS, rng))
+    save(manifold(test.classes, shown), snakemake.output.png, snakemake.output.pdf)
