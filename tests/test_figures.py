@@ -21,7 +21,7 @@ from matplotlib.text import Text
 from scipy.stats import t
 
 from robustgen.figures import style
-from robustgen.figures.distances import distances
+from robustgen.figures.distances import KINDS, distances
 from robustgen.figures.examples import Attacked, examples
 from robustgen.figures.generalization import generalization
 from robustgen.figures.prototypes import prototypes
@@ -63,12 +63,28 @@ def study(
     return pd.DataFrame(errors), pd.DataFrame(rates)
 
 
-def measured(known: bool = True, datasets: tuple[str, ...] = ("fonts",)) -> pd.DataFrame:
-    """Distances: regular far from, on-manifold ones and clean images near the manifold."""
+# Distance to the known manifold, to a learned one and to the span of neighbours
+FAR = {
+    "clean": (0.0, 2.0, 2.0),
+    "regular": (3.5, 4.0, 5.5),
+    "regular_tenth": (0.5, 2.2, 2.2),
+    "on_true_manifold": (0.0, 2.5, 2.0),
+    "on_learned_manifold": (2.0, 0.0, 1.8),
+    "on_data_manifold": (2.5, 0.3, 1.9),
+}
+
+
+def measured(
+    known: bool | tuple[str, ...] = True,
+    datasets: tuple[str, ...] = ("fonts",),
+    learned: tuple[str, ...] = (),
+    attacks: tuple[str, ...] = ("regular", "on_true_manifold"),
+) -> pd.DataFrame:
+    """Distances and angles of successes and failures; only `learned` data sets have all kinds."""
     draw = np.random.default_rng(0)
     parts = []
     for dataset in datasets:
-        for attack, far in (("clean", 0.0), ("regular", 3.5), ("on_true_manifold", 0.0)):
+        for attack in ("clean", *attacks):
             clean = attack == "clean"
             for n in (np.nan,) if clean else (250, 1000):
                 images = 80
@@ -78,20 +94,27 @@ def measured(known: bool = True, datasets: tuple[str, ...] = ("fonts",)) -> pd.D
                     "n": n,
                     "attack": attack,
                     "success": ~np.full(images, clean) & (np.arange(images) < 60),
-                    "true_manifold_distance": np.abs(draw.normal(far, 0.1, images)),
-                    "true_manifold_angle": np.nan
-                    if clean
-                    else draw.normal(10 + 20 * far, 2, images),
-                    "learned_manifold_distance": np.nan,
-                    "learned_manifold_angle": np.nan,
-                    "neighbour_distance": draw.normal(2 + far, 0.3, images),
-                    "neighbour_angle": np.nan if clean else draw.normal(20 + 15 * far, 2, images),
                 }
+                for kind, far in zip(KINDS, FAR[attack], strict=True):
+                    part[f"{kind}_distance"] = np.abs(draw.normal(far, 0.1, images))
+                    angle = draw.normal(10 + 20 * min(far, 3.5), 2, images)
+                    part[f"{kind}_angle"] = np.nan if clean else angle
                 parts.append(pd.DataFrame(part))
     table = pd.concat(parts, ignore_index=True)
-    if not known:
-        table[["true_manifold_distance", "true_manifold_angle"]] = np.nan
+    having = {
+        "true_manifold": known if isinstance(known, tuple) else datasets * known,
+        "learned_manifold": learned,
+    }
+    for kind, names in having.items():
+        without = ~table["dataset"].isin(names)
+        table.loc[without, [f"{kind}_distance", f"{kind}_angle"]] = np.nan
     return table
+
+
+def all_kinds() -> pd.DataFrame:
+    """Four data sets of which one has a known manifold and three a learned one."""
+    datasets = ("celeba", "emnist", "fashion_mnist", "fonts")
+    return measured(("fonts",), datasets, datasets[1:], tuple(FAR)[1:])
 
 
 def pictures(
@@ -124,6 +147,10 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "distances of four data sets": lambda: distances(
         measured(datasets=("fonts", "emnist", "fashion_mnist", "celeba"))
     ),
+    "distances of all kinds": lambda: distances(
+        measured(learned=("fonts",), attacks=tuple(FAR)[1:])
+    ),
+    "distances of all kinds and four data sets": lambda: distances(all_kinds()),
     "robustness": lambda: robustness(
         *study(), ["regular", "on_true_manifold"], not_adversarial=["normal", "transformation"]
     ),
@@ -276,6 +303,9 @@ def test_points_are_the_models() -> None:
         (lambda: distances(measured().query("attack == 'clean'")), 2),
         (lambda: distances(measured(), attacks=["regular"], method="absent", n=250), 3),
         (lambda: distances(measured().head(0)), 1),
+        (lambda: distances(measured(learned=("fonts",))), 4),
+        (lambda: distances(measured(known=False, learned=("fonts",))), 3),
+        (lambda: distances(all_kinds()), 16),
         (lambda: examples(np.zeros((0, 28, 28)), [], {}), 1),
         (lambda: examples(*pictures()[:2], {}), 6),
     ],
@@ -324,7 +354,7 @@ def test_axes_say_what_and_in_which_unit() -> None:
     assert all(label.get_text().endswith("%") for label in both.get_xticklabels())
     known, span, angle = FIGURES["distances"]().axes
     assert known.get_xlabel() == "$L_2$ distance to\nthe known manifold"
-    assert "to the span" in span.get_xlabel()
+    assert span.get_xlabel() == "$L_2$ distance to the\nspan of neighbours"
     assert known.get_ylabel() == span.get_ylabel() == "share of examples"
     assert angle.get_xticklabels()[-1].get_text() == "90°"
 
@@ -341,6 +371,45 @@ def test_distances_are_of_successes_at_the_largest_n() -> None:
     for outline in known.collections:
         heights = outline.get_paths()[0].vertices[:, 1]
         assert 0 < heights.max() <= 1
+
+
+def test_clean_images_are_the_yardstick_where_they_do_not_lie_on_the_manifold() -> None:
+    table = measured(learned=("fonts",))
+    known, learned, span, _ = distances(table).axes
+    looks = style.looks(table["attack"])
+    for axes in (known, learned, span):
+        drawn = {to_hex(outline.get_edgecolor()[0]) for outline in axes.collections}
+        expected = {look.colour for name, look in looks.items() if name != "clean"}
+        assert drawn == expected | (set() if axes is known else {looks["clean"].colour})
+    outline = learned.collections[0].get_paths()[0].vertices
+    assert outline[outline[:, 1].argmax(), 0] == pytest.approx(FAR["clean"][1], abs=0.3)
+
+
+def test_a_panel_says_which_manifold_a_data_set_lacks() -> None:
+    figure = distances(all_kinds())
+    said = {place: axes.texts[0].get_text() for place, axes in enumerate(figure.axes) if axes.texts}
+    unknown = dict.fromkeys([0, 1, 2], "manifold not known")
+    assert {place: said[place] for place in range(12) if place in said} == {
+        **unknown,
+        4: "manifold not learned",
+    }
+    labelled = [place for place, axes in enumerate(figure.axes) if axes.get_ylabel()]
+    assert labelled == [3, 5, 8], "the first panel of each row that has an axis"
+
+
+def test_angles_stand_beside_each_other_and_are_medians() -> None:
+    table = measured(learned=("fonts",), attacks=tuple(FAR)[1:])
+    table.loc[table["attack"] == "on_learned_manifold", "learned_manifold_angle"] = 0.0
+    angles = distances(table).axes[-1]
+    drawn = table[table["success"] & (table["n"] == 1000)]
+    attacks = [name for name in style.looks(table["attack"]) if name != "clean"]
+    medians = drawn.groupby("attack")[[f"{kind}_angle" for kind in KINDS]].median().loc[attacks]
+    expected = [f"{angle:.0f}°" for angle in medians.to_numpy().T.flat]
+    assert [text.get_text() for text in angles.texts] == expected
+    assert "0°" in expected
+    heights = [text.xy[1] for text in angles.texts]
+    assert len(set(heights)) == len(heights)
+    assert heights == sorted(heights)
 
 
 def test_differences_are_centred_and_failures_left_empty() -> None:

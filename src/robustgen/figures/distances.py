@@ -16,11 +16,18 @@ from robustgen.figures import legends, panels, style
 CLEAN = "clean"
 KINDS = {
     "true_manifold": "$L_2$ distance to\nthe known manifold",
-    "neighbour": "$L_2$ distance to the span\nof nearest training images",
+    "learned_manifold": "$L_2$ distance to\nthe learned manifold",
+    "neighbour": "$L_2$ distance to the\nspan of neighbours",
 }
-_BESIDE = {"true_manifold": "known\nmanifold", "neighbour": "span of\nneighbours"}
+_BESIDE = {
+    "true_manifold": "known\nmanifold",
+    "learned_manifold": "learned\nmanifold",
+    "neighbour": "span of\nneighbours",
+}
+_LACKING = {"true_manifold": "manifold not known", "learned_manifold": "manifold not learned"}
 _BINS = 30
-_FILL = 0.3
+_FILL = 0.15
+_ROW = 0.105  # height of a line of the panel of angles, as share of a panel's
 
 
 @style.styled
@@ -33,7 +40,7 @@ def distances(
     """Histograms of the distances of adversarial examples, and the angles of perturbations.
 
     Drawn are successful examples against models of one method and one N, seeds pooled, and the
-    clean test images as the yardstick for distances to the span of neighbours.
+    clean test images as the yardstick. Those lie on the known manifold, where they are left out.
 
     Args:
         table: the table `ALL_DISTANCES`.
@@ -51,7 +58,8 @@ def distances(
     kinds = [kind for kind in KINDS if table[f"{kind}_distance"].notna().any()]
     angles = [kind for kind in KINDS if table[f"{kind}_angle"].notna().any()]
     datasets = sorted(table["dataset"].unique())
-    heights = [1.0] * len(kinds) + ([0.45 + 0.2 * len(angles)] if angles else [])
+    lines = len(angles) * (max(len(looks.keys() - {CLEAN}), 2) + 1)
+    heights = [1.0] * len(kinds) + ([_ROW * lines] if angles else [])
     figure, columns = panels.grid(datasets, heights or [1.0])
     words: list[str] = []
     for dataset, axes in zip(datasets, columns, strict=True):
@@ -89,7 +97,7 @@ def _histogram(axes: Axes, table: pd.DataFrame, kind: str, looks: style.Looks) -
         drawn = drawn[drawn["attack"] != CLEAN]
     if drawn.empty:
         known = table[column].notna().any() or not (table["attack"] != CLEAN).any()
-        panels.nothing(axes, "no examples" if known else "manifold not known")
+        panels.nothing(axes, "no examples" if known else _LACKING.get(kind, "no examples"))
         return
     edges = np.linspace(0.0, max(float(drawn[column].max()), 1e-6), _BINS + 1)
     for name, look in looks.items():
@@ -119,28 +127,32 @@ def _angles(axes: Axes, table: pd.DataFrame, kinds: list[str], looks: style.Look
         for place, name in enumerate(present):
             values = table.loc[table["attack"] == name, f"{kind}_angle"].dropna()
             if len(values):
-                low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-                _median(
-                    axes, row + (place + 1) / (height + 1) - 0.5, low, middle, high, looks[name]
-                )
+                y = row + (place + 1) / (height + 1) - 0.5
+                _median(axes, y, values, looks[name])
     axes.set_yticks(range(len(kinds)), [_BESIDE[kind] for kind in kinds])
+    axes.set_yticks(np.arange(1, len(kinds)) - 0.5, minor=True)  # between the kinds
+    axes.tick_params(axis="y", which="minor", length=0)
     axes.set_ylim(len(kinds) - 0.5, -0.5)
     axes.set_xlim(-4.0, 94.0)  # room for the value at 0°
     axes.set_xticks([0, 30, 60, 90], ["0°", "30°", "60°", "90°"])
     axes.set_xlabel("angle to the manifold\n(median, quartiles)")
-    axes.grid(visible=False, axis="y")
+    axes.grid(visible=False, axis="y", which="major")
+    axes.grid(visible=True, axis="y", which="minor", color="#8a8a8a")
 
 
-def _median(axes: Axes, y: float, low: float, middle: float, high: float, look: style.Look) -> None:
-    """One median with its quartiles, and its value in numbers above."""
+def _median(axes: Axes, y: float, values: pd.Series, look: style.Look) -> None:
+    """The median of `values` with its quartiles, and its value in numbers beside them."""
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
     axes.plot([low, high], [y, y], color=look.colour, linewidth=1.2, solid_capstyle="butt")
     axes.plot([middle], [y], look.marker, color=look.colour, markersize=3.8, clip_on=False)
+    right = middle < 45.0  # towards the middle of the panel, where there is room
     axes.annotate(
         f"{middle:.0f}°",
-        (middle, y),
-        xytext=(0, 3.8),
+        (high if right else low, y),
+        xytext=(4 if right else -4, 0),
         textcoords="offset points",
-        ha="center",
+        ha="left" if right else "right",
+        va="center_baseline",
         fontsize=style.SMALL,
     )
 

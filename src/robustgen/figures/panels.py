@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from string import ascii_lowercase
 from typing import Literal
 
@@ -67,9 +66,10 @@ def grid(datasets: Sequence[str], heights: Sequence[float]) -> tuple[Figure, lis
 
 
 def share_labels(columns: Sequence[Sequence[Axes]]) -> None:
-    """Leave the words of the vertical axes to the first column."""
-    for axes in chain.from_iterable(columns[1:]):
-        axes.set_ylabel("")
+    """Leave the words of the vertical axes to the first column whose panel has them."""
+    for row in zip(*columns, strict=True):
+        for axes in [panel for panel in row if panel.get_ylabel()][1:]:
+            axes.set_ylabel("")
 
 
 def title(axes: Axes, letter: str, text: str = "") -> None:
