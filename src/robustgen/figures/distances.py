@@ -70,7 +70,7 @@ def distances(
         if angles:
             _angles(axes[-1], own, angles, looks)
             axes[-1].tick_params(labelleft=axes is columns[0])
-    panels.share_labels(columns)
+    panels.share_labels(figure)
     legends.legend(figure, _handles(looks), "\n".join(dict.fromkeys(words)))
     return figure
 

@@ -28,6 +28,8 @@ TEST_ERROR_LABEL = "test error"
 MODEL_KEYS = ["dataset", "method", "n", "seed"]
 _AREAS = (8.0, 34.0)
 _HEIGHT = 1.6
+_NAME, _BESIDE = 0.36, 0.65
+"""Inches that the name of an N takes on its axis, and that the other axis takes of a panel."""
 
 
 def with_rate(errors: pd.DataFrame, rates: pd.DataFrame, attack: str, rate: str) -> pd.DataFrame:
@@ -50,8 +52,7 @@ def grid(datasets: Sequence[str], heights: Sequence[float]) -> tuple[Figure, lis
     Returns: the figure, and the panels of each data set from top to bottom.
     """
     columns = max(len(datasets), 1)
-    width = COLUMN_WIDTH if columns == 1 else TEXT_WIDTH
-    figure = page(width, _HEIGHT * sum(heights) + 0.1)
+    figure = page_of(columns, sum(heights))
     axes = figure.subplots(
         len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": list(heights)}
     )
@@ -65,11 +66,20 @@ def grid(datasets: Sequence[str], heights: Sequence[float]) -> tuple[Figure, lis
     return figure, [list(panels) for panels in axes.T[: len(datasets)]]
 
 
-def share_labels(columns: Sequence[Sequence[Axes]]) -> None:
-    """Leave the words of the vertical axes to the first column whose panel has them."""
-    for row in zip(*columns, strict=True):
-        for axes in [panel for panel in row if panel.get_ylabel()][1:]:
+def page_of(columns: int, rows: float) -> Figure:
+    """An empty figure for so many panels: one column of them fits a text column."""
+    return page(COLUMN_WIDTH if columns == 1 else TEXT_WIDTH, _HEIGHT * rows + 0.1)
+
+
+def share_labels(figure: Figure) -> None:
+    """Leave the words of the vertical axes to the first panel of each row that has them."""
+    rows: set[int] = set()
+    for axes in (panel for panel in figure.axes if panel.get_ylabel()):
+        place = axes.get_subplotspec()
+        if place is None or place.rowspan.start in rows:
             axes.set_ylabel("")
+        else:
+            rows.add(place.rowspan.start)
 
 
 def title(axes: Axes, letter: str, text: str = "") -> None:
@@ -210,7 +220,7 @@ def n_axis(axes: Axes, sizes: Sequence[int], spread: float) -> None:
         spread: of what is drawn at one N, in natural logarithms.
     """
     axes.set_xscale("log")
-    room = 0.14 * math.log(sizes[-1] / sizes[0])
+    room = _NAME / _width(axes) * math.log(sizes[-1] / sizes[0])
     named = [sizes[-1]]
     for n in reversed(sizes[:-1]):
         if math.log(named[-1] / n) >= room:
@@ -222,6 +232,15 @@ def n_axis(axes: Axes, sizes: Sequence[int], spread: float) -> None:
     margin = math.exp(0.6 * spread + max(0.05 * math.log(sizes[-1] / sizes[0]), 0.1))
     axes.set_xlim(sizes[0] / margin, sizes[-1] * margin)
     axes.set_xlabel(N_LABEL)
+
+
+def _width(axes: Axes) -> float:
+    """About the length of the horizontal axis in inches, which the layout settles later."""
+    width = float(axes.figure.bbox.width / axes.figure.dpi)
+    place = axes.get_subplotspec()
+    if place is not None:
+        width *= len(place.colspan) / place.get_gridspec().ncols
+    return max(width - _BESIDE, _NAME)
 
 
 def percent(share: float, _: object = None) -> str:

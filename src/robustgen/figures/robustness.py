@@ -52,7 +52,7 @@ def robustness(
             label = f"{style.label(attack)}\nsuccess rate"
             _success(panel, attacked, looks, areas, label, not_adversarial)
         _cost(axes[-1], models[models["method"].isin([normal, adversarial])], looks)
-    panels.share_labels(columns)
+    panels.share_labels(figure)
     if regular_attacks:
         legends.legend(figure, _handles(looks, areas, not_adversarial))
     else:
