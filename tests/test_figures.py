@@ -2,6 +2,7 @@
 
 import filecmp
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from robustgen.figures import style
 from robustgen.figures.distances import KINDS, distances
 from robustgen.figures.examples import Attacked, examples
 from robustgen.figures.generalization import generalization
+from robustgen.figures.manifold import MOST, Shown, manifold
 from robustgen.figures.prototypes import prototypes
 from robustgen.figures.robustness import robustness
 from robustgen.statistics import t_interval
@@ -136,6 +138,11 @@ def pictures(
     return clean, list(names), attacks
 
 
+def learned(classes: int, columns: int = 8, shape: tuple[int, ...] = (1, 28, 28)) -> Shown:
+    draw = np.random.default_rng(0)
+    return Shown(*draw.random((4, classes, columns, *shape)))
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "examples": lambda: examples(*pictures()),
     "examples in colour": lambda: examples(*pictures(3)),
@@ -166,6 +173,12 @@ FIGURES: dict[str, Callable[[], Figure]] = {
         *study(sizes=PAPER, datasets=("fonts", "emnist", "fashion_mnist", "celeba")), ["regular"]
     ),
     "robustness of two data sets": lambda: robustness(*study(datasets=("a", "b")), ["regular"]),
+    "manifold": lambda: manifold(["T-shirt/top", "Ankle boot", "@"], learned(3)),
+    "manifold of letters": lambda: manifold(list("@W"), learned(2, 1)),
+    "manifold in colour": lambda: manifold(
+        ["Wearing_lipstick_yes", "MMMMMMMMMMMMMMMMMMMM"], learned(2, 12, (3, 56, 48))
+    ),
+    "manifold of many classes": lambda: manifold([f"class {k}" for k in range(62)], learned(20)),
     "prototypes": lambda: prototypes(np.full((20, 3, 28, 28), 255, np.uint8), "ABC"),
 }
 
@@ -202,7 +215,7 @@ def colours(figure: Figure) -> set[str]:
     return found - {"#ffffff"}
 
 
-@pytest.mark.parametrize("name", ["examples", "distances", "robustness", "prototypes"])
+@pytest.mark.parametrize("name", ["examples", "distances", "robustness", "manifold", "prototypes"])
 def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(
     name: str, tmp_path: Path
 ) -> None:
@@ -369,6 +382,9 @@ def test_a_lone_panel_names_more_sizes_than_a_narrow_one(columns: int) -> None:
         (lambda: distances(all_kinds()), 16),
         (lambda: examples(np.zeros((0, 28, 28)), [], {}), 1),
         (lambda: examples(*pictures()[:2], {}), 6),
+        (lambda: manifold([], learned(0)), 1),
+        (lambda: manifold(["A"], learned(1, 0)), 1),
+        (lambda: manifold(list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), learned(26)), 2 * MOST),
     ],
 )
 def test_what_is_missing_is_left_out(draw: Callable[[], Figure], panels: int) -> None:
@@ -513,10 +529,70 @@ def test_prototypes_are_saved_pixel_by_pixel(fonts: int, tmp_path: Path) -> None
         assert np.abs(saved - sheet).max() <= 1  # the map to grey rounds
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 56, 48)], ids=str)
+def test_the_sheet_of_a_manifold_shows_every_image_in_its_place(shape: tuple[int, ...]) -> None:
+    shown = learned(3, 5, shape)
+    figure = manifold(list("ABC"), shown)
+    assert figure.get_size_inches()[0] == style.TEXT_WIDTH
+    assert [axes.get_ylabel() for axes in figure.axes] == ["A", "", "B", "", "C", ""]
+    heads = [axes.get_title("left") for axes in figure.axes[:2]]
+    blocks = ((shown.images, shown.reconstructions), (shown.samples, shown.interpolations))
+    words = (("test images", "reconstructions"), ("samples", "interpolation"))
+    _, high, wide = shape
+    gap = high // 28
+    for block, (head, lines) in enumerate(zip(heads, blocks, strict=True)):
+        for line, (said, word) in enumerate(zip(head.split("\n"), words[block], strict=True)):
+            assert said.startswith("lower" if line else "upper")
+            assert word in said
+            for label, column in np.ndindex(3, 5):
+                axes = figure.axes[2 * label + block]
+                top, left = line * (high + gap), column * (wide + gap)
+                pixels = np.asarray(axes.images[0].get_array())[top:, left:][:high, :wide]
+                image = np.moveaxis(lines[line][label, column], 0, -1)
+                assert np.array_equal(pixels, np.broadcast_to(image, pixels.shape))
+    drawn = figure.axes[0].get_position().size * figure.get_size_inches()
+    pixels = np.asarray(figure.axes[0].images[0].get_array())
+    assert drawn[1] / drawn[0] == pytest.approx(pixels.shape[0] / pixels.shape[1])
+
+
+def test_a_sheet_of_many_classes_says_how_many_it_leaves_out() -> None:
+    names = [f"class {k}" for k in range(62)]
+    for count in (MOST, 62):
+        figure = manifold(names, learned(count, 2))
+        assert [text.get_text() for text in figure.texts] == ["first 20 of 62 classes"]
+        assert figure.axes[-2].get_ylabel() == "class 19"
+    assert not manifold(names[:MOST], learned(MOST, 2)).texts
+
+
+@pytest.mark.parametrize(
+    ("names", "shown", "words"),
+    [
+        ("AB", learned(3), "images of 3 classes, where 2 are named"),
+        ("A" * 30, learned(25), "images of 25 classes, where 30"),
+        ("AB", replace(learned(2), samples=learned(2, 7).samples), "one shape"),
+    ],
+)
+def test_a_sheet_of_other_arrays_is_refused(names: str, shown: Shown, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        manifold(list(names), shown)
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [("data_manifold", "learned all classes"), ("learned_manifold", "a VAE-GAN of its own")],
+)
+def test_the_caption_of_a_sheet_says_who_learned_it(space: str, words: str) -> None:
+    job = SimpleNamespace(wildcards=SimpleNamespace(dataset="fonts", space=space))
+    text = jinja2.Template((REPORT / "manifold.rst").read_text("utf-8")).render(snakemake=job)
+    assert words in " ".join(text.split())
+    assert ("no class" in text) == (space == "data_manifold")
+
+
 @pytest.mark.parametrize("config", [{"study": "demo", "seeds": 3}, {"study": "demo"}])
 def test_captions_render(config: dict[str, Any]) -> None:
     params = SimpleNamespace(of="normal training", attacks_are="Attacks (regular: L∞ radius 0.3)")
-    job = SimpleNamespace(config=config, params=params, wildcards=SimpleNamespace(dataset="fonts"))
+    wildcards = SimpleNamespace(dataset="fonts", space="data_manifold")
+    job = SimpleNamespace(config=config, params=params, wildcards=wildcards)
     for caption in REPORT.glob("*.rst"):
         text = jinja2.Template(caption.read_text("utf-8")).render(snakemake=job)
         made = publish_parts(text, writer="html", settings_overrides={"halt_level": 2})
