@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings, strategies
 from torch import nn
 
 from robustgen import strided
@@ -26,14 +27,90 @@ def test_output_and_gradients_are_those_of_conv2d(case, biased):
     x = torch.randn(5, 3 * groups, height, width, **like).requires_grad_()
     weight = torch.randn(4 * groups, 3, *kernel, **like).requires_grad_()
     bias = torch.randn(4 * groups, **like).requires_grad_() if biased else None
-    given = [x, weight, *([bias] if biased else [])]
+    learnt = [x, weight, *([bias] if biased else [])]
     made = strided.convolve(x, weight, bias, stride, padding, groups)
     expected = F.conv2d(x, weight, bias, stride, padding, 1, groups)
     torch.testing.assert_close(made, expected)
     towards = torch.randn(made.shape, **like)
-    found = torch.autograd.grad(made, given, towards)
-    for one, other in zip(found, torch.autograd.grad(expected, given, towards), strict=True):
+    found = torch.autograd.grad(made, learnt, towards)
+    for one, other in zip(found, torch.autograd.grad(expected, learnt, towards), strict=True):
         torch.testing.assert_close(one, other)
+
+
+TRANSPOSES = {
+    # kernel, stride, padding, added, height, width
+    "the paper's": ((6, 6), (2, 2), (2, 2), (0, 0), 7, 7),
+    "to an odd size": ((6, 6), (2, 2), (2, 2), (1, 1), 3, 3),
+    "other each way": ((6, 3), (2, 3), (2, 0), (1, 0), 3, 5),
+    "kernel of 4": ((4, 4), (2, 2), (1, 1), (0, 1), 5, 4),
+    "no overlap": ((2, 2), (2, 2), (0, 0), (0, 0), 4, 3),
+    "pixels no kernel reaches": ((2, 2), (2, 2), (0, 0), (1, 1), 3, 4),
+    "wide padding": ((6, 6), (3, 3), (5, 4), (2, 0), 6, 5),
+    "padding beyond the kernel": ((4, 4), (2, 2), (5, 6), (1, 0), 9, 10),
+    "one input": ((8, 8), (4, 4), (2, 3), (3, 0), 1, 1),
+    "stride 1": ((3, 3), (1, 1), (1, 0), (0, 0), 5, 6),
+}
+
+
+def _random(*shape):
+    rng = torch.Generator().manual_seed(sum(shape))
+    return torch.randn(*shape, generator=rng, dtype=torch.float64).requires_grad_()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("case", TRANSPOSES.values(), ids=TRANSPOSES.keys())
+def test_output_and_gradients_are_those_of_conv_transpose2d(case, biased, channels, layout):
+    kernel, stride, padding, added, height, width = case
+    x, weight = _random(5, 3, height, width), _random(3, channels, *kernel)
+    bias = _random(channels) if biased else None
+    learnt = [x, weight, *([bias] if biased else [])]
+    laid = [tensor.contiguous(memory_format=layout) for tensor in (x, weight)]
+    made = strided.transposed(*laid, bias, stride, padding, added)
+    expected = F.conv_transpose2d(x, weight, bias, stride, padding, added)
+    torch.testing.assert_close(made, expected, atol=1e-10, rtol=1e-10)
+    towards = _random(*made.shape).detach()
+    found = torch.autograd.grad(made, learnt, towards)
+    for one, other in zip(found, torch.autograd.grad(expected, learnt, towards), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=strategies.data())
+def test_any_geometry_agrees_with_torch(data):
+    """Transposed and back: the convolution of the same geometry has the transpose as gradient."""
+    draw = data.draw
+    stride = [draw(strategies.integers(1, 3)) for _ in "hw"]
+    kernel = [s * draw(strategies.integers(1, 3)) for s in stride]
+    padding = [draw(strategies.integers(0, k + 1)) for k in kernel]
+    added = [draw(strategies.integers(0, s - 1)) for s in stride]
+    steps = [
+        # enough for at least one pixel to be left
+        draw(strategies.integers(1, 4)) + max(0, -(-(2 * p - k - a) // s) + 1)
+        for s, k, p, a in zip(stride, kernel, padding, added, strict=True)
+    ]
+    x, weight, bias = _random(2, 2, *steps), _random(2, 3, *kernel), _random(3)
+    how = tuple(stride), tuple(padding)
+    made = strided.transposed(x, weight, bias, *how, tuple(added))
+    expected = F.conv_transpose2d(x, weight, bias, *how, tuple(added))
+    torch.testing.assert_close(made, expected, atol=1e-10, rtol=1e-10)
+    towards = _random(*made.shape)
+    found = torch.autograd.grad(made, (x, weight, bias), towards.detach())
+    wanted = torch.autograd.grad(expected, (x, weight, bias), towards.detach())
+    back = strided.convolve(towards, weight, None, *how, 1)
+    again = F.conv2d(towards, weight, None, *how)
+    found += (back, *torch.autograd.grad(back, (towards, weight), x.detach()))
+    wanted += (again, *torch.autograd.grad(again, (towards, weight), x.detach()))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+
+
+def test_gradients_of_the_transpose_are_those_of_differences():
+    given = _random(2, 2, 3, 3), _random(2, 1, 6, 6), _random(1)
+    torch.autograd.gradcheck(
+        lambda x, weight, bias: strided.transposed(x, weight, bias, (2, 2), (2, 2), (1, 0)), given
+    )
 
 
 def test_gradients_only_where_they_are_asked_for():
@@ -41,6 +118,10 @@ def test_gradients_only_where_they_are_asked_for():
     strided.convolve(x, weight, None, (2, 2), (1, 1), 1).sum().backward()
     assert x.grad is None
     assert weight.grad is not None
+    codes, kernel = torch.rand(2, 3, 4, 4, requires_grad=True), torch.rand(3, 1, 4, 4)
+    strided.transposed(codes, kernel, None, (2, 2), (1, 1), (0, 0)).sum().backward()
+    assert codes.grad is not None
+    assert kernel.grad is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import filecmp
+from dataclasses import replace
 
 import pytest
 import torch
@@ -89,6 +90,92 @@ def test_the_losses_are_those_of_the_paper():
     assert found == pytest.approx([term.item() for term in (divergence, l1, real)], rel=1e-4)
 
 
+def _plainly_updated(model: VaeGan, images: torch.Tensor, rng: torch.Generator) -> None:
+    """One update as the paper has it, with torch's own layers and nothing left out."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.__class__ = nn.Conv2d
+        if isinstance(layer, nn.ConvTranspose2d):
+            layer.__class__ = nn.ConvTranspose2d
+    recipe, answer = model.recipe, nn.functional.binary_cross_entropy_with_logits
+    vae = [*model.encoder.parameters(), *model.decoder.parameters()]
+    how = {"lr": recipe.rate, "weight_decay": recipe.weight_decay}
+    of_vae = torch.optim.Adam(vae, **how)
+    of_discriminator = torch.optim.Adam(model.discriminator.parameters(), **how)
+    mean, log_variance = model.encoder(images)
+    noise = torch.randn(mean.shape, generator=rng).double()
+    made = model.decoder(mean + (log_variance / 2).exp() * noise)
+    loss = (mean**2 + log_variance.exp() - log_variance - 1).sum() / 2 / len(images)
+    loss = loss + recipe.beta * (made - images).abs().sum() / len(images)
+    judged, real = model.discriminator(made), torch.ones(len(images)).double()
+    (loss + recipe.gamma * answer(judged, real)).backward()
+    of_vae.step()
+    if recipe.gamma:
+        of_discriminator.zero_grad()
+        told = answer(model.discriminator(images), real)
+        (told + answer(model.discriminator(made.detach()), 0 * real)).backward()
+        of_discriminator.step()
+
+
+@pytest.mark.parametrize("gamma", [0.7, 0.0])
+def test_an_update_equals_one_of_plain_layers(gamma):
+    """Of all parameters; the running statistics too, but for those of a discriminator unused."""
+    recipe = Recipe(latent=4, channels=(8, 24, 32), epochs=1, batch_size=30, gamma=gamma)
+    data = of_class(1).take(slice(30))
+    data = replace(data, decoded=data.images().double())
+    model, twin = (vaegan("one", recipe).double() for _ in range(2))
+    train(model, data, generator(0, "training"))
+    rng = generator(0, "training")
+    images = data.take(torch.randperm(30, generator=rng)).images()
+    _plainly_updated(twin.train(), images, rng)
+    before = vaegan("one", recipe).double().state_dict()
+    expected = twin.state_dict()
+    for name, found in model.state_dict().items():
+        unused = name.startswith("discriminator") and not gamma
+        wanted = (before if unused else expected)[name]
+        torch.testing.assert_close(found, wanted, atol=1e-9, rtol=0, msg=name)
+        assert unused or "num_batches" in name or not torch.equal(found, before[name]), name
+
+
+def test_without_gamma_there_is_no_discriminator():
+    model = vaegan("one", replace(RECIPE, gamma=0.0))
+    model.discriminator.forward = None
+    curves = train(model, of_class(0), generator(0, "training"))
+    assert curves["fooled"] == curves["told"] == [None] * 3
+    assert curves["l1"][-1] < 0.7 * curves["l1"][0]
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 13, 18)])
+def test_a_folded_decoder_is_the_same_function(shape):
+    model = vaegan("one", Recipe(latent=4, channels=(8, 24, 32)), shape).double()
+    for norm in model.decoder.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            for of, value in enumerate((norm.running_mean, norm.running_var, norm.weight)):
+                torch.nn.init.uniform_(value, 0.5, 2, generator=generator(0, "norm", of))
+    with pytest.raises(ValueError, match="train mode"):
+        model.decoder.folded()
+    decoder = model.channels_last().eval().decoder
+    folded = decoder.folded()
+    assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in folded.modules())
+    assert not any(p.requires_grad for p in folded.parameters())
+    codes = torch.randn(9, 4, generator=generator(0, "codes")).double().requires_grad_()
+    one, other = decoder(codes), folded(codes)
+    torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+    gradients = [torch.autograd.grad(made.square().sum(), codes)[0] for made in (one, other)]
+    torch.testing.assert_close(*gradients, atol=1e-10, rtol=1e-10)
+
+
+def test_all_layers_are_laid_out_with_the_channels_last():
+    """Of one channel or three: else each layer lays out its images anew."""
+    for channels in (1, 3):
+        model = vaegan("one", RECIPE, (channels, 28, 28)).channels_last().eval()
+        images = torch.rand(2, channels, 28, 28)
+        for part in (model.encoder, model.discriminator):
+            made = part.features[:-1](images.clone(memory_format=torch.channels_last))
+            assert not made.is_contiguous()
+            assert made.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_divergence_is_told():
     with pytest.raises(UserError, match="the VAE-GAN diverged: a loss is not finite in epoch 1"):
         train(
@@ -157,7 +244,7 @@ def test_saved_codes_and_decoders_are_found_again(tmp_path):
     save_tensors(files[0], {"test": codes}, {"space": "learned_manifold"})
     found = learned(files, data.take(slice(12)), "test").learned["learned_manifold"]
     assert torch.equal(found.codes, codes[:12])
-    decoders = Decoders([model.decoder for model in models])
+    decoders = Decoders([model.decoder.folded() for model in models])
     labels = data.labels[:12]
     assert torch.equal(found.decoders(found.codes, labels), decoders(codes[:12], labels))
     assert learned([], data, "test") is data

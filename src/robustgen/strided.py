@@ -1,9 +1,9 @@
-"""Strided convolutions with a fast gradient to the input, for CPUs.
+"""Strided convolutions with a fast gradient to the input, and their transposes, for CPUs.
 
 The gradient at the s x s pixels of a block depends on the same few outputs. It is computed as s x s
 channels of an image of blocks, by a convolution of stride 1, and then laid out as pixels: the same
-sums as those of `torch.nn.functional.conv2d`, in less time; `benchmarks/passes.py` measures
-searches that rest on it.
+sums as those of `torch.nn.functional.conv2d`, in less time. A transposed convolution is this
+gradient. `benchmarks/passes.py` measures searches that rest on it, `benchmarks/vaegan.py` VAE-GANs.
 """
 
 from typing import Any
@@ -46,6 +46,30 @@ def convolve(
     return made
 
 
+def transposed(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+) -> Tensor:
+    """As `torch.nn.functional.conv_transpose2d`, differentiable once.
+
+    Args:
+        x: `(B, C, H, W)`, fastest with the channels last.
+        weight: `(C, O, k, k)`.
+        bias: `(O,)` or None.
+        stride: divides the kernel's size.
+        padding: pixels left out on each side.
+        output_padding: pixels added below and to the right, less than the stride.
+    """
+    if x.device.type != "cpu":
+        return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
+    made: Tensor = _Transposed.apply(x, weight, bias, stride, padding, output_padding)
+    return made
+
+
 class _Strided(torch.autograd.Function):
     """The convolution as torch has it, and the gradients."""
 
@@ -69,20 +93,75 @@ class _Strided(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_x = _to_input(gradient, x.shape, weight, stride, padding, groups)
         if any(ctx.needs_input_grad[1:3]):
-            _, to_weight, to_bias = torch.ops.aten.convolution_backward(
-                gradient,
-                x,
-                weight,
-                ctx.biased,
-                stride,
-                padding,
-                dilation=(1, 1),
-                transposed=False,
-                output_padding=(0, 0),
-                groups=groups,
-                output_mask=(False, *ctx.needs_input_grad[1:3]),
+            wanted = ctx.needs_input_grad[1:3]
+            to_weight, to_bias = _to_weight(
+                gradient, x, weight, ctx.biased, stride, padding, groups, wanted
             )
         return to_x, to_weight, to_bias, None, None, None
+
+
+class _Transposed(torch.autograd.Function):
+    """The gradient of a strided convolution to its input, and the gradients of that."""
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        """The transposed convolution, of the arguments of `transposed`."""
+        x, weight, bias, stride, padding, output_padding = args
+        ctx.save_for_backward(x, weight)
+        ctx.how = stride, padding
+        size = [
+            (steps - 1) * s + k - 2 * p + more
+            for steps, s, k, p, more in zip(
+                x.shape[2:], stride, weight.shape[2:], padding, output_padding, strict=True
+            )
+        ]
+        shape = torch.Size((len(x), weight.shape[1], *size))
+        outputs = x.contiguous(memory_format=torch.channels_last)
+        made = _to_input(outputs, shape, weight, stride, padding, 1)
+        return made if bias is None else made.add_(bias[:, None, None])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        """The gradients that are asked for, to input, weight and bias."""
+        x, weight = ctx.saved_tensors
+        stride, padding = ctx.how
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        to_x = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            to_x = F.conv2d(gradient, weight, None, stride, padding)
+        if ctx.needs_input_grad[1]:
+            to_weight, _ = _to_weight(x, gradient, weight, None, stride, padding, 1, (True, False))
+        if ctx.needs_input_grad[2]:
+            to_bias = gradient.sum((0, 2, 3))
+        return to_x, to_weight, to_bias, None, None, None
+
+
+def _to_weight(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    biased: list[int] | None,
+    stride: Pair,
+    padding: Pair,
+    groups: int,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients to weight and bias of a convolution of `x`, given that to the output."""
+    _, to_weight, to_bias = torch.ops.aten.convolution_backward(
+        gradient,
+        x,
+        weight,
+        biased,
+        stride,
+        padding,
+        dilation=(1, 1),
+        transposed=False,
+        output_padding=(0, 0),
+        groups=groups,
+        output_mask=(False, *wanted),
+    )
+    return to_weight, to_bias
 
 
 def _to_input(
@@ -94,17 +173,32 @@ def _to_input(
     blocks = weight.reshape(groups, made_of, channels, kh // sh, sh, kw // sw, sw)
     kernel = blocks.permute(0, 4, 6, 2, 1, 3, 5).flatten(0, 3)
     kernel = kernel.flip(2, 3).contiguous(memory_format=torch.channels_last)
-    made = F.conv2d(gradient, kernel, None, 1, (kh // sh - 1, kw // sw - 1), 1, groups)
-    made = made.permute(0, 2, 3, 1)
-    made = made.reshape(*made.shape[:3], groups, sh, sw, channels)
     height, width = shape[2:]
+    rows_added = _added(gradient.shape[2], height, kh, sh, padding[0])
+    columns_added = _added(gradient.shape[3], width, kw, sw, padding[1])
+    even = max(0, min(rows_added)), max(0, min(columns_added))
+    odd = [n - even[1] for n in columns_added] + [n - even[0] for n in rows_added]
+    outputs = F.pad(gradient, odd) if any(odd) else gradient
+    made = F.conv2d(outputs, kernel, None, 1, even, 1, groups).permute(0, 2, 3, 1)
+    made = made.reshape(*made.shape[:3], groups, sh, sw, channels)
     held = _blank(gradient, stride, padding, (kh, kw), (height, width), (groups, channels))
     for i in range(sh):
-        rows, of_rows = _pixels(i, sh, padding[0], height, made.shape[1])
+        rows, of_rows = _pixels(i, sh, padding[0] % sh, height, made.shape[1])
         for j in range(sw):
-            columns, of_columns = _pixels(j, sw, padding[1], width, made.shape[2])
+            columns, of_columns = _pixels(j, sw, padding[1] % sw, width, made.shape[2])
             held[:, rows, columns] = made[:, of_rows, of_columns, :, i, j]
     return held.flatten(3).permute(0, 3, 1, 2)
+
+
+def _added(outputs: int, size: int, kernel: int, stride: int, padding: int) -> Pair:
+    """Zeros to add before and after the outputs so that only blocks with pixels are computed.
+
+    Less than none where outputs see nothing but padding. The first `padding // stride` blocks have
+    no pixels: they lie in the padding.
+    """
+    over = kernel // stride - 1
+    last = min(outputs + over, -(-(size + padding) // stride))
+    return over - padding // stride, last - outputs
 
 
 def _blank(

@@ -90,10 +90,12 @@ VAEGAN_CURVES = pa.schema(
         _RATE,
         _field("divergence", pa.float64(), "nat", "mean divergence of posterior from prior"),
         _field("l1", pa.float64(), "pixel values", "mean L1 distance of reconstructions"),
-        _field("fooled", pa.float64(), "nat", "mean cross-entropy of the decoder's aim to fool"),
-        _field("told", pa.float64(), "nat", "mean cross-entropy of the discriminator, both halves"),
+        _field("fooled", pa.float64(), "nat", "mean loss of the decoder against it", null=True),
+        _field("told", pa.float64(), "nat", "mean loss of the discriminator", null=True),
     ]
 )
+"""The last two losses are cross-entropies: of the decoder to have its images taken for real, and of
+the discriminator over both halves. Null for a VAE, which has no discriminator."""
 
 _SHARE = [
     ("right", "test images"),

@@ -6,6 +6,7 @@ Source: Stutz et al., CVPR 2019, section 3.2 and supplement, after Larsen et al.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,7 +36,8 @@ class Recipe:
         latent: D, numbers in a code.
         channels: of the convolutions, from the image inwards.
         beta: weight of the L1 reconstruction loss, which is summed over an image.
-        gamma: weight of the decoder's loss against the discriminator.
+        gamma: weight of the decoder's loss against the discriminator; with 0 there is none, and
+            this is a VAE (Kingma & Welling, ICLR 2014).
         epochs: passes over the images.
         batch_size: images per update.
         rate: Adam's learning rate in the first epoch.
@@ -79,10 +81,14 @@ class VaeGan(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def channels_last(self) -> "VaeGan":
-        """This, with its convolutions laid out as they are fastest."""
+        """This, with its convolutions laid out as they are fastest.
+
+        A copy, since of a single channel every layout is also the other one: torch then takes the
+        one it was made in, and all layers after that one would mix both.
+        """
         for weight in self.parameters():
             if weight.dim() == 4:
-                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+                weight.data = weight.data.clone(memory_format=torch.channels_last)
         return self
 
     @torch.no_grad()
@@ -142,7 +148,7 @@ def learned(files: Sequence[str], data: Split, split: str) -> Split:
         return data
     device = data.labels.device
     codes, about = load_tensors(files[0], device)
-    decoders = Decoders([VaeGan.load(path, device).decoder for path in files[1:]])
+    decoders = Decoders([VaeGan.load(path, device).decoder.folded() for path in files[1:]])
     return replace(data, learned={about["space"]: Learned(codes[split][: len(data)], decoders)})
 
 
@@ -152,7 +158,8 @@ def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[An
     Encoder and decoder lower the Kullback-Leibler divergence of the posterior from the standard
     normal prior, plus beta times the L1 distance of the reconstruction, plus gamma times the
     cross-entropy of the discriminator's answer to the reconstruction and "real"; the discriminator
-    tells images from reconstructions (Stutz et al., supplement).
+    tells images from reconstructions (Stutz et al., supplement). With gamma 0 the discriminator has
+    no say: it is left as it is, and its two curves are empty.
 
     Args:
         model: initialized by `VaeGan.initialize`.
@@ -166,7 +173,7 @@ def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[An
         UserError: a loss is no longer finite.
     """
     recipe = model.recipe
-    parts = (model.encoder, model.decoder, model.discriminator)
+    parts = [model.encoder, model.decoder, *([model.discriminator] if recipe.gamma else [])]
     optimizers = [
         torch.optim.Adam(part.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
         for part in parts
@@ -177,7 +184,7 @@ def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[An
         rate = recipe.rate * recipe.rate_decay ** (epoch - 1)
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = rate
-        sums = torch.zeros(4, dtype=torch.float64)
+        sums = torch.zeros(4 if recipe.gamma else 2, dtype=torch.float64)
         every = batches(len(data), recipe.batch_size, [rng])
         for rows in every:
             images = data.take(rows[0].to(data.labels.device)).images()
@@ -188,7 +195,7 @@ def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[An
                 f"training of the VAE-GAN diverged: a loss is not finite in epoch {epoch} at "
                 f"learning rate {rate:.3g}; set a lower rate"
             )
-        for column, value in zip(curves.values(), (epoch, rate, *means), strict=True):
+        for column, value in zip_longest(curves.values(), (epoch, rate, *means)):
             column.append(value)
         log.info("epoch %d: L1 %.2f, divergence %.2f", epoch, means[1], means[0])
     model.eval()
@@ -200,25 +207,33 @@ def _update(
     optimizers: Sequence[torch.optim.Optimizer],
     images: Tensor,
     rng: torch.Generator,
-) -> tuple[float, float, float, float]:
-    """One step of each network; divergence, L1, decoder's and discriminator's loss, means, nat."""
+) -> list[float]:
+    """One step of each network.
+
+    Returns:
+        Divergence, L1, and with a discriminator the decoder's and its own loss: means, nat.
+    """
     images = images.contiguous(memory_format=torch.channels_last)
     mean, log_variance = model.encoder(images)
     noise = torch.randn(mean.shape, generator=rng).to(mean)
     made = model.decoder(mean + (log_variance / 2).exp() * noise)
     divergence = (mean.square() + log_variance.exp() - log_variance - 1).sum(1).mean() / 2
     distance = (made - images).abs().flatten(1).sum(1).mean()
-    model.discriminator.requires_grad_(False)  # its own step comes below
-    fooled = F.softplus(-model.discriminator(made)).mean()
-    loss = divergence + model.recipe.beta * distance + model.recipe.gamma * fooled
+    loss, losses = divergence + model.recipe.beta * distance, [divergence, distance]
+    if model.recipe.gamma:
+        model.discriminator.requires_grad_(False)  # its own step comes below
+        fooled = F.softplus(-model.discriminator(made)).mean()
+        loss = loss + model.recipe.gamma * fooled
     for optimizer in optimizers:
         optimizer.zero_grad()
     loss.backward()
     optimizers[0].step()
     optimizers[1].step()
-    model.discriminator.requires_grad_(True)
-    real, fake = model.discriminator(images), model.discriminator(made.detach())
-    told = F.softplus(-real).mean() + F.softplus(fake).mean()
-    told.backward()  # type: ignore[no-untyped-call]
-    optimizers[2].step()
-    return divergence.item(), distance.item(), fooled.item(), told.item()
+    if model.recipe.gamma:
+        model.discriminator.requires_grad_(True)
+        real, fake = model.discriminator(images), model.discriminator(made.detach())
+        told = F.softplus(-real).mean() + F.softplus(fake).mean()
+        told.backward()  # type: ignore[no-untyped-call]
+        optimizers[2].step()
+        losses += [fooled, told]
+    return [term.item() for term in losses]

@@ -3,13 +3,40 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from robustgen import strided
 from robustgen.errors import UserError
 
 CHANNELS = (64, 128, 256)
 """Of the paper; each layer halves the image."""
 
+FEW = 16
+"""Channels, on the side of the image, up to which `strided` is faster than torch's own layer; with
+many its sums are no longer bound by memory. Measured by `benchmarks/vaegan.py`."""
+
 Shape = tuple[int, int, int]
+
+
+class Convolution(nn.Conv2d):
+    """As `nn.Conv2d`, of a stride that divides the kernel's size and without groups."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The convolution, `(B, O, H', W')`."""
+        if self.in_channels > FEW:
+            return super().forward(images)
+        return strided.convolve(images, self.weight, self.bias, self.stride, self.padding, 1)  # type: ignore[arg-type]
+
+
+class Transposed(nn.ConvTranspose2d):
+    """As `nn.ConvTranspose2d`, of a stride that divides the kernel's size and without groups."""
+
+    def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """The transposed convolution, `(B, O, H', W')`; with `output_size` it is torch's own."""
+        if self.out_channels > FEW or output_size is not None:
+            return super().forward(images, output_size)
+        how = (self.stride, self.padding, self.output_padding)
+        return strided.transposed(images, self.weight, self.bias, *how)  # type: ignore[arg-type]
 
 
 class Encoder(nn.Module):
@@ -51,7 +78,7 @@ class Decoder(nn.Module):
             beyond = tuple(to - 2 * of for to, of in zip(sizes[i], sizes[i + 1], strict=True))
             last = i == 0
             layers.append(
-                nn.ConvTranspose2d(wide[i + 1], wide[i], 6, 2, 2, beyond, bias=last)  # type: ignore[arg-type]
+                Transposed(wide[i + 1], wide[i], 6, 2, 2, beyond, bias=last)  # type: ignore[arg-type]
             )
             layers += [nn.Sigmoid()] if last else [nn.BatchNorm2d(wide[i]), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
@@ -60,6 +87,26 @@ class Decoder(nn.Module):
         """The images."""
         images: Tensor = self.layers(self.start(codes))
         return images
+
+    def folded(self) -> nn.Sequential:
+        """The same function without batch normalization, for searches: in eval mode, constant.
+
+        A fixed affine map is folded into the layer before it: equal up to rounding, and faster.
+
+        Raises:
+            ValueError: the decoder is in train mode.
+        """
+        if self.training:
+            raise ValueError("a decoder in train mode cannot be folded; call eval() before")
+        made: list[nn.Module] = []
+        for layer in (*self.start, *self.layers):
+            if isinstance(layer, nn.BatchNorm1d):
+                made[-1] = fuse_linear_bn_eval(made[-1], layer)  # type: ignore[type-var]
+            elif isinstance(layer, nn.BatchNorm2d):
+                made[-1] = fuse_conv_bn_eval(made[-1], layer, transpose=True)  # type: ignore[type-var]
+            else:
+                made.append(layer)
+        return nn.Sequential(*made).eval().requires_grad_(False)
 
 
 class Discriminator(nn.Module):
@@ -85,7 +132,7 @@ def _halving(shape: Shape, channels: Sequence[int], kernel: int, padding: int) -
     before = shape[0]
     for wider in channels:
         layers += [
-            nn.Conv2d(before, wider, kernel, 2, padding, bias=False),
+            Convolution(before, wider, kernel, 2, padding, bias=False),
             nn.BatchNorm2d(wider),
             nn.ReLU(),
         ]

@@ -1,0 +1,84 @@
+"""What the layers of VAE-GANs gain: updates in training, and codes decoded in a search.
+
+    python benchmarks/vaegan.py
+
+Plain are torch's own layers, with the weights of a single channel in either layout, as torch leaves
+them. Then these are laid out with the channels last; then the strided layers are the package's. A
+search decodes codes and takes the gradient to them, in the end without batch normalization. All
+are measured in turns in one run; what counts is the ratio.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import torch
+from torch import nn
+
+from robustgen import device
+from robustgen.seeding import generator
+from robustgen.vaegan import Recipe, VaeGan, _update
+
+WIDTHS = {(16, 32, 64): 40, (64, 128, 256): 8}
+"""Rounds by channels."""
+BATCH, CODES = 100, 256
+
+here = device.setup()
+images = torch.rand(BATCH, 1, 28, 28, generator=generator(0, "images")).to(here)
+codes = torch.randn(CODES, 10, generator=generator(0, "codes")).to(here).requires_grad_()
+
+
+def made(channels: tuple[int, ...], *, laid_out: bool, ours: bool) -> VaeGan:
+    """A VAE-GAN with or without what is measured."""
+    model = VaeGan((1, 28, 28), Recipe(channels=channels))
+    model.initialize(generator(0, "benchmark"))
+    model = model.to(here).channels_last()
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            weight = layer.weight.data
+            if not laid_out and 1 in weight.shape[:2]:
+                layer.weight.data = weight.clone(memory_format=torch.contiguous_format)
+            if not ours:
+                layer.__class__ = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.ConvTranspose2d
+    return model
+
+
+def update(model: VaeGan) -> Callable[[], object]:
+    """An update of the model."""
+    optimizers = [torch.optim.Adam(part.parameters(), 0.005) for part in model.train().children()]
+    return partial(_update, model, optimizers, images, generator(0, "training"))
+
+
+def decode(decoder: nn.Module) -> Callable[[], object]:
+    """An iteration of a search."""
+    return lambda: torch.autograd.grad(decoder(codes).sum(), codes)[0].sum().item()
+
+
+def compare(what: str, ways: dict[str, Callable[[], object]], rounds: int) -> None:
+    """Print how long each way takes, and the ratio to the first."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - start)
+    first = median(next(iter(seconds.values())))
+    for name, taken in seconds.items():
+        of = median(taken)
+        print(f"{what}, {name}: {of * 1e3:.1f} ms, {first / of:.2f} times as fast")
+
+
+for channels, rounds in WIDTHS.items():
+    kinds = {
+        "plain": made(channels, laid_out=False, ours=False),
+        "laid out": made(channels, laid_out=True, ours=False),
+        "ours": made(channels, laid_out=True, ours=True),
+    }
+    said = "-".join(map(str, channels))
+    compare(f"{said}: update", {name: update(kinds[name]) for name in kinds}, rounds)
+    constant = {name: kinds[name].eval().requires_grad_(False).decoder for name in kinds}
+    ways = {name: decode(decoder) for name, decoder in constant.items()}
+    ways["ours, folded"] = decode(constant["ours"].folded())
+    compare(f"{said}: decode", ways, rounds)
+print(f"{BATCH} images per update, {CODES} codes, on {here}")
