@@ -168,6 +168,19 @@ def test_a_learned_manifold_is_trained_and_attacked(study):
     assert not tested[tested["manifold"] != "learned_manifold"]["rule"].str.contains("poor").any()
 
 
+def test_a_damaged_checkpoint_is_told_of_and_the_training_is_the_same(study, tmp_path):
+    damaged = tmp_path / DATA / "manifolds/class1.checkpoint.safetensors"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"damaged")
+    model = f"{DATA}/manifolds/class1.safetensors"
+    run = snakemake(tmp_path, model, "--cores", "2")
+    assert run.returncode == 0, run.stderr[-3000:]
+    said = (tmp_path / "results/smoke/logs/fonts/vaegan/class1.log").read_text()
+    assert "checkpoint ignored" in said
+    assert not damaged.exists()
+    assert filecmp.cmp(study / model, tmp_path / model, shallow=False)
+
+
 ON_DATA = {"space": "data_manifold", "norm": "linf", "radius": 0.1}
 MANIFOLD = SMOKE["manifolds"]["fonts"]
 LEARNING = ("vaegan", "latent_codes", "judge", "quality", "manifold_sheet", "train", "attack")

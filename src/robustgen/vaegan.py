@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustgen.checkpoints import Checkpoint, gathered, restore
 from robustgen.datasets import Split, batches
 from robustgen.errors import UserError
 from robustgen.job import progress
@@ -152,7 +153,9 @@ def learned(files: Sequence[str], data: Split, split: str) -> Split:
     return replace(data, learned={about["space"]: Learned(codes[split][: len(data)], decoders)})
 
 
-def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[Any]]:
+def train(
+    model: VaeGan, data: Split, rng: torch.Generator, checkpoint: Checkpoint | None = None
+) -> dict[str, list[Any]]:
     """Train an initialized VAE-GAN in place on all images of `data`, and leave it in eval mode.
 
     Encoder and decoder lower the Kullback-Leibler divergence of the posterior from the standard
@@ -165,6 +168,8 @@ def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[An
         model: initialized by `VaeGan.initialize`.
         data: the images of the class, or of all of them.
         rng: a CPU generator of the order of images, and of the noise.
+        checkpoint: where an interrupted run is gone on with, and the state is written at ends of
+            epochs; the caller removes it.
 
     Returns:
         Learning curves, columns of `tables.VAEGAN_CURVES`.
@@ -179,8 +184,13 @@ def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[An
         for part in parts
     ]
     curves = empty(VAEGAN_CURVES)
-    model.channels_last().train()
-    for epoch in progress(range(1, recipe.epochs + 1), "epoch"):
+    state = model.channels_last().train().state_dict()
+    known = checkpoint.read() if checkpoint else None
+    if known is not None:
+        restore(known[0], state, optimizers, [rng])
+        curves = known[1]["curves"]
+        log.info("going on after epoch %d", len(curves["epoch"]))
+    for epoch in progress(range(len(curves["epoch"]) + 1, recipe.epochs + 1), "epoch"):
         rate = recipe.rate * recipe.rate_decay ** (epoch - 1)
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = rate
@@ -198,6 +208,8 @@ def train(model: VaeGan, data: Split, rng: torch.Generator) -> dict[str, list[An
         for column, value in zip_longest(curves.values(), (epoch, rate, *means)):
             column.append(value)
         log.info("epoch %d: L1 %.2f, divergence %.2f", epoch, means[1], means[0])
+        if checkpoint:
+            checkpoint.write(gathered(state, optimizers, [rng]), {"curves": curves})
     model.eval()
     return curves
 

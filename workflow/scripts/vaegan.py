@@ -1,8 +1,11 @@
 """Train a VAE-GAN on the images of a class, or of all."""
 
+from pathlib import Path
+
 import torch
 
 from robustgen import device
+from robustgen.checkpoints import Checkpoint, identity
 from robustgen.datasets import load
 from robustgen.files import provenance, write_table
 from robustgen.job import job
@@ -21,7 +24,10 @@ with job(snakemake.log[0]):
     drawn_for = (settings["study_seed"], "vaegan", settings["dataset"], part)
     model = VaeGan(tuple(data.bank.shape[1:]), Recipe.of(settings["recipe"]))
     model.initialize(generator(*drawn_for, "initialization"))
-    curves = train(model.to(here), data, generator(*drawn_for, "training"))
+    of = identity({**settings, "part": part}, snakemake.params.code, snakemake.input, here)
+    kept = Checkpoint(Path(snakemake.output.model).with_suffix(".checkpoint.safetensors"), of)
+    curves = train(model.to(here), data, generator(*drawn_for, "training"), kept)
 
     write_table(snakemake.output.curves, curves, VAEGAN_CURVES)
     model.save(snakemake.output.model, {**settings, "part": part}, provenance(str(here)))
+    kept.remove()

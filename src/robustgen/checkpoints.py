@@ -1,0 +1,172 @@
+"""Checkpoints: long training goes on where it was killed, to the bytes of an undisturbed run."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustgen.errors import UserError
+from robustgen.tensors import load_tensors, save_tensors
+
+log = logging.getLogger("robustgen")
+
+EVERY = 60.0
+"""Seconds of work between two checkpoints, by default."""
+
+
+class Checkpoint:
+    """The state of a job that is not finished, in one safetensors file.
+
+    The same bytes follow if the state is all that the rest of the work depends on, and if it is
+    done by the same kind of device.
+    """
+
+    def __init__(self, path: str | Path, identity: Mapping[str, Any], every: float = EVERY) -> None:
+        """A checkpoint, which need not be there.
+
+        Args:
+            path: of the file; a job's own.
+            identity: whatever the work depends on, as JSON has it (see `identity`).
+            every: least time between two writes, and before the first one, in seconds.
+        """
+        self.path, self.every = Path(path), every
+        self._identity = json.dumps(identity, sort_keys=True)
+        self._last = monotonic()
+
+    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was last written, or None where nothing was or cannot be used, which is logged."""
+        if not self.path.exists():
+            return None
+        try:
+            tensors, header = load_tensors(self.path)
+        except (UserError, ValueError) as error:
+            log.warning("checkpoint ignored: %s", error)
+            return None
+        of, about = str(header.get("identity")), str(header.get("about"))
+        if header.get("digest") != _digest(tensors, of, about):
+            log.warning("checkpoint ignored: %s is damaged", self.path)
+        elif of != self._identity:
+            log.warning("checkpoint ignored: %s is of other settings, code or inputs", self.path)
+        else:
+            return tensors, json.loads(about)
+        return None
+
+    def write(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Replace the file, unless it was written less than `every` seconds ago.
+
+        Args:
+            tensors: the state (see `gathered`), on any device.
+            about: the rest of it, as JSON has it; floats come back exactly, and so do infinities
+                and NaN, since both ends are Python's, and keys come in their order.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if monotonic() - self._last < self.every:
+            return
+        held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        said = json.dumps(about)
+        digest = _digest(held, self._identity, said)
+        header = {"identity": self._identity, "about": said, "digest": digest}
+        save_tensors(self.path, held, header)
+        self._last = monotonic()
+
+    def remove(self) -> None:
+        """Remove the file, where it is: the job's outputs are written."""
+        self.path.unlink(missing_ok=True)
+
+
+def identity(
+    settings: Mapping[str, Any], code: str, inputs: Iterable[str | Path], device: torch.device
+) -> dict[str, Any]:
+    """What the work of a job depends on.
+
+    Args:
+        settings: all of the job's settings, as JSON has them.
+        code: the fingerprint of its code.
+        inputs: the files that it reads, in a fixed order.
+        device: that it computes on.
+    """
+    digests = []
+    for path in inputs:
+        with Path(path).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return {
+        "settings": settings,
+        "code": code,
+        "inputs": digests,
+        "torch": torch.__version__,
+        "device": str(device),
+    }
+
+
+def gathered(
+    state: Mapping[str, Tensor],
+    optimizers: Sequence[torch.optim.Optimizer],
+    generators: Sequence[torch.Generator],
+) -> dict[str, Tensor]:
+    """Everything that training changes, by names that `restore` knows; mostly not copied.
+
+    Args:
+        state: parameters and buffers by name.
+        optimizers: whose state is of tensors, such as Adam.
+        generators: those that are drawn from.
+    """
+    tensors = {f"state.{name}": tensor for name, tensor in state.items()}
+    for i, optimizer in enumerate(optimizers):
+        for j, parameter in enumerate(_parameters(optimizer)):
+            for key, tensor in optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{i}.{j}.{key}"] = tensor
+    for i, generator in enumerate(generators):
+        tensors[f"generator.{i}"] = generator.get_state()
+    return tensors
+
+
+@torch.no_grad()
+def restore(
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    optimizers: Sequence[torch.optim.Optimizer],
+    generators: Sequence[torch.Generator],
+) -> None:
+    """Bring training to the state that was `gathered`.
+
+    Values are copied into memory laid out as the undisturbed run has it: the layout decides in
+    which order convolutions take sums.
+
+    Args:
+        tensors: as `gathered`.
+        state: parameters and buffers by name, as they are before training; changed in place.
+        optimizers: as they are before training.
+        generators: set to where they were.
+    """
+    for name, tensor in state.items():
+        tensor.copy_(tensors[f"state.{name}"])
+    for i, optimizer in enumerate(optimizers):
+        for j, parameter in enumerate(_parameters(optimizer)):
+            start = f"optimizer.{i}.{j}."
+            own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+            for key, tensor in own.items():
+                like = torch.empty_like(parameter) if key != "step" else torch.empty_like(tensor)
+                optimizer.state[parameter][key] = like.copy_(tensor)
+    for i, generator in enumerate(generators):
+        generator.set_state(tensors[f"generator.{i}"])
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _digest(tensors: Mapping[str, Tensor], *texts: str) -> str:
+    """Of names, types, shapes, bytes and texts: the format itself has no checksum."""
+    digest = hashlib.sha256(json.dumps(texts).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
