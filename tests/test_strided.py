@@ -113,6 +113,18 @@ def test_gradients_of_the_transpose_are_those_of_differences():
     )
 
 
+def test_other_devices_take_torchs_own():
+    """Without a GPU: tensors without values stand for those of another device."""
+    x, weight = torch.empty(2, 3, 4, 4, device="meta"), torch.empty(3, 1, 6, 6, device="meta")
+    weight.requires_grad_()
+    made = strided.transposed(x, weight, None, (2, 2), (2, 2), (1, 1))
+    assert made.shape == (2, 1, 9, 9)
+    assert "ConvolutionBackward" in type(made.grad_fn).__name__
+    back = strided.convolve(made, weight, None, (2, 2), (2, 2), 1)
+    assert back.shape == x.shape
+    assert "ConvolutionBackward" in type(back.grad_fn).__name__
+
+
 def test_gradients_only_where_they_are_asked_for():
     x, weight = torch.rand(2, 1, 8, 8), torch.rand(3, 1, 4, 4, requires_grad=True)
     strided.convolve(x, weight, None, (2, 2), (1, 1), 1).sum().backward()
