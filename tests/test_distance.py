@@ -130,7 +130,7 @@ def test_learned_examples_are_on_the_learned_manifold_and_measured_to_it():
     columns = measure(examples, clean, make_split("train"), **settings)
     assert columns["learned_manifold_distance"].max() < 0.01
     assert columns["true_manifold_distance"].min() > 0.1  # untrained: these are no letters
-    assert not np.ma.getmaskarray(columns["learned_manifold_angle"]).any()
+    assert columns["learned_manifold_angle"].max() < 1
 
 
 def test_repeated_neighbours_span_no_less():

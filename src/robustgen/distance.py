@@ -69,9 +69,9 @@ def to_manifold(
 
     The nearest decoded code is searched with Adam, within the bounds of the space, from the code
     of the unperturbed image, whose class (and font) is kept; once on the images as they are and
-    once from blurred to sharp ones, of which the nearer result is kept. The angle is that between
-    the perturbation and the way on the manifold from the image of the unperturbed code, which is
-    the unperturbed image itself where the manifold is known, to that nearest point.
+    once from blurred to sharp ones, of which the nearer result is kept. The angle is that at the
+    image of the unperturbed code, between the ways to the example and to that nearest point. Where
+    the manifold is known, that image is the unperturbed one, and the former way the perturbation.
 
     Args:
         examples: `(B, C, H, W)` images.
@@ -91,7 +91,7 @@ def to_manifold(
         with torch.no_grad():
             origin = ball.decode(ball.origin)[0]
         nearest = _nearest(wanted, ball, steps, step_size)
-        moved, along = (wanted - some.images()).flatten(1), (nearest - origin).flatten(1)
+        moved, along = (wanted - origin).flatten(1), (nearest - origin).flatten(1)
         parts.append(Distance((wanted - nearest).flatten(1).norm(dim=1), _angle(moved, along)))
     return _joined(parts)
 

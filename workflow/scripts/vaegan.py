@@ -14,7 +14,8 @@ from robustgen.tables import VAEGAN_CURVES
 from robustgen.vaegan import Recipe, VaeGan, train
 
 with job(snakemake.log[0]):
-    settings, part = snakemake.params.settings, snakemake.wildcards.part
+    settings = snakemake.params.settings
+    part = settings["part"]
     here = device.setup()
     data = load(snakemake.input.bank, snakemake.input.examples, "train", here)
     if part != "all":
@@ -24,10 +25,10 @@ with job(snakemake.log[0]):
     drawn_for = (settings["study_seed"], "vaegan", settings["dataset"], part)
     model = VaeGan(tuple(data.bank.shape[1:]), Recipe.of(settings["recipe"]))
     model.initialize(generator(*drawn_for, "initialization"))
-    of = identity({**settings, "part": part}, snakemake.params.code, snakemake.input, here)
+    of = identity(settings, snakemake.params.code, snakemake.input, here)
     kept = Checkpoint(Path(snakemake.output.model).with_suffix(".checkpoint.safetensors"), of)
     curves = train(model.to(here), data, generator(*drawn_for, "training"), kept)
 
     write_table(snakemake.output.curves, curves, VAEGAN_CURVES)
-    model.save(snakemake.output.model, {**settings, "part": part}, provenance(str(here)))
+    model.save(snakemake.output.model, settings, provenance(str(here)))
     kept.remove()
