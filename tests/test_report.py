@@ -22,7 +22,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 DRIVER = shutil.which("chromedriver")
-FIGURES = ("figure1", "figure2", "figure3", "figure4", "prototypes")
+FIGURES = ("figure1", "figure2", "figure3", "figure4", "prototypes", "manifold")
 
 MOVING = (
     NoSuchElementException,
@@ -110,9 +110,16 @@ def test_the_front_page_states_the_claims(page):
     assert "Adversarial examples on the manifold exist" in text(page)
 
 
-def test_the_verdicts_are_in_the_report(page):
-    opened(page, "Claims", "verdicts", "information-circle")
-    assert WebDriverWait(page, 10).until(lambda p: "Verdicts on the four claims" in text(p))
+@pytest.mark.parametrize(
+    ("table", "caption"),
+    [
+        ("verdicts", "Verdicts on the four claims"),
+        ("learned manifolds", "How good learned manifolds are"),
+    ],
+)
+def test_tables_in_words_are_in_the_report(page, table, caption):
+    opened(page, "Claims", table, "information-circle")
+    assert WebDriverWait(page, 10).until(lambda p: caption in text(p))
 
 
 def test_nothing_is_fetched_and_nothing_fails(page):

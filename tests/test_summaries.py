@@ -15,6 +15,7 @@ from robustgen.tables import (
     ERRORS,
     OVER_SEEDS,
     PREDICTIONS,
+    QUALITY,
     SUCCESS_RATES,
 )
 
@@ -218,3 +219,24 @@ def test_all_distances_do_not_depend_on_the_order_of_rows(rows, seed):
     parts = [(JOB, one), ({**JOB, "method": "z"}, other)]
     one, other = (summaries.all_distances(p) for p in (parts, shuffled(parts, seed)))
     assert parquet(one) == parquet(other)
+
+
+def test_quality_in_words_has_a_block_per_manifold_and_a_column_per_class():
+    numbers = {n: 0.25 for n in QUALITY.names if QUALITY.field(n).type == pa.float64()}
+    rows = [
+        {**numbers, "dataset": "d", "space": space, "label": label, "images": 20 if label is None else 10 + label}
+        for space in ("learned_manifold", "data_manifold")
+        for label in (0, 1, None)
+    ]
+    rows[3]["samples_right"] = None
+    first, second = summaries.quality_text(pa.Table.from_pylist(rows, schema=QUALITY)).split("\n\n")
+    head, *lines = first.splitlines()
+    assert head == "Data set d, learned manifold, random steps of 0.25; per class"
+    cells = {line.split()[0]: line.split()[1:] for line in lines}
+    assert cells["label"] == ["0", "1", "all"]
+    assert cells["images"] == ["10", "11", "20"]
+    assert cells["l1"] == ["0.25"] * 3
+    assert cells["samples_right"] == ["%", "25", "25", "25"]
+    (samples,) = [line for line in second.splitlines() if line.startswith("samples_right")]
+    assert samples.split()[2:] == ["-", "25", "25"]
+    assert summaries.quality_text(QUALITY.empty_table()) == "No manifold is learned in this study."

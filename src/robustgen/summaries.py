@@ -124,6 +124,25 @@ def all_distances(parts: Iterable[Part]) -> pa.Table:
     return table.filter(pa.array(~again)).combine_chunks()
 
 
+def quality_text(table: pa.Table) -> str:
+    """The measures of learned manifolds as text for a reader, a block for each.
+
+    Args:
+        table: one with the schema `QUALITY`.
+    """
+    blocks = []
+    for (dataset, space), rows in table.to_pandas().groupby(["dataset", "space"], sort=False):
+        label = rows["label"].map(lambda of: "all" if np.isnan(of) else f"{of:.0f}")
+        shown = rows.drop(columns=["dataset", "space", "label", "radius"]).set_index(label)
+        shares = [field.name for field in table.schema if field.metadata[b"unit"] == b"share"]
+        shown[shares] = (100 * shown[shares].astype(float)).round(1)
+        shown = shown.rename(columns={name: f"{name} %" for name in shares})
+        name = f"Data set {dataset}, {str(space).replace('_', ' ')}"
+        words = f"{name}, random steps of {rows['radius'].iloc[0]:g}; per class"
+        blocks.append(f"{words}\n{shown.T.to_string(float_format='{:.3g}'.format, na_rep='-')}")
+    return "\n\n".join(blocks) or "No manifold is learned in this study."
+
+
 def _with_keys(keys: Mapping[str, Any], table: pa.Table) -> pa.Table:
     """A table of `DISTANCES` as one of `ALL_DISTANCES`."""
     table = table.select(DISTANCES.names)

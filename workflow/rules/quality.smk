@@ -60,6 +60,12 @@ rule all_quality:
         ),
     output:
         quality=f"{RESULTS}/tables/manifolds.parquet",
+        text=report(
+            f"{RESULTS}/tables/manifolds.txt",
+            caption=REPORT / "manifolds.rst",
+            category="Claims",
+            labels={"table": "learned manifolds"},
+        ),
     log:
         f"{RESULTS}/logs/tables/manifolds.log",
     benchmark:

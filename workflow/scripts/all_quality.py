@@ -1,13 +1,15 @@
-"""Put the measures of all learned manifolds into one table."""
+"""Put the measures of all learned manifolds into one table, and the same into words."""
 
 import pyarrow as pa
 
-from robustgen.files import read_table, write_table
+from robustgen.files import read_table, whole, write_table
 from robustgen.job import job
+from robustgen.summaries import quality_text
 from robustgen.tables import QUALITY
 
 with job(snakemake.log[0]):
     tables = [read_table(path, QUALITY) for path in snakemake.input.parts]
-    write_table(
-        snakemake.output.quality, pa.concat_tables([QUALITY.empty_table(), *tables]), QUALITY
-    )
+    quality = pa.concat_tables([QUALITY.empty_table(), *tables])
+    write_table(snakemake.output.quality, quality, QUALITY)
+    with whole(snakemake.output.text) as partial:
+        partial.write_text(quality_text(quality) + "\n", encoding="utf-8")
