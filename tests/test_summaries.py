@@ -224,7 +224,13 @@ def test_all_distances_do_not_depend_on_the_order_of_rows(rows, seed):
 def test_quality_in_words_has_a_block_per_manifold_and_a_column_per_class():
     numbers = {n: 0.25 for n in QUALITY.names if QUALITY.field(n).type == pa.float64()}
     rows = [
-        {**numbers, "dataset": "d", "space": space, "label": label, "images": 20 if label is None else 10 + label}
+        {
+            **numbers,
+            "dataset": "d",
+            "space": space,
+            "label": label,
+            "images": 20 if label is None else 10 + label,
+        }
         for space in ("learned_manifold", "data_manifold")
         for label in (0, 1, None)
     ]

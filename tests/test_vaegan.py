@@ -207,6 +207,27 @@ def test_a_mixed_batch_is_decoded_by_each_images_own_class(classes):
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+def kept_for_the_gradient(classes):
+    """Numbers that decoding 40 codes keeps, weights aside."""
+    models = [vaegan(str(k)).eval().requires_grad_(False) for k in range(classes)]
+    weights = {w.data_ptr() for model in models for w in model.state_dict().values()}
+    kept = {}
+
+    def keep(tensor):
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr(), tensor.shape] = tensor.numel()
+        return tensor
+
+    codes = torch.zeros(40, 4, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        Decoders([model.decoder for model in models])(codes, torch.arange(40) % classes)
+    return sum(kept.values())
+
+
+def test_memory_does_not_grow_with_the_classes():
+    assert kept_for_the_gradient(20) == pytest.approx(kept_for_the_gradient(2), rel=0.1)
+
+
 def test_decoders_in_train_mode_are_refused():
     with pytest.raises(ValueError, match="train mode"):
         Decoders([vaegan("one").decoder])
