@@ -66,7 +66,9 @@ def study(
                     errors.append({**model, "test_error": error})
                     found = {TRUE: error * 1.5, LEARNED: error * 1.2, "regular": regular}
                     for attack, rate in found.items():
-                        rates.append({**model, "attack": attack, "success_rate": min(rate, 1.0)})
+                        both = {"success_rate": min(rate, 1.0)}
+                        both["success_rate_from_right"] = 0.9 * both["success_rate"]
+                        rates.append({**model, "attack": attack, **both})
     return pd.DataFrame(errors), pd.DataFrame(rates)
 
 
@@ -305,7 +307,9 @@ def test_points_are_the_models() -> None:
     errors, rates = study(("normal", "adversarial"))
     points = generalization(errors, rates, ON).axes[2].collections[0]
     own = rates[(rates["method"] == "normal") & (rates["attack"] == "on_true_manifold")]
-    assert sorted(points.get_offsets()[:, 1]) == pytest.approx(sorted(own["success_rate"]))
+    assert sorted(points.get_offsets()[:, 1]) == pytest.approx(
+        sorted(own["success_rate_from_right"])
+    )
     assert points.get_sizes()[0] < points.get_sizes()[-1]
 
 
@@ -330,7 +334,7 @@ def test_each_attack_has_its_column_below_its_data_set() -> None:
     ):
         own = rates[(rates["dataset"] == dataset) & (rates["attack"] == attack)]
         points = np.concatenate([c.get_offsets() for c in figure.axes[7 + place].collections])
-        assert sorted(points[:, 1]) == pytest.approx(sorted(own["success_rate"]))
+        assert sorted(points[:, 1]) == pytest.approx(sorted(own["success_rate_from_right"]))
 
 
 def test_data_sets_that_do_not_fit_beside_each_other_stand_below() -> None:
