@@ -13,12 +13,14 @@ import pandas as pd
 root = Path(sys.argv[1]) / "benchmarks"
 if not root.is_dir():
     sys.exit(f"{root} is no folder; name that of a finished study, such as results/demo")
+STAGES = {
+    *("train", "attack", "distances", "tables", "figures"),
+    *("vaegan", "latent_codes", "quality", "manifold_sheet"),
+}
 rows = []
 for path in root.rglob("*.tsv"):
     parts = path.relative_to(root).with_suffix("").parts
-    known = [
-        part for part in parts if part in ("train", "attack", "distances", "tables", "figures")
-    ]
+    known = [part for part in parts if part in STAGES]
     stage = known[0] if known else parts[-1]
     measured = pd.read_csv(path, sep="\t", na_values="-").iloc[0]
     rows.append((stage, measured["s"], measured["cpu_time"], measured["max_rss"]))

@@ -16,10 +16,10 @@ import torch
 from conftest import RECIPE, make_split, vaegan
 
 from robustgen import vaegan as module
-from robustgen.checkpoints import Checkpoint, gathered, identity, restore
+from robustgen.checkpoints import Checkpoint, gathered, identity, named, restore
 from robustgen.seeding import generator
 from robustgen.tensors import save_tensors
-from robustgen.vaegan import Recipe, train
+from robustgen.vaegan import Recipe, train, train_once
 
 OF = {"settings": {"rate": 0.1}, "code": "abc", "inputs": ["12"]}
 LONG = replace(RECIPE, epochs=30)
@@ -151,19 +151,47 @@ def test_a_checkpoint_of_something_else_is_ignored_and_replaced(other, tmp_path,
     assert kept.read() == ({}, {"new": 1})
 
 
-def test_every_part_of_an_identity_counts(tmp_path):
-    files = [tmp_path / name for name in "ab"]
-    for file in files:
-        file.write_text(file.name)
-    given = {"settings": {"a": 1}, "code": "c", "inputs": files, "device": torch.device("cpu")}
+def test_every_part_of_an_identity_counts():
+    inputs = [torch.arange(6.0), torch.ones(2, dtype=torch.uint8)]
+    given = {"settings": {"a": 1}, "code": "c", "inputs": inputs, "device": torch.device("cpu")}
     first = identity(**given)
     assert identity(**given) == first
-    changes = {"settings": {"a": 2}, "code": "d", "inputs": files[::-1], "device": "cuda"}
+    changes = {
+        "settings": {"a": 2},
+        "code": "d",
+        "inputs": inputs[::-1],
+        "device": "cuda",
+    }
     for name, value in changes.items():
-        assert identity(**{**given, name: value}) != first
-    files[1].write_text("changed")
+        other = identity(**{**given, name: value})
+        assert other != first
+        assert named(other) != named(first)
+    for shape in ((2, 3), (3, 2)):
+        assert identity(**{**given, "inputs": [inputs[0].view(shape), inputs[1]]}) != first
+    inputs[1][0] = 7
     assert identity(**given) != first
     assert first["torch"] == torch.__version__
+
+
+def test_what_was_trained_before_is_found_again(tmp_path, caplog):
+    """A model of the same images, settings and code is not trained twice; another one is."""
+    data = make_split("train").take(slice(60))
+    paths = [tmp_path / name for name in ("first", "again", "other")]
+    for path, seen in zip(paths, (data, data, data.take(slice(40))), strict=True):
+        model = vaegan("one")
+        of = identity({}, "code", [seen.images()], torch.device("cpu"))
+        finished = Checkpoint(tmp_path / "trained" / named(of), of, every=0)
+        rng = generator(0, "training")
+        caplog.clear()
+        with caplog.at_level("INFO", logger="robustgen"):
+            curves = train_once(model, seen, rng, Checkpoint(tmp_path / "going", of), finished)
+        assert ("trained before" in caplog.text) == (path.name == "again")
+        assert len(curves["epoch"]) == model.recipe.epochs
+        assert not model.training
+        model.save(path, {"curves": curves}, {})
+    first, again, other = (path.read_bytes() for path in paths)
+    assert first == again
+    assert first != other
 
 
 def test_a_damaged_checkpoint_is_ignored(tmp_path, caplog):

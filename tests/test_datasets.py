@@ -56,6 +56,13 @@ def test_same_seed_same_codes_other_seed_others(codes):
     assert not draw(**{**DRAWN, "dataset": "other"}, transformations="hard").equals(codes)
 
 
+def test_an_added_letter_leaves_the_images_of_the_others_as_they_are(codes):
+    more = draw(**{**DRAWN, "letters": "XYZA"}, transformations="hard").to_pandas()
+    kept = more[more["letter"] != "A"].reset_index(drop=True)
+    for name in ("split", "letter", "font", *PARAMETERS):
+        assert (kept[name] == codes.to_pandas()[name]).all(), name
+
+
 def test_images_equal_their_stored_codes(tmp_path, codes):
     bank = (torch.rand(15, 1, 28, 28) * 255).byte()
     save_tensors(tmp_path / "bank.safetensors", {"images": bank}, {})
@@ -107,6 +114,6 @@ def test_a_damaged_file_is_one_sentence(tmp_path, codes):
 
 def test_interleaving_keeps_every_row():
     labels = np.repeat([2, 0, 1], 5)
-    order = interleave(labels, torch.Generator().manual_seed(0))
+    order = interleave(labels, [torch.Generator().manual_seed(k) for k in range(3)])
     assert sorted(order) == list(range(15))
     assert labels[order].tolist() == [0, 1, 2] * 5

@@ -83,27 +83,28 @@ class Checkpoint:
 
 
 def identity(
-    settings: Mapping[str, Any], code: str, inputs: Iterable[str | Path], device: torch.device
+    settings: Mapping[str, Any], code: str, inputs: Iterable[Tensor], device: torch.device
 ) -> dict[str, Any]:
     """What the work of a job depends on.
 
     Args:
         settings: all of the job's settings, as JSON has them.
         code: the fingerprint of its code.
-        inputs: the files that it reads, in a fixed order.
+        inputs: what it works on, in a fixed order; files may hold more.
         device: that it computes on.
     """
-    digests = []
-    for path in inputs:
-        with Path(path).open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
     return {
         "settings": settings,
         "code": code,
-        "inputs": digests,
+        "inputs": [_digest({"input": tensor.cpu()}) for tensor in inputs],
         "torch": torch.__version__,
         "device": str(device),
     }
+
+
+def named(identity: Mapping[str, Any]) -> str:
+    """A name for files of this identity alone."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def gathered(
@@ -168,5 +169,5 @@ def _digest(tensors: Mapping[str, Tensor], *texts: str) -> str:
     digest = hashlib.sha256(json.dumps(texts).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

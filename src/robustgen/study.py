@@ -109,7 +109,7 @@ class Study(Settings):
         chosen = self.manifolds[dataset]
         recipe = chosen.model_dump(exclude={"betas", "images", "judge_images"})
         recipe["beta"] = chosen.betas.get(part.removeprefix("class"), chosen.beta)
-        named = {"study_seed": self.seed, "dataset": dataset, "part": part}
+        named = {"study_seed": self.seed, "dataset": dataset}
         return {**named, "images": chosen.images, "recipe": recipe}
 
     def judge_part(self, dataset: str) -> dict[str, Any]:

@@ -214,6 +214,33 @@ def train(
     return curves
 
 
+def train_once(
+    model: VaeGan,
+    data: Split,
+    rng: torch.Generator,
+    checkpoint: Checkpoint,
+    finished: Checkpoint,
+) -> dict[str, list[Any]]:
+    """As `train`, but what was trained before in the same way is taken from `finished`.
+
+    A data set that gains a class has other files, but the same images of the classes it had: their
+    VAE-GANs are found again.
+
+    Args:
+        model, data, rng, checkpoint: those of `train`.
+        finished: where the trained model and its curves are kept.
+    """
+    known = finished.read()
+    if known is None:
+        curves = train(model, data, rng, checkpoint)
+        finished.write(model.state_dict(), {"curves": curves})
+        return curves
+    log.info("trained before on the same images in the same way")
+    restore({f"state.{name}": held for name, held in known[0].items()}, model.state_dict(), [], [])
+    model.eval()
+    return dict(known[1]["curves"])
+
+
 def _update(
     model: VaeGan,
     optimizers: Sequence[torch.optim.Optimizer],

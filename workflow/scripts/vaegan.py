@@ -5,30 +5,37 @@ from pathlib import Path
 import torch
 
 from robustgen import device
-from robustgen.checkpoints import Checkpoint, identity
+from robustgen.checkpoints import Checkpoint, identity, named
 from robustgen.datasets import load
 from robustgen.files import provenance, write_table
 from robustgen.job import job
 from robustgen.seeding import generator
 from robustgen.tables import VAEGAN_CURVES
-from robustgen.vaegan import Recipe, VaeGan, train
+from robustgen.vaegan import Recipe, VaeGan, train_once
 
 with job(snakemake.log[0]):
-    settings = snakemake.params.settings
-    part = settings["part"]
+    settings, part = snakemake.params.settings, snakemake.wildcards.part
     here = device.setup()
     data = load(snakemake.input.bank, snakemake.input.examples, "train", here)
+    name = "all"
     if part != "all":
-        data = data.take(torch.nonzero(data.labels == int(part.removeprefix("class")))[:, 0])
+        label = int(part.removeprefix("class"))
+        name = f"class {data.classes[label]}"
+        data = data.take(torch.nonzero(data.labels == label)[:, 0])
     data = data.take(slice(settings["images"])).keep()
 
-    drawn_for = (settings["study_seed"], "vaegan", settings["dataset"], part)
+    # The class goes by its name: its number may change when another one is added.
+    drawn_for = (settings["study_seed"], "vaegan", settings["dataset"], name)
     model = VaeGan(tuple(data.bank.shape[1:]), Recipe.of(settings["recipe"]))
     model.initialize(generator(*drawn_for, "initialization"))
-    of = identity(settings, snakemake.params.code, snakemake.input, here)
-    kept = Checkpoint(Path(snakemake.output.model).with_suffix(".checkpoint.safetensors"), of)
-    curves = train(model.to(here), data, generator(*drawn_for, "training"), kept)
+    of = identity({**settings, "name": name}, snakemake.params.code, [data.images()], here)
+    path = Path(snakemake.output.model)
+    going = Checkpoint(path.with_suffix(".checkpoint.safetensors"), of)
+    finished = Checkpoint(path.parent / "trained" / f"{named(of)}.safetensors", of, every=0)
+    rng = generator(*drawn_for, "training")
+    curves = train_once(model.to(here), data, rng, going, finished)
 
     write_table(snakemake.output.curves, curves, VAEGAN_CURVES)
-    model.save(snakemake.output.model, settings, provenance(str(here)))
-    kept.remove()
+    about = {**settings, "part": part, "name": name}
+    model.save(path, about, provenance(str(here)))
+    going.remove()

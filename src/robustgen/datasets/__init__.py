@@ -104,13 +104,20 @@ def batches(
     return torch.tensor_split(order, cuts, dim=1)
 
 
-def interleave(labels: np.ndarray, rng: torch.Generator) -> np.ndarray:
+def interleave(labels: np.ndarray, generators: Sequence[torch.Generator]) -> np.ndarray:
     """A random order of the rows of `labels` `(N,)` in which every run of K has each class once.
 
     Where classes are not equally frequent, each is cut to the smallest one's number, at random.
+
+    Args:
+        labels: classes, 0 to K - 1.
+        generators: one per class, so that the order of one does not depend on the others.
     """
-    by_class = [np.flatnonzero(labels == k) for k in range(int(labels.max()) + 1)]
-    shuffled = [rows[torch.randperm(len(rows), generator=rng).numpy()] for rows in by_class]
+    by_class = [np.flatnonzero(labels == k) for k in range(len(generators))]
+    shuffled = [
+        rows[torch.randperm(len(rows), generator=rng).numpy()]
+        for rows, rng in zip(by_class, generators, strict=True)
+    ]
     fewest = min(map(len, shuffled))
     return np.stack([rows[:fewest] for rows in shuffled], axis=1).reshape(-1)
 

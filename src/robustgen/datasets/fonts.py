@@ -25,7 +25,8 @@ def draw(
     """Draw the codes of FONTS (Stutz et al., CVPR 2019, section 3.1 and its supplement).
 
     Every letter of every font is drawn `train_draws` times for training and `test_draws` times
-    for testing, its six parameters uniform in the ranges called `transformations`.
+    for testing, its six parameters uniform in the ranges called `transformations`. The images of a
+    letter do not depend on which others there are.
 
     Returns:
         A table of `tables.CODES`, train before test, each split in the balanced order that
@@ -35,10 +36,11 @@ def draw(
     classes = len(letters)
     parts = []
     for split, draws in (("train", train_draws), ("test", test_draws)):
-        rng = generator(study_seed, "codes", dataset, split)
+        rngs = [generator(study_seed, "codes", dataset, split, letter) for letter in letters]
         source = np.repeat(np.arange(fonts * classes), draws)
-        source = source[interleave(source % classes, rng)]
-        codes = low + (high - low) * torch.rand((len(source), 6), generator=rng)
+        source = source[interleave(source % classes, rngs)]
+        uniform = torch.stack([torch.rand((fonts * draws, 6), generator=rng) for rng in rngs], 1)
+        codes = low + (high - low) * uniform.flatten(0, 1)
         codes = codes.clamp(low, high)  # rounding may step over the end
         columns = dict(zip(PARAMETERS, codes.numpy().T, strict=True))
         kind = CODES.field("split").type

@@ -71,15 +71,15 @@ def assemble(
         UserError: the images are too small for the classifier, or a class is.
     """
     train = collection.train
-    rows = interleave(train.labels, generator(study_seed, "examples", dataset, "train"))
+    rows = interleave(train.labels, _generators(collection, study_seed, dataset, "train"))
     if collection.test is None:
         classes = len(collection.classes)
         each = held_out(len(rows) // classes, test_share, f"a class in {collection.name}")
         parts = {"train": (train, rows[each * classes :]), "test": (train, rows[: each * classes])}
     else:
         test = collection.test
-        rng = generator(study_seed, "examples", dataset, "test")
-        parts = {"train": (train, rows), "test": (test, interleave(test.labels, rng))}
+        rngs = _generators(collection, study_seed, dataset, "test")
+        parts = {"train": (train, rows), "test": (test, interleave(test.labels, rngs))}
     images = [held.read(chosen) for held, chosen in parts.values()]
     _check_shapes(collection.name, *(part.shape[1:] for part in images))
     log.info(
@@ -93,6 +93,13 @@ def assemble(
     }
     table = pa.table(columns).cast(EXAMPLES).replace_schema_metadata(about)
     return torch.from_numpy(np.concatenate(images)), table
+
+
+def _generators(
+    collection: Collection, study_seed: int, dataset: str, split: str
+) -> list[torch.Generator]:
+    """One per class, by its name: an added class leaves the order of the others as it is."""
+    return [generator(study_seed, "examples", dataset, split, name) for name in collection.classes]
 
 
 def _check_shapes(name: str, train: tuple[int, ...], test: tuple[int, ...]) -> None:
