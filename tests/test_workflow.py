@@ -3,6 +3,7 @@
 import filecmp
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,23 @@ def test_a_damaged_checkpoint_is_told_of_and_the_training_is_the_same(study, tmp
     assert "checkpoint ignored" in said
     assert not damaged.exists()
     assert filecmp.cmp(study / model, tmp_path / model, shallow=False)
+
+
+def test_an_added_class_trains_one_manifold(study, tmp_path):
+    folder = f"{DATA}/manifolds"
+    shutil.copytree(study / folder / "trained", tmp_path / folder / "trained")
+    fonts = {**SMOKE["datasets"]["fonts"], "letters": "ABCD"}
+    config = changed(tmp_path, datasets={"fonts": fonts}, sizes=[60])
+    codes = f"{folder}/learned_manifold.safetensors"
+    run = snakemake(tmp_path, codes, "--cores", "2", config=config)
+    assert run.returncode == 0, run.stderr[-3000:]
+    logs = [f"results/smoke/logs/fonts/vaegan/class{k}.log" for k in range(4)]
+    before = ["trained before" in (tmp_path / log).read_text() for log in logs]
+    assert before == [True, True, True, False]
+    for k in range(3):
+        for name in (f"class{k}.safetensors", f"class{k}.curves.parquet"):
+            path = f"{folder}/{name}"
+            assert filecmp.cmp(study / path, tmp_path / path, shallow=False), name
 
 
 ON_DATA = {"space": "data_manifold", "norm": "linf", "radius": 0.1}

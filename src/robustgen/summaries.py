@@ -138,8 +138,10 @@ def quality_text(table: pa.Table) -> str:
         shown[shares] = (100 * shown[shares].astype(float)).round(1)
         shown = shown.rename(columns={name: f"{name} %" for name in shares})
         name = f"Data set {dataset}, {str(space).replace('_', ' ')}"
+        shown = shown.T.astype(object)
+        shown.loc["images"] = rows["images"].astype(str).to_numpy()
         words = f"{name}, random steps of {rows['radius'].iloc[0]:g}; per class"
-        blocks.append(f"{words}\n{shown.T.to_string(float_format='{:.3g}'.format, na_rep='-')}")
+        blocks.append(f"{words}\n{shown.to_string(float_format='{:.3g}'.format, na_rep='-')}")
     return "\n\n".join(blocks) or "No manifold is learned in this study."
 
 
