@@ -49,7 +49,7 @@ def test_a_second_run_does_nothing(study):
 
 SCHEMAS = {
     "tables/errors.parquet": (tables.ERRORS, 7 * 2),
-    "tables/success_rates.parquet": (tables.SUCCESS_RATES, 7 * 2 * 3),
+    "tables/success_rates.parquet": (tables.SUCCESS_RATES, 7 * 2 * 4),
     "tables/manifolds.parquet": (tables.QUALITY, 3 + 1),
     "tables/distances.parquet": (tables.ALL_DISTANCES, None),
     "tables/claims.parquet": (tables.CLAIMS, None),
@@ -211,7 +211,7 @@ LEARNT = {
             "quality": 1,
             "manifold_sheet": 1,
             "train": 1,
-            "attack": 9,
+            "attack": 10,
         },
     ),
     "the beta of the VAE-GAN over all classes, which is not used": (
@@ -246,7 +246,7 @@ STAGES = ("prototypes", "codes", "train", "attack", "distances", "clean_distance
 CHANGES = {
     "the radius of one threat": (
         {"threats": {**THREATS, "transformation": {**THREATS["transformation"], "radius": 0.2}}},
-        {"train": 2, "attack": 2 * 3},
+        {"train": 2, "attack": 7 + 2 * 3},
     ),
     "one attack's steps": (
         {"attacks": {**ATTACKS, "regular": {**ATTACKS["regular"], "steps": 9}}},
@@ -254,10 +254,10 @@ CHANGES = {
     ),
     "one method's steps": (
         {"methods": {**METHODS, "adversarial": {**METHODS["adversarial"], "steps": 9}}},
-        {"train": 1, "attack": 3},
+        {"train": 1, "attack": 4},
     ),
-    "an added N": ({"sizes": [60, 90]}, {"train": 7, "attack": 21, "distances": 3}),
-    "added seeds": ({"seeds": 4}, {"train": 7, "attack": 21, "distances": 3}),
+    "an added N": ({"sizes": [60, 90]}, {"train": 7, "attack": 28, "distances": 3}),
+    "added seeds": ({"seeds": 4}, {"train": 7, "attack": 28, "distances": 3}),
     "other distances": (
         {"distances": {**SMOKE["distances"], "neighbours": 6}},
         {"distances": 3, "clean_distances": 1},
