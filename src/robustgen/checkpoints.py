@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustgen.adam import Optimizer
 from robustgen.errors import UserError
 from robustgen.tensors import load_tensors, save_tensors
 
@@ -109,7 +110,7 @@ def named(identity: Mapping[str, Any]) -> str:
 
 def gathered(
     state: Mapping[str, Tensor],
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: Sequence[Optimizer],
     generators: Sequence[torch.Generator],
 ) -> dict[str, Tensor]:
     """Everything that training changes, by names that `restore` knows; mostly not copied.
@@ -133,7 +134,7 @@ def gathered(
 def restore(
     tensors: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: Sequence[Optimizer],
     generators: Sequence[torch.Generator],
 ) -> None:
     """Bring training to the state that was `gathered`.
@@ -155,12 +156,12 @@ def restore(
             own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
             for key, tensor in own.items():
                 like = torch.empty_like(parameter) if key != "step" else torch.empty_like(tensor)
-                optimizer.state[parameter][key] = like.copy_(tensor)
+                optimizer.state.setdefault(parameter, {})[key] = like.copy_(tensor)
     for i, generator in enumerate(generators):
         generator.set_state(tensors[f"generator.{i}"])
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 

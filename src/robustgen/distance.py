@@ -1,5 +1,6 @@
 """How far examples lie from the manifold: the known one, or the span of nearest images."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustgen.adam import adam
 from robustgen.datasets import Split
 from robustgen.job import progress
 from robustgen.spaces import SPACES, Space
@@ -107,8 +109,7 @@ def _nearest(examples: Tensor, space: Space, steps: int, step_size: float) -> Te
     nearest = torch.zeros_like(examples)
     for blurs in (SHARP, COARSE_TO_FINE):
         codes = space.origin.clone().requires_grad_()
-        optimizer = torch.optim.Adam([codes], step_size)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+        optimizer = adam([codes], step_size)
         for step in range(steps + 1):
             images = space.decode(codes)[0]
             with torch.no_grad():
@@ -121,8 +122,8 @@ def _nearest(examples: Tensor, space: Space, steps: int, step_size: float) -> Te
             width = blurs[step * len(blurs) // steps]
             optimizer.zero_grad()
             _blur(images - examples, width).square().sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.param_groups[0]["lr"] = step_size * (1 + math.cos(math.pi * step / steps)) / 2
             optimizer.step()
-            schedule.step()
             with torch.no_grad():
                 codes.clamp_(space.low, space.high)
     return nearest

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustgen.adam import Optimizer, adam
 from robustgen.attack import Found, Search, search
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split, batches
@@ -82,9 +83,7 @@ def train(
     Raises:
         UserError: the loss is no longer finite.
     """
-    optimizer = torch.optim.Adam(
-        cohort.parameters(), schedule.rate, weight_decay=schedule.weight_decay
-    )
+    optimizer = adam(cohort.parameters(), schedule.rate, schedule.weight_decay)
     curves = empty(CURVES)
     data = data.keep()
     for epoch in progress(range(1, schedule.epochs + 1), "epoch"):
@@ -102,7 +101,7 @@ def train(
 
 def _update(
     cohort: Cohort,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizer,
     batch: Split,
     method: Method | None,
     generators: Sequence[torch.Generator],

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustgen.adam import Optimizer, adam
 from robustgen.checkpoints import Checkpoint, gathered, restore
 from robustgen.datasets import Split, batches
 from robustgen.errors import UserError
@@ -179,10 +180,7 @@ def train(
     """
     recipe = model.recipe
     parts = [model.encoder, model.decoder, *([model.discriminator] if recipe.gamma else [])]
-    optimizers = [
-        torch.optim.Adam(part.parameters(), recipe.rate, weight_decay=recipe.weight_decay)
-        for part in parts
-    ]
+    optimizers = [adam(part.parameters(), recipe.rate, recipe.weight_decay) for part in parts]
     curves = empty(VAEGAN_CURVES)
     state = model.channels_last().train().state_dict()
     known = checkpoint.read() if checkpoint else None
@@ -243,7 +241,7 @@ def train_once(
 
 def _update(
     model: VaeGan,
-    optimizers: Sequence[torch.optim.Optimizer],
+    optimizers: Sequence[Optimizer],
     images: Tensor,
     rng: torch.Generator,
 ) -> list[float]:
