@@ -4,7 +4,7 @@ import torch
 from conftest import make_split
 
 from robustgen import affine
-from robustgen.datasets import interleave, load
+from robustgen.datasets import Split, interleave, load
 from robustgen.datasets.fonts import draw
 from robustgen.errors import UserError
 from robustgen.files import write_table
@@ -96,6 +96,21 @@ def test_kept_images_are_those_of_their_rows():
     kept = split.keep()
     assert torch.equal(kept.images(), split.images())
     assert torch.equal(kept.take(some).images(), split.images()[some])
+
+
+def test_images_of_a_bank_are_kept_as_they_are():
+    """As bytes, and no others: a large bank as floats would fill the memory."""
+    bank = (torch.rand(30, 3, 8, 8) * 255).byte()
+    source = torch.tensor([7, 2, 29, 2])
+    ranges = affine.bounds("slight")
+    split = Split(bank, source, source % 2, None, ranges, ("even", "odd"))
+    kept = split.keep()
+    assert kept.bank.dtype == torch.uint8
+    assert kept.bank.shape == (4, 3, 8, 8)
+    assert torch.equal(kept.images(), split.images())
+    assert torch.equal(
+        kept.take(torch.tensor([[3], [0]])).images(), split.images()[[3, 0]][:, None]
+    )
 
 
 def test_large_splits_are_decoded_in_parts(monkeypatch):

@@ -41,8 +41,10 @@ class Mirror(BaseHTTPRequestHandler):
                 self.wfile.write(CONTENT[:1000])
                 self.wfile.flush()
                 time.sleep(1)
-            case "slow":
-                for at in range(40):
+            case "slow" | "slower":
+                if how == "slower":  # after a good start
+                    self.wfile.write(CONTENT[:50_000])
+                for at in range(60):
                     self.wfile.write(CONTENT[at : at + 1])
                     self.wfile.flush()
                     time.sleep(0.02)
@@ -126,6 +128,7 @@ BAD_SOURCES = {
     "silent": "timed out",
     "stuck": "timed out",
     "slow": "it sends only",
+    "slower": "it sends only",
 }
 
 
@@ -144,7 +147,15 @@ def test_a_bad_source_is_one_sentence_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    "mirror", ["http://127.0.0.1:9", "gopher://127.0.0.1", "http://a b", "nowhere", "http://ä"]
+    "mirror",
+    [
+        "http://127.0.0.1:9",
+        "gopher://127.0.0.1",
+        "http://a b",
+        "nowhere",
+        "http://ä",
+        "http://[::1",
+    ],
 )
 def test_a_mirror_that_is_none_is_one_sentence(tmp_path: Path, mirror: str) -> None:
     with pytest.raises(UserError) as caught:

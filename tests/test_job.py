@@ -1,6 +1,10 @@
 import logging
+import signal
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from robustgen.errors import UserError, reading
 from robustgen.job import job, progress
@@ -11,8 +15,10 @@ from robustgen.job import job, progress
     [
         (UserError("the sky is green"), "robustgen: the sky is green"),
         (MemoryError("9 TiB are too much"), "there is not enough memory: 9 TiB are too much"),
+        (RuntimeError("you can't allocate memory"), "there is not enough memory: you can't"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "there is not enough memory: CUDA"),
     ],
-    ids=["a mistake", "no memory"],
+    ids=["a mistake", "no memory", "none for torch", "none on a GPU"],
 )
 def test_what_a_user_can_mend_is_one_sentence(tmp_path, error, said):
     with pytest.raises(SystemExit, match=said), job(tmp_path / "log"):
@@ -24,6 +30,25 @@ def test_other_errors_pass_and_are_logged(tmp_path):
     with pytest.raises(ZeroDivisionError), job(tmp_path / "log"):
         1 / 0  # noqa: B018
     assert "ZeroDivisionError" in (tmp_path / "log").read_text()
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+from robustgen.files import whole
+from robustgen.job import job
+
+with job("log"), whole("result.zip") as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_job_told_to_stop_leaves_nothing_half_written(tmp_path):
+    run = subprocess.run([sys.executable, "-c", STOPPED], cwd=tmp_path, capture_output=True)
+    assert run.returncode == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+    assert "stopped by signal 15" in (tmp_path / "log").read_text()
 
 
 def test_progress_ends_in_the_log(tmp_path):

@@ -577,6 +577,7 @@ def test_a_class_may_have_a_beta_of_its_own(part: str, beta: float, key: Any) ->
         ({"2": 1.0}, ".2 must be named all, or the number of a class, 0 to 1"),
         ({"one": 1.0}, ".one is no known key; allowed are all and numbers of classes"),
         ({True: 1.0}, ".true is no known key; allowed are all and numbers of classes"),
+        ({"01": 1.0, 1: 2.0}, ".1 is given twice"),
         ({1: 0}, ".1 is 0, but must be a number above 0 and up to 1,000,000"),
         ([1.0], " is [1.0], but must be a mapping of classes to numbers"),
     ],
@@ -584,6 +585,23 @@ def test_a_class_may_have_a_beta_of_its_own(part: str, beta: float, key: Any) ->
 def test_mistakes_in_betas(betas: Any, says: str) -> None:
     config = changed((("manifolds",), {"letters": {"betas": betas}}))
     assert refused(config) == f"manifolds.letters.betas{says}"
+
+
+def test_channels_that_leave_nothing_of_an_image_are_refused() -> None:
+    config = changed((("manifolds",), {"letters": {"channels": [8] * 5}}))
+    assert refused(config) == (
+        "manifolds.letters.channels is [8, 8, 8, 8, 8], but must be 4 numbers at most: each halves "
+        "images of 28x28 pixels"
+    )
+    assert Study.parse(changed((("manifolds",), {"letters": {"channels": [8] * 4}})))
+
+
+def test_a_manifold_needs_two_images_of_a_class() -> None:
+    few = (("datasets", "letters", "train_draws"), 1), (("datasets", "letters", "fonts"), 1)
+    config = changed(*few, (("manifolds",), {"letters": {}}), (("sizes",), [2]))
+    assert refused(config) == (
+        "manifolds.letters needs 2 or more train images of each class of datasets.letters"
+    )
 
 
 def test_each_manifold_has_its_method_and_attack() -> None:
@@ -1069,6 +1087,15 @@ def test_paper_config_holds_the_papers_settings() -> None:
     assert betas == {"fonts": [3.0] * 10, "digits": digits, "clothes": [2.75] * 10}
     assert {study.manifold_part(n, "all")["recipe"]["beta"] for n in study.datasets} == {3.0}
     assert [study.manifolds[name].epochs for name in study.datasets] == [10, 30, 30]
+    faces = Study.parse(shipped("celeba.yaml"))
+    assert faces.manifold_part("faces", "all")["recipe"].pop("beta") == 3.0
+    for of, latent in ((study, 10), (faces, 25)):
+        for name, manifold in of.manifolds.items():
+            assert manifold.latent == latent, name
+            assert manifold.channels == (64, 128, 256)
+            learned = (manifold.gamma, manifold.rate, manifold.rate_decay, manifold.weight_decay)
+            assert learned == (1.0, 0.005, 0.9, 1e-4)
+            assert manifold.batch_size == 100
     assert {a.examples for a in study.attacks.values()} == {1000, 2500}
     assert {(a.steps, a.step_size) for a in study.attacks.values()} == {(40, 0.005)}
 

@@ -273,8 +273,8 @@ def test_a_changed_setting_runs_only_what_depends_on_it(study, tmp_path, keys, e
 
 
 PLANS = {
-    "paper.yaml": {"train": (9 + 7 + 7) * 8, "attack": (9 * 5 + 7 * 4 * 2) * 8, "vaegan": 3 * 11},
-    "celeba.yaml": {"train": 7 * 8, "attack": 7 * 4 * 8, "vaegan": 3},
+    "paper.yaml": {"train": (10 + 8 + 8) * 8, "attack": (10 * 5 + 8 * 4 * 2) * 8, "vaegan": 33},
+    "celeba.yaml": {"train": 8 * 8, "attack": 8 * 4 * 8, "vaegan": 3},
     "fashion.yaml": {"train": 5 * 2, "attack": 5 * 3 * 2, "vaegan": 10},
 }
 
@@ -419,6 +419,35 @@ def test_a_study_of_ones_own_arrays_runs(tmp_path):
     assert wanted(snakemake(tmp_path, errors, study, "-n", config=config)) == {}
     arrays(tmp_path / "mine.npz", images=np.zeros((30, 12, 12), np.uint8))
     assert wanted(snakemake(tmp_path, errors, "-n", config=config))["images"] == 1
+
+
+def test_a_manifold_of_all_classes_is_learned_of_images_in_colour(tmp_path):
+    learned = {"latent": 2, "channels": [4], "epochs": 1, "batch_size": 10, "judge_images": 20}
+    config = changed(
+        tmp_path,
+        **{
+            **OWN,
+            "datasets": arrays(tmp_path / "mine.npz"),
+            "manifolds": {"mine": learned},
+            "threats": {**OWN["threats"], "on_data_manifold": ON_DATA},
+            "attacks": {
+                "on_data_manifold": {"threat": "on_data_manifold", "steps": 2, "examples": 6}
+            },
+        },
+    )
+    results = "results/smoke"
+    rows = f"{results}/mine/attacks/on_data_manifold/normal/n20/seeds0-0.parquet"
+    figure = f"{results}/mine/figures/data_manifold.png"
+    text = f"{results}/tables/manifolds.txt"
+    run = snakemake(tmp_path, rows, figure, text, "--cores", "2", config=config)
+    assert run.returncode == 0, run.stderr[-3000:]
+    found = pq.read_table(tmp_path / rows).to_pandas()
+    attacked = found[found["prediction"] == found["label"]]
+    assert (attacked["code_linf"] <= 0.1 + 1e-5).all()
+    assert (tmp_path / figure).stat().st_size > 1000
+    assert "Data set mine, data manifold, random steps of 0.1" in (tmp_path / text).read_text()
+    models = (tmp_path / results / "mine/manifolds").glob("*.safetensors")
+    assert {path.stem for path in models} == {"all", "judge", "data_manifold"}
 
 
 def test_the_readmes_study_of_ones_own_images_runs_through(tmp_path):

@@ -17,7 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from robustgen import evidence
-from robustgen.evidence import Evidence, Intervals, OnManifold, Roles, UntestedError, poor
+from robustgen.evidence import (
+    Evidence,
+    Intervals,
+    OnManifold,
+    Quality,
+    Roles,
+    UntestedError,
+    poor,
+)
 from robustgen.statistics import Interval
 from robustgen.tables import CLAIMS
 
@@ -173,27 +181,27 @@ def claims(
         poor is undecided too.
     """
     frames = [_sorted(table).to_pandas() for table in (errors, rates, distances)]
-    reconstructed = _reconstructed(quality)
+    known = _by_manifold(quality)
     rows = []
     for dataset in sorted({name for frame in frames for name in frame["dataset"]}):
         own = [frame[frame["dataset"] == dataset] for frame in frames]
         for claim in CLAIM_WORDS:
             many = on_manifold.get(dataset) if claim in ON_MANIFOLD else None
             for of in many or [NO_MANIFOLD]:
-                share = reconstructed.get((dataset, of["manifold"]))
-                found = Evidence(own[0], own[1], own[2], roles, of, share)
+                how_good = known.get((dataset, of["manifold"]))
+                found = Evidence(own[0], own[1], own[2], roles, of, how_good)
                 named = {"claim": claim, "dataset": dataset, "manifold": of["manifold"]}
                 tested = [_tested(each, found) for each in STATISTICS if each.claim == claim]
                 rows += [{**named, **row} for row in chain(*tested)]
     return pa.Table.from_pylist(rows, schema=CLAIMS)
 
 
-def _reconstructed(quality: pa.Table) -> dict[tuple[str, str | None], float]:
-    """The share of reconstructions kept by data set and learned manifold, over all classes."""
+def _by_manifold(quality: pa.Table) -> dict[tuple[str, str | None], Quality]:
+    """What is known over all classes, by data set and learned manifold."""
     whole = quality.to_pandas()
-    whole = whole[whole["label"].isna()]
-    kept = zip(whole["dataset"], whole["space"], whole["reconstructions_kept"], strict=True)
-    return {(dataset, space): share for dataset, space, share in kept}
+    whole = whole[whole["label"].isna()].set_index(["dataset", "space"])
+    shares = whole[list(Quality._fields)].astype(float)
+    return {key: Quality(*row) for key, *row in shares.itertuples(name=None)}
 
 
 def _sorted(table: pa.Table) -> pa.Table:

@@ -19,6 +19,8 @@ class Dataset(Settings):
     """What a study asks of a data set, whatever its kind."""
 
     has_true_manifold: ClassVar[bool]
+    size: ClassVar[tuple[int, int] | None] = None
+    """Height and width of the images where it is known before they are read, in pixels."""
 
     kind: str
 
@@ -50,6 +52,7 @@ class Fonts(Dataset):
     """Letters of many fonts under random transformations; the defaults are the paper's."""
 
     has_true_manifold: ClassVar[bool] = True
+    size: ClassVar[tuple[int, int] | None] = (28, 28)
 
     kind: Literal["fonts"]
     fonts: Count = 1000
@@ -117,6 +120,8 @@ class Collected(Dataset):
 class Emnist(Collected):
     """Handwritten digits: the split "digits" of EMNIST (Cohen et al., 2017)."""
 
+    size: ClassVar[tuple[int, int] | None] = (28, 28)
+
     kind: Literal["emnist"]
 
     @property
@@ -128,6 +133,8 @@ class Emnist(Collected):
 class FashionMnist(Collected):
     """Articles of clothing: Fashion-MNIST (Xiao et al., 2017)."""
 
+    size: ClassVar[tuple[int, int] | None] = (28, 28)
+
     kind: Literal["fashion_mnist"]
 
     @property
@@ -138,6 +145,8 @@ class FashionMnist(Collected):
 
 class CelebA(Collected):
     """Faces with and without the attribute "Male": CelebA (Liu et al., 2015)."""
+
+    size: ClassVar[tuple[int, int] | None] = (56, 48)
 
     kind: Literal["celeba"]
 

@@ -1,4 +1,4 @@
-"""How far examples lie from the manifold: the known one, or the span of nearest images."""
+"""How far examples lie from the manifold: known, learned, or the span of nearest images."""
 
 import math
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ class Distance:
 
     Attributes:
         distance: `(B,)` L2, over all pixels.
-        angle: `(B,)` degrees between the perturbation and the manifold: 0 moves along it, 90
-            leaves it at a right angle; NaN for an example that was not moved.
+        angle: `(B,)` degrees between the way to the example and the manifold: 0 moves along it,
+            90 leaves it at a right angle; NaN for an example that was not moved.
     """
 
     distance: Tensor

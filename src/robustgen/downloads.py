@@ -22,7 +22,7 @@ log = logging.getLogger("robustgen")
 SILENCE = 30.0
 """Seconds without a byte after which a server is given up."""
 SLOWEST = 10_000
-"""Bytes per second below which it is given up too, once these seconds have passed."""
+"""Bytes per second below which it is given up too, over as many seconds."""
 _CHUNK = 1 << 18
 
 
@@ -101,7 +101,7 @@ def _fetched(file: PublicFile, folder: Path, mirror: str | None) -> tuple[Path |
                 _copy(source, partial)
                 if not check_integrity(partial, file.md5):
                     raise _WrongError("it is cut short or another file, by its checksum")
-        except (OSError, HTTPException, UnicodeError, _WrongError) as error:
+        except (OSError, HTTPException, ValueError, _WrongError) as error:
             failures.append(f"{source}: {_reason(error)}")
             log.warning("%s", failures[-1])
         else:
@@ -130,10 +130,13 @@ def _copy(source: str, place: Path) -> None:
 
 
 def _receive(answer: IO[bytes], copy: IO[bytes]) -> None:
-    start, received = time.monotonic(), 0
+    """Take what is sent; the pace counts anew every `SILENCE` seconds."""
+    since, received = time.monotonic(), 0
     while chunk := answer.read1(_CHUNK):  # type: ignore[attr-defined]
         copy.write(chunk)
         received += len(chunk)
-        seconds = time.monotonic() - start
-        if seconds > SILENCE and received < seconds * SLOWEST:
-            raise TimeoutError(f"it sends only {received / seconds:.0f} bytes per second")
+        seconds = time.monotonic() - since
+        if seconds > SILENCE:
+            if received < seconds * SLOWEST:
+                raise TimeoutError(f"it sends only {received / seconds:.0f} bytes per second")
+            since, received = time.monotonic(), 0

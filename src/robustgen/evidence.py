@@ -5,7 +5,7 @@ the study lacks what the statistic needs. `claims` holds their bars and verdicts
 """
 
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,9 @@ import pandas as pd
 from robustgen.statistics import NONE, Interval, images_factor, slope, spearman, t_interval
 
 ENOUGH = 0.9
-"""Share of reconstructions that must stay right for a learned manifold to carry claims."""
+"""Share of reconstructions, and of steps from them, that must stay right on a learned manifold."""
+RIGHT = 0.5
+"""Share of test images that a classifier must get right to judge one."""
 CEILING = 0.99
 """Regular success rate above which a model is as good as never right."""
 
@@ -48,6 +50,14 @@ class UntestedError(Exception):
         self.interval = interval
 
 
+class Quality(NamedTuple):
+    """Shares of `tables.QUALITY` over all classes of a learned manifold; NaN where of nothing."""
+
+    right: float
+    reconstructions_kept: float
+    steps_kept: float
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What is known of one data set: rows of `ERRORS`, `SUCCESS_RATES` and `ALL_DISTANCES`.
@@ -55,8 +65,7 @@ class Evidence:
     Attributes:
         roles: what the study calls its methods and attacks.
         on_manifold: those on the manifold that is spoken of.
-        reconstructed: share of right test images whose reconstruction on it is right, where it is
-            a learned one.
+        quality: how good it is, where it is a learned one.
     """
 
     errors: pd.DataFrame
@@ -64,7 +73,7 @@ class Evidence:
     distances: pd.DataFrame
     roles: Roles
     on_manifold: OnManifold
-    reconstructed: float | None = None
+    quality: Quality | None = None
 
 
 Intervals = dict[int | None, Interval]
@@ -73,14 +82,28 @@ Intervals = dict[int | None, Interval]
 
 def poor(evidence: Evidence) -> str:
     """Why the manifold is too poor to carry a claim; empty where it is not."""
-    share = evidence.reconstructed
-    if share is None or share >= ENOUGH:
+    quality = evidence.quality
+    if quality is None:
         return ""
     words = str(evidence.on_manifold["manifold"]).replace("_", " ")
-    return (
-        f"the {words} is too poor: of the test images that an independent classifier gets right, "
-        f"it gets {share:.1%} right as reconstructed, and {ENOUGH:.0%} are needed"
-    )
+    if quality.right < RIGHT:
+        return (
+            f"how good the {words} is cannot be told: the classifier that judges it gets only "
+            f"{quality.right:.1%} of the test images right, and {RIGHT:.0%} are needed"
+        )
+    kept = {
+        "test images that an independent classifier gets right, {} as reconstructed": (
+            quality.reconstructions_kept
+        ),
+        "reconstructions that an independent classifier gets right, {} after random steps": (
+            quality.steps_kept
+        ),
+    }
+    for what, share in kept.items():
+        if not share >= ENOUGH:  # nor if there are none to take a share of
+            told = "none stays so" if np.isnan(share) else f"{share:.1%} stay so"
+            return f"the {words} is too poor: of the {what.format(told)}, {ENOUGH:.0%} are needed"
+    return ""
 
 
 def _role(evidence: Evidence, role: str) -> str:

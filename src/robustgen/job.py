@@ -1,6 +1,7 @@
 """What every job does around its one call: a log, progress with time left, clear failures."""
 
 import logging
+import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -21,7 +22,11 @@ class _Listing(Sized, Iterable[T], Protocol[T]):
 
 @contextmanager
 def job(logfile: str | Path) -> Iterator[None]:
-    """Log to `logfile`, and end with one sentence and exit status 1 on a `UserError`."""
+    """Log to `logfile`, and end with one sentence and exit status 1 on a `UserError`.
+
+    A job that is told to stop, as a cluster does when its time is over, clears up behind itself.
+    """
+    before = signal.signal(signal.SIGTERM, _stopped)
     handler = logging.FileHandler(logfile, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
@@ -32,15 +37,30 @@ def job(logfile: str | Path) -> Iterator[None]:
     except UserError as error:
         log.error("%s", error)
         sys.exit(f"robustgen: {error}")
-    except MemoryError as error:
-        log.exception("out of memory")
-        sys.exit(f"robustgen: there is not enough memory: {error}; see {logfile}")
-    except Exception:
+    except Exception as error:
+        if _lacks_memory(error):
+            log.exception("out of memory")
+            sys.exit(f"robustgen: there is not enough memory: {error}; see {logfile}")
         log.exception("failed")
         raise
     finally:
+        signal.signal(signal.SIGTERM, before)
         log.removeHandler(handler)
         handler.close()
+
+
+def _stopped(number: int, _frame: object) -> None:
+    """End by an exception, on whose way files that are not whole are removed."""
+    log.error("stopped by signal %d", number)
+    sys.exit(128 + number)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether there was no memory left, as Python, torch's allocator or a GPU's says it."""
+    words = ("can't allocate memory", "CUDA out of memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(of in str(error) for of in words)
+    )
 
 
 def progress(steps: _Listing[T], what: str, every: float = 10.0) -> Iterator[T]:

@@ -59,6 +59,8 @@ MOST = 1_000_000
 
 Whole = Annotated[int, Field(ge=0), Said("a whole number of 0 or more")]
 Count = Annotated[int, Field(ge=1, le=MOST), Said(f"a whole number from 1 to {MOST:,}")]
+Width = Annotated[int, Field(ge=1, le=4096), Said("a whole number from 1 to 4,096")]
+"""Of a layer: a few wider ones would fill any memory."""
 Several = Annotated[int, Field(ge=2, le=MOST), Said(f"a whole number from 2 to {MOST:,}")]
 Positive = Annotated[float, Field(gt=0, le=MOST), Said(f"a number above 0 and up to {MOST:,}")]
 Seeds = Annotated[int, Field(ge=1, le=10_000), Said("a whole number from 1 to 10,000")]
@@ -100,10 +102,15 @@ def _class_keys(given: Any) -> Any:
     """Keys that are numbers of classes, or `all`, as text; YAML reads bare numbers as such."""
     if not isinstance(given, dict):
         raise mistake(f"is {shown(given)}, but must be a mapping of classes to numbers")
-    for key in given:
+    betas = {}
+    for key, value in given.items():
         if key != "all" and (isinstance(key, bool) or not str(key).isdecimal()):
             raise mistake("is no known key; allowed are all and numbers of classes", key_text(key))
-    return {str(key): value for key, value in given.items()}
+        name = key if key == "all" else str(int(key))
+        if name in betas:
+            raise mistake("is given twice", name)
+        betas[name] = value
+    return betas
 
 
 class Manifold(Settings):
@@ -114,8 +121,8 @@ class Manifold(Settings):
     `judge_images` bounds how many train the classifier that judges the manifold.
     """
 
-    latent: Count = 10
-    channels: Annotated[tuple[Count, ...], Field(strict=False, min_length=1)] = (
+    latent: Width = 10
+    channels: Annotated[tuple[Width, ...], Field(strict=False, min_length=1)] = (
         64,
         128,
         256,

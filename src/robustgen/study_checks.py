@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from robustgen.config_errors import listed, near, refusal
 from robustgen.errors import UserError
-from robustgen.settings import LEARNED, Attack, Method
+from robustgen.settings import LEARNED, Attack, Manifold, Method
 
 if TYPE_CHECKING:
+    from robustgen.data_settings import Dataset
     from robustgen.study import Study
 
 S = TypeVar("S", bound="Study")
@@ -48,11 +49,26 @@ def _check_manifolds(study: "Study") -> None:
         if name not in study.datasets:
             allowed = f"named as one of the datasets: {_one_of(name, study.datasets)}"
             raise UserError(f"manifolds.{name} must be {allowed}")
-        last = study.datasets[name].classes - 1
+        data = study.datasets[name]
+        _check_halvings(name, manifold, data)
+        if data.train_examples < 2 * data.classes:
+            raise UserError(
+                f"manifolds.{name} needs 2 or more train images of each class of datasets.{name}"
+            )
+        last = data.classes - 1
         for key in manifold.betas:
             if key != "all" and int(key) > last:
                 allowed = f"all, or the number of a class, 0 to {last}"
                 raise UserError(f"manifolds.{name}.betas.{key} must be named {allowed}")
+
+
+def _check_halvings(name: str, manifold: Manifold, data: "Dataset") -> None:
+    """Every layer halves the images, of which something must be left."""
+    if data.size is not None and 2 ** len(manifold.channels) > min(data.size):
+        high, wide = data.size
+        most = min(data.size).bit_length() - 1
+        allowed = f"{most} numbers at most: each halves images of {high}x{wide} pixels"
+        raise refusal(list(manifold.channels), allowed, "manifolds", name, "channels")
 
 
 def _check_threats(study: "Study") -> None:

@@ -164,7 +164,7 @@ DISTANCES = pa.schema(
             )
             for measure, unit, about in (
                 ("distance", "L2", "to "),
-                ("angle", "degree", "of the perturbation to "),
+                ("angle", "degree", "from the image of the unperturbed code, to "),
             )
         ),
         _field("neighbour_distance", pa.float32(), "L2", "to the span of nearest images"),

@@ -4,6 +4,7 @@ Source: Stutz et al., CVPR 2019, section 3.2 and supplement, after Larsen et al.
 """
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
@@ -192,13 +193,8 @@ def train(
         rate = recipe.rate * recipe.rate_decay ** (epoch - 1)
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = rate
-        sums = torch.zeros(4 if recipe.gamma else 2, dtype=torch.float64)
-        every = batches(len(data), recipe.batch_size, [rng])
-        for rows in every:
-            images = data.take(rows[0].to(data.labels.device)).images()
-            sums += torch.tensor(_update(model, optimizers, images, rng))
-        means = (sums / len(every)).tolist()
-        if not sums.isfinite().all():
+        means = _epoch(model, optimizers, data, rng)
+        if not all(map(math.isfinite, means)):
             raise UserError(
                 f"training of the VAE-GAN diverged: a loss is not finite in epoch {epoch} at "
                 f"learning rate {rate:.3g}; set a lower rate"
@@ -210,6 +206,18 @@ def train(
             checkpoint.write(gathered(state, optimizers, [rng]), {"curves": curves})
     model.eval()
     return curves
+
+
+def _epoch(
+    model: VaeGan, optimizers: Sequence[Optimizer], data: Split, rng: torch.Generator
+) -> list[float]:
+    """One pass over the images; the means of what `_update` returns."""
+    sums = torch.zeros(4 if model.recipe.gamma else 2, dtype=torch.float64)
+    every = batches(len(data), model.recipe.batch_size, [rng])
+    for rows in every:
+        images = data.take(rows[0].to(data.labels.device)).images()
+        sums += torch.tensor(_update(model, optimizers, images, rng))
+    return [float(mean) for mean in sums / len(every)]
 
 
 def train_once(

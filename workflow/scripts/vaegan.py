@@ -28,7 +28,12 @@ with job(snakemake.log[0]):
     drawn_for = (settings["study_seed"], "vaegan", settings["dataset"], name)
     model = VaeGan(tuple(data.bank.shape[1:]), Recipe.of(settings["recipe"]))
     model.initialize(generator(*drawn_for, "initialization"))
-    of = identity({**settings, "name": name}, snakemake.params.code, [data.images()], here)
+    of = identity(
+        {**settings, "name": name},
+        snakemake.params.code,
+        [data.bank if data.decoded is None else data.decoded],
+        here,
+    )
     path = Path(snakemake.output.model)
     going = Checkpoint(path.with_suffix(".checkpoint.safetensors"), of)
     finished = Checkpoint(path.parent / "trained" / f"{named(of)}.safetensors", of, every=0)

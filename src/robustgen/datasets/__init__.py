@@ -69,7 +69,14 @@ class Split:
         )
 
     def keep(self) -> "Split":
-        """The same with its images decoded once, for those who go through them many times."""
+        """The same for those who go through it many times: decoded once, if it is decoded at all.
+
+        Images that are rows of the bank stay in it as they are, the others of it left out.
+        """
+        if self.codes is None:
+            rows = torch.arange(self.source.numel(), device=self.source.device)
+            bank = self.bank[self.source.flatten()]
+            return replace(self, bank=bank, source=rows.view_as(self.source))
         return replace(self, decoded=self.images())
 
     def sources(self) -> Tensor:
