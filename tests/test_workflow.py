@@ -469,6 +469,19 @@ def test_the_readmes_study_of_ones_own_images_runs_through(tmp_path):
     assert pq.read_metadata(results / "mine/dataset/examples.parquet").num_rows == 630
     for name in ("mine/figures/figure1", "figures/figure2", "figures/figure3", "figures/figure4"):
         assert (results / f"{name}.png").stat().st_size > 1000
+    learned = next(
+        yaml.safe_load(of.split("```")[0]) for of in blocks if of.startswith("manifolds:")
+    )
+    whole = yaml.safe_load(block)
+    for key, value in learned.items():
+        whole[key] = {**whole.get(key, {}), **value}
+    config.write_text(yaml.safe_dump(whole))
+    jobs = wanted(snakemake(tmp_path, "-n", config=config))
+    assert {rule: jobs[rule] for rule in ("vaegan", "train", "attack")} == {
+        "vaegan": 2,
+        "train": 1,
+        "attack": 4,
+    }
 
 
 def test_letters_and_images_may_share_a_study(tmp_path):
