@@ -14,7 +14,7 @@ EXAMPLES, STEPS = 240, 20
 
 CASES = {
     "linf": (Threat("image", "linf", 0.15), "signed", 0.015, foolbox.attacks.LinfPGD),
-    "l2": (Threat("image", "l2", 1.2), "normalized", 0.12, foolbox.attacks.L2PGD),
+    "l2": (Threat("image", "l2", 1.6), "normalized", 0.16, foolbox.attacks.L2PGD),
 }
 
 

@@ -115,6 +115,7 @@ def test_results_do_not_depend_on_cores_or_on_what_else_is_studied(study, tmp_pa
     part = {
         "methods": {name: METHODS[name] for name in ("normal", "on_true_manifold")},
         "attacks": {name: ATTACKS[name] for name in ("on_true_manifold", "regular")},
+        "distances": {**SMOKE["distances"], "attacks": ["on_true_manifold", "regular"]},
     }
     cohort = "n60/seeds0-1.parquet"
     targets = [f"{DATA}/distances/clean.parquet"]
@@ -129,7 +130,8 @@ def test_results_do_not_depend_on_cores_or_on_what_else_is_studied(study, tmp_pa
             twin = study / path.relative_to(tmp_path)
             assert filecmp.cmp(twin, path, shallow=False), path.name
             compared += 1
-    assert compared == 3 + 2 * 3 + 2 * 2 * 2 + 2 + 1
+    manifold = 3 * 3 + 1  # of each letter the model, twice, and its curves; the codes
+    assert compared == 3 + manifold + 2 * 3 + 2 * 2 * 2 + 2 + 1
 
 
 @pytest.mark.long
@@ -385,6 +387,7 @@ def test_bad_font_files_are_one_sentence_and_leave_nothing(tmp_path, files, sent
 
 OWN = {
     "sizes": [20],
+    "manifolds": {},
     "seeds": 1,
     "cohort_size": 1,
     "classifier": {**SMOKE["classifier"], "epochs": 1},
