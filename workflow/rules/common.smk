@@ -85,9 +85,7 @@ def per_cohort(pattern, methods=STUDY.methods_of, **of):
     about = []
     for dataset in STUDY.datasets:
         over = {"dataset": [dataset], "method": methods(dataset), "n": STUDY.sizes}
-        over |= {name: names(dataset) for name, names in of.items()} | {
-            "cohort": COHORTS
-        }
+        over |= {name: names(dataset) for name, names in of.items()} | {"cohort": COHORTS}
         about += [dict(zip(over, values)) for values in product(*over.values())]
     paths = [f"{RESULTS}/{pattern}".format(**names) for names in about]
     for names in about:

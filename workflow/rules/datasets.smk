@@ -1,8 +1,6 @@
 """Data sets of collected images, public ones or the user's own."""
 
-COLLECTED = [
-    name for name, dataset in STUDY.datasets.items() if dataset.kind != "fonts"
-]
+COLLECTED = [name for name, dataset in STUDY.datasets.items() if dataset.kind != "fonts"]
 
 with one_sentence():
     OWN_FILES = {name: STUDY.datasets[name].signature() for name in COLLECTED}

@@ -53,11 +53,7 @@ rule quality:
 
 rule all_quality:
     input:
-        parts=(
-            expand(rules.quality.output.quality, zip, **LEARNED_WHERE)
-            if LEARNED_OF
-            else []
-        ),
+        parts=(expand(rules.quality.output.quality, zip, **LEARNED_WHERE) if LEARNED_OF else []),
     output:
         quality=f"{RESULTS}/tables/manifolds.parquet",
         text=report(

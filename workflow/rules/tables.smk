@@ -8,9 +8,7 @@ ATTACKED, ATTACKED_ABOUT = per_cohort(
 )
 MEASURED, MEASURED_ABOUT = per_cohort(
     "{dataset}/distances/{attack}/{method}/n{n}/{cohort}.parquet",
-    methods=lambda dataset: [
-        m for m in STUDY.methods_of(dataset) if m in STUDY.distances.methods
-    ],
+    methods=lambda dataset: [m for m in STUDY.methods_of(dataset) if m in STUDY.distances.methods],
     attack=STUDY.measured,
 )
 
@@ -95,9 +93,7 @@ rule over_seeds:
 
 rule all_distances:
     input:
-        clean=expand(
-            f"{RESULTS}/{{dataset}}/distances/clean.parquet", dataset=STUDY.datasets
-        ),
+        clean=expand(f"{RESULTS}/{{dataset}}/distances/clean.parquet", dataset=STUDY.datasets),
         parts=MEASURED,
     output:
         distances=f"{RESULTS}/tables/distances.parquet",
