@@ -171,30 +171,32 @@ def test_a_learned_manifold_is_trained_and_attacked(study):
     assert not tested[tested["manifold"] != "learned_manifold"]["rule"].str.contains("poor").any()
 
 
-def test_a_damaged_checkpoint_is_told_of_and_the_training_is_the_same(study, tmp_path):
-    damaged = tmp_path / DATA / "manifolds/class1.checkpoint.safetensors"
-    damaged.parent.mkdir(parents=True)
-    damaged.write_bytes(b"damaged")
-    model = f"{DATA}/manifolds/class1.safetensors"
-    run = snakemake(tmp_path, model, "--cores", "2")
-    assert run.returncode == 0, run.stderr[-3000:]
-    said = (tmp_path / "results/smoke/logs/fonts/vaegan/class1.log").read_text()
-    assert "checkpoint ignored" in said
-    assert not damaged.exists()
-    assert filecmp.cmp(study / model, tmp_path / model, shallow=False)
+def name_of(trained: Path) -> str:
+    """Of what a kept VAE-GAN is."""
+    with safe_open(trained, "numpy") as file:
+        header = json.loads(file.metadata()["robustgen"])
+    return json.loads(header["identity"])["settings"]["name"]
 
 
 def test_an_added_class_trains_one_manifold(study, tmp_path):
+    """And one that is lost is trained anew to the same bytes, its damaged checkpoint told of."""
     folder = f"{DATA}/manifolds"
     shutil.copytree(study / folder / "trained", tmp_path / folder / "trained")
+    kept = {name_of(path): path for path in (tmp_path / folder / "trained").iterdir()}
+    assert set(kept) == {"class A", "class B", "class C"}
+    kept["class B"].unlink()
+    damaged = tmp_path / folder / "class1.checkpoint.safetensors"
+    damaged.write_bytes(b"damaged")
     fonts = {**SMOKE["datasets"]["fonts"], "letters": "ABCD"}
     config = changed(tmp_path, datasets={"fonts": fonts}, sizes=[60])
     codes = f"{folder}/learned_manifold.safetensors"
     run = snakemake(tmp_path, codes, "--cores", "2", config=config)
     assert run.returncode == 0, run.stderr[-3000:]
-    logs = [f"results/smoke/logs/fonts/vaegan/class{k}.log" for k in range(4)]
-    before = ["trained before" in (tmp_path / log).read_text() for log in logs]
-    assert before == [True, True, True, False]
+    logs = [tmp_path / f"results/smoke/logs/fonts/vaegan/class{k}.log" for k in range(4)]
+    before = ["trained before" in log.read_text() for log in logs]
+    assert before == [True, False, True, False]
+    assert "checkpoint ignored" in logs[1].read_text()
+    assert not damaged.exists()
     for k in range(3):
         for name in (f"class{k}.safetensors", f"class{k}.curves.parquet"):
             path = f"{folder}/{name}"
@@ -409,40 +411,23 @@ def arrays(path: Path, **of) -> dict:
 
 
 def test_a_study_of_ones_own_arrays_runs(tmp_path):
-    config = changed(tmp_path, datasets=arrays(tmp_path / "mine.npz"), **OWN)
-    errors, study = "results/smoke/tables/errors.parquet", "results/smoke/study.json"
-    run = snakemake(tmp_path, errors, study, "--cores", "2", config=config)
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert pq.read_metadata(tmp_path / errors).num_rows == 1
-    examples = tmp_path / "results/smoke/mine/dataset/examples.parquet"
-    assert pq.read_schema(examples).equals(tables.EXAMPLES)
-    assert "downloads" not in json.loads((tmp_path / study).read_text())
-    moved = {**yaml.safe_load(config.read_text()), "downloads": {"folder": "elsewhere"}}
-    config.write_text(yaml.safe_dump(moved))
-    assert wanted(snakemake(tmp_path, errors, study, "-n", config=config)) == {}
-    arrays(tmp_path / "mine.npz", images=np.zeros((30, 12, 12), np.uint8))
-    assert wanted(snakemake(tmp_path, errors, "-n", config=config))["images"] == 1
-
-
-def test_a_manifold_of_all_classes_is_learned_of_images_in_colour(tmp_path):
+    """In colour, with a manifold that is learned of all classes."""
     learned = {"latent": 2, "channels": [4], "epochs": 1, "batch_size": 10, "judge_images": 20}
-    config = changed(
-        tmp_path,
-        **{
-            **OWN,
-            "datasets": arrays(tmp_path / "mine.npz"),
-            "manifolds": {"mine": learned},
-            "threats": {**OWN["threats"], "on_data_manifold": ON_DATA},
-            "attacks": {
-                "on_data_manifold": {"threat": "on_data_manifold", "steps": 2, "examples": 6}
-            },
-        },
-    )
+    on_data = {"threat": "on_data_manifold", "steps": 2, "examples": 6}
+    own = {
+        **OWN,
+        "datasets": arrays(tmp_path / "mine.npz"),
+        "manifolds": {"mine": learned},
+        "threats": {**OWN["threats"], "on_data_manifold": ON_DATA},
+        "attacks": {"on_data_manifold": on_data},
+    }
+    config = changed(tmp_path, **own)
     results = "results/smoke"
     rows = f"{results}/mine/attacks/on_data_manifold/normal/n20/seeds0-0.parquet"
-    figure = f"{results}/mine/figures/data_manifold.png"
-    text = f"{results}/tables/manifolds.txt"
-    run = snakemake(tmp_path, rows, figure, text, "--cores", "2", config=config)
+    figure, text = f"{results}/mine/figures/data_manifold.png", f"{results}/tables/manifolds.txt"
+    study = f"{results}/study.json"
+    targets = (rows, figure, text, study)
+    run = snakemake(tmp_path, *targets, "--cores", "2", config=config)
     assert run.returncode == 0, run.stderr[-3000:]
     found = pq.read_table(tmp_path / rows).to_pandas()
     attacked = found[found["prediction"] == found["label"]]
@@ -451,6 +436,15 @@ def test_a_manifold_of_all_classes_is_learned_of_images_in_colour(tmp_path):
     assert "Data set mine, data manifold, random steps of 0.1" in (tmp_path / text).read_text()
     models = (tmp_path / results / "mine/manifolds").glob("*.safetensors")
     assert {path.stem for path in models} == {"all", "judge", "data_manifold"}
+    examples = tmp_path / results / "mine/dataset/examples.parquet"
+    assert pq.read_schema(examples).equals(tables.EXAMPLES)
+
+    assert "downloads" not in json.loads((tmp_path / study).read_text())
+    moved = {**yaml.safe_load(config.read_text()), "downloads": {"folder": "elsewhere"}}
+    config.write_text(yaml.safe_dump(moved))
+    assert wanted(snakemake(tmp_path, *targets, "-n", config=config)) == {}
+    arrays(tmp_path / "mine.npz", images=np.zeros((30, 12, 12), np.uint8))
+    assert wanted(snakemake(tmp_path, rows, "-n", config=config))["images"] == 1
 
 
 def test_the_readmes_study_of_ones_own_images_runs_through(tmp_path):
