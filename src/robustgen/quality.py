@@ -5,7 +5,6 @@ that a VAE-GAN made: it gives the class that was decoded.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.datasets import Split
-from robustgen.manifolds import BOUND, Decoders, Learned
-from robustgen.spaces import SPACES, Threat
+from robustgen.manifolds import BOUND, Decoders
+from robustgen.spaces import LearnedSpace, Threat
 from robustgen.tables import QUALITY, empty
 from robustgen.vaegan import AT_ONCE, VaeGan
 
@@ -63,7 +62,7 @@ def _measured(
     """What each image `(B,)` of one class, its code `(B, D)` and its posterior come to."""
     label = int(own.labels[0])
     model = models[label] if len(models) > 1 else models[0]
-    space, decoders = "data_manifold", Decoders([model.decoder])  # one decoder: the class's own
+    bound, decoders = own.ranges[0].new_tensor(BOUND), Decoders([model.decoder])
     parts: list[dict[str, Tensor]] = []
     for start in range(0, len(own), AT_ONCE):
         some = own.take(slice(start, start + AT_ONCE))
@@ -71,9 +70,8 @@ def _measured(
         mean, log_variance = model.encoder(images)
         codes = mean.clamp(-BOUND, BOUND)
         made = model.decoder(codes)
-        there = replace(some, learned={space: Learned(codes, decoders)}).take(_row_of(some))
-        ball = SPACES[space](there)
-        stepped = ball.decode(ball.sample(replace(threat, space=space), [rng]))[0]
+        space = LearnedSpace(codes[None], -bound, bound, some.labels[None], decoders)
+        stepped = space.decode(space.sample(threat, [rng]))[0]
         left = (made - images).flatten(1)
         parts.append(
             {
@@ -87,11 +85,6 @@ def _measured(
             }
         )
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def _row_of(some: Split) -> Tensor:
-    """All rows as the one row of a stack of one, as spaces have them."""
-    return torch.arange(len(some), device=some.labels.device)[None]
 
 
 @torch.no_grad()
