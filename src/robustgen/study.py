@@ -23,7 +23,8 @@ from robustgen.settings import (
     Whole,
     distinct,
 )
-from robustgen.study_checks import CLEAN, checked
+from robustgen.study_checks import checked
+from robustgen.tables import CLEAN
 
 
 class Roles(TypedDict):
@@ -170,15 +171,18 @@ class Study(Settings):
             return dataset in self.manifolds
         return space != "true_manifold" or self.datasets[dataset].has_true_manifold
 
+    def fits(self, dataset: str, search: Method | Attack) -> bool:
+        """Whether a method or attack can be used on a data set: it has the space, if any."""
+        space = self.space(search)
+        return space is None or self.has(dataset, space)
+
     def methods_of(self, dataset: str) -> list[str]:
-        """The methods whose space the data set has, and those without a threat."""
-        spaces = {name: self.space(method) for name, method in self.methods.items()}
-        return [name for name, of in spaces.items() if of is None or self.has(dataset, of)]
+        """The methods that are used on a data set."""
+        return [name for name, method in self.methods.items() if self.fits(dataset, method)]
 
     def attacks_of(self, dataset: str) -> list[str]:
-        """The attacks whose space the data set has."""
-        spaces = {name: self.space(attack) for name, attack in self.attacks.items()}
-        return [name for name, of in spaces.items() if of is None or self.has(dataset, of)]
+        """The attacks that are used on a data set."""
+        return [name for name, attack in self.attacks.items() if self.fits(dataset, attack)]
 
     def measured(self, dataset: str) -> list[str]:
         """The attacks on a data set whose distances are measured."""

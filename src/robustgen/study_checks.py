@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from robustgen.config_errors import listed, near, refusal
 from robustgen.errors import UserError
 from robustgen.settings import LEARNED, Attack, Manifold, Method
+from robustgen.tables import CLEAN
 
 if TYPE_CHECKING:
     from robustgen.data_settings import Dataset
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Study")
 
-CLEAN = "clean"
-"""The name, among attacks, of the unchanged test images."""
 FOLDERS = {"tables", "figures", "logs", "benchmarks"}
 """What lies beside the data sets' folders in the results."""
 
@@ -95,18 +94,13 @@ def _check_threats(study: "Study") -> None:
                 allowed = f"a threat in another space ({listed(usable)}), as {why}"
                 raise refusal(search.threat, allowed, group, name, "threat")
         for dataset in study.datasets:
-            if not any(_fits(study, dataset, search) for search in named.values()):
+            if not any(study.fits(dataset, search) for search in named.values()):
                 spaces = listed(s for s in _SPACES if study.has(dataset, s))
                 what = f"one of them in a space of datasets.{dataset} ({spaces})"
                 raise UserError(f"{group} must have {what}")
 
 
 _SPACES = ("image", "true_manifold", "transformation", *LEARNED)
-
-
-def _fits(study: "Study", dataset: str, search: Method | Attack) -> bool:
-    space = study.space(search)
-    return space is None or study.has(dataset, space)
 
 
 def _lacking(study: "Study", space: str) -> str:

@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from robustgen.statistics import t_interval, wilson
-from robustgen.tables import ALL_DISTANCES, DISTANCES, ERRORS, OVER_SEEDS, SUCCESS_RATES
+from robustgen.tables import ALL_DISTANCES, CLEAN, DISTANCES, ERRORS, OVER_SEEDS, SUCCESS_RATES
 
 Part = tuple[Mapping[str, Any], pa.Table]
 
-CLEAN = "clean"
 STUDY_KEYS = ("dataset", "method", "n")
 MODEL_KEYS = (*STUDY_KEYS, "seed")
 RATES = ("success_rate", "success_rate_from_right")

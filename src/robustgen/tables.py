@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+CLEAN = "clean"
+"""The name, among attacks, of the unchanged test images."""
 PARAMETERS = ("t_x", "t_y", "shear_x", "shear_y", "scale", "rotation")
 
 
@@ -25,7 +27,7 @@ _STUDY_KEYS = [
     _field("method", pa.string(), "", "training method"),
     _field("n", pa.int32(), "images", "number of training images, N"),
 ]
-_ATTACK = _field("attack", pa.string(), "", "attack; `clean` for unchanged test images")
+_ATTACK = _field("attack", pa.string(), "", f"attack; `{CLEAN}` for unchanged test images")
 _INTERVAL = [
     _field("low", pa.float64(), "as estimate", "lower end of the 95 % interval", null=True),
     _field("high", pa.float64(), "as estimate", "upper end of the 95 % interval", null=True),

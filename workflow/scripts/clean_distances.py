@@ -7,7 +7,7 @@ from robustgen.datasets import load
 from robustgen.distance import measure
 from robustgen.files import write_table
 from robustgen.job import job
-from robustgen.tables import DISTANCES
+from robustgen.tables import CLEAN, DISTANCES
 from robustgen.vaegan import learned
 
 with job(snakemake.log[0]):
@@ -21,7 +21,7 @@ with job(snakemake.log[0]):
     columns = {
         "seed": np.ma.masked_all(len(test), np.int32),
         "example": np.arange(len(test)),
-        "attack": ["clean"] * len(test),
+        "attack": [CLEAN] * len(test),
         "success": np.zeros(len(test), bool),
         **measure(test.images(), test, training, **settings),
     }

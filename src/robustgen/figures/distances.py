@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from robustgen.figures import legends, panels, style
+from robustgen.tables import CLEAN
 
-CLEAN = "clean"
 KINDS = {
     "true_manifold": "$L_2$ distance to\nthe known manifold",
     "learned_manifold": "$L_2$ distance to\nthe learned manifold",
