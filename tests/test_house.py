@@ -16,6 +16,7 @@ from robustgen.attack import STEP_RULES
 from robustgen.datasets.images import OWN, PUBLIC
 from robustgen.networks import ARCHITECTURES
 from robustgen.spaces import SPACES
+from robustgen.vaegan import Recipe
 
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
 BASE = [Requirement(text) for text in PROJECT["dependencies"]]
@@ -104,3 +105,9 @@ def test_every_kind_of_data_set_has_its_reader():
     assert set(data_settings.KINDS) == {"fonts", *OWN, *PUBLIC}
     for kind, reader in data_settings.KINDS.items():
         assert get_args(reader.model_fields["kind"].annotation) == (kind,)
+
+
+def test_a_manifolds_defaults_are_those_of_the_library():
+    """The paper's, whichever of the two ways they are left out."""
+    chosen = settings.Manifold().model_dump(exclude={"betas", "images", "judge_images"})
+    assert Recipe.of(chosen) == Recipe()

@@ -184,16 +184,13 @@ def train(
     optimizers = [adam(part.parameters(), recipe.rate, recipe.weight_decay) for part in parts]
     curves = empty(VAEGAN_CURVES)
     state = model.channels_last().train().state_dict()
-    known = checkpoint.read() if checkpoint else None
-    if known is not None:
+    if checkpoint and (known := checkpoint.read()):
         restore(known[0], state, optimizers, [rng])
         curves = known[1]["curves"]
         log.info("going on after epoch %d", len(curves["epoch"]))
     for epoch in progress(range(len(curves["epoch"]) + 1, recipe.epochs + 1), "epoch"):
         rate = recipe.rate * recipe.rate_decay ** (epoch - 1)
-        for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = rate
-        means = _epoch(model, optimizers, data, rng)
+        means = _epoch(model, optimizers, rate, data, rng)
         if not all(map(math.isfinite, means)):
             raise UserError(
                 f"training of the VAE-GAN diverged: a loss is not finite in epoch {epoch} at "
@@ -209,9 +206,15 @@ def train(
 
 
 def _epoch(
-    model: VaeGan, optimizers: Sequence[Optimizer], data: Split, rng: torch.Generator
+    model: VaeGan,
+    optimizers: Sequence[Optimizer],
+    rate: float,
+    data: Split,
+    rng: torch.Generator,
 ) -> list[float]:
     """One pass over the images; the means of what `_update` returns."""
+    for optimizer in optimizers:
+        optimizer.param_groups[0]["lr"] = rate
     sums = torch.zeros(4 if model.recipe.gamma else 2, dtype=torch.float64)
     every = batches(len(data), model.recipe.batch_size, [rng])
     for rows in every:

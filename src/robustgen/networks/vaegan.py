@@ -8,12 +8,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from robustgen import strided
 from robustgen.errors import UserError
 
-CHANNELS = (64, 128, 256)
-"""Of the paper; each layer halves the image."""
-
 FEW = 16
-"""Channels, on the side of the image, up to which `strided` is faster than torch's own layer; with
-many its sums are no longer bound by memory. Measured by `benchmarks/vaegan.py`."""
+"""Channels, on the side of the image, up to which `strided` is faster than torch's own layer: with
+many, what it spares weighs less than what laying out its pixels costs."""
 
 Shape = tuple[int, int, int]
 
@@ -45,7 +42,7 @@ class Encoder(nn.Module):
     Convolutions of 4x4 and stride 2, each with batch normalization and ReLU, and a linear layer.
     """
 
-    def __init__(self, shape: Shape, latent: int, channels: Sequence[int] = CHANNELS) -> None:
+    def __init__(self, shape: Shape, latent: int, channels: Sequence[int]) -> None:
         super().__init__()
         self.features = _halving(shape, channels, kernel=4, padding=1)
         self.ends = nn.Linear(_numbers(shape, channels), 2 * latent)
@@ -63,7 +60,7 @@ class Decoder(nn.Module):
     encoder; batch normalization and ReLU after each but the last, which ends in a sigmoid.
     """
 
-    def __init__(self, shape: Shape, latent: int, channels: Sequence[int] = CHANNELS) -> None:
+    def __init__(self, shape: Shape, latent: int, channels: Sequence[int]) -> None:
         super().__init__()
         sizes = _sizes(shape, len(channels))
         self.start = nn.Sequential(
@@ -115,7 +112,7 @@ class Discriminator(nn.Module):
     Convolutions of 6x6 and stride 2, each with batch normalization and ReLU, and a linear layer.
     """
 
-    def __init__(self, shape: Shape, channels: Sequence[int] = CHANNELS) -> None:
+    def __init__(self, shape: Shape, channels: Sequence[int]) -> None:
         super().__init__()
         self.features = _halving(shape, channels, kernel=6, padding=2)
         self.end = nn.Linear(_numbers(shape, channels), 1)
