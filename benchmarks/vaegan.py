@@ -29,9 +29,9 @@ images = torch.rand(BATCH, 1, 28, 28, generator=generator(0, "images")).to(here)
 codes = torch.randn(CODES, 10, generator=generator(0, "codes")).to(here).requires_grad_()
 
 
-def made(channels: tuple[int, ...], *, laid_out: bool, ours: bool) -> VaeGan:
+def made(channels: tuple[int, ...], *, laid_out: bool, ours: bool, gamma: float = 1.0) -> VaeGan:
     """A VAE-GAN with or without what is measured."""
-    model = VaeGan((1, 28, 28), Recipe(channels=channels))
+    model = VaeGan((1, 28, 28), Recipe(channels=channels, gamma=gamma))
     model.initialize(generator(0, "benchmark"))
     model = model.to(here).channels_last()
     for layer in model.modules():
@@ -76,7 +76,9 @@ for channels, rounds in WIDTHS.items():
         "ours": made(channels, laid_out=True, ours=True),
     }
     said = "-".join(map(str, channels))
-    compare(f"{said}: update", {name: update(kinds[name]) for name in kinds}, rounds)
+    alone = made(channels, laid_out=True, ours=True, gamma=0.0)
+    ways = {name: update(of) for name, of in {**kinds, "ours, gamma 0": alone}.items()}
+    compare(f"{said}: update", ways, rounds)
     constant = {name: kinds[name].eval().requires_grad_(False).decoder for name in kinds}
     ways = {name: decode(decoder) for name, decoder in constant.items()}
     ways["ours, folded"] = decode(constant["ours"].folded())
