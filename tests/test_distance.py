@@ -81,8 +81,7 @@ def test_clean_images_have_no_angle():
 
 
 def test_distance_to_neighbours_equals_brute_force(monkeypatch):
-    monkeypatch.setattr("robustgen.distance.IMAGES_AT_ONCE", 37)
-    monkeypatch.setattr("robustgen.distance.EXAMPLES_AT_ONCE", 3)
+    monkeypatch.setattr("robustgen.distance.PIXELS_AT_ONCE", 28 * 28)
     training, clean = make_split("train"), make_split("test").take(slice(8)).images()
     rng = torch.Generator().manual_seed(1)
     examples = (clean + 0.2 * torch.rand(clean.shape, generator=rng)).clamp(0, 1)

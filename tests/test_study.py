@@ -793,17 +793,18 @@ def test_sizes_of_a_data_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "sizes"),
+    ("kind", "sizes", "megabytes"),
     [
-        ("emnist", (10, 240_000, 40_000)),
-        ("fashion_mnist", (10, 60_000, 10_000)),
-        ("celeba", (2, 136_522, 15_430)),
+        ("emnist", (10, 240_000, 40_000), 220),
+        ("fashion_mnist", (10, 60_000, 10_000), 55),
+        ("celeba", (2, 136_522, 15_430), 1226),
     ],
 )
-def test_sizes_of_public_data_sets(kind: str, sizes: tuple[int, int, int]) -> None:
+def test_sizes_of_public_data_sets(kind: str, sizes: tuple[int, int, int], megabytes: int) -> None:
     config = changed(*MANIFOLD_OUT, (("datasets",), {"known": {"kind": kind}}))
     known = Study.parse(config).datasets["known"]
     assert (known.classes, known.train_examples, known.test_examples) == sizes
+    assert known.megabytes == megabytes
     assert not known.has_true_manifold
     assert known.signature() == ""
     assert refused({**config, "sizes": [sizes[1] + sizes[0]]}).endswith(

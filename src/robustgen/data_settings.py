@@ -1,5 +1,6 @@
 """The kinds of data set: what a study may ask of each, and how many images each has."""
 
+import math
 from abc import abstractmethod
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
@@ -21,6 +22,8 @@ class Dataset(Settings):
     has_true_manifold: ClassVar[bool]
     size: ClassVar[tuple[int, int] | None] = None
     """Height and width of the images where it is known before they are read, in pixels."""
+    channels: ClassVar[int] = 1
+    """Channels of the images where their size is known."""
 
     kind: str
 
@@ -38,6 +41,13 @@ class Dataset(Settings):
     @abstractmethod
     def test_examples(self) -> int:
         """Images in the test split."""
+
+    @property
+    def megabytes(self) -> int:
+        """What the images take in memory, in 1e6 bytes; 0 where their size is not known."""
+        height, width = self.size or (0, 0)
+        images = self.train_examples + self.test_examples
+        return math.ceil(images * self.channels * height * width / 1e6)
 
     def signature(self) -> str:
         """What changes when the user's files do; empty without such files.
@@ -83,6 +93,11 @@ class Fonts(Dataset):
     def test_examples(self) -> int:
         """Draws of all fonts and letters in the test split."""
         return self.fonts * self.classes * self.test_draws
+
+    @property
+    def megabytes(self) -> int:
+        """None to speak of: images are decoded from few letters where they are needed."""
+        return 0
 
 
 class Collected(Dataset):
@@ -147,6 +162,7 @@ class CelebA(Collected):
     """Faces with and without the attribute "Male": CelebA (Liu et al., 2015)."""
 
     size: ClassVar[tuple[int, int] | None] = (56, 48)
+    channels: ClassVar[int] = 3
 
     kind: Literal["celeba"]
 

@@ -1,6 +1,7 @@
 """How far examples lie from the manifold: known, learned, or the span of nearest images."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ from robustgen.datasets import Split
 from robustgen.job import progress
 from robustgen.spaces import SPACES, Space
 
-EXAMPLES_AT_ONCE = 250
-IMAGES_AT_ONCE = 10_000
+PIXELS_AT_ONCE = 250 * 28 * 28
+"""Of examples that are worked on together, which bounds the memory; of images, 40 times as many."""
 SHARP, COARSE_TO_FINE = (1,), (7, 5, 3, 1)
 """Widths in pixels of the blurs of two descents, each for an equal share of the steps."""
 
@@ -86,8 +87,7 @@ def to_manifold(
         ValueError: the data set has no such manifold.
     """
     parts = []
-    for start in progress(range(0, len(examples), EXAMPLES_AT_ONCE), f"distance to {space}"):
-        rows = slice(start, start + EXAMPLES_AT_ONCE)
+    for rows in _parts(examples, PIXELS_AT_ONCE, f"distance to {space}"):
         some, wanted = clean.take(rows), examples[rows]
         ball = SPACES[space](some.take(torch.arange(len(some), device=wanted.device)[None]))
         with torch.no_grad():
@@ -156,8 +156,7 @@ def to_neighbours(examples: Tensor, clean: Tensor, images: Split, neighbours: in
     flat = examples.flatten(1)
     rows = _nearest_rows(flat, images, neighbours)
     parts = []
-    for start in progress(range(0, len(flat), EXAMPLES_AT_ONCE), "distance to neighbours"):
-        some = slice(start, start + EXAMPLES_AT_ONCE)
+    for some in _parts(flat, PIXELS_AT_ONCE, "distance to neighbours"):
         points = images.take(rows[some]).images().flatten(2).double()
         centre = points.mean(1, keepdim=True)
         basis = _basis((points - centre).mT)
@@ -174,11 +173,11 @@ def _nearest_rows(flat: Tensor, images: Split, neighbours: int) -> Tensor:
     """Rows `(B, neighbours)` of the images nearest to `flat` `(B, D)`."""
     best = torch.empty(len(flat), 0, device=flat.device)
     rows = torch.empty(len(flat), 0, dtype=torch.int64, device=flat.device)
-    for start in progress(range(0, len(images), IMAGES_AT_ONCE), "nearest images"):
-        part = images.take(slice(start, start + IMAGES_AT_ONCE)).images().flatten(1)
+    for some in _parts(images, 40 * PIXELS_AT_ONCE, "nearest images"):
+        part = images.take(some).images().flatten(1)
         # The square of the example itself is the same for all images and left out.
         squares = part.square().sum(1) - 2 * flat @ part.T
-        here = torch.arange(start, start + len(part), device=flat.device).expand_as(squares)
+        here = torch.arange(len(images), device=flat.device)[some].expand_as(squares)
         best, order = torch.cat([best, squares], 1).topk(
             min(neighbours, best.shape[1] + len(part)), largest=False
         )
@@ -204,6 +203,14 @@ def _angle(moved: Tensor, along: Tensor) -> Tensor:
     angle = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
     angle = torch.where(part > 1e-6, angle, 90.0)
     return torch.where(size > 1e-6, angle, torch.nan).float()
+
+
+def _parts(of: Tensor | Split, at_once: int, name: str) -> Iterator[slice]:
+    """Rows of images that have `at_once` pixels together, or of single images, part by part."""
+    pixels = (of[:1] if isinstance(of, Tensor) else of.take(slice(1)).images()).numel()
+    size = max(at_once // max(pixels, 1), 1)
+    for start in progress(range(0, len(of), size), name):
+        yield slice(start, start + size)
 
 
 def _column(values: Tensor) -> Any:

@@ -16,7 +16,7 @@ rule attack:
         f"{RESULTS}/benchmarks/{{dataset}}/attack/{{attack}}/{COHORT}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=120,
     params:
         settings=lambda w: STUDY.attack_part(w.dataset, w.attack),

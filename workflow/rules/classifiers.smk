@@ -16,7 +16,7 @@ rule train:
         f"{RESULTS}/benchmarks/{{dataset}}/train/{COHORT}.tsv"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=lambda w: 30 + int(w.n) // 10,
     params:
         settings=lambda w: STUDY.training_part(w.dataset, w.method),

@@ -75,6 +75,11 @@ def code_of(script):
     return fingerprint(SCRIPTS / f"{script}.py")
 
 
+def memory(base):
+    """mem_mb of a rule: `base`, and thrice the data set's images: held, chosen from, worked on."""
+    return lambda w: base + 3 * STUDY.datasets[w.dataset].megabytes
+
+
 def per_cohort(pattern, methods=STUDY.methods_of, **of):
     """Every file of `pattern` over data sets, and over methods, N, cohorts and `of` of each.
 

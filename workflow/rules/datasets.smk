@@ -21,7 +21,7 @@ rule images:
         dataset=one_of(COLLECTED),
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(4000),
         runtime=240,
     params:
         settings=lambda w: STUDY.images_part(w.dataset),

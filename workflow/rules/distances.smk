@@ -16,7 +16,7 @@ rule distances:
         f"{RESULTS}/benchmarks/{{dataset}}/distances/{{attack}}/{COHORT}.tsv"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000),
         runtime=120,
     params:
         settings=lambda w: STUDY.distance_part(w.dataset, w.attack),
@@ -38,7 +38,7 @@ rule clean_distances:
         f"{RESULTS}/benchmarks/{{dataset}}/distances/clean.tsv"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000),
         runtime=120,
     params:
         settings=lambda w: STUDY.distance_part(w.dataset, "clean"),

@@ -55,7 +55,7 @@ rule vaegan:
         part=r"all|class\d+",
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=lambda w: memory(8000 if w.part == "all" else 3000)(w),  # letters are kept as floats
         runtime=720,
     params:
         settings=lambda w: STUDY.manifold_part(w.dataset, w.part),
@@ -79,7 +79,7 @@ rule latent_codes:
         space=one_of(LEARNED),
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(3000),
         runtime=120,
     params:
         code=code_of("latent_codes"),

@@ -17,7 +17,7 @@ rule judge:
         f"{RESULTS}/benchmarks/{{dataset}}/judge.tsv"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(3000),
         runtime=240,
     params:
         settings=lambda w: STUDY.judge_part(w.dataset),
@@ -42,7 +42,7 @@ rule quality:
         space=one_of(LEARNED),
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=memory(3000),
         runtime=60,
     params:
         settings=lambda w: STUDY.quality_part(w.dataset, w.space),
@@ -97,7 +97,7 @@ rule manifold_sheet:
         space=one_of(LEARNED),
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=memory(2000),
         runtime=10,
     params:
         settings=lambda w: {"study_seed": STUDY.seed, "dataset": w.dataset},

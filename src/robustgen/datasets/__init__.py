@@ -92,8 +92,11 @@ class Split:
             return self.sources()
         if self.labels.dim() != 1 or len(self) <= DECODED_AT_ONCE:
             return affine.transform(self.sources(), self.codes)
-        starts = range(0, len(self), DECODED_AT_ONCE)
-        return torch.cat([self.take(slice(i, i + DECODED_AT_ONCE)).images() for i in starts])
+        images = self.codes.new_empty((len(self), *self.bank.shape[1:]))
+        for start in range(0, len(self), DECODED_AT_ONCE):
+            rows = slice(start, start + DECODED_AT_ONCE)
+            images[rows] = self.take(rows).images()
+        return images
 
 
 def batches(
