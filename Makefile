@@ -18,7 +18,7 @@ demo: $(VENV)/.ready ## the study on FONTS, from font files to figures and verdi
 	@echo "report: $(abspath $(REPORT))"
 
 test: $(VENV)/.ready-test browser ## what must pass before every commit
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 test-long: $(VENV)/.ready-test browser ## what takes minutes; needs the extra paper-fonts
 	$(INSTALL) '.[paper-fonts]'

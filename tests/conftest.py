@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from robustgen import affine, device
 from robustgen.cohort import Cohort
@@ -24,6 +25,11 @@ HERE = Path(__file__).parents[1]
 CLASSES = 4
 RECIPE = Recipe(latent=4, channels=(8, 16), epochs=3, batch_size=20)
 NAMES = "LTOP"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the finished study comes first, since both workers wait for it."""
+    items.sort(key=lambda item: "study" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -140,8 +146,14 @@ def snakemake(folder: Path, *args: str | Path, config: Path = HERE / "config/smo
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
-    """The folder of a finished smoke study."""
-    folder = tmp_path_factory.mktemp("study")
-    run = snakemake(folder, "--cores", "2")
-    assert run.returncode == 0, run.stderr[-3000:]
+    """The folder of a finished smoke study, run once for all workers."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "study"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            run = snakemake(folder, "--cores", "2")
+            (folder / "said").write_text(run.stderr)
+            (folder / "returned").write_text(str(run.returncode))
+    assert (folder / "returned").read_text() == "0", (folder / "said").read_text()[-3000:]
     return folder
