@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from robustgen import device
+from robustgen.manifolds.training import _update
+from robustgen.manifolds.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
-from robustgen.vaegan import Recipe, VaeGan, _update
 
 WIDTHS = {(16, 32, 64): 40, (64, 128, 256): 8}
 """Rounds by channels."""

@@ -16,10 +16,10 @@ from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.datasets.fonts import draw
 from robustgen.manifolds import Decoders, Learned
+from robustgen.manifolds.vaegan import Recipe, VaeGan, encode
 from robustgen.seeding import generator
 from robustgen.tables import PARAMETERS
 from robustgen.training import Generators, Schedule, train
-from robustgen.vaegan import Recipe, VaeGan, encode
 
 HERE = Path(__file__).parents[1]
 CLASSES = 4

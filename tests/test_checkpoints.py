@@ -15,11 +15,12 @@ import pytest
 import torch
 from conftest import RECIPE, make_split, vaegan
 
-from robustgen import vaegan as module
 from robustgen.checkpoints import Checkpoint, gathered, identity, named, restore
+from robustgen.manifolds import training as module
+from robustgen.manifolds.training import train, train_once
+from robustgen.manifolds.vaegan import Recipe
 from robustgen.seeding import generator
 from robustgen.tensors import save_tensors
-from robustgen.vaegan import Recipe, train, train_once
 
 OF = {"settings": {"rate": 0.1}, "code": "abc", "inputs": ["12"]}
 LONG = replace(RECIPE, epochs=30)

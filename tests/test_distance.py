@@ -9,7 +9,7 @@ from conftest import CLASSES, RECIPE, make_split, vaegan
 from robustgen import affine
 from robustgen.distance import measure, to_manifold, to_neighbours
 from robustgen.manifolds import BOUND, Decoders, Learned
-from robustgen.vaegan import encode
+from robustgen.manifolds.vaegan import encode
 
 TRANSLATION = torch.tensor(affine.IDENTITY)
 

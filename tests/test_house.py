@@ -14,9 +14,9 @@ from robustgen import data_settings, settings
 from robustgen.affine import RANGES
 from robustgen.attack import STEP_RULES
 from robustgen.datasets.images import OWN, PUBLIC
+from robustgen.manifolds.vaegan import Recipe
 from robustgen.networks import ARCHITECTURES
 from robustgen.spaces import SPACES
-from robustgen.vaegan import Recipe
 
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
 BASE = [Requirement(text) for text in PROJECT["dependencies"]]

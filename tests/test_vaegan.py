@@ -9,10 +9,11 @@ from torch import nn
 from robustgen.errors import UserError
 from robustgen.files import provenance
 from robustgen.manifolds import BOUND, Decoders
-from robustgen.networks.vaegan import Decoder, Discriminator, Encoder
+from robustgen.manifolds.networks import Decoder, Discriminator, Encoder
+from robustgen.manifolds.training import train
+from robustgen.manifolds.vaegan import Recipe, VaeGan, encode, learned
 from robustgen.seeding import generator
 from robustgen.tensors import save_tensors
-from robustgen.vaegan import Recipe, VaeGan, encode, learned, train
 
 
 def of_class(label: int):

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from robustgen.datasets import Split
 from robustgen.manifolds import BOUND, Decoders
+from robustgen.manifolds.vaegan import AT_ONCE, VaeGan
 from robustgen.spaces import LearnedSpace, Threat
 from robustgen.tables import QUALITY, empty
-from robustgen.vaegan import AT_ONCE, VaeGan
 
 
 def quality(

@@ -7,11 +7,11 @@ from robustgen.datasets import load
 from robustgen.evaluation import attack
 from robustgen.files import provenance, write_table
 from robustgen.job import job
+from robustgen.manifolds.vaegan import learned
 from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tables import ATTACKS
 from robustgen.tensors import save_tensors
-from robustgen.vaegan import learned
 
 with job(snakemake.log[0]):
     of = {"method": snakemake.wildcards.method, "n": int(snakemake.wildcards.n)}

@@ -7,8 +7,8 @@ from robustgen.datasets import load
 from robustgen.distance import measure
 from robustgen.files import write_table
 from robustgen.job import job
+from robustgen.manifolds.vaegan import learned
 from robustgen.tables import CLEAN, DISTANCES
-from robustgen.vaegan import learned
 
 with job(snakemake.log[0]):
     settings = dict(snakemake.params.settings)

@@ -7,9 +7,9 @@ from robustgen.datasets import load
 from robustgen.distance import measure
 from robustgen.files import read_table, write_table
 from robustgen.job import job
+from robustgen.manifolds.vaegan import learned
 from robustgen.tables import ATTACKS, DISTANCES
 from robustgen.tensors import load_tensors
-from robustgen.vaegan import learned
 
 with job(snakemake.log[0]):
     settings = dict(snakemake.params.settings)

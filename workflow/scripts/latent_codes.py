@@ -4,8 +4,8 @@ from robustgen import device
 from robustgen.datasets import load
 from robustgen.files import provenance
 from robustgen.job import job
+from robustgen.manifolds.vaegan import VaeGan, encode
 from robustgen.tensors import save_tensors
-from robustgen.vaegan import VaeGan, encode
 
 with job(snakemake.log[0]):
     here = device.setup()

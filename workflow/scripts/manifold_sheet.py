@@ -5,9 +5,9 @@ from robustgen.datasets import load
 from robustgen.figures.manifold import Shown, manifold
 from robustgen.figures.style import save
 from robustgen.job import job
+from robustgen.manifolds.vaegan import VaeGan
 from robustgen.quality import sheet
 from robustgen.seeding import generator
-from robustgen.vaegan import VaeGan
 
 COLUMNS = 8
 

@@ -5,11 +5,11 @@ from robustgen.cohort import Cohort
 from robustgen.datasets import load
 from robustgen.files import write_table
 from robustgen.job import job
+from robustgen.manifolds.vaegan import VaeGan
 from robustgen.quality import quality
 from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tables import QUALITY
-from robustgen.vaegan import VaeGan
 
 with job(snakemake.log[0]):
     settings, space = snakemake.params.settings, snakemake.wildcards.space

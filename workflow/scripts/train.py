@@ -7,11 +7,11 @@ from robustgen.datasets import load
 from robustgen.evaluation import predictions
 from robustgen.files import provenance, write_table
 from robustgen.job import job
+from robustgen.manifolds.vaegan import learned
 from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tables import CURVES, PREDICTIONS
 from robustgen.training import Generators, Method, Schedule, train
-from robustgen.vaegan import learned
 
 with job(snakemake.log[0]):
     settings, wildcards, output = snakemake.params.settings, snakemake.wildcards, snakemake.output

@@ -9,9 +9,10 @@ from robustgen.checkpoints import Checkpoint, identity, named
 from robustgen.datasets import load
 from robustgen.files import provenance, write_table
 from robustgen.job import job
+from robustgen.manifolds.training import train_once
+from robustgen.manifolds.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
 from robustgen.tables import VAEGAN_CURVES
-from robustgen.vaegan import Recipe, VaeGan, train_once
 
 with job(snakemake.log[0]):
     settings, part = snakemake.params.settings, snakemake.wildcards.part
