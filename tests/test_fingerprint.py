@@ -6,27 +6,53 @@ from robustgen import fingerprint as subject
 
 FILES = {
     "pkg/__init__.py": '__version__ = "1"\n',
-    "pkg/low.py": "def f():\n    return 1\n",
-    "pkg/high.py": "from pkg import low\n\n\ndef g():\n    return low.f()\n",
+    "pkg/low.py": "def f():\n    return _g() + X\n\n\ndef _g():\n    return 1\n\n\nX = 1\nY = 1\n",
+    "pkg/high.py": "from pkg import low\nfrom pkg.low import Y\n"
+    "def g():\n    return low.f()\ndef h():\n    return Y\n",
     "pkg/other.py": "X = 1\n",
+    "pkg/kinds.py": "class A:\n    def go(self):\n        return 1\n"
+    "class B(A):\n    pass\nKINDS = {'a': A}\n",
     "pkg/sub/__init__.py": "from pkg.sub import leaf\n",
-    "pkg/sub/leaf.py": "Y = 1\n",
-    "direct.py": "import pkg.high\n",
-    "name.py": "from pkg.high import g\n",
+    "pkg/sub/leaf.py": "Y = 1\nZ = 1\n",
+    "direct.py": "import pkg.high\npkg.high.g()\n",
+    "name.py": "from pkg.high import g\ng()\n",
     "nested.py": "def f():\n    from pkg.sub.leaf import Y\n    return Y\n",
+    "module.py": "from pkg.sub import leaf as held\nprint(held.Z)\n",
+    "registry.py": "from pkg.kinds import KINDS\nKINDS['a']().go()\n",
 }
+SCRIPTS = ("direct", "name", "nested", "module", "registry")
 
 CHANGES = {
-    # name: (file, new text, scripts whose fingerprint must change)
-    "code below": ("pkg/low.py", "def f():\n    return 2\n", {"direct", "name"}),
-    "code of a sub-package": ("pkg/sub/leaf.py", "Y = 2\n", {"nested"}),
-    "a package's own imports": ("pkg/sub/__init__.py", "from pkg import other\n", {"nested"}),
-    "the script": ("name.py", "from pkg.high import g\ng()\n", {"name"}),
-    "unused code": ("pkg/other.py", "X = 2\n", set()),
-    "the version": ("pkg/__init__.py", '__version__ = "2"\n', set()),
-    "a comment": ("pkg/low.py", "def f():  # one\n    return 1\n", set()),
-    "a docstring": ("pkg/low.py", '"""Low."""\ndef f():\n    """One."""\n    return 1\n', set()),
-    "formatting": ("pkg/low.py", "def f( ):\n\n\n    return (1)\n", set()),
+    # name: (file, what stands there, what is put there, scripts whose fingerprint must change)
+    "code that is called": ("pkg/low.py", "return 1", "return 2", {"direct", "name"}),
+    "a constant that is read": ("pkg/low.py", "X = 1", "X = 2", {"direct", "name"}),
+    "a constant of it that is not read": ("pkg/low.py", "Y = 1", "Y = 2", {"direct"}),
+    "a function beside it": ("pkg/high.py", "return Y", "return -Y", {"direct"}),
+    "a statement that an import runs": ("pkg/low.py", "X = 1", "X = 1\nf()", {"direct", "name"}),
+    "one in a module that nothing imports": ("pkg/other.py", "X = 1", "X = 1\nprint()", set()),
+    "what is imported in a function": ("pkg/sub/leaf.py", "Y = 1", "Y = 2", {"nested"}),
+    "an attribute of a module": ("pkg/sub/leaf.py", "Z = 1", "Z = 2", {"module"}),
+    "what a package's import runs": (
+        "pkg/sub/__init__.py",
+        "leaf\n",
+        "leaf\nprint()\n",
+        {"nested", "module"},
+    ),
+    "a class in a registry": ("pkg/kinds.py", "return 1", "return 2", {"registry"}),
+    "a class that is in none": ("pkg/kinds.py", "pass", "x = 1", set()),
+    "where a name is imported from": (
+        "pkg/high.py",
+        "from pkg import low",
+        "from pkg import other as low",
+        {"direct", "name"},
+    ),
+    "the script": ("name.py", "g()", "g(), g()", {"name"}),
+    "unused code": ("pkg/other.py", "X = 1", "X = 2", set()),
+    "the version": ("pkg/__init__.py", "1", "2", set()),
+    "an unused import": ("pkg/low.py", "def f", "import os\ndef f", {"direct"}),
+    "a comment": ("pkg/low.py", "def f():", "def f():  # one", set()),
+    "a docstring": ("pkg/low.py", "def f():", '"""Low."""\ndef f():\n    """One."""', set()),
+    "formatting": ("pkg/low.py", "return 1", "\n\n    return (1)", set()),
 }
 
 
@@ -42,22 +68,42 @@ def tree(tmp_path, monkeypatch) -> Path:
 
 
 def all_of(tree: Path) -> dict[str, str]:
-    subject.code.cache_clear()
-    subject._imports.cache_clear()
-    return {name: subject.fingerprint(tree / f"{name}.py") for name in ("direct", "name", "nested")}
+    for cached in (subject.parsed, subject._uses, subject._code):
+        cached.cache_clear()
+    return {name: subject.fingerprint(tree / f"{name}.py") for name in SCRIPTS}
 
 
-@pytest.mark.parametrize(("file", "text", "changed"), CHANGES.values(), ids=CHANGES.keys())
-def test_exactly_the_scripts_that_run_it_change(tree, file, text, changed):
+@pytest.mark.parametrize(("file", "old", "new", "changed"), CHANGES.values(), ids=CHANGES.keys())
+def test_exactly_the_scripts_that_run_it_change(tree, file, old, new, changed):
     before = all_of(tree)
-    (tree / file).write_text(text)
+    text = (tree / file).read_text()
+    assert old in text
+    (tree / file).write_text(text.replace(old, new))
     after = all_of(tree)
     assert {name for name in before if before[name] != after[name]} == changed
 
 
-def test_scripts_depend_on_the_modules_that_they_import():
-    scripts = Path(__file__).parents[1] / "workflow" / "scripts"
-    train = subject._closure(scripts / "train.py")
-    assert {"robustgen.attack", "robustgen.networks.convnet", "robustgen.affine"} <= train
-    assert not {"robustgen.study", "robustgen.distance", "robustgen.figures"} & train
-    assert "robustgen.attack" not in subject._closure(scripts / "distances.py")
+LIBRARY = Path(subject.__file__).parent
+WORKFLOW = LIBRARY.parents[1] / "workflow" / "scripts"
+
+
+def used_by(script: str) -> set[str]:
+    """The definitions of this package that a script uses, as module:name."""
+    found = set()
+    for path, numbers in subject.reached(WORKFLOW / f"{script}.py").items():
+        module = subject.parsed(path)
+        if path.is_relative_to(LIBRARY):
+            name = path.relative_to(LIBRARY).with_suffix("").as_posix()
+            found |= {f"{name}:{of}" for of, at in module.bound.items() if numbers & set(at)}
+    return found
+
+
+def test_scripts_depend_on_what_they_use():
+    train = used_by("train")
+    assert {"attack:search", "networks/convnet:build", "affine:transform"} <= train
+    assert {"tables:CURVES", "spaces:AffineSpace"} <= train
+    assert not {name for name in train if name.split(":")[0] in ("study", "distance", "claims")}
+    assert "tables:CLAIMS" not in train
+    assert not {name for name in used_by("distances") if name.startswith("attack:")}
+    assert not {name for name in used_by("vaegan") if name.startswith("networks/")}
+    assert not {name for name in used_by("attack") if name.startswith("manifolds/training")}
