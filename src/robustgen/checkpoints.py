@@ -3,10 +3,12 @@
 import hashlib
 import json
 import logging
+import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +20,8 @@ from robustgen.tensors import load_tensors, save_tensors
 log = logging.getLogger("robustgen")
 
 EVERY = 60.0
-"""Seconds of work between two checkpoints, by default."""
+"""Seconds of work between two checkpoints, where `VARIABLE` does not say otherwise."""
+VARIABLE = "ROBUSTGEN_CHECKPOINT_SECONDS"
 
 
 class Checkpoint:
@@ -28,17 +31,28 @@ class Checkpoint:
     done by the same kind of device.
     """
 
-    def __init__(self, path: str | Path, identity: Mapping[str, Any], every: float = EVERY) -> None:
+    def __init__(
+        self, path: str | Path, identity: Mapping[str, Any], every: float | None = None
+    ) -> None:
         """A checkpoint, which need not be there.
 
         Args:
             path: of the file; a job's own.
             identity: whatever the work depends on, as JSON has it (see `identity`).
-            every: least time between two writes, and before the first one, in seconds.
+            every: least time between two writes, and before the first one, in seconds; by default
+                what the environment says, or `EVERY`.
+
+        Raises:
+            UserError: the environment says something else than a number of seconds.
         """
-        self.path, self.every = Path(path), every
+        self.path, self.every = Path(path), _interval() if every is None else every
         self._identity = json.dumps(identity, sort_keys=True)
         self._last = monotonic()
+
+    @classmethod
+    def beside(cls, output: str | Path, identity: Mapping[str, Any]) -> Self:
+        """That of a job which makes `output`: a file that ends in .checkpoint.safetensors."""
+        return cls(Path(output).with_suffix(".checkpoint.safetensors"), identity)
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What was last written, or None where nothing was or cannot be used, which is logged."""
@@ -58,6 +72,10 @@ class Checkpoint:
             return tensors, json.loads(about)
         return None
 
+    def due(self) -> bool:
+        """Whether `write` would write."""
+        return monotonic() - self._last >= self.every
+
     def write(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Replace the file, unless it was written less than `every` seconds ago.
 
@@ -69,7 +87,7 @@ class Checkpoint:
         Raises:
             UserError: the folder cannot be written.
         """
-        if monotonic() - self._last < self.every:
+        if not self.due():
             return
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         said = json.dumps(about)
@@ -81,6 +99,18 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the file, where it is: the job's outputs are written."""
         self.path.unlink(missing_ok=True)
+
+
+def _interval() -> float:
+    """The least time between two checkpoints, in seconds."""
+    given = os.environ.get(VARIABLE, str(EVERY))
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise UserError(f"{VARIABLE} is {given!r}, but must be a number of seconds, 0 or more")
+    return seconds
 
 
 def identity(

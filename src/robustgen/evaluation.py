@@ -1,6 +1,6 @@
 """What a trained cohort does: predictions on the test split, and attacks on it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustgen.attack import Found, Search, search
+from robustgen.checkpoints import Checkpoint, gathered, restore
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.errors import UserError
@@ -55,11 +56,24 @@ def attack(
     threat: Threat,
     settings: Search,
     generators: Sequence[torch.Generator],
+    checkpoint: Checkpoint | None = None,
 ) -> Attacked:
     """Attack every model of `cohort` on every image of `data` that it gets right.
 
     Each success counts only after the example, as saved, is wrong for the plain single model and
     lies in its ball and bounds.
+
+    Args:
+        cohort: in eval mode.
+        data: the images.
+        threat: the ball to search.
+        settings: how to search it.
+        generators: of the members, from which nothing has been drawn.
+        checkpoint: where an interrupted run is gone on with, and what is found is written between
+            batches; the caller removes it.
+
+    Raises:
+        UserError: a loss is not finite.
     """
     singles = [cohort.member(i) for i in range(len(cohort.seeds))]
 
@@ -68,33 +82,63 @@ def attack(
         with torch.no_grad():
             return torch.stack([single(x) for single, x in zip(singles, images, strict=True)])
 
-    parts: list[dict[str, Tensor]] = []
-    for start in progress(range(0, len(data), BATCH), "batch"):
+    parts = _found_before(checkpoint, generators, data.labels.device)
+    done = sum(part["claimed"].shape[1] for part in parts)
+    for start in progress(range(done, len(data), BATCH), "batch"):
         batch = _for_all(cohort, data.take(slice(start, start + BATCH)))
-        space = SPACES[threat.space](batch)
-        clean = batch.images()
-        prediction = plain(clean).argmax(-1)
-        skip = prediction != batch.labels
-        args = (cohort, space, batch.labels, threat, settings, generators)
-        found = search(*args, stop_at_success=True, skip=skip)
-        if not found.loss[~skip].isfinite().all():
-            raise UserError(f"a loss is not finite under the threat {threat}")
-        with torch.no_grad():
-            images = torch.where(_wide(skip), clean, space.decode(found.codes))
-            start_correct = plain(space.decode(space.origin)).argmax(-1) == batch.labels
-        checked = _check(space, threat, found, plain(images), batch.labels)
-        parts.append(
-            {
-                "prediction": prediction,
-                "start_correct": start_correct,
-                **checked,
-                **{f"image_{norm}": size for norm, size in sizes(images - clean).items()},
-                "claimed": found.success,
-                "images": images,
-                "codes": found.codes,
-            }
-        )
-    return _assemble(cohort, data, parts)
+        parts.append(_attack_batch(cohort, plain, batch, threat, settings, generators))
+        if checkpoint and checkpoint.due():
+            parts = [_joined(parts)]
+            checkpoint.write({**parts[0], **gathered({}, [], generators)}, {})
+    return _assemble(cohort, data, _joined(parts))
+
+
+def _attack_batch(
+    cohort: Cohort,
+    plain: Callable[[Tensor], Tensor],
+    batch: Split,
+    threat: Threat,
+    settings: Search,
+    generators: Sequence[torch.Generator],
+) -> dict[str, Tensor]:
+    """What is found for `batch` `(M, B)`: each `(M, B, ...)`."""
+    space = SPACES[threat.space](batch)
+    clean = batch.images()
+    prediction = plain(clean).argmax(-1)
+    skip = prediction != batch.labels
+    args = (cohort, space, batch.labels, threat, settings, generators)
+    found = search(*args, stop_at_success=True, skip=skip)
+    if not found.loss[~skip].isfinite().all():
+        raise UserError(f"a loss is not finite under the threat {threat}")
+    with torch.no_grad():
+        images = torch.where(_wide(skip), clean, space.decode(found.codes))
+        start_correct = plain(space.decode(space.origin)).argmax(-1) == batch.labels
+    return {
+        "prediction": prediction,
+        "start_correct": start_correct,
+        **_check(space, threat, found, plain(images), batch.labels),
+        **{f"image_{norm}": size for norm, size in sizes(images - clean).items()},
+        "claimed": found.success,
+        "images": images,
+        "codes": found.codes,
+    }
+
+
+def _found_before(
+    checkpoint: Checkpoint | None, generators: Sequence[torch.Generator], device: torch.device
+) -> list[dict[str, Tensor]]:
+    """What a checkpoint holds, as one part, and the generators where they were; or nothing."""
+    known = checkpoint.read() if checkpoint else None
+    if known is None:
+        return []
+    restore(known[0], {}, [], generators)
+    held = {k: v.to(device) for k, v in known[0].items() if not k.startswith("generator.")}
+    log.info("going on after %d images", held["claimed"].shape[1])
+    return [held]
+
+
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
 
 
 def _check(
@@ -116,8 +160,7 @@ def _check(
     }
 
 
-def _assemble(cohort: Cohort, data: Split, parts: list[dict[str, Tensor]]) -> Attacked:
-    held = {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+def _assemble(cohort: Cohort, data: Split, held: dict[str, Tensor]) -> Attacked:
     images, codes, claimed = held.pop("images"), held.pop("codes"), held.pop("claimed")
     refuted = int((claimed & ~held["success"]).sum())
     log.info("%d successes, %d refuted by the re-check", int(held["success"].sum()), refuted)

@@ -1,7 +1,7 @@
 """The one training loop: a cohort on clean images and, given a threat, on attacked ones."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from robustgen.adam import Optimizer, adam
 from robustgen.attack import Found, Search, search
+from robustgen.checkpoints import Checkpoint, gathered, restore
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split, batches
 from robustgen.errors import UserError
@@ -62,6 +63,7 @@ def train(
     schedule: Schedule,
     method: Method | None,
     generators: Generators,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, list[Any]]:
     """Train an initialized cohort in place and leave it in eval mode.
 
@@ -75,7 +77,9 @@ def train(
         data: the N training images, shared by the members, each of which shuffles on its own.
         schedule: epochs, batches and rates.
         method: threat and search, or None for normal training.
-        generators: those of the members.
+        generators: those of the members, from which nothing has been drawn.
+        checkpoint: where an interrupted run is gone on with, and the state is written between
+            updates; the caller removes it.
 
     Returns:
         Learning curves, columns of `tables.CURVES`.
@@ -84,19 +88,18 @@ def train(
         UserError: the loss is no longer finite.
     """
     optimizer = adam(cohort.parameters(), schedule.rate, schedule.weight_decay)
-    curves = empty(CURVES)
     data = data.keep()
-    for epoch in progress(range(1, schedule.epochs + 1), "epoch"):
+    going = _Going(cohort, optimizer, generators, checkpoint)
+    for epoch in progress(range(going.epoch, schedule.epochs + 1), "epoch"):
         rate = schedule.rate * schedule.rate_decay ** (epoch - 1)
         optimizer.param_groups[0]["lr"] = rate
-        tally = _Tally(len(cohort.seeds), data.labels.device)
-        for rows in batches(len(data), schedule.batch_size, generators.batches):
+        for rows in going.batches(len(data), schedule.batch_size):
             batch = data.take(rows.to(data.labels.device))
-            losses, wrong, found = _update(cohort, optimizer, batch, method, generators.attacks)
-            tally.add(losses, wrong, found)
-        tally.close(curves, cohort.seeds, epoch, rate)
+            going.tally.add(*_update(cohort, optimizer, batch, method, generators.attacks))
+            going.write()
+        going.close(rate)
     cohort.eval()
-    return curves
+    return going.curves
 
 
 def _update(
@@ -140,6 +143,62 @@ def _halves(
     clean = batch.take((slice(None), slice(half)))
     with torch.no_grad():
         return clean.images(), space.decode(found.codes), found
+
+
+class _Going:
+    """Where training stands, at a start or where a checkpoint left it.
+
+    Attributes:
+        curves: of the epochs that are over.
+        epoch: the one that is at work, from 1.
+        tally: of its updates so far.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        optimizer: Optimizer,
+        generators: Generators,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.curves, self.epoch, self._done = empty(CURVES), 1, 0
+        self._seeds, self._state, self._optimizer = cohort.seeds, cohort.state_dict(), optimizer
+        self._generators, self._checkpoint = generators, checkpoint
+        self.tally = _Tally(len(cohort.seeds), next(cohort.parameters()).device)
+        known = checkpoint.read() if checkpoint else None
+        if known is not None:
+            tensors, about = known
+            drawn = [*generators.batches, *generators.attacks]
+            restore(tensors, self._state, [optimizer], drawn)
+            self.tally.sums.copy_(tensors["tally"])
+            self.tally.clean, self.tally.attacked = about["tallied"]
+            self.curves, self.epoch, self._done = about["curves"], about["epoch"], about["done"]
+            log.info("going on in epoch %d after %d updates", self.epoch, self._done)
+
+    def batches(self, examples: int, batch_size: int) -> Iterator[Tensor]:
+        """Rows `(M, b)` of each batch of the epoch that is still to be learned from."""
+        # The order is drawn once more by who goes on: it is not kept, but what it is drawn from.
+        self._starts = [rng.clone_state() for rng in self._generators.batches]
+        every = batches(examples, batch_size, self._generators.batches)
+        for rows in every[self._done :]:
+            self._done += 1
+            yield rows
+
+    def write(self) -> None:
+        """Write the checkpoint, if it is time: some updates of the epoch are done."""
+        if self._checkpoint is None or not self._checkpoint.due():
+            return
+        drawn = [*self._starts, *self._generators.attacks]
+        tensors = {**gathered(self._state, [self._optimizer], drawn), "tally": self.tally.sums}
+        about = {"curves": self.curves, "epoch": self.epoch, "done": self._done}
+        tallied = [self.tally.clean, self.tally.attacked]
+        self._checkpoint.write(tensors, {**about, "tallied": tallied})
+
+    def close(self, rate: float) -> None:
+        """The epoch is over."""
+        self.tally.close(self.curves, self._seeds, self.epoch, rate)
+        self.tally = _Tally(len(self._seeds), self.tally.sums.device)
+        self.epoch, self._done = self.epoch + 1, 0
 
 
 class _Tally:

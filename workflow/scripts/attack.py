@@ -2,6 +2,7 @@
 
 from robustgen import device
 from robustgen.attack import Search
+from robustgen.checkpoints import Checkpoint, identity
 from robustgen.cohort import Cohort
 from robustgen.datasets import load
 from robustgen.evaluation import attack
@@ -22,17 +23,18 @@ with job(snakemake.log[0]):
     cohort = Cohort.load(snakemake.input.cohort, here)
 
     drawn_for = (settings["dataset"], settings["method"], settings["n"])
-    made = attack(
-        cohort,
-        test.take(slice(settings["examples"])),
-        Threat(**settings["threat"]),
-        Search(**settings["search"]),
-        [
-            generator(settings["study_seed"], "attack", settings["attack"], *drawn_for, seed)
-            for seed in cohort.seeds
-        ],
-    )
+    drawn = [
+        generator(settings["study_seed"], "attack", settings["attack"], *drawn_for, seed)
+        for seed in cohort.seeds
+    ]
+    test = test.take(slice(settings["examples"]))
+    threat, search = Threat(**settings["threat"]), Search(**settings["search"])
+    inputs = [*cohort.state_dict().values(), *test.tensors()]
+    of = identity(settings, snakemake.params.code, inputs, here)
+    going = Checkpoint.beside(snakemake.output.found, of)
+    made = attack(cohort, test, threat, search, drawn, going)
 
     about = {"settings": settings, "seeds": cohort.seeds, "provenance": provenance(str(here))}
     save_tensors(snakemake.output.found, {"images": made.images, "codes": made.codes}, about)
     write_table(snakemake.output.rows, made.rows, ATTACKS)
+    going.remove()

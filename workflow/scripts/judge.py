@@ -1,6 +1,7 @@
 """Train the classifier that judges learned manifolds, on images of the data set alone."""
 
 from robustgen import device
+from robustgen.checkpoints import Checkpoint, identity
 from robustgen.cohort import Cohort
 from robustgen.datasets import load
 from robustgen.files import provenance, write_table
@@ -21,7 +22,10 @@ with job(snakemake.log[0]):
     judge = Cohort(classifier.pop("architecture"), shape, len(data.classes), seeds=[0])
     judge.initialize([generator(*drawn_for, "initialization")])
     drawn = Generators(batches=[generator(*drawn_for, "batches")], attacks=[])
-    curves = train(judge.to(here), data, Schedule(**classifier), None, drawn)
+    of = identity(settings, snakemake.params.code, data.tensors(), here)
+    going = Checkpoint.beside(snakemake.output.cohort, of)
+    curves = train(judge.to(here), data, Schedule(**classifier), None, drawn, going)
 
     write_table(snakemake.output.curves, curves, CURVES)
     judge.save(snakemake.output.cohort, settings, provenance(str(here)))
+    going.remove()

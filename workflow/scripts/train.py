@@ -2,6 +2,7 @@
 
 from robustgen import device
 from robustgen.attack import Search
+from robustgen.checkpoints import Checkpoint, identity
 from robustgen.cohort import Cohort
 from robustgen.datasets import load
 from robustgen.evaluation import predictions
@@ -34,9 +35,15 @@ with job(snakemake.log[0]):
     if settings["threat"] is not None:
         added = Method(Threat(**settings["threat"]), Search(**settings["search"]))
     cohort.to(here)
-    curves = train(cohort, data, Schedule(**classifier), added, Generators(batches, attacks))
+    of = {**settings, "n": n, "seeds": list(seeds)}
+    going = Checkpoint.beside(
+        output.cohort, identity(of, snakemake.params.code, data.tensors(), here)
+    )
+    drawn = Generators(batches, attacks)
+    curves = train(cohort, data, Schedule(**classifier), added, drawn, going)
 
     test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
     write_table(output.predictions, predictions(cohort, test), PREDICTIONS)
     write_table(output.curves, curves, CURVES)
     cohort.save(output.cohort, {**settings, "n": n}, provenance(str(here)))
+    going.remove()

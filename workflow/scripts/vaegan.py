@@ -36,7 +36,7 @@ with job(snakemake.log[0]):
         here,
     )
     path = Path(snakemake.output.model)
-    going = Checkpoint(path.with_suffix(".checkpoint.safetensors"), of)
+    going = Checkpoint.beside(path, of)
     finished = Checkpoint(path.parent / "trained" / f"{named(of)}.safetensors", of, every=0)
     rng = generator(*drawn_for, "training")
     curves = train_once(model.to(here), data, rng, going, finished)

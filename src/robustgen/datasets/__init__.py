@@ -79,6 +79,11 @@ class Split:
             return replace(self, bank=bank, source=rows.view_as(self.source))
         return replace(self, decoded=self.images())
 
+    def tensors(self) -> list[Tensor]:
+        """All that images and codes are made of, but for the decoders of learned manifolds."""
+        codes = [self.codes, *(of.codes for of in self.learned.values())]
+        return [self.bank, self.source, self.labels, *(of for of in codes if of is not None)]
+
     def sources(self) -> Tensor:
         """Source images `(..., C, H, W)` in [0, 1]: for FONTS the letter prototypes."""
         sources = self.bank[self.source]

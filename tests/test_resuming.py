@@ -1,0 +1,94 @@
+"""Training and attacks that are interrupted and gone on with end as if nothing had happened."""
+
+import pytest
+import torch
+from conftest import SCHEDULE, make_cohort, make_generators
+
+from robustgen import evaluation, training
+from robustgen.attack import Search
+from robustgen.checkpoints import Checkpoint
+from robustgen.errors import UserError
+from robustgen.evaluation import attack
+from robustgen.seeding import generator
+from robustgen.spaces import Threat
+from robustgen.training import Method, train
+
+SEEDS = [0, 1]
+SEARCH = Search(steps=3, step_rule="adam", step_size=0.05, restarts=2)
+METHODS = {
+    "normal": None,
+    "adversarial": Method(Threat("image", "linf", 0.1), SEARCH),
+    "on the learned manifold": Method(Threat("learned_manifold", "l2", 0.3), SEARCH),
+}
+
+
+def interrupting(monkeypatch, module, name: str, allowed: int) -> None:
+    """After so many calls of a function of a module the next one is an interrupt."""
+    function, left = getattr(module, name), iter(range(allowed))
+
+    def some(*args):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return function(*args)
+
+    monkeypatch.setattr(module, name, some)
+
+
+def run(data, method, going=None):
+    cohort = make_cohort(SEEDS)
+    curves = train(cohort, data.take(slice(120)), SCHEDULE, method, make_generators(SEEDS), going)
+    return curves, cohort.state_dict()
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_a_cohort(training_images, method, tmp_path, monkeypatch):
+    """Of four epochs of three updates: stopped within and between epochs, and at the end."""
+    curves, state = run(training_images, method)
+    for stops in ((1,), (3,), (4, 4), (2, 3, 1), (11,)):
+        going = Checkpoint(tmp_path / "going.safetensors", {"of": str(stops)}, every=0)
+        for allowed in stops:
+            with monkeypatch.context() as patch:
+                interrupting(patch, training, "_update", allowed)
+                with pytest.raises(KeyboardInterrupt):
+                    run(training_images, method, going)
+        with monkeypatch.context() as patch:
+            interrupting(patch, training, "_update", 12 - sum(stops))
+            again, other = run(training_images, method, going)
+        assert again == curves
+        assert all(torch.equal(state[name], other[name]) for name in state), stops
+
+
+def attacked(cohort, data, threat, going=None):
+    drawn = [generator(0, "attack", seed) for seed in cohort.seeds]
+    return attack(cohort, data.take(slice(40)), threat, SEARCH, drawn, going)
+
+
+@pytest.mark.parametrize("space", ["image", "true_manifold", "learned_manifold"])
+def test_an_attack(trained, test_images, space, tmp_path, monkeypatch):
+    """Of four batches."""
+    monkeypatch.setattr(evaluation, "BATCH", 10)
+    threat = Threat(space, "linf", 0.1)
+    whole = attacked(trained, test_images, threat)
+    for stops in ((1,), (1, 2), (3,)):
+        going = Checkpoint(tmp_path / "going.safetensors", {"of": str(stops)}, every=0)
+        for allowed in stops:
+            with monkeypatch.context() as patch:
+                interrupting(patch, evaluation, "_attack_batch", allowed)
+                with pytest.raises(KeyboardInterrupt):
+                    attacked(trained, test_images, threat, going)
+        with monkeypatch.context() as patch:
+            interrupting(patch, evaluation, "_attack_batch", 4 - sum(stops))
+            again = attacked(trained, test_images, threat, going)
+        assert torch.equal(again.images, whole.images)
+        assert torch.equal(again.codes, whole.codes)
+        for name, column in whole.rows.items():
+            assert again.rows[name].tolist() == column.tolist(), name
+
+
+@pytest.mark.parametrize("given", ["often", "-1", "nan", ""])
+def test_the_interval_is_a_number_of_seconds(given, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", given)
+    with pytest.raises(UserError, match="must be a number of seconds, 0 or more"):
+        Checkpoint(tmp_path / "a", {})
+    monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", "0.5")
+    assert Checkpoint(tmp_path / "a", {}).every == 0.5
