@@ -1,6 +1,9 @@
+import json
+import os
 from pathlib import Path
 
 import pytest
+from conftest import snakemake
 
 from robustgen import fingerprint as subject
 
@@ -83,14 +86,25 @@ def test_exactly_the_scripts_that_run_it_change(tree, file, old, new, changed):
     assert {name for name in before if before[name] != after[name]} == changed
 
 
+def test_modules_that_are_not_used_do_not_count(tree):
+    before = subject.fingerprint(tree / "name.py", ["pkg.low"])
+    assert before != subject.fingerprint(tree / "name.py")
+    rewritten = (tree / "pkg/low.py").read_text().replace("return 1", "return 2")
+    (tree / "pkg/low.py").write_text(rewritten)
+    all_of(tree)
+    assert subject.fingerprint(tree / "name.py", ["pkg.low"]) == before
+    with pytest.raises(FileNotFoundError, match=r"there is no module pkg\.lower"):
+        subject.fingerprint(tree / "name.py", ["pkg.lower"])
+
+
 LIBRARY = Path(subject.__file__).parent
 WORKFLOW = LIBRARY.parents[1] / "workflow" / "scripts"
 
 
-def used_by(script: str) -> set[str]:
+def used_by(script: str, without: tuple[str, ...] = ()) -> set[str]:
     """The definitions of this package that a script uses, as module:name."""
     found = set()
-    for path, numbers in subject.reached(WORKFLOW / f"{script}.py").items():
+    for path, numbers in subject.reached(WORKFLOW / f"{script}.py", without).items():
         module = subject.parsed(path)
         if path.is_relative_to(LIBRARY):
             name = path.relative_to(LIBRARY).with_suffix("").as_posix()
@@ -107,3 +121,71 @@ def test_scripts_depend_on_what_they_use():
     assert not {name for name in used_by("distances") if name.startswith("attack:")}
     assert not {name for name in used_by("vaegan") if name.startswith("networks/")}
     assert not {name for name in used_by("attack") if name.startswith("manifolds/training")}
+
+
+TRACING = """
+import atexit, json, os, sys
+
+CALLS = set()
+FUNCTION = 1  # a flag that the bodies of modules and classes lack
+IMPORT = ("<module>", True)
+
+
+def trace(frame, event, arg):
+    code = frame.f_code
+    if code.co_filename.startswith(LIBRARY) and code.co_flags & FUNCTION:
+        back = frame.f_back
+        while back and (back.f_code.co_name, LIBRARY in back.f_code.co_filename) != IMPORT:
+            back = back.f_back
+        if not back:
+            CALLS.add((code.co_filename, code.co_qualname.split(".")[0]))
+
+
+def write():
+    code = sys.modules["__main__"].snakemake.params["code"]
+    name = f"{os.path.basename(SCRIPT).split('.')[1]}.{os.getpid()}.json"
+    with open(os.path.join(FOLDER, name), "w") as file:
+        json.dump({"code": code, "calls": sorted(CALLS)}, file)
+
+
+SCRIPT = sys.orig_argv[1] if len(sys.orig_argv) > 1 else ""
+if ".snakemake/scripts" in SCRIPT:
+    atexit.register(write)
+    sys.settrace(trace)
+"""
+
+
+SEARCH = ("robustgen.attack", "robustgen.spaces")
+VAEGANS = ("robustgen.manifolds.vaegan",)
+WITHOUT = ((), SEARCH, VAEGANS, SEARCH + VAEGANS)
+"""The modules that jobs may be known not to use: those in workflow/rules/common.smk."""
+
+
+@pytest.mark.long
+def test_all_that_jobs_call_counts(tmp_path, monkeypatch):
+    """No function of this package that a job of the smoke study calls is missed by name."""
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    tracing = f"LIBRARY, FOLDER = {str(LIBRARY)!r}, {str(folder)!r}\n{TRACING}"
+    (tmp_path / "sitecustomize.py").write_text(tracing)
+    before = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{before}")
+    run = snakemake(tmp_path, "--cores", "2")
+    assert run.returncode == 0, run.stderr[-3000:]
+    scripts, missed = set(), {}
+    for path in folder.iterdir():
+        script, job = path.name.split(".")[0], json.loads(path.read_text())
+        scripts.add(script)
+        counted = next(
+            used_by(script, without)
+            for without in WITHOUT
+            if subject.fingerprint(WORKFLOW / f"{script}.py", without) == job["code"]
+        )
+        names = {
+            f"{Path(file).relative_to(LIBRARY).with_suffix('')}:{of}" for file, of in job["calls"]
+        }
+        if names - counted:
+            missed[path.name] = names - counted
+    collected = {"images"}  # of data sets that are not drawn
+    assert scripts == {path.stem for path in WORKFLOW.glob("*.py")} - collected
+    assert not missed

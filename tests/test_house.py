@@ -70,7 +70,7 @@ def test_every_rule_states_what_it_needs():
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
             for part in ("output:", "log:", "benchmark:", "threads: 1", "mem_mb=", "runtime="):
                 assert part in body, f"{name} lacks {part}"
-            code = "params:" in body and f'code_of("{name}")' in body
+            code = "params:" in body and f'code_of("{name}"' in body
             assert code, f"{name} lacks the fingerprint of its code"
             for block in re.findall(r"^    (?:input|output):\n((?:        .*\n)+)", body, re.M):
                 for line in re.findall(r"^        (\S.*)$", block, re.M):

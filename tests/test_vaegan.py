@@ -269,4 +269,3 @@ def test_saved_codes_and_decoders_are_found_again(tmp_path):
     decoders = Decoders([model.decoder.folded() for model in models])
     labels = data.labels[:12]
     assert torch.equal(found.decoders(found.codes, labels), decoders(codes[:12], labels))
-    assert learned([], data, "test") is data

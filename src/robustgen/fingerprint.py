@@ -8,7 +8,7 @@ definitions of those names in this package, and on from there.
 import ast
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -31,18 +31,22 @@ class Module:
     """The statements that an import runs for more than the names that they bind."""
 
 
-def fingerprint(script: str | Path) -> str:
+def fingerprint(script: str | Path, without: Iterable[str] = ()) -> str:
     """A digest of `script` and of what it uses of this package, directly or not.
 
     It is taken from the syntax trees: comments, docstrings and formatting do not count, and of a
     module only the definitions that are reached by name. The package's own `__init__` (its version)
     does not count.
 
+    Args:
+        script: a Python file.
+        without: modules, as "robustgen.attack", that this run of the script is known not to use.
+
     Raises:
-        FileNotFoundError: no such script.
+        FileNotFoundError: no such script, or module.
     """
     digest = hashlib.sha256()
-    for path, numbers in sorted(item for item in reached(script).items() if item[1]):
+    for path, numbers in sorted(item for item in reached(script, without).items() if item[1]):
         name = path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else "script"
         digest.update(f"\n{name}\n".encode())
         for number in sorted(numbers):
@@ -50,9 +54,9 @@ def fingerprint(script: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def reached(script: str | Path) -> dict[Path, set[int]]:
+def reached(script: str | Path, without: Iterable[str] = ()) -> dict[Path, set[int]]:
     """The statements, by file, that `script` uses of itself and of this package."""
-    search = _Search()
+    search = _Search(_file(module) for module in without)
     search.touch(Path(script))
     for number, statement in enumerate(parsed(Path(script)).statements):
         if not isinstance(statement, Import):
@@ -64,7 +68,8 @@ def reached(script: str | Path) -> dict[Path, set[int]]:
 class _Search:
     """Follows names from statement to statement; each is visited once."""
 
-    def __init__(self) -> None:
+    def __init__(self, unused: Iterable[Path]) -> None:
+        self._unused = frozenset(unused)
         self.found: dict[Path, set[int]] = {}
         self._ahead: list[tuple[Path, int]] = []
 
@@ -88,7 +93,7 @@ class _Search:
 
     def reach(self, path: Path, number: int) -> None:
         """A statement is used."""
-        if number not in self.found[path]:
+        if number not in self.found[path] and path not in self._unused:
             self.found[path].add(number)
             self._ahead.append((path, number))
 
@@ -240,6 +245,13 @@ def _files(module: str) -> list[Path]:
     own = PACKAGE.joinpath(*parts)
     found.append(own / "__init__.py" if own.is_dir() else own.with_suffix(".py"))
     return found if found[-1].is_file() else []
+
+
+def _file(module: str) -> Path:
+    files = _files(module)
+    if not files:
+        raise FileNotFoundError(f"there is no module {module}")
+    return files[-1]
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -20,6 +20,6 @@ rule attack:
         runtime=120,
     params:
         settings=lambda w: STUDY.attack_part(w.dataset, w.attack),
-        code=code_of("attack"),
+        code=lambda w: code_of("attack", unused(STUDY.attacks[w.attack])),
     script:
         "../scripts/attack.py"

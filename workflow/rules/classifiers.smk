@@ -20,6 +20,6 @@ rule train:
         runtime=lambda w: 30 + int(w.n) // 10,
     params:
         settings=lambda w: STUDY.training_part(w.dataset, w.method),
-        code=code_of("train"),
+        code=lambda w: code_of("train", unused(STUDY.methods[w.method])),
     script:
         "../scripts/train.py"

@@ -29,6 +29,12 @@ def learned_by(search_of):
     return files
 
 
+def unused(search):
+    """The modules that a method or attack does without: those of threats, or of VAE-GANs."""
+    learned = STUDY.space(search) in LEARNED
+    return [*([] if search.threat else SEARCH), *([] if learned else VAEGANS)]
+
+
 def nearest_learned(w):
     """The files of the learned manifold to which distances are measured, if there is one."""
     spaces = STUDY.learned(w.dataset)

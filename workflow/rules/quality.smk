@@ -21,7 +21,7 @@ rule judge:
         runtime=240,
     params:
         settings=lambda w: STUDY.judge_part(w.dataset),
-        code=code_of("judge"),
+        code=code_of("judge", SEARCH + VAEGANS),
     script:
         "../scripts/judge.py"
 

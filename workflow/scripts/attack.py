@@ -19,7 +19,8 @@ with job(snakemake.log[0]):
     settings = {**snakemake.params.settings, **of}
     here = device.setup()
     test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
-    test = learned(snakemake.input.manifold, test, "test")
+    if snakemake.input.manifold:
+        test = learned(snakemake.input.manifold, test, "test")
     cohort = Cohort.load(snakemake.input.cohort, here)
 
     drawn_for = (settings["dataset"], settings["method"], settings["n"])

@@ -17,7 +17,8 @@ with job(snakemake.log[0]):
     here = device.setup()
     training = load(snakemake.input.bank, snakemake.input.examples, "train", here)
     test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
-    test = learned(snakemake.input.manifold, test, "test")
+    if snakemake.input.manifold:
+        test = learned(snakemake.input.manifold, test, "test")
     found, _ = load_tensors(snakemake.input.found, here)
     rows = read_table(snakemake.input.rows, ATTACKS).to_pandas()
 

@@ -19,7 +19,8 @@ with job(snakemake.log[0]):
     n, seeds = int(wildcards.n), range(int(wildcards.first), int(wildcards.last) + 1)
     here = device.setup()
     data = load(snakemake.input.bank, snakemake.input.examples, "train", here).take(slice(n))
-    data = learned(snakemake.input.manifold, data, "train")
+    if snakemake.input.manifold:
+        data = learned(snakemake.input.manifold, data, "train")
 
     # What is drawn without naming the method is the same for all methods, which are compared.
     study_seed, dataset, method = (settings[k] for k in ("study_seed", "dataset", "method"))

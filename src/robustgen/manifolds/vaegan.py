@@ -129,15 +129,13 @@ def encode(models: Sequence[VaeGan], data: Split) -> Tensor:
 
 
 def learned(files: Sequence[str], data: Split, split: str) -> Split:
-    """`data` with its codes on a learned manifold, if there are files of one.
+    """`data` with its codes on a learned manifold.
 
     Args:
-        files: none, or the codes (named by the space) and then the VAE-GAN of each class.
+        files: the codes (named by the space) and then the VAE-GAN of each class.
         data: the first rows of `split`.
         split: "train" or "test".
     """
-    if not files:
-        return data
     device = data.labels.device
     codes, about = load_tensors(files[0], device)
     decoders = Decoders([VaeGan.load(path, device).decoder.folded() for path in files[1:]])
