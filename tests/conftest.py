@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from filelock import FileLock
 
 from robustgen import affine, device
@@ -132,16 +133,50 @@ def stacked(split: Split, members: int, examples: int) -> Split:
     return split.take(torch.arange(examples).expand(members, -1))
 
 
-def snakemake(folder: Path, *args: str | Path, config: Path = HERE / "config/smoke.yaml"):
-    """Snakemake in `folder`, on the CPU: what it returned and said."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", HERE / "Snakefile"]
+SMOKE = yaml.safe_load((HERE / "config" / "smoke.yaml").read_text())
+
+
+def changed(tmp_path: Path, **keys) -> Path:
+    """The smoke study with other top-level keys, as a file."""
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**SMOKE, **keys}, sort_keys=False))
+    return path
+
+
+def snakemake(
+    folder: Path,
+    *args: str | Path,
+    config: Path = HERE / "config/smoke.yaml",
+    project: Path = HERE,
+    **environment: str,
+) -> subprocess.CompletedProcess[str]:
+    """Snakemake in `folder`, on the CPU, with the code of `project`: what it returned and said."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", project / "Snakefile"]
     command += ["--directory", folder, "--configfile", config, "--nocolor", *args]
+    paths = [str(project / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    setting = {"ROBUSTGEN_DEVICE": "cpu", "PYTHONPATH": os.pathsep.join(paths), **environment}
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,
         text=True,
-        env={**os.environ, "ROBUSTGEN_DEVICE": "cpu"},
+        env={**os.environ, **setting},
     )
+
+
+def wanted(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Jobs by rule that a dry run lists."""
+    assert run.returncode == 0, run.stderr[-3000:]
+    lines = run.stdout.splitlines() + run.stderr.splitlines()
+    if any("Nothing to be done" in line for line in lines):
+        return {}
+    first = next(i for i, line in enumerate(lines) if line.startswith("total"))
+    counts = {}
+    for line in reversed(lines[:first]):
+        if line.startswith("---"):
+            break
+        rule, count = line.split()
+        counts[rule] = int(count)
+    return counts
 
 
 @pytest.fixture(scope="session")

@@ -10,37 +10,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import HERE, snakemake
+from conftest import HERE, SMOKE, changed, snakemake, wanted
 from PIL import Image
 from safetensors import safe_open
 
 from robustgen import tables
 
-SMOKE = yaml.safe_load((HERE / "config" / "smoke.yaml").read_text())
 THREATS, ATTACKS, METHODS = SMOKE["threats"], SMOKE["attacks"], SMOKE["methods"]
 DATA = "results/smoke/fonts"
-
-
-def wanted(run) -> dict[str, int]:
-    """Jobs by rule that a dry run lists."""
-    lines = run.stdout.splitlines() + run.stderr.splitlines()
-    if any("Nothing to be done" in line for line in lines):
-        return {}
-    first = next(i for i, line in enumerate(lines) if line.startswith("total"))
-    counts = {}
-    for line in reversed(lines[:first]):
-        if line.startswith("---"):
-            break
-        rule, count = line.split()
-        counts[rule] = int(count)
-    return counts
-
-
-def changed(tmp_path: Path, **keys) -> Path:
-    """The smoke study with other top-level keys, as a file."""
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump({**SMOKE, **keys}))
-    return path
 
 
 def test_a_second_run_does_nothing(study):
@@ -204,71 +181,6 @@ def test_an_added_class_trains_one_manifold(study, tmp_path):
 
 
 ON_DATA = {"space": "data_manifold", "norm": "linf", "radius": 0.1}
-MANIFOLD = SMOKE["manifolds"]["fonts"]
-STAGES = (
-    *("prototypes", "codes", "vaegan", "latent_codes", "judge", "quality", "manifold_sheet"),
-    *("train", "attack", "distances", "clean_distances"),
-)
-CHANGES = {
-    "the radius of one threat": (
-        {"threats": {**THREATS, "transformation": {**THREATS["transformation"], "radius": 0.2}}},
-        {"train": 2, "attack": 7 + 2 * 3},
-    ),
-    "one attack's steps": (
-        {"attacks": {**ATTACKS, "regular": {**ATTACKS["regular"], "steps": 9}}},
-        {"attack": 7, "distances": 1},
-    ),
-    "one method's steps": (
-        {"methods": {**METHODS, "adversarial": {**METHODS["adversarial"], "steps": 9}}},
-        {"train": 1, "attack": 4},
-    ),
-    "an added N": ({"sizes": [60, 90]}, {"train": 7, "attack": 28, "distances": 3}),
-    "added seeds": ({"seeds": 4}, {"train": 7, "attack": 28, "distances": 3}),
-    "other distances": (
-        {"distances": {**SMOKE["distances"], "neighbours": 6}},
-        {"distances": 3, "clean_distances": 1},
-    ),
-    "the beta of one class": (
-        {"manifolds": {"fonts": {**MANIFOLD, "betas": {2: 9.0}}}},
-        {
-            "vaegan": 1,
-            "latent_codes": 1,
-            "quality": 1,
-            "manifold_sheet": 1,
-            "train": 1,
-            "attack": 10,
-            "distances": 3,
-            "clean_distances": 1,
-        },
-    ),
-    "the beta of the VAE-GAN over all classes, which is not used": (
-        {"manifolds": {"fonts": {**MANIFOLD, "betas": {"all": 9.0}}}},
-        {},
-    ),
-    "a manifold of all classes": (
-        {
-            "threats": {**THREATS, "on_data_manifold": ON_DATA},
-            "attacks": {
-                **ATTACKS,
-                "on_data_manifold": {"threat": "on_data_manifold", "examples": 9},
-            },
-        },
-        {"vaegan": 1, "latent_codes": 1, "quality": 1, "manifold_sheet": 1, "attack": 7},
-    ),
-    "the judge's images": (
-        {"manifolds": {"fonts": {**MANIFOLD, "judge_images": 60}}},
-        {"judge": 1, "quality": 1},
-    ),
-}
-
-
-@pytest.mark.parametrize(("keys", "expected"), CHANGES.values(), ids=CHANGES.keys())
-def test_a_changed_setting_runs_only_what_depends_on_it(study, tmp_path, keys, expected):
-    jobs = wanted(snakemake(study, "-n", config=changed(tmp_path, **keys)))
-    counts = {stage: jobs.get(stage, 0) for stage in STAGES}
-    assert counts == {**dict.fromkeys(STAGES, 0), **expected}
-
-
 PLANS = {
     "paper.yaml": {"train": (10 + 8 + 8) * 8, "attack": (10 * 5 + 8 * 4 * 2) * 8, "vaegan": 33},
     "celeba.yaml": {"train": 8 * 8, "attack": 8 * 4 * 8, "vaegan": 3},
@@ -434,7 +346,7 @@ def test_a_study_of_ones_own_arrays_runs(tmp_path):
 
     assert "downloads" not in json.loads((tmp_path / study).read_text())
     moved = {**yaml.safe_load(config.read_text()), "downloads": {"folder": "elsewhere"}}
-    config.write_text(yaml.safe_dump(moved))
+    config.write_text(yaml.safe_dump(moved, sort_keys=False))
     assert wanted(snakemake(tmp_path, *targets, "-n", config=config)) == {}
     arrays(tmp_path / "mine.npz", images=np.zeros((30, 12, 12), np.uint8))
     assert wanted(snakemake(tmp_path, rows, "-n", config=config))["images"] == 1
