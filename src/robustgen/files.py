@@ -79,7 +79,7 @@ def write_table(path: str | Path, rows: pa.Table | Mapping[str, Any], schema: pa
         if not field.nullable and table.column(field.name).null_count:
             raise ValueError(f"{path}: column {field.name} has empty values")
     with whole(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
 
 def read_table(path: str | Path, schema: pa.Schema) -> pa.Table:
@@ -89,12 +89,15 @@ def read_table(path: str | Path, schema: pa.Schema) -> pa.Table:
         UserError: the file is missing, is no Parquet file or has other columns.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
+        why = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} is not a readable Parquet file: {why}; remove it to have it made again"
+        ) from error
     if not table.schema.equals(schema):
         raise UserError(
-            f"{path} has columns {table.schema.names} where {schema.names} of fixed types "
-            "are expected; remove it to have it made again"
+            f"{path} has other columns than {schema.names} of fixed types and meanings; "
+            "remove it to have it made again"
         )
     return table

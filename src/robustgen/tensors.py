@@ -1,5 +1,6 @@
 """Weights and images as safetensors files, with settings and provenance in the header."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +19,13 @@ def save_tensors(
 ) -> None:
     """Write tensors as safetensors, with `header` as JSON under one key, "robustgen".
 
-    The format keeps its keys in no order: with more than one, equal results had unequal bytes.
+    The format keeps its keys in no order: with more than one, equal results had unequal bytes. Nor
+    has it a checksum, so that the header gets a digest of all, by which `load_tensors` goes.
     """
     with whole(path) as partial:
         held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(held, partial, metadata={"robustgen": json.dumps(header, sort_keys=True)})
+        about = {**header, "digest": digest(held, json.dumps(header, sort_keys=True))}
+        save_file(held, partial, metadata={"robustgen": json.dumps(about, sort_keys=True)})
 
 
 def load_tensors(
@@ -31,12 +34,27 @@ def load_tensors(
     """Tensors and header as `save_tensors` was given them.
 
     Raises:
-        UserError: the file is missing or is no whole safetensors file.
+        UserError: the file is missing, is no whole safetensors file or has changed since it was
+            written.
     """
     try:
-        with safe_open(str(path), framework="pt", device=str(device)) as file:
+        with safe_open(str(path), framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("robustgen", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        written = header.pop("digest", None)
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a readable safetensors file: {error}") from error
-    return tensors, header
+    if written != digest(tensors, json.dumps(header, sort_keys=True)):
+        raise UserError(
+            f"{path} is damaged: it is not as it was written; remove it to have it made again"
+        )
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, header
+
+
+def digest(tensors: Mapping[str, torch.Tensor], text: str = "") -> str:
+    """Of names, types, shapes and bytes of tensors on the CPU, and a text."""
+    sha256 = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        sha256.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        sha256.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
