@@ -9,7 +9,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 REPORT := results/demo/report.html
 LOCK := .lock.json
 
-.PHONY: demo test test-long lint lock clean
+.PHONY: demo test test-long test-slurm lint lock clean
 
 demo: $(VENV)/.ready ## the study on FONTS, from font files to figures and verdicts
 	$(SNAKEMAKE)
@@ -24,6 +24,9 @@ test-long: $(VENV)/.ready-test browser ## what takes minutes; needs the extra pa
 	$(INSTALL) '.[paper-fonts]'
 	$(BIN)/python -m pytest -m long
 
+test-slurm: $(VENV)/.ready-test $(VENV)/.ready-slurm cluster ## the study on a SLURM of one node
+	$(BIN)/python -m pytest -m slurm -rs
+
 lint: $(VENV)/.ready-lint ## style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -31,7 +34,7 @@ lint: $(VENV)/.ready-lint ## style and types
 	$(BIN)/mypy
 
 lock: ## resolve constraints.txt anew from the ranges in pyproject.toml
-	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report $(LOCK) '.[paper-fonts,test,lint]'
+	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report $(LOCK) '.[paper-fonts,test,lint,slurm]'
 	$(PYTHON) tests/lock.py $(LOCK) > constraints.txt
 	rm $(LOCK)
 
@@ -48,6 +51,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 $(VENV)/.ready-%: $(VENV)/.ready
 	$(INSTALL) '.[$*]'
 	touch $@
+
+# SLURM's daemons are started by the tests, and stopped.
+.PHONY: cluster
+cluster:
+	@command -v slurmctld >/dev/null \
+	  || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq \
+	       && apt-get install -qq -y --no-install-recommends slurm-wlm munge >/dev/null; } \
+	  || echo "no SLURM: its tests will be skipped"
 
 # The report is tested in a real browser, which is installed where this may be done.
 .PHONY: browser

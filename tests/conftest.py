@@ -143,23 +143,28 @@ def changed(tmp_path: Path, **keys) -> Path:
     return path
 
 
+def environment(project: Path = HERE, **variables: str) -> dict[str, str]:
+    """That of a command on the CPU, with the code of `project`."""
+    paths = [str(project / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    setting = {"ROBUSTGEN_DEVICE": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, **setting, **variables}
+
+
 def snakemake(
     folder: Path,
     *args: str | Path,
     config: Path = HERE / "config/smoke.yaml",
     project: Path = HERE,
-    **environment: str,
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Snakemake in `folder`, on the CPU, with the code of `project`: what it returned and said."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", project / "Snakefile"]
     command += ["--directory", folder, "--configfile", config, "--nocolor", *args]
-    paths = [str(project / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    setting = {"ROBUSTGEN_DEVICE": "cpu", "PYTHONPATH": os.pathsep.join(paths), **environment}
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,
         text=True,
-        env={**os.environ, **setting},
+        env=environment(project, **variables),
     )
 
 

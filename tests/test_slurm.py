@@ -1,0 +1,125 @@
+"""The study on a real SLURM of one node, through the profile: `make test-slurm`."""
+
+import filecmp
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cluster
+import numpy as np
+import pytest
+from conftest import HERE, SMOKE, changed, environment, snakemake, wanted
+
+pytestmark = pytest.mark.slurm
+PROFILE = HERE / "profiles" / "slurm"
+# Accounting is what the default, sacct, asks; this SLURM keeps none. The rest spares waiting.
+HERE_ONLY = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5")
+HERE_ONLY += ("--latency-wait", "5", "--seconds-between-status-checks", "2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _slurm(tmp_path_factory):
+    if reason := cluster.why_not():
+        pytest.skip(reason)
+    with cluster.slurm(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+def same(study: Path, folder: Path) -> int:
+    """Compare results byte for byte with those of a local run; how many."""
+    suffixes = (".parquet", ".safetensors", ".png", ".pdf", ".txt")
+    made = [path for path in (folder / "results").rglob("*") if path.suffix in suffixes]
+    for path in made:
+        twin = study / path.relative_to(folder)
+        assert filecmp.cmp(twin, path, shallow=False), path
+    return len(made)
+
+
+def test_the_same_bytes_as_a_local_run(study, tmp_path):
+    run = snakemake(tmp_path, "--profile", PROFILE, *HERE_ONLY)
+    assert run.returncode == 0, run.stderr[-3000:]
+    submitted = (run.stdout + run.stderr).count("has been submitted with SLURM jobid")
+    assert 60 < submitted < len(list((study / "results").rglob("*.tsv")))  # small ones share a job
+    assert wanted(snakemake(tmp_path, "-n")) == {}
+    assert same(study, tmp_path) == same(tmp_path, study) > 150
+
+
+def test_another_executor_needs_only_a_profile(study, tmp_path):
+    cohort = "results/smoke/fonts/attacks/regular/normal/n60/seeds0-1.parquet"
+    run = snakemake(tmp_path, cohort, "--profile", HERE / "profiles/cluster-generic")
+    assert run.returncode == 0, run.stderr[-3000:]
+    told = subprocess.run(["scontrol", "-o", "show", "job"], capture_output=True, text=True).stdout
+    assert told.count("JobName=robustgen-attack") == 1
+    assert same(study, tmp_path) > 5
+
+
+LONG = 6000
+"""Steps of a search that make a training take a minute."""
+
+
+def arrays(tmp_path: Path, brightest: float) -> None:
+    """A data set of the user's own, which is refused beyond 1."""
+    images = np.linspace(0, brightest, 200 * 12 * 12).reshape(200, 12, 12)
+    np.savez(tmp_path / "mine.npz", labels=np.arange(200) % 2, images=images)
+
+
+def troubled(tmp_path: Path) -> tuple[Path, list[str]]:
+    """A study one of whose jobs fails, and its targets."""
+    arrays(tmp_path, brightest=2.0)
+    mine = {"mine": {"kind": "npz", "path": str(tmp_path / "mine.npz")}}
+    methods = {name: SMOKE["methods"][name] for name in ("normal", "adversarial")}
+    methods["long"] = {**methods["adversarial"], "steps": LONG}
+    config = changed(tmp_path, datasets={**SMOKE["datasets"], **mine}, methods=methods)
+    targets = [f"results/smoke/fonts/classifiers/{m}/n60/seeds0-1.safetensors" for m in methods]
+    return config, [*targets, "results/smoke/mine/dataset/examples.parquet"]
+
+
+def running(words: str) -> str:
+    """The id of the running job whose comment has all of these words."""
+    told = subprocess.run(
+        ["squeue", "-h", "-t", "R", "-o", "%i %k"], capture_output=True, text=True, check=True
+    ).stdout
+    jobs = [line.split(maxsplit=1) for line in told.splitlines() if " " in line]
+    return next((job for job, about in jobs if all(w in about for w in words.split())), "")
+
+
+def when(running_job: str, seconds: float = 240) -> str:
+    deadline = time.monotonic() + seconds
+    while not (job := running(running_job)):
+        assert time.monotonic() < deadline, running_job
+        time.sleep(0.2)
+    return job
+
+
+def test_failed_cancelled_and_timed_out_jobs_are_noticed(tmp_path):
+    """The others go on, and a second call finishes; a killed training goes on where it was."""
+    config, targets = troubled(tmp_path)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", HERE / "Snakefile", *targets]
+    command += ["--directory", tmp_path, "--configfile", config, "--profile", PROFILE, *HERE_ONLY]
+    setting = environment(ROBUSTGEN_CHECKPOINT_SECONDS="1")
+    with (tmp_path / "said").open("w") as said:
+        first = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=setting)
+    subprocess.run(["scancel", when("rule_train adversarial")], check=True)
+    out_of_time = when("rule_train long")
+    kept = tmp_path / "results/smoke/fonts/classifiers/long/n60/seeds0-1.checkpoint.safetensors"
+    while not kept.exists():
+        assert first.poll() is None
+        time.sleep(0.2)
+    subprocess.run(["scontrol", "update", f"jobid={out_of_time}", "EndTime=now"], check=True)
+    assert first.wait(timeout=240) == 1
+    text = (tmp_path / "said").read_text()
+    for state in ("FAILED", "CANCELLED", "TIMEOUT"):
+        assert f"SLURM status is: '{state}" in text, text[-3000:]
+    normal = tmp_path / targets[0]
+    done = normal.stat().st_mtime_ns
+    assert not any((tmp_path / target).exists() for target in targets[1:])
+
+    arrays(tmp_path, brightest=1.0)
+    again = snakemake(tmp_path, *targets, "--profile", PROFILE, *HERE_ONLY, config=config)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert normal.stat().st_mtime_ns == done
+    assert all((tmp_path / target).exists() for target in targets)
+    log = (tmp_path / "results/smoke/logs/fonts/train/long/n60/seeds0-1.log").read_text()
+    assert "going on in epoch" in log
+    assert not kept.exists()
