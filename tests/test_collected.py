@@ -381,13 +381,16 @@ BAD_NPZ = {
     "test labels missing": ({**ARRAYS, "test_images": grey(2)}, "has no array test_labels"),
     "labels with a gap": (
         {**ARRAYS, "labels": ARRAYS["labels"] * 2},
-        "no label is 1, but must be 0",
+        "no label is 1, though the largest is 2, but must be 0",
     ),
     "labels below 0": ({**ARRAYS, "labels": ARRAYS["labels"] - 1}, "a label is -1, but must be 0"),
-    "one huge label": ({**ARRAYS, "labels": ARRAYS["labels"] * 10**15}, "no label is 1, but"),
+    "one huge label": (
+        {**ARRAYS, "labels": ARRAYS["labels"] * 10**15},
+        "no label is 1, though the largest is 1000000000000000, but",
+    ),
     "one class": (
         {**ARRAYS, "labels": ARRAYS["labels"] * 0},
-        "no label is 1, but must be 0 to K-1",
+        "no label is 1, though the largest is 0, but must be 0 to K-1",
     ),
     "test labels of another class": (
         {**ARRAYS, **OF_TESTS, "test_labels": np.array([0, 1, 2, 0, 1])},
@@ -396,7 +399,7 @@ BAD_NPZ = {
     ),
     "test labels without a class": (
         {**ARRAYS, **OF_TESTS, "test_labels": np.ones(5, int)},
-        "no label is 0, but must be",
+        "no label is 0, though the largest is 1, but must be",
     ),
     "labels that are no whole numbers": (
         {**ARRAYS, "labels": ARRAYS["labels"] / 2},
@@ -426,7 +429,7 @@ BAD_NPZ = {
     "too small": ({**ARRAYS, "images": grey(9, 8, 7)}, "have 8x7 pixels, but must have 8x8 at"),
     "test images of another size": (
         {**ARRAYS, **OF_TESTS, "test_images": grey(5, 8, 11)},
-        "test images have the shape (1, 8, 11), but must have (1, 8, 12)",
+        "test images are 8x11 with 1 channel, but must be 8x12 with 1 channel (height x width)",
     ),
 }
 
@@ -441,7 +444,7 @@ def test_a_file_that_is_no_npz_is_one_sentence(tmp_path):
     path = tmp_path / "held.npz"
     assert "there is no file" in refused("npz", tmp_path, tmp_path / "held.npz")
     path.write_bytes(b"no arrays")
-    assert "is not a readable npz file" in refused("npz", tmp_path, tmp_path / "held.npz")
+    assert "is no npz file" in refused("npz", tmp_path, tmp_path / "held.npz")
     with path.open("wb") as file:
         np.save(file, grey(2))
     assert "is one array, but must be an npz file with images and labels" in refused(

@@ -1,7 +1,7 @@
 """The figures, drawn from small made-up tables and looked at as a reader would."""
 
 import filecmp
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -127,7 +127,7 @@ def all_kinds() -> pd.DataFrame:
 
 
 def pictures(
-    channels: int = 0, names: str = "ABCDEF"
+    channels: int = 0, names: Sequence[str] = "ABCDEF"
 ) -> tuple[Any, list[str], dict[str, Attacked]]:
     draw = np.random.default_rng(0)
     shape = (len(names), *([channels] if channels else []), 28, 28)
@@ -148,7 +148,11 @@ def learned(classes: int, columns: int = 8, shape: tuple[int, ...] = (1, 28, 28)
 FIGURES: dict[str, Callable[[], Figure]] = {
     "examples": lambda: examples(*pictures()),
     "examples in colour": lambda: examples(*pictures(3)),
+    "examples of classes with odd names": lambda: examples(
+        *pictures(names=("a$^x^y$", "b_{$", "$5", "$10", "one with a long name", "F"))
+    ),
     "distances": lambda: distances(measured()),
+    "distances to neighbours alone": lambda: distances(measured((), ("a",), (), ("regular",))),
     "distances of two data sets": lambda: distances(measured(datasets=("a", "b"))),
     "generalization": lambda: generalization(*study(), ON),
     "generalization of two data sets": lambda: generalization(

@@ -526,6 +526,7 @@ class Photos(Dataset):
     classes: ClassVar[int] = 10  # type: ignore[assignment]
     train_examples: ClassVar[int] = 50  # type: ignore[assignment]
     test_examples: ClassVar[int] = 12  # type: ignore[assignment]
+    shape: ClassVar[tuple[int, int, int]] = (1, 28, 28)  # type: ignore[assignment]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """An npz file of the user's images and labels."""
 
 import hashlib
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ def _reading(path: str | Path) -> Iterator[NpzFile]:
     """The file, open; whatever NumPy stumbles over becomes a `UserError` that names it."""
     if not Path(path).is_file():
         raise UserError(f"there is no file {path} to take images from")
+    with Path(path).open("rb") as file:
+        if file.read(4)[:2] not in (b"PK", b"\x93N"):  # a zip archive, or one array
+            raise UserError(f"{path} is no npz file, as numpy.savez writes it")
     with reading(path, "npz file"):
         held = np.load(path, allow_pickle=False)
         if not isinstance(held, NpzFile):
@@ -71,6 +75,29 @@ def read_labels(path: str | Path) -> dict[str, npt.NDArray[np.int64]]:
     return {split: labels.astype(np.int64) for split, labels in given.items()}
 
 
+def read_shape(path: str | Path) -> tuple[int, int, int]:
+    """Channels, height and width of the images, without reading them.
+
+    Raises:
+        UserError: the file is missing, damaged or lacks them, or they have another shape.
+    """
+    with _reading(path), zipfile.ZipFile(path) as held, held.open("images.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+        shape = read[version[0]](file)[0]
+    _check_shape(f"images of {path}", shape)
+    channels = shape[3] if len(shape) == 4 else 1
+    return channels, shape[1], shape[2]
+
+
+def _check_shape(what: str, shape: tuple[int, ...]) -> None:
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[-1] not in (1, 3)):
+        raise UserError(
+            f"{what} have the shape {shape}, but must have (N, H, W) or (N, H, W, C), "
+            "C being 1 or 3"
+        )
+
+
 def _check_labels(what: str, labels: npt.NDArray[Any]) -> None:
     if labels.ndim != 1 or not len(labels):
         raise UserError(f"{what} have the shape {labels.shape}, but must have (N,)")
@@ -86,7 +113,9 @@ def _check_classes(what: str, values: npt.NDArray[Any], classes: int) -> None:
         raise UserError(f"a label is {outside[0]}, {allowed}")
     if len(values) < max(classes, 2):
         lacking = next(k for k in range(max(classes, 2)) if k >= len(values) or values[k] != k)
-        raise UserError(f"no label is {lacking}, {allowed}")
+        raise UserError(
+            f"no label is {lacking}, though the largest is {max(map(int, values))}, {allowed}"
+        )
 
 
 def read_images(path: str | Path, split: str, images: int) -> npt.NDArray[np.uint8]:
@@ -104,11 +133,7 @@ def read_images(path: str | Path, split: str, images: int) -> npt.NDArray[np.uin
     with _reading(path) as held:
         given = held[f"{_PREFIX[split]}images"]
     what = f"{_PREFIX[split]}images of {path}"
-    if given.ndim not in (3, 4) or (given.ndim == 4 and given.shape[-1] not in (1, 3)):
-        raise UserError(
-            f"{what} have the shape {given.shape}, but must have (N, H, W) or (N, H, W, C), "
-            "C being 1 or 3"
-        )
+    _check_shape(what, given.shape)
     if len(given) != images:
         raise UserError(f"{what} are {len(given)}, but must be {images}, as many as the labels")
     pixels = _bytes(what, given)

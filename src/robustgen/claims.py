@@ -90,6 +90,7 @@ STATISTICS = (
         "one, both successes on the same normally trained model; t interval over seeds",
         0.5,
         evidence.share_farther,
+        evidence.yardstick,
     ),
     Statistic(
         1,
@@ -98,6 +99,7 @@ STATISTICS = (
         "same pairs; t interval over seeds",
         0,
         evidence.angle_difference,
+        evidence.yardstick,
     ),
     Statistic(
         2,

@@ -20,11 +20,6 @@ class Dataset(Settings):
     """What a study asks of a data set, whatever its kind."""
 
     has_true_manifold: ClassVar[bool]
-    size: ClassVar[tuple[int, int] | None] = None
-    """Height and width of the images where it is known before they are read, in pixels."""
-    channels: ClassVar[int] = 1
-    """Channels of the images where their size is known."""
-
     kind: str
 
     @property
@@ -43,11 +38,18 @@ class Dataset(Settings):
         """Images in the test split."""
 
     @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images, in pixels.
+
+        Raises:
+            UserError: the first image of the user's cannot be read.
+        """
+
+    @property
     def megabytes(self) -> int:
-        """What the images take in memory, in 1e6 bytes; 0 where their size is not known."""
-        height, width = self.size or (0, 0)
-        images = self.train_examples + self.test_examples
-        return math.ceil(images * self.channels * height * width / 1e6)
+        """What the images take in memory, in 1e6 bytes."""
+        return math.ceil((self.train_examples + self.test_examples) * math.prod(self.shape) / 1e6)
 
     def signature(self) -> str:
         """What changes when the user's files do; empty without such files.
@@ -62,8 +64,6 @@ class Fonts(Dataset):
     """Letters of many fonts under random transformations; the defaults are the paper's."""
 
     has_true_manifold: ClassVar[bool] = True
-    size: ClassVar[tuple[int, int] | None] = (28, 28)
-
     kind: Literal["fonts"]
     fonts: Count = 1000
     fonts_from: Annotated[
@@ -78,6 +78,11 @@ class Fonts(Dataset):
     transformations: Transformations = "hard"
     train_draws: Count = 96
     test_draws: Count = 16
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images, in pixels."""
+        return 1, 28, 28
 
     @property
     def classes(self) -> int:
@@ -135,9 +140,12 @@ class Collected(Dataset):
 class Emnist(Collected):
     """Handwritten digits: the split "digits" of EMNIST (Cohen et al., 2017)."""
 
-    size: ClassVar[tuple[int, int] | None] = (28, 28)
-
     kind: Literal["emnist"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images, in pixels."""
+        return 1, 28, 28
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -148,9 +156,12 @@ class Emnist(Collected):
 class FashionMnist(Collected):
     """Articles of clothing: Fashion-MNIST (Xiao et al., 2017)."""
 
-    size: ClassVar[tuple[int, int] | None] = (28, 28)
-
     kind: Literal["fashion_mnist"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images, in pixels."""
+        return 1, 28, 28
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -161,10 +172,12 @@ class FashionMnist(Collected):
 class CelebA(Collected):
     """Faces with and without the attribute "Male": CelebA (Liu et al., 2015)."""
 
-    size: ClassVar[tuple[int, int] | None] = (56, 48)
-    channels: ClassVar[int] = 3
-
     kind: Literal["celeba"]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images, in pixels."""
+        return 3, 56, 48
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -196,6 +209,11 @@ class Images(OwnImages):
         test = held_out(each, self.test_share, f"the folder {self.path}/{fewest}")
         return len(files), each - test, test
 
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the first image, as all must have."""
+        return imagefolder.first_shape(self.path)
+
     def signature(self) -> str:
         """A digest of names, sizes and modification times of the files."""
         return imagefolder.signature(self.path)
@@ -217,6 +235,11 @@ class Npz(OwnImages):
             return classes, fewest["train"], fewest["test"]
         test = held_out(fewest["train"], self.test_share, f"a class in {self.path}")
         return classes, fewest["train"] - test, test
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the images."""
+        return arrayfile.read_shape(self.path)
 
     def signature(self) -> str:
         """A digest of the file."""

@@ -82,6 +82,16 @@ def _read(file: Path) -> npt.NDArray[np.uint8]:
     return np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0)
 
 
+def first_shape(path: str | Path) -> tuple[int, int, int]:
+    """Channels, height and width of the first image of a folder, as all of them must have.
+
+    Raises:
+        UserError: as by `image_files`, or this image cannot be read.
+    """
+    channels, height, width = _read(next(iter(image_files(path).values()))[0]).shape
+    return channels, height, width
+
+
 def _kind(image: npt.NDArray[np.uint8]) -> str:
     channels, height, width = image.shape
     return f"{height}x{width} and {'grey' if channels == 1 else 'colour'}"

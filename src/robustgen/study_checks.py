@@ -63,9 +63,9 @@ def _check_manifolds(study: "Study") -> None:
 
 def _check_halvings(name: str, manifold: Manifold, data: "Dataset") -> None:
     """Every layer halves the images, of which something must be left."""
-    if data.size is not None and 2 ** len(manifold.channels) > min(data.size):
-        high, wide = data.size
-        most = min(data.size).bit_length() - 1
+    _, high, wide = data.shape
+    if 2 ** len(manifold.channels) > min(high, wide):
+        most = min(high, wide).bit_length() - 1
         allowed = f"{most} numbers at most: each halves images of {high}x{wide} pixels"
         raise refusal(list(manifold.channels), allowed, "manifolds", name, "channels")
 

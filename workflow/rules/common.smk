@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from contextlib import contextmanager
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -70,10 +71,11 @@ def one_of(names):
     return "|".join(names) or "(?!)"
 
 
-SEARCH = ["robustgen.attack", "robustgen.spaces"]
-VAEGANS = ["robustgen.manifolds.vaegan"]
+SEARCH = ("robustgen.attack", "robustgen.spaces")
+VAEGANS = ("robustgen.manifolds.vaegan",)
 
 
+@cache
 def code_of(script, without=()):
     """The fingerprint of what `script` runs, but for modules that a job does not use.
 

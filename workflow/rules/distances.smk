@@ -20,7 +20,7 @@ rule distances:
         runtime=120,
     params:
         settings=lambda w: STUDY.distance_part(w.dataset, w.attack),
-        code=lambda w: code_of("distances", [] if nearest_learned(w) else VAEGANS),
+        code=lambda w: code_of("distances", () if nearest_learned(w) else VAEGANS),
     script:
         "../scripts/distances.py"
 
@@ -42,6 +42,6 @@ rule clean_distances:
         runtime=120,
     params:
         settings=lambda w: STUDY.distance_part(w.dataset, "clean"),
-        code=lambda w: code_of("clean_distances", [] if nearest_learned(w) else VAEGANS),
+        code=lambda w: code_of("clean_distances", () if nearest_learned(w) else VAEGANS),
     script:
         "../scripts/clean_distances.py"

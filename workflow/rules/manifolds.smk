@@ -32,7 +32,7 @@ def learned_by(search_of):
 def unused(search):
     """The modules that a method or attack does without: those of threats, or of VAE-GANs."""
     learned = STUDY.space(search) in LEARNED
-    return [*([] if search.threat else SEARCH), *([] if learned else VAEGANS)]
+    return (() if search.threat else SEARCH) + (() if learned else VAEGANS)
 
 
 def nearest_learned(w):

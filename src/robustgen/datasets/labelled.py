@@ -105,7 +105,10 @@ def _generators(
 def _check_shapes(name: str, train: tuple[int, ...], test: tuple[int, ...]) -> None:
     """Refuse images that are too small, or differ between the splits."""
     if train != test:
-        raise UserError(f"{name}: test images have the shape {test}, but must have {train}")
+        shapes = [f"{h}x{w} with {c} channel{'s' if c > 1 else ''}" for c, h, w in (test, train)]
+        raise UserError(
+            f"{name}: test images are {shapes[0]}, but must be {shapes[1]} (height x width)"
+        )
     if min(train[1:]) < SMALLEST:
         size, least = f"{train[1]}x{train[2]}", f"{SMALLEST}x{SMALLEST}"
         raise UserError(f"{name}: the images have {size} pixels, but must have {least} at least")

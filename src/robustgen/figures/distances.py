@@ -27,6 +27,7 @@ _BESIDE = {
 _LACKING = {"true_manifold": "manifold not known", "learned_manifold": "manifold not learned"}
 _BINS = 30
 _FILL = 0.15
+_LONE = 1.5  # height of the only histogram, from which the legend takes its own
 _ROW = 0.105  # height of a line of the panel of angles, as share of a panel's
 
 
@@ -59,7 +60,8 @@ def distances(
     angles = [kind for kind in KINDS if table[f"{kind}_angle"].notna().any()]
     datasets = sorted(table["dataset"].unique())
     lines = len(angles) * (max(len(looks.keys() - {CLEAN}), 2) + 1)
-    heights = [1.0] * len(kinds) + ([_ROW * lines] if angles else [])
+    tall = 1.0 if len(kinds) > 1 else _LONE
+    heights = [tall] * len(kinds) + ([_ROW * lines] if angles else [])
     figure, columns = panels.grid(datasets, heights or [1.0])
     words: list[str] = []
     for dataset, axes in zip(datasets, columns, strict=True):

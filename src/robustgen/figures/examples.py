@@ -37,13 +37,17 @@ class Attacked:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Lengths in inches: of the figure, of one image, and of the words above an image."""
+    """Lengths in inches: of the figure, of one image, and of the words above an image.
+
+    Then what joins the classes in these, and the letters that the name of one may have.
+    """
 
     width: float
     cell: float
     tall: float
     title: float
     arrow: str
+    longest: int
 
 
 @style.styled
@@ -74,7 +78,8 @@ def examples(originals: Images, classes: Sequence[str], attacks: Mapping[str, At
     top = _EDGE + _TITLE + plan.tall
     height = top + _GAP + len(attacks) * block + _EDGE
     figure = style.page(plan.width, height, layout=None)
-    _row(figure, plan, height - top, originals, classes, "test image")
+    names = [style.name(of, plan.longest) for of in classes]
+    _row(figure, plan, height - top, originals, names, "test image")
     for place, (name, attacked) in enumerate(attacks.items(), 1):
         _attack(figure, plan, height - top - place * block, name, originals, classes, attacked)
     return figure
@@ -83,7 +88,8 @@ def examples(originals: Images, classes: Sequence[str], attacks: Mapping[str, At
 def _plan(originals: Images, classes: Sequence[str], attacks: Mapping[str, Attacked]) -> _Layout:
     """The narrowest layout that has room for the names of the classes."""
     answers = [p for attacked in attacks.values() for p in attacked.predictions if p is not None]
-    longest = max(map(len, classes)) + max(map(len, answers), default=0) + 3
+    longest = max(len(style.name(of)) for of in classes) + 3
+    longest += max((len(style.name(of)) for of in answers), default=0)
     shape = originals.shape[-2] / originals.shape[-1]
     for width in (style.COLUMN_WIDTH, style.TEXT_WIDTH):
         room = (width - _LEFT - _RIGHT) / len(originals) - _GAP
@@ -93,7 +99,8 @@ def _plan(originals: Images, classes: Sequence[str], attacks: Mapping[str, Attac
             break
     width = _LEFT + _RIGHT + len(originals) * (cell + _GAP)
     title, arrow = (_TITLE, " → ") if fits else (2 * _TITLE, " →\n")
-    return _Layout(width, cell, cell * shape, title, arrow)
+    longest = style.LONGEST if fits else max(int(cell / _LETTER) - 2, 3)
+    return _Layout(width, cell, cell * shape, title, arrow, longest)
 
 
 def _attack(
@@ -108,7 +115,9 @@ def _attack(
     """Two rows that end `bottom` inches above the figure's edge: examples and differences."""
     found = [answer is not None for answer in attacked.predictions]
     titles = [
-        f"{true}{plan.arrow}{answer}" if answer is not None else ""
+        f"{style.name(true, plan.longest)}{plan.arrow}{style.name(answer, plan.longest)}"
+        if answer is not None
+        else ""
         for true, answer in zip(classes, attacked.predictions, strict=True)
     ]
     words = style.label(name).replace(" (", "\n(")

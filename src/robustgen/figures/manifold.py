@@ -104,7 +104,8 @@ def _sheet(classes: Sequence[str], shown: Shown, drawn: int) -> Figure:
 
 def _broken(name: str) -> str:
     """A class's name in lines of about `_NAME` letters; a longer word stays whole."""
-    return textwrap.fill(name.replace("_", " "), _NAME, break_long_words=False)
+    words = style.name(name).replace("_", " ")
+    return textwrap.fill(words, _NAME, break_long_words=False)
 
 
 def _length(words: str) -> float:

@@ -23,6 +23,9 @@ DPI = 200
 SMALL, MEDIUM = 7.0, 7.5
 """Sizes of letters in points: ticks and legends; axis labels and titles."""
 
+LONGEST = 18
+"""Letters of a user's name that are drawn."""
+
 _P = ParamSpec("_P")
 
 _AUGMENTATION = "_augmentation"
@@ -125,6 +128,12 @@ def line(look: Look, scale: float = 1.0) -> Any:
 def label(name: str) -> str:
     """What a reader calls the method or attack `name`."""
     return looks([name])[name].label
+
+
+def name(text: str, longest: int = LONGEST) -> str:
+    """A user's name, of a class for example, cut if long, and drawn letter by letter."""
+    cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return cut.replace("$", r"\$")  # else what stands between two of them is set as a formula
 
 
 def settings() -> Any:
