@@ -71,7 +71,7 @@ def tree(tmp_path, monkeypatch) -> Path:
 
 
 def all_of(tree: Path) -> dict[str, str]:
-    for cached in (subject.parsed, subject._uses, subject._code):
+    for cached in (subject.parsed, subject._uses, subject._code, subject._files):
         cached.cache_clear()
     return {name: subject.fingerprint(tree / f"{name}.py") for name in SCRIPTS}
 

@@ -44,7 +44,7 @@ def run(data, method, going=None):
 def test_a_cohort(training_images, method, tmp_path, monkeypatch):
     """Of four epochs of three updates: stopped within and between epochs, and at the end."""
     curves, state = run(training_images, method)
-    for stops in ((1,), (3,), (4, 4), (2, 3, 1), (11,)):
+    for stops in ((2, 3, 1), (3,), (11,)):
         going = Checkpoint(tmp_path / "going.safetensors", {"of": str(stops)}, every=0)
         for allowed in stops:
             with monkeypatch.context() as patch:
@@ -69,7 +69,7 @@ def test_an_attack(trained, test_images, space, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH", 10)
     threat = Threat(space, "linf", 0.1)
     whole = attacked(trained, test_images, threat)
-    for stops in ((1,), (1, 2), (3,)):
+    for stops in ((1, 2), (3,)):
         going = Checkpoint(tmp_path / "going.safetensors", {"of": str(stops)}, every=0)
         for allowed in stops:
             with monkeypatch.context() as patch:

@@ -236,6 +236,7 @@ def _dotted(statement: Import) -> str:
     return f"{_module(statement)}.{statement.names[0].name}".lstrip(".")
 
 
+@cache
 def _files(module: str) -> list[Path]:
     """The files of a module of this package: those of the packages that hold it, then its own."""
     root, *parts = module.split(".")
