@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,19 +61,25 @@ CHANGES = {
 
 
 @pytest.fixture
-def tree(tmp_path, monkeypatch) -> Path:
+def tree(tmp_path, monkeypatch) -> Iterator[Path]:
     for name, text in FILES.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     monkeypatch.setattr(subject, "PACKAGE", tmp_path / "pkg")
     monkeypatch.setattr(subject, "ROOT", "pkg")
-    return tmp_path
+    forget()
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    for cached in (subject.parsed, subject._uses, subject._code, subject._files):
+        cached.cache_clear()
 
 
 def all_of(tree: Path) -> dict[str, str]:
-    for cached in (subject.parsed, subject._uses, subject._code, subject._files):
-        cached.cache_clear()
+    forget()
     return {name: subject.fingerprint(tree / f"{name}.py") for name in SCRIPTS}
 
 
