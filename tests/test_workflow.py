@@ -3,6 +3,7 @@
 import filecmp
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -315,8 +316,22 @@ def arrays(path: Path, **of) -> dict:
     return {"mine": {"kind": "npz", "path": str(path)}}
 
 
+def at_once(said: str, rules: set[str]) -> int:
+    """The most jobs of some rules that ran at a time, from what Snakemake said."""
+    rule, running, most = "", set(), 0
+    for line in said.splitlines():
+        if found := re.match(r"(?:local)?rule (\w+):", line):
+            rule = found[1]
+        elif (found := re.match(r"    jobid: (\d+)", line)) and rule in rules:
+            running.add(found[1])
+            most = max(most, len(running))
+        elif found := re.match(r"Finished jobid: (\d+)", line):
+            running.discard(found[1])
+    return most
+
+
 def test_a_study_of_ones_own_arrays_runs(tmp_path):
-    """In colour, with a manifold that is learned of all classes."""
+    """In colour, with a manifold that is learned of all classes, as on a machine with one GPU."""
     learned = {"latent": 2, "channels": [4], "epochs": 1, "batch_size": 10, "judge_images": 20}
     on_data = {"threat": "on_data_manifold", "steps": 2, "examples": 6}
     own = {
@@ -332,8 +347,11 @@ def test_a_study_of_ones_own_arrays_runs(tmp_path):
     figure, text = f"{results}/mine/figures/data_manifold.png", f"{results}/tables/manifolds.txt"
     study = f"{results}/study.json"
     targets = (rows, figure, text, study)
-    run = snakemake(tmp_path, *targets, "--cores", "2", config=config)
+    profile = HERE / "profiles/gpu"
+    run = snakemake(tmp_path, *targets, "--cores", "2", "--profile", profile, config=config)
     assert run.returncode == 0, run.stderr[-3000:]
+    on_gpu = yaml.safe_load((profile / "config.yaml").read_text())["set-resources"]
+    assert at_once(run.stdout + run.stderr, set(on_gpu)) == 1
     found = pq.read_table(tmp_path / rows).to_pandas()
     attacked = found[found["prediction"] == found["label"]]
     assert (attacked["code_linf"] <= 0.1 + 1e-5).all()

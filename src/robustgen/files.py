@@ -1,5 +1,6 @@
 """Whole files or none, tables of fixed schema, and where a file comes from."""
 
+import errno
 import fcntl
 import glob
 import os
@@ -17,6 +18,9 @@ import pyarrow.parquet as pq
 
 from robustgen.errors import UserError
 
+_FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+"""What every writer says of a full disk, though by errors of its own."""
+
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
@@ -25,7 +29,7 @@ def whole(path: str | Path) -> Iterator[Path]:
     The name keeps the suffix of `path`, which some writers go by.
 
     Raises:
-        UserError: the folder cannot be made or written.
+        UserError: the folder cannot be made or written, or the disk is full.
     """
     path = Path(path)
     try:
@@ -45,6 +49,11 @@ def whole(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         partial.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide results from a group
         partial.replace(path)
+    except Exception as error:
+        full = next((words for words in _FULL if words in str(error)), None)
+        if full is None:
+            raise
+        raise UserError(f"{path} cannot be written: {full}; free some and run again") from error
     finally:
         os.close(handle)
         partial.unlink(missing_ok=True)

@@ -1,0 +1,184 @@
+"""Whatever breaks: a clear sentence, nothing lost but the job at work, and the next run goes on."""
+
+import filecmp
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import HERE, environment, snakemake, wanted
+
+DATA = "results/smoke/fonts"
+COHORT = f"{DATA}/classifiers/normal/n60/seeds0-1.safetensors"
+ROWS = f"{DATA}/attacks/regular/normal/n60/seeds0-1.parquet"
+KILLS = 30
+
+
+def started(folder: Path, *args: str, **variables: str) -> subprocess.Popen[bytes]:
+    """Snakemake in `folder` as the first of a group of processes; what it says is in `said`."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", HERE / "Snakefile", "--nocolor"]
+    command += ["--directory", folder, "--configfile", HERE / "config/smoke.yaml", "--cores", "2"]
+    with (folder / "said").open("wb") as said:
+        return subprocess.Popen(
+            [*command, *args],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=environment(**variables),
+            start_new_session=True,
+        )
+
+
+def unlocked(folder: Path) -> None:
+    """What Snakemake asks for after it was killed."""
+    run = snakemake(folder, "--unlock")
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def same(study: Path, folder: Path) -> int:
+    """Compare all results byte for byte; how many."""
+    suffixes = (".parquet", ".safetensors", ".png", ".pdf", ".txt")
+    made = [path for path in (folder / "results").rglob("[!.]*") if path.suffix in suffixes]
+    for path in made:
+        assert filecmp.cmp(study / path.relative_to(folder), path, shallow=False), path
+    return len(made)
+
+
+@pytest.mark.long
+def test_killed_at_random_moments(study, tmp_path):
+    """SIGKILL of every process, thirty times; each next run goes on, to the same bytes."""
+    rng = random.Random(0)
+    finished, kills, folder = 0, 0, tmp_path / "0"
+    folder.mkdir()
+    whole = same(study, study)
+    while kills < KILLS:
+        run = started(folder, ROBUSTGEN_CHECKPOINT_SECONDS="0.2")
+        try:
+            run.wait(timeout=rng.uniform(2, 12))
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+            kills += 1
+            unlocked(folder)
+        else:
+            assert run.returncode == 0, (folder / "said").read_text()[-3000:]
+            assert same(study, folder) == whole
+            finished += 1
+            folder = tmp_path / str(finished)
+            folder.mkdir()
+    run = snakemake(folder, "--cores", "2")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert same(study, folder) == whole
+    left = [path for path in tmp_path.rglob("*") if "checkpoint" in path.name]
+    assert not left
+
+
+@pytest.fixture
+def copied(study, tmp_path) -> Path:
+    """The finished study, but for one table of an attack."""
+    shutil.copytree(study, tmp_path / "study")
+    (tmp_path / "study" / ROWS).unlink()
+    return tmp_path / "study"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_a_damaged_file_is_told_and_can_be_made_again(study, copied, damage):
+    damage(copied / COHORT)
+    run = snakemake(copied, ROWS, "--cores", "1")
+    said = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert f"robustgen: {COHORT} is " in said, said[-3000:]
+    assert "Traceback" not in said
+    assert not (copied / ROWS).exists()
+    (copied / COHORT).unlink()
+    run = snakemake(copied, ROWS, "--cores", "1")
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert filecmp.cmp(study / ROWS, copied / ROWS, shallow=False)
+    assert filecmp.cmp(study / COHORT, copied / COHORT, shallow=False)
+
+
+def script(folder: Path, name: str) -> int:
+    """The process of a running job of this script in `folder`."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (place / "cmdline").read_text().split("\0")
+                here = (place / "cwd").readlink() == folder
+            except OSError:
+                continue
+            if here and any(word.endswith(f".{name}.py") for word in words):
+                return int(place.name)
+        time.sleep(0.02)
+    raise TimeoutError(f"no job of {name}")
+
+
+def test_a_killed_job_is_noticed_and_the_next_run_goes_on(study, copied):
+    """As by the kernel, when memory is short."""
+    run = started(copied, ROWS)
+    os.kill(script(copied, "attack"), signal.SIGKILL)
+    assert run.wait(timeout=60) != 0
+    said = (copied / "said").read_text()
+    assert "Error in rule attack" in said
+    assert "died with <Signals.SIGKILL: 9>" in said
+    again = snakemake(copied, ROWS, "--cores", "1")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert filecmp.cmp(study / ROWS, copied / ROWS, shallow=False)
+
+
+def test_two_runs_at_once_and_ctrl_c(study, copied):
+    """The second is refused, and changes nothing; the first is stopped, and gone on with."""
+    first = started(copied, ROWS)
+    script(copied, "attack")
+    second = snakemake(copied, ROWS, "--cores", "1")
+    assert second.returncode != 0
+    assert "Directory cannot be locked" in second.stdout + second.stderr
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=60) != 0
+    again = snakemake(copied, ROWS, "--cores", "1")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert filecmp.cmp(study / ROWS, copied / ROWS, shallow=False)
+    assert wanted(snakemake(copied, ROWS, "-n")) == {}
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of its own at `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk(study, copied):
+    attacks = copied / f"{DATA}/attacks/regular/normal"
+    with small_disk(attacks, "8k"):
+        run = snakemake(copied, ROWS, "--cores", "1")
+        said = run.stdout + run.stderr
+        assert run.returncode != 0
+        assert "No space left on device" in said, said[-3000:]
+        assert "Traceback" not in said
+        assert not [path for path in attacks.rglob("*") if path.is_file()]
+        subprocess.run(["mount", "-o", "remount,size=10m", attacks], check=True)
+        run = snakemake(copied, ROWS, "--cores", "1")
+        assert run.returncode == 0, run.stderr[-3000:]
+        assert filecmp.cmp(study / ROWS, copied / ROWS, shallow=False)
