@@ -1,5 +1,6 @@
 """Fixtures: a tiny FONTS of made-up letters, a cohort trained on it, and a finished study."""
 
+import filecmp
 import os
 import subprocess
 import sys
@@ -197,3 +198,12 @@ def study(tmp_path_factory) -> Path:
             (folder / "returned").write_text(str(run.returncode))
     assert (folder / "returned").read_text() == "0", (folder / "said").read_text()[-3000:]
     return folder
+
+
+def same(study: Path, folder: Path) -> int:
+    """Compare all results in `folder` byte for byte with those of `study`; how many."""
+    suffixes = (".parquet", ".safetensors", ".png", ".pdf", ".txt")
+    made = [path for path in (folder / "results").rglob("[!.]*") if path.suffix in suffixes]
+    for path in made:
+        assert filecmp.cmp(study / path.relative_to(folder), path, shallow=False), path
+    return len(made)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import HERE, environment, snakemake
+from conftest import HERE, environment, same, snakemake
 
 DATA = "results/smoke/fonts"
 COHORT = f"{DATA}/classifiers/normal/n60/seeds0-1.safetensors"
@@ -39,15 +39,6 @@ def unlocked(folder: Path) -> None:
     """What Snakemake asks for after it was killed."""
     run = snakemake(folder, "--unlock")
     assert run.returncode == 0, run.stderr[-3000:]
-
-
-def same(study: Path, folder: Path) -> int:
-    """Compare all results byte for byte; how many."""
-    suffixes = (".parquet", ".safetensors", ".png", ".pdf", ".txt")
-    made = [path for path in (folder / "results").rglob("[!.]*") if path.suffix in suffixes]
-    for path in made:
-        assert filecmp.cmp(study / path.relative_to(folder), path, shallow=False), path
-    return len(made)
 
 
 @pytest.mark.long

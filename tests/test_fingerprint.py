@@ -7,6 +7,7 @@ import pytest
 from conftest import snakemake
 
 from robustgen import fingerprint as subject
+from robustgen.errors import UserError
 
 FILES = {
     "pkg/__init__.py": '__version__ = "1"\n',
@@ -91,6 +92,12 @@ def test_exactly_the_scripts_that_run_it_change(tree, file, old, new, changed):
     (tree / file).write_text(text.replace(old, new))
     after = all_of(tree)
     assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_a_relative_import_is_refused(tree):
+    (tree / "pkg/high.py").write_text("from . import low\n\n\ndef g():\n    return low.f()\n")
+    with pytest.raises(UserError, match="the import of low is relative"):
+        subject.fingerprint(tree / "name.py")
 
 
 def test_modules_that_are_not_used_do_not_count(tree):

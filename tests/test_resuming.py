@@ -1,14 +1,17 @@
 """Training and attacks that are interrupted and gone on with end as if nothing had happened."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import SCHEDULE, make_cohort, make_generators
 
 from robustgen import evaluation, training
 from robustgen.attack import Search
-from robustgen.checkpoints import Checkpoint
+from robustgen.checkpoints import Checkpoint, identity
 from robustgen.errors import UserError
 from robustgen.evaluation import attack
+from robustgen.manifolds import Decoders
 from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.training import Method, train
@@ -83,6 +86,17 @@ def test_an_attack(trained, test_images, space, tmp_path, monkeypatch):
         assert torch.equal(again.codes, whole.codes)
         for name, column in whole.rows.items():
             assert again.rows[name].tolist() == column.tolist(), name
+
+
+def test_a_checkpoint_is_refused_when_decoders_differ(test_images):
+    """The codes alone do not say what images they stand for."""
+    space = "learned_manifold"
+    held = test_images.learned[space]
+    others = Decoders(held.decoders.decoders[::-1])
+    changed = replace(test_images, learned={space: replace(held, decoders=others)})
+    plain = replace(test_images, learned={space: held})
+    of = [identity({}, "code", data.tensors(), torch.device("cpu")) for data in (plain, changed)]
+    assert of[0] != of[1]
 
 
 @pytest.mark.parametrize("given", ["often", "-1", "nan", ""])

@@ -1,6 +1,5 @@
 """The study on a real SLURM of one node, through the profile: `make test-slurm`."""
 
-import filecmp
 import subprocess
 import sys
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 import cluster
 import numpy as np
 import pytest
-from conftest import HERE, SMOKE, changed, environment, snakemake, wanted
+from conftest import HERE, SMOKE, changed, environment, same, snakemake, wanted
 
 pytestmark = pytest.mark.slurm
 PROFILE = HERE / "profiles" / "slurm"
@@ -24,16 +23,6 @@ def _slurm(tmp_path_factory):
         pytest.skip(reason)
     with cluster.slurm(tmp_path_factory.mktemp("slurm")):
         yield
-
-
-def same(study: Path, folder: Path) -> int:
-    """Compare results byte for byte with those of a local run; how many."""
-    suffixes = (".parquet", ".safetensors", ".png", ".pdf", ".txt")
-    made = [path for path in (folder / "results").rglob("*") if path.suffix in suffixes]
-    for path in made:
-        twin = study / path.relative_to(folder)
-        assert filecmp.cmp(twin, path, shallow=False), path
-    return len(made)
 
 
 def test_the_same_bytes_as_a_local_run(study, tmp_path):

@@ -2,6 +2,9 @@
 
 import ast
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +15,7 @@ from conftest import HERE
 from safetensors.torch import save_file
 
 from robustgen.errors import UserError
-from robustgen.files import read_table, write_table
+from robustgen.files import read_table, whole, write_table
 from robustgen.tables import CURVES, empty
 from robustgen.tensors import load_tensors, save_tensors
 
@@ -87,6 +90,35 @@ def test_another_table_is_refused(tmp_path):
     pq.write_table(pa.table({"x": [1]}), path)
     with pytest.raises(UserError, match="remove it to have it made again"):
         read_table(path, CURVES)
+
+
+WRITING = """
+import sys, time
+from pathlib import Path
+from robustgen.files import whole
+
+with whole("table.txt") as partial:
+    partial.write_text("half")
+    Path("begun").touch()
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_live_one_writes_stays(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", WRITING], cwd=tmp_path)
+    while not (tmp_path / "begun").exists():
+        assert child.poll() is None
+        time.sleep(0.01)
+    (half,) = tmp_path.glob(".table.txt.*")
+    with whole(tmp_path / "table.txt") as partial:
+        partial.write_text("whole")
+    assert half.read_text() == "half"
+    child.kill()
+    child.wait()
+    with whole(tmp_path / "table.txt") as partial:
+        partial.write_text("whole again")
+    assert {path.name for path in tmp_path.iterdir()} == {"begun", "table.txt"}
+    assert (tmp_path / "table.txt").read_text() == "whole again"
 
 
 UNSAFE = {"eval", "exec", "torch.load", "torch.save", "extractall", "unpack_archive"}

@@ -133,8 +133,7 @@ def _pairs(evidence: Evidence, figure: str) -> pd.DataFrame:
         _role(evidence, "on_manifold_attack"): "on_manifold",
     }
     method, rows = _role(evidence, "normal"), evidence.distances
-    known = rows["true_manifold_distance"].notna().any()
-    column = f"true_manifold_{figure}" if known else f"neighbour_{figure}"
+    column = f"{'true_manifold' if _known(evidence) else 'neighbour'}_{figure}"
     found = rows[(rows["method"] == method) & rows["success"] & rows["attack"].isin(list(names))]
     wide = found.pivot(index=["n", "seed", "example"], columns="attack", values=column)
     pairs = wide.rename(columns=names).reindex(columns=["regular", "on_manifold"]).dropna()
@@ -144,9 +143,13 @@ def _pairs(evidence: Evidence, figure: str) -> pd.DataFrame:
 
 def yardstick(evidence: Evidence) -> str:
     """To what distances and angles are measured, in words."""
-    if evidence.distances["true_manifold_distance"].notna().any():
+    if _known(evidence):
         return "measured to the known manifold"
     return "measured to the span of the nearest training images"
+
+
+def _known(evidence: Evidence) -> bool:
+    return bool(evidence.distances["true_manifold_distance"].notna().any())
 
 
 def _per_seed(values: "pd.Series[float]") -> "pd.Series[float]":

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from robustgen.errors import UserError
+
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.name
 
@@ -44,6 +46,7 @@ def fingerprint(script: str | Path, without: Iterable[str] = ()) -> str:
 
     Raises:
         FileNotFoundError: no such script, or module.
+        UserError: an import is relative, which is not followed.
     """
     digest = hashlib.sha256()
     for path, numbers in sorted(item for item in reached(script, without).items() if item[1]):
@@ -228,7 +231,14 @@ def _code(path: Path, number: int) -> str:
 
 def _module(statement: Import) -> str:
     """The module that an import of one name takes it from; empty where it is itself one."""
-    return statement.module or "" if isinstance(statement, ast.ImportFrom) else ""
+    if isinstance(statement, ast.Import):
+        return ""
+    if statement.level:
+        raise UserError(
+            f"the import of {statement.names[0].name} is relative; name its module in full, or "
+            "changes of it would not be seen"
+        )
+    return statement.module or ""
 
 
 def _dotted(statement: Import) -> str:

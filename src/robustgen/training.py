@@ -164,6 +164,7 @@ class _Going:
         self.curves, self.epoch, self._done = empty(CURVES), 1, 0
         self._seeds, self._state, self._optimizer = cohort.seeds, cohort.state_dict(), optimizer
         self._generators, self._checkpoint = generators, checkpoint
+        self._starts: list[torch.Generator] = []
         self.tally = _Tally(len(cohort.seeds), next(cohort.parameters()).device)
         known = checkpoint.read() if checkpoint else None
         if known is not None:

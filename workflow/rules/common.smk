@@ -81,12 +81,17 @@ def code_of(script, without=()):
 
     Parameters that are functions of more than wildcards do not make Snakemake run a job again.
     """
-    return fingerprint(SCRIPTS / f"{script}.py", without)
+    with one_sentence():
+        return fingerprint(SCRIPTS / f"{script}.py", without)
+
+
+with one_sentence():
+    MEGABYTES = {name: dataset.megabytes for name, dataset in STUDY.datasets.items()}
 
 
 def memory(base):
     """mem_mb of a rule: `base`, and thrice the data set's images: held, chosen from, worked on."""
-    return lambda w: base + 3 * STUDY.datasets[w.dataset].megabytes
+    return lambda w: base + 3 * MEGABYTES[w.dataset]
 
 
 def per_cohort(pattern, methods=STUDY.methods_of, **of):

@@ -80,9 +80,10 @@ class Split:
         return replace(self, decoded=self.images())
 
     def tensors(self) -> list[Tensor]:
-        """All that images and codes are made of, but for the decoders of learned manifolds."""
-        codes = [self.codes, *(of.codes for of in self.learned.values())]
-        return [self.bank, self.source, self.labels, *(of for of in codes if of is not None)]
+        """All that images and codes, and what is decoded from these, are made of."""
+        codes = [] if self.codes is None else [self.codes]
+        known = [tensor for of in self.learned.values() for tensor in of.tensors()]
+        return [self.bank, self.source, self.labels, *codes, *known]
 
     def sources(self) -> Tensor:
         """Source images `(..., C, H, W)` in [0, 1]: for FONTS the letter prototypes."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,11 @@ class Learned:
     def take(self, index: Tensor | slice | tuple[slice, ...]) -> "Learned":
         """The selection of rows given by `index`, whose shape becomes the leading shape."""
         return replace(self, codes=self.codes[index])
+
+    def tensors(self) -> list[Tensor]:
+        """The codes, and the weights of the decoders."""
+        weights = (decoder.state_dict().values() for decoder in self.decoders.decoders)
+        return [self.codes, *chain.from_iterable(weights)]
 
 
 class Decoders:
