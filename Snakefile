@@ -24,6 +24,7 @@ include: "workflow/rules/attacks.smk"
 include: "workflow/rules/distances.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/cache.smk"
 
 
 rule all:

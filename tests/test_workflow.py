@@ -26,8 +26,8 @@ def test_a_second_run_does_nothing(study):
 
 
 SCHEMAS = {
-    "tables/errors.parquet": (tables.ERRORS, 7 * 2),
-    "tables/success_rates.parquet": (tables.SUCCESS_RATES, 7 * 2 * 4),
+    "tables/errors.parquet": (tables.ERRORS, 6 * 2),
+    "tables/success_rates.parquet": (tables.SUCCESS_RATES, 6 * 2 * 4),
     "tables/manifolds.parquet": (tables.QUALITY, 3 + 1),
     "tables/distances.parquet": (tables.ALL_DISTANCES, None),
     "tables/claims.parquet": (tables.CLAIMS, None),

@@ -1,5 +1,6 @@
 """The one kind of error that is the user's to mend."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,11 @@ class UserError(ValueError):
     The sentence says what is wrong, where, and what is allowed. Whoever faces the user (the
     Snakefile, a job) prints it alone, without a traceback, and exits non-zero.
     """
+
+
+def remedy(file: str | Path) -> str:
+    """What to do about a damaged result: a cached one is a link, and removing that mends nothing."""
+    return f"remove {os.path.realpath(file)} to have it made again"
 
 
 @contextmanager

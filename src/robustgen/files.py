@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robustgen.errors import UserError
+from robustgen.errors import UserError, remedy
 
 _FULL = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
 """What every writer says of a full disk, though by errors of its own."""
@@ -116,12 +116,10 @@ def read_table(path: str | Path, schema: pa.Schema) -> pa.Table:
         table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         why = str(error).splitlines()[0]
-        raise UserError(
-            f"{path} is not a readable Parquet file: {why}; remove it to have it made again"
-        ) from error
+        raise UserError(f"{path} is not a readable Parquet file: {why}; {remedy(path)}") from error
     if not table.schema.equals(schema):
         raise UserError(
             f"{path} has other columns than {schema.names} of fixed types and meanings; "
-            "remove it to have it made again"
+            + remedy(path)
         )
     return table

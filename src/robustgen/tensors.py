@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from robustgen.errors import UserError
+from robustgen.errors import UserError, remedy
 from robustgen.files import whole
 
 
@@ -43,11 +43,11 @@ def load_tensors(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         written = header.pop("digest", None)
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a readable safetensors file: {error}") from error
-    if written != digest(tensors, json.dumps(header, sort_keys=True)):
         raise UserError(
-            f"{path} is damaged: it is not as it was written; remove it to have it made again"
-        )
+            f"{path} is not a readable safetensors file: {error}; {remedy(path)}"
+        ) from error
+    if written != digest(tensors, json.dumps(header, sort_keys=True)):
+        raise UserError(f"{path} is damaged: it is not as it was written; {remedy(path)}")
     return {name: tensor.to(device) for name, tensor in tensors.items()}, header
 
 

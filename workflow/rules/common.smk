@@ -48,6 +48,10 @@ def require_writable(folder):
         )
 
 
+# With --cache, studies that agree on a data set or a VAE-GAN share its files. Without, nothing is
+# marked, or Snakemake would warn of each rule.
+CACHING = workflow.workflow_settings.cache is not None
+
 STAGES = ("dataset", "manifolds", "classifiers", "attacks", "distances", "figures")
 
 with one_sentence():

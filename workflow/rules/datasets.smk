@@ -19,6 +19,7 @@ rule images:
         f"{RESULTS}/benchmarks/{{dataset}}/images.tsv"
     wildcard_constraints:
         dataset=one_of(COLLECTED),
+    cache: CACHING
     threads: 1
     resources:
         mem_mb=memory(4000),

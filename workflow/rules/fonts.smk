@@ -18,6 +18,7 @@ rule prototypes:
         f"{RESULTS}/benchmarks/{{dataset}}/prototypes.tsv"
     wildcard_constraints:
         dataset=one_of(FONTS),
+    cache: CACHING
     threads: 1
     resources:
         mem_mb=1000,
@@ -39,6 +40,7 @@ rule codes:
         f"{RESULTS}/benchmarks/{{dataset}}/codes.tsv"
     wildcard_constraints:
         dataset=one_of(FONTS),
+    cache: CACHING
     threads: 1
     resources:
         mem_mb=2000,

@@ -59,12 +59,14 @@ rule vaegan:
         f"{RESULTS}/benchmarks/{{dataset}}/vaegan/{{part}}.tsv"
     wildcard_constraints:
         part=r"all|class\d+",
+    cache: CACHING
     threads: 1
     resources:
         mem_mb=lambda w: memory(8000 if w.part == "all" else 3000)(w),  # letters are kept as floats
         runtime=720,
     params:
         settings=lambda w: STUDY.manifold_part(w.dataset, w.part),
+        part=lambda w: w.part,
         code=code_of("vaegan"),
     script:
         "../scripts/vaegan.py"
@@ -83,11 +85,13 @@ rule latent_codes:
         f"{RESULTS}/benchmarks/{{dataset}}/latent_codes/{{space}}.tsv"
     wildcard_constraints:
         space=one_of(LEARNED),
+    cache: CACHING
     threads: 1
     resources:
         mem_mb=memory(3000),
         runtime=120,
     params:
+        space=lambda w: w.space,
         code=code_of("latent_codes"),
     script:
         "../scripts/latent_codes.py"

@@ -15,6 +15,7 @@ rule judge:
         f"{RESULTS}/logs/{{dataset}}/judge.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/judge.tsv"
+    cache: CACHING
     threads: 1
     resources:
         mem_mb=memory(3000),

@@ -14,5 +14,5 @@ with job(snakemake.log[0]):
     for split in ("train", "test"):
         data = load(snakemake.input.bank, snakemake.input.examples, split, here)
         codes[split] = encode(models, data)
-    about = {"space": snakemake.wildcards.space, "provenance": provenance(str(here))}
+    about = {"space": snakemake.params.space, "provenance": provenance(str(here))}
     save_tensors(snakemake.output.codes, codes, about)

@@ -15,7 +15,7 @@ from robustgen.seeding import generator
 from robustgen.tables import VAEGAN_CURVES
 
 with job(snakemake.log[0]):
-    settings, part = snakemake.params.settings, snakemake.wildcards.part
+    settings, part = snakemake.params.settings, snakemake.params.part
     here = device.setup()
     data = load(snakemake.input.bank, snakemake.input.examples, "train", here)
     name = "all"
