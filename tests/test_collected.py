@@ -120,15 +120,20 @@ def test_the_real_fashion_mnist(tmp_path):
     assert float(bank[:60_000].float().mean()) / 255 == pytest.approx(0.2860, abs=1e-4)
 
 
-def test_emnist_is_turned_upright(tmp_path, monkeypatch):
-    made = {split: (grey(20, 28, 30), np.arange(20) % 10) for split in ("train", "test")}
+def emnist(made: dict[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
+    """The archive of images and labels by split, which EMNIST has on their sides."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for split, (images, labels) in made.items():
             stem = f"gzip/emnist-digits-{split}"
             archive.writestr(f"{stem}-images-idx3-ubyte.gz", idx(images.swapaxes(1, 2)))
             archive.writestr(f"{stem}-labels-idx1-ubyte.gz", idx(labels))
-    md5 = keep(tmp_path / "data/emnist/gzip.zip", packed.getvalue())
+    return packed.getvalue()
+
+
+def test_emnist_is_turned_upright(tmp_path, monkeypatch):
+    made = {split: (grey(20, 28, 30), np.arange(20) % 10) for split in ("train", "test")}
+    md5 = keep(tmp_path / "data/emnist/gzip.zip", emnist(made))
     monkeypatch.setattr(torchvision.datasets.EMNIST, "md5", md5)
     data = splits(tmp_path, "emnist")
     for split, (images, labels) in made.items():
@@ -146,21 +151,26 @@ def face(at: int) -> bytes:
     return written.getvalue()
 
 
-def test_celeba(tmp_path, monkeypatch):
-    males, parts = [1, -1, 1, 1, -1, -1, 1, -1], [0, 0, 0, 0, 1, 2, 2, 2]
-    names = [f"{at:06d}.jpg" for at in range(1, 9)]
+def celeba(males: list[int], parts: list[int]) -> dict[str, bytes]:
+    """The three files of faces: whether each is a man's, and the number of its split."""
+    names = [f"{at:06d}.jpg" for at in range(1, len(males) + 1)]
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for at, name in enumerate(names, 1):
             archive.writestr(f"img_align_celeba/{name}", face(at))
     attributes = "".join(f"{n}  1 {m:2d} -1\n" for n, m in zip(names, males, strict=True))
-    contents = {
+    return {
         "img_align_celeba.zip": packed.getvalue(),
         "list_attr_celeba.txt": f"8\nBald Male Young\n{attributes}".encode(),
         "list_eval_partition.txt": "".join(
             f"{n} {p}\n" for n, p in zip(names, parts, strict=True)
         ).encode(),
     }
+
+
+def test_celeba(tmp_path, monkeypatch):
+    males, parts = [1, -1, 1, 1, -1, -1, 1, -1], [0, 0, 0, 0, 1, 2, 2, 2]
+    contents = celeba(males, parts)
     listed = [("id", keep(tmp_path / "data/celeba" / n, of), n) for n, of in contents.items()]
     monkeypatch.setattr(torchvision.datasets.CelebA, "file_list", listed)
     data = splits(tmp_path, "celeba")

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 
 
 class UserError(ValueError):
@@ -15,7 +16,7 @@ class UserError(ValueError):
 
 
 def remedy(file: str | Path) -> str:
-    """What to do about a damaged result: a cached one is a link, and removing that mends nothing."""
+    """What to do about a damaged result, which is a link where it is shared between studies."""
     return f"remove {os.path.realpath(file)} to have it made again"
 
 
@@ -32,5 +33,5 @@ def reading(file: str | Path, kind: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # on garbage, readers raise nearly anything
-        said = str(error).partition("\n")[0] or type(error).__name__
+        said = shorten(str(error).partition("\n")[0], 200) or type(error).__name__
         raise UserError(f"{file} is not a readable {kind}: {said}") from error
