@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from robustgen.attack import STEP_RULES, Search, search
 from robustgen.errors import UserError
-from robustgen.evaluation import attack
+from robustgen.evaluation import attack, predictions
 from robustgen.spaces import SPACES, Threat, gather, sizes
 
 SPACE_AND_NORM = [(space, norm) for space in SPACES for norm in ("linf", "l2")]
@@ -222,3 +222,11 @@ def test_a_loss_that_is_not_finite_is_told(trained, test_images):
     generators = make_generators([0, 1, 2]).attacks
     with pytest.raises(UserError, match="a loss is not finite under the threat"):
         attack(cohort.eval(), test_images.take(slice(40)), threat, how, generators)
+
+
+def test_logits_that_are_not_finite_are_no_predictions(test_images):
+    cohort = make_cohort([0, 1]).eval()
+    with torch.no_grad():
+        cohort.stack.get_parameter("13__weight")[1] *= torch.inf
+    with pytest.raises(UserError, match="training diverged: logits are not finite"):
+        predictions(cohort, test_images)

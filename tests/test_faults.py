@@ -3,6 +3,7 @@
 import filecmp
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import HERE, environment, same, snakemake
+from conftest import HERE, SMOKE, changed, environment, same, snakemake
 
 DATA = "results/smoke/fonts"
 COHORT = f"{DATA}/classifiers/normal/n60/seeds0-1.safetensors"
@@ -176,3 +177,40 @@ def test_a_full_disk(study, copied):
         run = snakemake(copied, ROWS, "--cores", "1")
         assert run.returncode == 0, run.stderr[-3000:]
         assert filecmp.cmp(study / ROWS, copied / ROWS, shallow=False)
+
+
+@contextmanager
+def short_of_memory(size: int) -> Iterator[None]:
+    """Whatever is started meanwhile may have this many bytes of its own."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def test_a_job_without_enough_memory(tmp_path):
+    """Twelve million images of each letter: their codes alone are gigabytes."""
+    fonts = {**SMOKE["datasets"]["fonts"], "train_draws": 10**6}
+    config = changed(tmp_path, datasets={"fonts": fonts})
+    with short_of_memory(1_500_000_000):
+        run = snakemake(tmp_path, f"{DATA}/dataset/examples.parquet", "--cores=1", config=config)
+    said = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "robustgen: there is not enough memory: " in said, said[-3000:]
+    assert f"see {DATA.replace('fonts', 'logs/fonts')}/codes.log" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / DATA / "dataset/examples.parquet").exists()
+
+
+def test_training_that_diverges_leaves_no_table(copied, tmp_path):
+    manifold = {**SMOKE["manifolds"]["fonts"], "rate": 1e6}
+    config = changed(tmp_path, manifolds={"fonts": manifold})
+    folder = f"{DATA}/manifolds"
+    run = snakemake(copied, f"{folder}/class0.curves.parquet", "--cores", "1", config=config)
+    said = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "diverged: a loss is not finite in epoch 1 at learning rate 1e+06" in said, said[-3000:]
+    assert "Traceback" not in said
+    assert not list((copied / folder).glob("class0*"))

@@ -4,6 +4,7 @@ import filecmp
 import json
 import os
 import re
+import resource
 import shutil
 from pathlib import Path
 
@@ -185,12 +186,34 @@ PLANS = {
 }
 
 
+def seconds_of_children() -> float:
+    """Computed by finished processes, which other work beside them does not add to."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.parametrize(("config", "jobs"), PLANS.items(), ids=PLANS)
 def test_the_shipped_studies_are_planned(tmp_path, config, jobs):
+    before = seconds_of_children()
     run = snakemake(tmp_path, "-n", config=HERE / "config" / config)
-    assert run.returncode == 0, run.stderr[-3000:]
     found = wanted(run)
     assert {rule: found[rule] for rule in jobs} == jobs
+    assert seconds_of_children() - before < 15
+
+
+@pytest.mark.long
+def test_planning_takes_time_by_the_number_of_jobs(tmp_path):
+    """The paper's study, and one ten times as large."""
+    config = ("-n", "--quiet", "rules", "--config")
+    paper = HERE / "config/paper.yaml"
+    seconds, jobs = [], []
+    for seeds in (5, 50):
+        before = seconds_of_children()
+        run = snakemake(tmp_path, *config, f"seeds={seeds}", config=paper)
+        seconds.append(seconds_of_children() - before)
+        jobs.append(wanted(run)["attack"])
+    assert jobs[1] == 10 * jobs[0]
+    assert seconds[1] < 12 * seconds[0]
 
 
 def test_a_config_replaces_the_demo(tmp_path):

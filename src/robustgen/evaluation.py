@@ -41,12 +41,21 @@ class Attacked:
 
 
 def predictions(cohort: Cohort, data: Split) -> dict[str, Any]:
-    """Predictions on all of `data`, columns of `tables.PREDICTIONS`."""
+    """Predictions on all of `data`, columns of `tables.PREDICTIONS`.
+
+    Raises:
+        UserError: logits are not finite, as after a last update that went astray.
+    """
     answers = []
     with torch.no_grad():
         for start in range(0, len(data), BATCH):
             batch = _for_all(cohort, data.take(slice(start, start + BATCH)))
-            answers.append(cohort(batch.images()).argmax(-1))
+            logits = cohort(batch.images())
+            if not logits.isfinite().all():
+                raise UserError(
+                    "training diverged: logits are not finite; set a lower classifier.rate"
+                )
+            answers.append(logits.argmax(-1))
     return {**_keys(cohort, data), "prediction": _column(torch.cat(answers, 1))}
 
 
