@@ -74,6 +74,14 @@ def test_a_damaged_file_in_the_cache_is_named(shared, tmp_path):
     assert ran(request(tmp_path, "first", made=bank)) == [bank[6:], "dataset/fonts.parquet"]
 
 
+@pytest.mark.parametrize("folder", ["", "nowhere"])
+def test_a_cache_that_is_not_there_is_one_sentence(tmp_path, folder):
+    run = snakemake(tmp_path, "-n", "--cache", SNAKEMAKE_OUTPUT_CACHE=folder)
+    assert run.returncode != 0
+    assert f"--cache needs a folder: SNAKEMAKE_OUTPUT_CACHE is {folder or 'not set'}" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_cached_jobs_go_by_their_params():
     """Snakemake's cache does not look at wildcards, by which two jobs would be taken for one."""
     found = 0

@@ -33,7 +33,7 @@ COHORT = "{method}/n{n}/seeds{first}-{last}"
 COHORTS = [f"seeds{first}-{last}" for first, last in STUDY.cohorts()]
 
 
-def require_writable(folder):
+def require_writable(folder, otherwise="name another results folder with --directory"):
     """Stop if `folder`, or what of its path exists, cannot be written."""
     held = Path(folder).absolute()
     while not os.path.lexists(held):
@@ -43,8 +43,7 @@ def require_writable(folder):
             pass
     except OSError as error:
         raise UserError(
-            f"results folder {folder} cannot be written: {held}: {error.strerror}; "
-            "free it or name another folder with --directory"
+            f"{folder} cannot be written: {held}: {error.strerror}; free it or {otherwise}"
         )
 
 
