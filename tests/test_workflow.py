@@ -268,7 +268,7 @@ def test_results_that_cannot_be_written_are_one_sentence(tmp_path, block, place)
     block(tmp_path / place)
     run = snakemake(tmp_path, "--cores", "1")
     assert run.returncode != 0
-    assert "results folder results/smoke" in run.stderr
+    assert "name another results folder with --directory" in run.stderr
     assert f"cannot be written: {tmp_path / place}" in run.stderr
     assert "Traceback" not in run.stderr
 
