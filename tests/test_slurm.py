@@ -12,8 +12,9 @@ from conftest import HERE, SMOKE, changed, environment, same, snakemake, wanted
 
 pytestmark = pytest.mark.slurm
 PROFILE = HERE / "profiles" / "slurm"
-# Accounting is what the default, sacct, asks; this SLURM keeps none. The rest spares waiting.
-HERE_ONLY = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "5")
+# Accounting is what the default, sacct, asks; this SLURM keeps none. The rest spares waiting: when no
+# job has ended by the next look, the one after it is ten seconds later still.
+HERE_ONLY = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "9")
 HERE_ONLY += ("--latency-wait", "5", "--seconds-between-status-checks", "2")
 
 
