@@ -12,8 +12,8 @@ from conftest import HERE, SMOKE, changed, environment, same, snakemake, wanted
 
 pytestmark = pytest.mark.slurm
 PROFILE = HERE / "profiles" / "slurm"
-# Accounting is what the default, sacct, asks; this SLURM keeps none. The rest spares waiting: when no
-# job has ended by the next look, the one after it is ten seconds later still.
+# Accounting is what the default, sacct, asks; this SLURM keeps none. The rest spares waiting: when
+# no job has ended by the next look, the one after it is ten seconds later still.
 HERE_ONLY = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "9")
 HERE_ONLY += ("--latency-wait", "5", "--seconds-between-status-checks", "2")
 
@@ -27,7 +27,7 @@ def _slurm(tmp_path_factory):
 
 
 def test_the_same_bytes_as_a_local_run(study, tmp_path):
-    seconds_long = ("--groups", "attack=attacks", "--group-components", "attacks=7")
+    seconds_long = ("--groups", "attack=attacks", "--group-components", "attacks=8")
     run = snakemake(tmp_path, "--profile", PROFILE, *HERE_ONLY, *seconds_long)
     assert run.returncode == 0, run.stderr[-3000:]
     submitted = (run.stdout + run.stderr).count("has been submitted with SLURM jobid")
