@@ -69,7 +69,7 @@ def test_a_damaged_file_in_the_cache_is_named(shared, tmp_path):
     trained = "fonts/classifiers/normal/n60/seeds0-1.safetensors"
     run = request(tmp_path, "first", made=trained)
     assert run.returncode != 0
-    assert f"remove {damaged} to have it made again" in run.stderr
+    assert f"remove {damaged}, then name results/first/{bank} as a target" in run.stderr
     damaged.unlink()
     assert ran(request(tmp_path, "first", made=bank)) == [bank[6:], "dataset/fonts.parquet"]
 

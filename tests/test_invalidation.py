@@ -25,15 +25,15 @@ DATA = f"vaegan 3, latent_codes, judge, quality, all_quality, train 6, attack 24
 DATA += f", distances 3, clean_distances, {ALL_TABLES}, figure1, figure2"
 
 SETTINGS = {
-    "the radius of one threat": (
+    "the radius of the threat `transformation`": (
         {"threats": with_(THREATS, "transformation", radius=0.2)},
         f"train, attack 9, errors, {RATES}",  # one method under four attacks; one on the others
     ),
-    "the steps of one attack": (
+    "the steps of the attack `regular`": (
         {"attacks": with_(ATTACKS, "regular", steps=9)},
         f"attack 6, distances, all_distances, {RATES}, figure1, figure2",
     ),
-    "the steps of one method": (
+    "the steps of the method `adversarial`": (
         {"methods": with_(METHODS, "adversarial", steps=9)},
         f"train, attack 4, errors, {RATES}",
     ),
@@ -225,7 +225,7 @@ def test_a_fresh_clone_with_moved_results(moved, tmp_path):
     """Time stamps do not count, neither of the results nor of the code; changes still do."""
     project = copy(tmp_path / "project")
     assert jobs_of(snakemake(moved, "-n", project=project)) == {}
-    keys, expected = SETTINGS["the steps of one attack"]
+    keys, expected = SETTINGS["the steps of the attack `regular`"]
     run = snakemake(moved, "-n", config=changed(tmp_path, **keys), project=project)
     assert jobs_of(run) == {"record": 1, **jobs(expected)}
 

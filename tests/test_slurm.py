@@ -36,9 +36,27 @@ def test_the_same_bytes_as_a_local_run(study, tmp_path):
     assert same(study, tmp_path) == same(tmp_path, study) > 100
 
 
+def started(folder: Path, *args: str | Path, **variables: str) -> subprocess.Popen[bytes]:
+    """Snakemake in `folder`; what it says is in `said`."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", HERE / "Snakefile", *args]
+    with (folder / "said").open("w") as said:
+        return subprocess.Popen(
+            [*command, "--directory", folder, "--nocolor"],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=environment(**variables),
+        )
+
+
 def test_another_executor_needs_only_a_profile(study, tmp_path):
-    cohort = "results/smoke/fonts/attacks/regular/normal/n60/seeds0-1.parquet"
-    run = snakemake(tmp_path, cohort, "--profile", HERE / "profiles/cluster-generic")
+    """A job that the scheduler ended is noticed there too."""
+    rows = "results/smoke/fonts/attacks/regular/normal/n60/seeds0-1.parquet"
+    with_profile = ("--profile", HERE / "profiles/cluster-generic")
+    first = started(tmp_path, rows, *with_profile, "--configfile", HERE / "config/smoke.yaml")
+    subprocess.run(["scancel", when("robustgen-train")], check=True)
+    assert first.wait(timeout=120) == 1
+    assert "Error in rule train" in (tmp_path / "said").read_text()
+    run = snakemake(tmp_path, rows, *with_profile)
     assert run.returncode == 0, run.stderr[-3000:]
     told = subprocess.run(["scontrol", "-o", "show", "job"], capture_output=True, text=True).stdout
     assert told.count("JobName=robustgen-attack") == 1
@@ -67,9 +85,9 @@ def troubled(tmp_path: Path) -> tuple[Path, list[str]]:
 
 
 def running(words: str) -> str:
-    """The id of the running job whose comment has all of these words."""
+    """The id of the running job whose name and comment have all of these words."""
     told = subprocess.run(
-        ["squeue", "-h", "-t", "R", "-o", "%i %k"], capture_output=True, text=True, check=True
+        ["squeue", "-h", "-t", "R", "-o", "%i %j %k"], capture_output=True, text=True, check=True
     ).stdout
     jobs = [line.split(maxsplit=1) for line in told.splitlines() if " " in line]
     return next((job for job, about in jobs if all(w in about for w in words.split())), "")
@@ -86,11 +104,8 @@ def when(running_job: str, seconds: float = 240) -> str:
 def test_failed_cancelled_and_timed_out_jobs_are_noticed(tmp_path):
     """The others go on, and a second call finishes; a killed training goes on where it was."""
     config, targets = troubled(tmp_path)
-    command = [sys.executable, "-m", "snakemake", "--snakefile", HERE / "Snakefile", *targets]
-    command += ["--directory", tmp_path, "--configfile", config, "--profile", PROFILE, *HERE_ONLY]
-    setting = environment(ROBUSTGEN_CHECKPOINT_SECONDS="1")
-    with (tmp_path / "said").open("w") as said:
-        first = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=setting)
+    command = [*targets, "--configfile", config, "--profile", PROFILE, *HERE_ONLY]
+    first = started(tmp_path, *command, ROBUSTGEN_CHECKPOINT_SECONDS="1")
     subprocess.run(["scancel", when("rule_train adversarial")], check=True)
     out_of_time = when("rule_train long")
     kept = tmp_path / "results/smoke/fonts/classifiers/long/n60/seeds0-1.checkpoint.safetensors"

@@ -88,7 +88,7 @@ def test_a_file_without_a_digest_is_refused(tmp_path):
 def test_another_table_is_refused(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"x": [1]}), path)
-    with pytest.raises(UserError, match=f"remove {tmp_path}/a.parquet to have it"):
+    with pytest.raises(UserError, match=f"remove {tmp_path}/a.parquet, then name"):
         read_table(path, CURVES)
 
 

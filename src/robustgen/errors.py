@@ -16,8 +16,11 @@ class UserError(ValueError):
 
 
 def remedy(file: str | Path) -> str:
-    """What to do about a damaged result, which is a link where it is shared between studies."""
-    return f"remove {os.path.realpath(file)} to have it made again"
+    """What to do about a damaged result, which is a link where it is shared between studies.
+
+    Snakemake does not miss a removed file while what was made of it is there.
+    """
+    return f"remove {os.path.realpath(file)}, then name {file} as a target to have it made again"
 
 
 @contextmanager
