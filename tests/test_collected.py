@@ -330,21 +330,48 @@ def test_a_missing_folder_is_one_sentence(tmp_path):
         imagefolder.signature(tmp_path / "flat")
 
 
-def test_signatures_change_with_the_files(tmp_path):
+def test_signatures_change_with_the_files(tmp_path, monkeypatch):
+    """With names and contents, whatever the times; also where digests were noted."""
+    monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos", {"a": 2, "b": 2})
     np.savez(tmp_path / "held.npz", labels=[0, 1])
-    seen = set()
     file = tmp_path / "photos/a/0.png"
+
+    def other_bytes() -> None:
+        about, content = file.stat(), bytearray(file.read_bytes())
+        content[-20] ^= 1
+        file.write_bytes(content)
+        os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+
     changes = (
-        lambda: None,
-        lambda: os.utime(file, (1, 1)),
-        lambda: file.rename(file.with_name("x.png")),
+        (lambda: None, 1),
+        (lambda: os.utime(file, (1, 1)), 1),
+        (other_bytes, 2),
+        (lambda: file.rename(file.with_name("x.png")), 3),
     )
-    for change in changes:
-        change()
-        seen.add(own("images", tmp_path / "photos").signature())
-        assert own("images", tmp_path / "photos").signature() in seen
-    assert len(seen) == 3
+    for settled in (1e9, 0.0):
+        monkeypatch.setattr(imagefolder, "SETTLED", settled)
+        photos(tmp_path / "photos", {"a": 2, "b": 2})
+        (tmp_path / "photos/a/x.png").unlink(missing_ok=True)
+        seen = set()
+        for change, different in changes:
+            change()
+            seen.add(own("images", tmp_path / "photos").signature())
+            assert own("images", tmp_path / "photos").signature() in seen
+            assert len(seen) == different, (settled, different)
+
+
+def test_a_noted_file_is_not_read_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", {"a": 2, "b": 2})
+    monkeypatch.setattr(imagefolder, "SETTLED", 0.0)
+    before = imagefolder.signature(tmp_path / "photos")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
+    assert imagefolder.signature(tmp_path / "photos") == before
+
+
+def test_signatures_of_arrays_change_with_the_file(tmp_path):
+    np.savez(tmp_path / "held.npz", labels=[0, 1])
     before = own("npz", tmp_path / "held.npz").signature()
     np.savez(tmp_path / "held.npz", labels=[1, 0])
     assert own("npz", tmp_path / "held.npz").signature() != before

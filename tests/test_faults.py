@@ -179,6 +179,17 @@ def test_a_full_disk(study, copied):
         assert filecmp.cmp(study / ROWS, copied / ROWS, shallow=False)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_disk_that_is_full_from_the_start(tmp_path):
+    with small_disk(tmp_path / "full", "500k"):
+        run = snakemake(tmp_path / "full", ROWS, "--cores", "1")
+        said = run.stdout + run.stderr
+        assert run.returncode != 0
+        assert "cannot be written" in said
+        assert "No space left on device; free it" in said, said[-3000:]
+        assert "Traceback" not in said
+
+
 @contextmanager
 def short_of_memory(size: int) -> Iterator[None]:
     """Whatever is started meanwhile may have this many bytes of its own."""

@@ -69,18 +69,13 @@ def tree(tmp_path, monkeypatch) -> Iterator[Path]:
         path.write_text(text)
     monkeypatch.setattr(subject, "PACKAGE", tmp_path / "pkg")
     monkeypatch.setattr(subject, "ROOT", "pkg")
-    forget()
+    subject.forget()
     yield tmp_path
-    forget()
-
-
-def forget() -> None:
-    for cached in (subject.parsed, subject._uses, subject._code, subject._files):
-        cached.cache_clear()
+    subject.forget()
 
 
 def all_of(tree: Path) -> dict[str, str]:
-    forget()
+    subject.forget()
     return {name: subject.fingerprint(tree / f"{name}.py") for name in SCRIPTS}
 
 
@@ -94,10 +89,30 @@ def test_exactly_the_scripts_that_run_it_change(tree, file, old, new, changed):
     assert {name for name in before if before[name] != after[name]} == changed
 
 
+def test_where_things_lie_does_not_count(tree, monkeypatch):
+    """Neither whether a script comes before or after the package, nor how its path is written."""
+    before = all_of(tree)
+    for place in ("aaa", "zzz"):
+        (tree / place).mkdir()
+        for name, digest in before.items():
+            copy = tree / place / f"{name}.py"
+            copy.write_text((tree / f"{name}.py").read_text())
+            assert subject.fingerprint(copy) == digest, (place, name)
+    monkeypatch.chdir(tree / "aaa")
+    subject.forget()
+    assert subject.fingerprint("../direct.py") == before["direct"]
+
+
 def test_a_relative_import_is_refused(tree):
     (tree / "pkg/high.py").write_text("from . import low\n\n\ndef g():\n    return low.f()\n")
     with pytest.raises(UserError, match="the import of low is relative"):
         subject.fingerprint(tree / "name.py")
+
+
+def test_an_import_of_all_names_is_refused(tree):
+    (tree / "pkg/high.py").write_text("from pkg.low import *\n\n\ndef g():\n    return f()\n")
+    with pytest.raises(UserError, match=r"the import of \* names no name"):
+        all_of(tree)
 
 
 def test_modules_that_are_not_used_do_not_count(tree):

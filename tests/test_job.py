@@ -1,12 +1,16 @@
 import logging
+import os
 import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from robustgen.errors import UserError, reading
+from robustgen.fingerprint import fingerprint, forget
 from robustgen.job import job, progress
 
 
@@ -65,3 +69,32 @@ def test_what_a_reader_stumbles_over_names_the_file():
         raise IndexError
     with pytest.raises(UserError, match=r"^mine$"), reading("a", "b"):
         raise UserError("mine")
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+@pytest.mark.parametrize("without", ["", " without robustgen.attack robustgen.spaces"])
+def test_code_that_is_changed_after_planning_fails_the_job(tmp_path, monkeypatch, when, without):
+    """A comment does not."""
+    monkeypatch.setattr("gc.freeze", lambda: None)  # this process goes on
+    now, own = time.time(), tmp_path / "train.py"
+    monkeypatch.setenv("ROBUSTGEN_PLANNED", str(now))
+
+    def write(text: str, seconds: float) -> None:
+        own.write_text(f"from robustgen.attack import search\nsearch({text})\n")
+        os.utime(own, (seconds, seconds))
+        forget()
+
+    def run(change: str) -> None:
+        with job(tmp_path / "log", told):
+            write(change, now + 10)
+
+    write("1", now - 10)
+    code = fingerprint(own, without.split()[1:]) + without
+    told = SimpleNamespace(rule="train", scriptdir=str(tmp_path), params=SimpleNamespace(code=code))
+    run("1)  # (one")
+    if when == "before":
+        write("2", now + 10)
+    with pytest.raises(
+        SystemExit, match=r"changed after it was planned, in \S+train\.py; run again"
+    ):
+        run("1" if when == "before" else "2")

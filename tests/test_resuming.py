@@ -88,6 +88,14 @@ def test_an_attack(trained, test_images, space, tmp_path, monkeypatch):
             assert again.rows[name].tolist() == column.tolist(), name
 
 
+def test_a_checkpoint_is_refused_when_the_transformations_differ(test_images):
+    """They are no part of a method's settings, and images without codes are the same under all."""
+    low, high = test_images.ranges
+    others = replace(test_images, ranges=(low, high / 2))
+    of = [identity({}, "code", d.tensors(), torch.device("cpu")) for d in (test_images, others)]
+    assert of[0] != of[1]
+
+
 def test_a_checkpoint_is_refused_when_decoders_differ(test_images):
     """The codes alone do not say what images they stand for."""
     space = "learned_manifold"

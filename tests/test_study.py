@@ -169,13 +169,13 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("sizes",),
         ["1e3"],
         "sizes[0] is '1e3', but must be a whole number from 1 to 1,000,000; "
-        "write 1000, without quotes",
+        "write 1000 in the file, without quotes",
     ),
     "number in quotes": (
         ("threats", "ball", "radius"),
         "0.3",
         "threats.ball.radius is '0.3', but must be a number above 0 and up to 1,000,000; "
-        "write 0.3, without quotes",
+        "write 0.3 in the file, without quotes",
     ),
     "number for text": (
         ("study",),

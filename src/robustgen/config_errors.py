@@ -132,10 +132,10 @@ def _advice(given: Any, allowed: str) -> str:
         return ""
     if "whole" in allowed:
         value = float(given)
-        return f"; write {value:.0f}, without quotes" if value.is_integer() else ""
+        return f"; write {value:.0f} in the file, without quotes" if value.is_integer() else ""
     front, power = parts.groups()
     if power is None:
-        return f"; write {front}, without quotes"
+        return f"; write {front} in the file, without quotes"
     front = front if "." in front else f"{front}.0"
     power = power if power[0] in "+-" else f"+{power}"
     return f"; YAML reads this as text, write {front}e{power}"

@@ -217,7 +217,7 @@ class Images(OwnImages):
         return imagefolder.first_shape(self.path)
 
     def signature(self) -> str:
-        """A digest of names, sizes and modification times of the files."""
+        """A digest of the files' names and contents."""
         return imagefolder.signature(self.path)
 
 

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import glob
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -102,24 +103,39 @@ def write_table(path: str | Path, rows: pa.Table | Mapping[str, Any], schema: pa
     for field in schema:
         if not field.nullable and table.column(field.name).null_count:
             raise ValueError(f"{path}: column {field.name} has empty values")
+    made = pa.BufferOutputStream()
+    with pq.ParquetWriter(made, table.schema, compression="zstd") as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({"robustgen": _digest_of(b"").decode()})
+    content = made.getvalue().to_pybytes()
     with whole(path) as partial:
-        pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+        partial.write_bytes(content.replace(_digest_of(b""), _digest_of(content)))
 
 
-def read_table(path: str | Path, schema: pa.Schema) -> pa.Table:
-    """A Parquet table, checked against `schema`.
+def read_table(path: str | Path, *schemas: pa.Schema) -> pa.Table:
+    """A Parquet table as `write_table` wrote it, of one of `schemas`.
 
     Raises:
-        UserError: the file is missing, is no Parquet file or has other columns.
+        UserError: the file is missing, has changed since it was written or has other columns.
     """
     try:
-        table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
-    except (OSError, pa.ArrowException) as error:
-        why = str(error).splitlines()[0]
-        raise UserError(f"{path} is not a readable Parquet file: {why}; {remedy(path)}") from error
-    if not table.schema.equals(schema):
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    blank = _digest_of(b"")
+    at = content.rfind(blank[:7])
+    before, stated, after = content[:at], content[at : at + len(blank)], content[at + len(blank) :]
+    if at < 0 or stated != _digest_of(before + blank + after):
+        raise UserError(f"{path} is damaged: it is not as it was written; {remedy(path)}")
+    table = pq.read_table(pa.BufferReader(content))
+    if not any(table.schema.equals(schema) for schema in schemas):
+        names = " or ".join(str(schema.names) for schema in schemas)
         raise UserError(
-            f"{path} has other columns than {schema.names} of fixed types and meanings; "
-            + remedy(path)
+            f"{path} has other columns than {names} of fixed types and meanings; {remedy(path)}"
         )
     return table
+
+
+def _digest_of(content: bytes) -> bytes:
+    """What the footer of a table says of the file, in which that of nothing stands for it."""
+    return b"sha256:" + hashlib.sha256(content).hexdigest().encode()

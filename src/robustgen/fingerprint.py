@@ -7,6 +7,7 @@ definitions of those names in this package, and on from there.
 
 import ast
 import hashlib
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -46,15 +47,21 @@ def fingerprint(script: str | Path, without: Iterable[str] = ()) -> str:
 
     Raises:
         FileNotFoundError: no such script, or module.
-        UserError: an import is relative, which is not followed.
+        UserError: an import is relative, or of all names of a module, which is not followed.
     """
-    digest = hashlib.sha256()
-    for path, numbers in sorted(item for item in reached(script, without).items() if item[1]):
-        name = path.relative_to(PACKAGE) if path.is_relative_to(PACKAGE) else "script"
-        digest.update(f"\n{name}\n".encode())
-        for number in sorted(numbers):
-            digest.update(_code(path, number).encode())
-    return digest.hexdigest()[:16]
+    found = {}
+    for path, numbers in reached(script, without).items():
+        inside = path.is_relative_to(PACKAGE)  # wherever the package lies
+        name = path.relative_to(PACKAGE).as_posix() if inside else "script"
+        if numbers:
+            found[name] = [_code(path, number) for number in sorted(numbers)]
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def forget() -> None:
+    """Read files anew that were read before."""
+    for kept in (parsed, _uses, _code, _files):
+        kept.cache_clear()
 
 
 def reached(script: str | Path, without: Iterable[str] = ()) -> dict[Path, set[int]]:
@@ -233,9 +240,10 @@ def _module(statement: Import) -> str:
     """The module that an import of one name takes it from; empty where it is itself one."""
     if isinstance(statement, ast.Import):
         return ""
-    if statement.level:
+    if statement.level or statement.names[0].name == "*":
+        is_so = "is relative" if statement.level else "names no name"
         raise UserError(
-            f"the import of {statement.names[0].name} is relative; name its module in full, or "
+            f"the import of {statement.names[0].name} {is_so}; name module and name in full, or "
             "changes of it would not be seen"
         )
     return statement.module or ""

@@ -2,15 +2,25 @@
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from robustgen.errors import UserError, reading
+from robustgen.files import whole
 from robustgen.job import progress
+
+NOTED = Path(".snakemake/robustgen")
+"""Where digests of files are noted, below the folder in which the study runs."""
+SETTLED = 2.0
+"""Seconds after which a file that is changed again has another time stamp for sure."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _MODES = {"L": "grey", "RGB": "colour"}
@@ -55,19 +65,33 @@ def image_files(path: str | Path) -> dict[str, list[Path]]:
 def signature(path: str | Path) -> str:
     """A digest that changes when the images do; quick, as it is taken at every start.
 
-    Files count by class, name, size and time of their last change.
+    Files count by class, name and content. As with git, one is not read again whose size, times and
+    place on the disk are those that were noted with its digest.
 
     Raises:
-        UserError: as by `image_files`, or a file has gone.
+        UserError: as by `image_files`, or a file cannot be read.
     """
-    have = []
+    note = NOTED / f"{hashlib.sha256(os.fsencode(Path(path).resolve())).hexdigest()[:16]}.json"
+    known: dict[str, list[Any]] = {}
+    with suppress(OSError, ValueError):
+        known = json.loads(note.read_text(encoding="utf-8"))
+    have, noted = [], {}
     for name, files in image_files(path).items():
         for file in files:
             try:
                 about = file.stat()
+                place = [about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino]
+                digest, *before = known.get(f"{name}/{file.name}", [""])
+                if place != before:
+                    digest = hashlib.sha256(file.read_bytes()).hexdigest()
             except OSError as error:
                 raise UserError(f"{file} cannot be read: {error.strerror}") from error
-            have.append((name, file.name, about.st_size, about.st_mtime_ns))
+            have.append((name, file.name, digest))
+            if time.time() - about.st_ctime > SETTLED:
+                noted[f"{name}/{file.name}"] = [digest, *place]
+    if noted != known:
+        with suppress(UserError), whole(note) as partial:
+            partial.write_text(json.dumps(noted), encoding="utf-8")
     return hashlib.sha256(json.dumps(have).encode()).hexdigest()
 
 

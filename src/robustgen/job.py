@@ -1,14 +1,16 @@
 """What every job does around its one call: a log, progress with time left, clear failures."""
 
 import gc
+import importlib
 import logging
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from robustgen.errors import UserError
 
@@ -17,25 +19,43 @@ log = logging.getLogger("robustgen")
 T = TypeVar("T", covariant=True)
 
 
+class Script(Protocol):
+    """What Snakemake tells a script, of which this is needed."""
+
+    rule: str
+    scriptdir: str
+    params: Any
+
+
 class _Listing(Sized, Iterable[T], Protocol[T]):
     """Something with a length to go through."""
 
 
 @contextmanager
-def job(logfile: str | Path) -> Iterator[None]:
+def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
     """Log to `logfile`, and end with one sentence and exit status 1 on a `UserError`.
 
     A job that is told to stop, as a cluster does when its time is over, clears up behind itself.
+    One whose code was changed since it was planned fails, or its results would count as made by
+    the code that was there before.
+
+    Args:
+        logfile: written anew.
+        script: Snakemake's, with the fingerprint of the job's code as `params.code`.
     """
-    # What was imported is no garbage: looking through PyTorch for some takes half a second at exit.
-    gc.freeze()
+    if script is not None:  # a process of its own
+        # What was imported is no garbage: looking for some in PyTorch takes half a second at exit.
+        gc.freeze()
     before = signal.signal(signal.SIGTERM, _stopped)
     handler = logging.FileHandler(logfile, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    logging.raiseExceptions = False  # a full disk must not hide what else is said
     try:
+        _require_planned_code(script)
         yield
+        _require_planned_code(script)
         log.info("done")
     except UserError as error:
         log.error("%s", error)
@@ -56,6 +76,30 @@ def _stopped(number: int, _frame: object) -> None:
     """End by an exception, on whose way files that are not whole are removed."""
     log.error("stopped by signal %d", number)
     sys.exit(128 + number)
+
+
+def _require_planned_code(script: Script | None) -> None:
+    """Raise a `UserError` if the job's code is not what it was when the job was planned.
+
+    Files that are older are not looked into, which would take a third of a second.
+    """
+    planned = float(os.environ.get("ROBUSTGEN_PLANNED", "inf"))
+    if script is None:
+        return
+    own = Path(script.scriptdir, f"{script.rule}.py")
+    ours = [held for name, held in sys.modules.items() if name.startswith("robustgen.")]
+    files = [own, *(Path(held.__file__) for held in ours if held.__file__)]
+    newer = [file for file in files if file.exists() and file.stat().st_mtime > planned]
+    if not newer or not own.exists():
+        return
+    # Imported by name, since a job's results do not depend on how its code is looked at.
+    fingerprints = importlib.import_module("robustgen.fingerprint")
+    fingerprints.forget()
+    found, _, without = script.params.code.partition(" without ")
+    if fingerprints.fingerprint(own, without.split()) != found:
+        raise UserError(
+            f"the code of this job was changed after it was planned, in {newer[0]}; run again"
+        )
 
 
 def _lacks_memory(error: Exception) -> bool:

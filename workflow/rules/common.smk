@@ -3,11 +3,13 @@
 import os
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from functools import cache
 from itertools import product
 from pathlib import Path
 
+from robustgen.config_files import refuse_repeated_keys
 from robustgen.errors import UserError
 from robustgen.fingerprint import fingerprint
 from robustgen.study import Study
@@ -25,12 +27,22 @@ def one_sentence():
         sys.exit(f"robustgen: {error}")
 
 
+# Jobs compare their code with what it is now.
+os.environ["ROBUSTGEN_PLANNED"] = str(time.time())
+
 with one_sentence():
+    for file in workflow.configfiles:
+        refuse_repeated_keys(file)
     STUDY = Study.parse(config)
 
 RESULTS = f"results/{STUDY.study}"
 COHORT = "{method}/n{n}/seeds{first}-{last}"
 COHORTS = [f"seeds{first}-{last}" for first, last in STUDY.cohorts()]
+
+
+ROOM = 10**6
+"""Bytes that must be free on each disk, for what is said and noted beside results."""
+DISKS = set()
 
 
 def require_writable(folder, otherwise="name another results folder with --directory"):
@@ -39,8 +51,10 @@ def require_writable(folder, otherwise="name another results folder with --direc
     while not os.path.lexists(held):
         held = held.parent
     try:
-        with tempfile.TemporaryFile(dir=held):
-            pass
+        with tempfile.TemporaryFile(dir=held) as file:
+            disk = os.fstat(file.fileno()).st_dev
+            file.write(bytes(0 if disk in DISKS else ROOM))
+            DISKS.add(disk)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written: {held}: {error.strerror}; free it or {otherwise}"
@@ -85,7 +99,8 @@ def code_of(script, without=()):
     Parameters that are functions of more than wildcards do not make Snakemake run a job again.
     """
     with one_sentence():
-        return fingerprint(SCRIPTS / f"{script}.py", without)
+        found = fingerprint(SCRIPTS / f"{script}.py", without)
+    return " without ".join(filter(None, [found, " ".join(without)]))
 
 
 with one_sentence():

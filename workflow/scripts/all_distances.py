@@ -5,7 +5,7 @@ from robustgen.job import job
 from robustgen.summaries import all_distances
 from robustgen.tables import ALL_DISTANCES, DISTANCES
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     paths = [*snakemake.input.clean, *snakemake.input.parts]
     about = [{"dataset": name} for name in snakemake.params.datasets] + snakemake.params.about
     tables = (read_table(path, DISTANCES) for path in paths)

@@ -7,7 +7,7 @@ from robustgen.job import job
 from robustgen.summaries import quality_text
 from robustgen.tables import QUALITY
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     tables = [read_table(path, QUALITY) for path in snakemake.input.parts]
     quality = pa.concat_tables([QUALITY.empty_table(), *tables])
     write_table(snakemake.output.quality, quality, QUALITY)

@@ -14,7 +14,7 @@ from robustgen.spaces import Threat
 from robustgen.tables import ATTACKS
 from robustgen.tensors import save_tensors
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     of = {"method": snakemake.wildcards.method, "n": int(snakemake.wildcards.n)}
     settings = {**snakemake.params.settings, **of}
     here = device.setup()

@@ -6,7 +6,7 @@ from robustgen.job import job
 from robustgen.tables import ALL_DISTANCES, CLAIMS, ERRORS, QUALITY, SUCCESS_RATES
 from robustgen.verdicts import describe
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS)
     rates = read_table(snakemake.input.success_rates, SUCCESS_RATES)
     distances = read_table(snakemake.input.distances, ALL_DISTANCES)

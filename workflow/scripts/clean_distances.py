@@ -10,7 +10,7 @@ from robustgen.job import job
 from robustgen.manifolds.vaegan import learned
 from robustgen.tables import CLEAN, DISTANCES
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     settings = dict(snakemake.params.settings)
     here = device.setup()
     training = load(snakemake.input.bank, snakemake.input.examples, "train", here)

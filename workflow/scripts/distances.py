@@ -11,7 +11,7 @@ from robustgen.manifolds.vaegan import learned
 from robustgen.tables import ATTACKS, DISTANCES
 from robustgen.tensors import load_tensors
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     settings = dict(snakemake.params.settings)
     examples = settings.pop("examples")
     here = device.setup()

@@ -9,7 +9,7 @@ from robustgen.job import job
 from robustgen.tables import ATTACKS
 from robustgen.tensors import load_tensors
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     test = load(snakemake.input.bank, snakemake.input.examples, "test")
     tables, found = {}, {}
     for attack, rows, images in zip(

@@ -6,7 +6,7 @@ from robustgen.files import read_table
 from robustgen.job import job
 from robustgen.tables import ERRORS, SUCCESS_RATES
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS).to_pandas()
     rates = read_table(snakemake.input.success_rates, SUCCESS_RATES).to_pandas()
     drawn = robustness(errors, rates, **snakemake.params.drawn)

@@ -5,7 +5,7 @@ from robustgen.files import provenance, write_table
 from robustgen.job import job
 from robustgen.tensors import save_tensors
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
     # Where downloads are kept is no part of a study: a change of it runs nothing again.
     images, examples = collect(**settings, downloads=snakemake.config["downloads"])

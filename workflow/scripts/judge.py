@@ -10,7 +10,7 @@ from robustgen.seeding import generator
 from robustgen.tables import CURVES
 from robustgen.training import Generators, Schedule, train
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
     here = device.setup()
     data = load(snakemake.input.bank, snakemake.input.examples, "train", here)

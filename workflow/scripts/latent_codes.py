@@ -7,7 +7,7 @@ from robustgen.job import job
 from robustgen.manifolds.vaegan import VaeGan, encode
 from robustgen.tensors import save_tensors
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     here = device.setup()
     models = [VaeGan.load(path, here) for path in snakemake.input.models]
     codes = {}

@@ -11,7 +11,7 @@ from robustgen.seeding import generator
 
 COLUMNS = 8
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     settings, space = snakemake.params.settings, snakemake.wildcards.space
     here = device.setup()
     test = load(snakemake.input.bank, snakemake.input.examples, "test", here)

@@ -5,7 +5,7 @@ from robustgen.job import job
 from robustgen.summaries import over_seeds
 from robustgen.tables import ERRORS, OVER_SEEDS, SUCCESS_RATES
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS)
     rates = read_table(snakemake.input.success_rates, SUCCESS_RATES)
     write_table(snakemake.output.over_seeds, over_seeds(errors, rates), OVER_SEEDS)

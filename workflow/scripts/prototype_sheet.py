@@ -5,7 +5,7 @@ from robustgen.figures.style import save
 from robustgen.job import job
 from robustgen.tensors import load_tensors
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     letters = snakemake.params.letters
     images = load_tensors(snakemake.input.bank)[0]["images"].numpy()
     sheet = images.reshape(-1, len(letters), *images.shape[-2:])

@@ -8,7 +8,7 @@ from robustgen.job import job
 from robustgen.tables import FONTS
 from robustgen.tensors import save_tensors
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
     made = prototypes(**settings)
     images = torch.as_tensor(made.images).flatten(0, 1)[:, None]

@@ -11,7 +11,7 @@ from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tables import QUALITY
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     settings, space = snakemake.params.settings, snakemake.wildcards.space
     here = device.setup()
     test = load(snakemake.input.bank, snakemake.input.examples, "test", here)

@@ -5,7 +5,7 @@ from robustgen.job import job
 from robustgen.summaries import success_rates
 from robustgen.tables import ATTACKS, SUCCESS_RATES
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     tables = (read_table(path, ATTACKS) for path in snakemake.input.parts)
     parts = zip(snakemake.params.about, tables, strict=True)
     write_table(snakemake.output.success_rates, success_rates(parts), SUCCESS_RATES)

@@ -14,7 +14,7 @@ from robustgen.spaces import Threat
 from robustgen.tables import CURVES, PREDICTIONS
 from robustgen.training import Generators, Method, Schedule, train
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     settings, wildcards, output = snakemake.params.settings, snakemake.wildcards, snakemake.output
     n, seeds = int(wildcards.n), range(int(wildcards.first), int(wildcards.last) + 1)
     here = device.setup()

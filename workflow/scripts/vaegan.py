@@ -14,7 +14,7 @@ from robustgen.manifolds.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
 from robustgen.tables import VAEGAN_CURVES
 
-with job(snakemake.log[0]):
+with job(snakemake.log[0], snakemake):
     settings, part = snakemake.params.settings, snakemake.params.part
     here = device.setup()
     data = load(snakemake.input.bank, snakemake.input.examples, "train", here)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -80,10 +79,10 @@ class Split:
         return replace(self, decoded=self.images())
 
     def tensors(self) -> list[Tensor]:
-        """All that images and codes, and what is decoded from these, are made of."""
+        """All that images, codes and transformations, and what is decoded of them, are made of."""
         codes = [] if self.codes is None else [self.codes]
         known = [tensor for of in self.learned.values() for tensor in of.tensors()]
-        return [self.bank, self.source, self.labels, *codes, *known]
+        return [self.bank, self.source, self.labels, *self.ranges, *codes, *known]
 
     def sources(self) -> Tensor:
         """Source images `(..., C, H, W)` in [0, 1]: for FONTS the letter prototypes."""
@@ -154,12 +153,11 @@ def load(
         UserError: a file is missing or damaged.
     """
     tensors, _ = load_tensors(bank)
-    coded = "rotation" in pq.read_schema(examples).names
-    schema = (CODES if coded else EXAMPLES).with_metadata(pq.read_schema(examples).metadata)
-    table = read_table(examples, schema)
+    table = read_table(examples, CODES, EXAMPLES)
+    coded = "rotation" in table.schema.names
     rows = table.filter(pa.compute.equal(table["split"].cast(pa.string()), split))
     codes = np.stack([rows[name].to_numpy() for name in PARAMETERS], 1) if coded else None
-    about = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     return Split(
         bank=tensors["images"].to(device),  # a large bank need not fit into memory as floats
         source=torch.from_numpy(rows["source"].to_numpy().astype(np.int64)).to(device),

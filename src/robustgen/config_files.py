@@ -1,0 +1,42 @@
+"""Config files as they are written: what their reader would not tell of."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from robustgen.errors import UserError
+
+
+def refuse_repeated_keys(path: str | Path) -> None:
+    """Raise if a mapping in a YAML or JSON file has a key twice, of which the last would win.
+
+    Raises:
+        UserError: naming file, line and key. What cannot be read is left to who reads it.
+    """
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    for mapping in _mappings(root):
+        seen = set()
+        for key, _ in mapping.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise UserError(
+                    f"{path}, line {key.start_mark.line + 1}: {key.value} is there twice, but must "
+                    "be there once; join what they hold"
+                )
+            seen.add(key.value)
+
+
+def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """All mappings below a node."""
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from _mappings(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _mappings(value)
