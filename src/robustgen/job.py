@@ -36,8 +36,8 @@ def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
     """Log to `logfile`, and end with one sentence and exit status 1 on a `UserError`.
 
     A job that is told to stop, as a cluster does when its time is over, clears up behind itself.
-    One whose code was changed since it was planned fails, or its results would count as made by
-    the code that was there before.
+    One whose code was changed between its planning and its start fails, or its results would count
+    as made by the code that was there before.
 
     Args:
         logfile: written anew.
@@ -55,7 +55,6 @@ def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
     try:
         _require_planned_code(script)
         yield
-        _require_planned_code(script)
         log.info("done")
     except UserError as error:
         log.error("%s", error)
@@ -79,7 +78,7 @@ def _stopped(number: int, _frame: object) -> None:
 
 
 def _require_planned_code(script: Script | None) -> None:
-    """Raise a `UserError` if the job's code is not what it was when the job was planned.
+    """Raise a `UserError` if the code that was imported is not what it was at planning.
 
     Files that are older are not looked into, which would take a third of a second.
     """
@@ -93,10 +92,9 @@ def _require_planned_code(script: Script | None) -> None:
     if not newer or not own.exists():
         return
     # Imported by name, since a job's results do not depend on how its code is looked at.
-    fingerprints = importlib.import_module("robustgen.fingerprint")
-    fingerprints.forget()
+    fingerprint = importlib.import_module("robustgen.fingerprint").fingerprint
     found, _, without = script.params.code.partition(" without ")
-    if fingerprints.fingerprint(own, without.split()) != found:
+    if fingerprint(own, without.split()) != found:
         raise UserError(
             f"the code of this job was changed after it was planned, in {newer[0]}; run again"
         )
