@@ -444,6 +444,8 @@ def test_a_folder_of_images_is_looked_at_before_any_job(tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
     assert wanted(snakemake(tmp_path, target, "-n", config=config)) == {}
     os.utime(tmp_path / "photos/a/0.png", (1, 1))
+    assert wanted(snakemake(tmp_path, target, "-n", config=config)) == {}
+    Image.new("L", (12, 10), 99).save(tmp_path / "photos/a/0.png")
     assert wanted(snakemake(tmp_path, target, "-n", config=config))["images"] == 1
     run = snakemake(
         tmp_path, "-n", config=changed(tmp_path, **{**OWN, "sizes": [34]}, datasets=mine)
