@@ -9,7 +9,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 REPORT := results/demo/report.html
 LOCK := .lock.json
 
-.PHONY: demo test test-long test-slurm lint lock clean
+.PHONY: demo test test-long test-slurm lint bench lock clean
 
 demo: $(VENV)/.ready ## the study on FONTS, from font files to figures and verdicts
 	$(SNAKEMAKE)
@@ -33,8 +33,12 @@ lint: $(VENV)/.ready-lint ## style and types
 	$(BIN)/snakefmt --line-length 100 --check Snakefile workflow/rules
 	$(BIN)/mypy
 
+bench: $(VENV)/.ready-bench ## attacks beside public libraries, on this machine
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
+	$(BIN)/python benchmarks/attacks.py results/benchmarks
+
 lock: ## resolve constraints.txt anew from the ranges in pyproject.toml
-	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report $(LOCK) '.[paper-fonts,test,lint,slurm]'
+	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report $(LOCK) '.[paper-fonts,test,lint,slurm,bench]'
 	$(PYTHON) tests/lock.py $(LOCK) > constraints.txt
 	rm $(LOCK)
 

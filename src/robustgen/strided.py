@@ -181,13 +181,15 @@ def _to_input(
     outputs = F.pad(gradient, odd) if any(odd) else gradient
     made = F.conv2d(outputs, kernel, None, 1, even, 1, groups).permute(0, 2, 3, 1)
     made = made.reshape(*made.shape[:3], groups, sh, sw, channels)
-    held = _blank(gradient, stride, padding, (kh, kw), (height, width), (groups, channels))
-    for i in range(sh):
-        rows, of_rows = _pixels(i, sh, padding[0] % sh, height, made.shape[1])
-        for j in range(sw):
-            columns, of_columns = _pixels(j, sw, padding[1] % sw, width, made.shape[2])
-            held[:, rows, columns] = made[:, of_rows, of_columns, :, i, j]
-    return held.flatten(3).permute(0, 3, 1, 2)
+    pixels = made.permute(0, 1, 4, 2, 5, 3, 6).reshape(
+        len(made), sh * made.shape[1], sw * made.shape[2], groups * channels
+    )
+    top, left = padding[0] % sh, padding[1] % sw
+    pixels = pixels[:, top : top + height, left : left + width]
+    missed = width - pixels.shape[2], height - pixels.shape[1]  # by the kernel: no gradient
+    if any(missed):
+        pixels = F.pad(pixels, (0, 0, 0, missed[0], 0, missed[1]))
+    return pixels.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
 def _added(outputs: int, size: int, kernel: int, stride: int, padding: int) -> Pair:
@@ -199,24 +201,3 @@ def _added(outputs: int, size: int, kernel: int, stride: int, padding: int) -> P
     over = kernel // stride - 1
     last = min(outputs + over, -(-(size + padding) // stride))
     return over - padding // stride, last - outputs
-
-
-def _blank(
-    gradient: Tensor, stride: Pair, padding: Pair, kernel: Pair, size: Pair, channels: Pair
-) -> Tensor:
-    """`(B, H, W, *channels)`, of zeros where the kernel does not reach every pixel."""
-    reached = [
-        (steps - 1) * s + k - p
-        for steps, s, k, p in zip(gradient.shape[2:], stride, kernel, padding, strict=True)
-    ]
-    whole = all(r >= wanted for r, wanted in zip(reached, size, strict=True))
-    new = gradient.new_empty if whole else gradient.new_zeros
-    return new(len(gradient), *size, *channels)
-
-
-def _pixels(phase: int, stride: int, padding: int, size: int, blocks: int) -> tuple[slice, slice]:
-    """Pixels that are number `phase` of their blocks, and these blocks."""
-    first = max(0, -((phase - padding) // stride))
-    last = min(blocks, -((phase - padding - size) // stride))
-    start = stride * first + phase - padding
-    return slice(start, start + stride * (last - first), stride), slice(first, last)
