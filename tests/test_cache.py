@@ -61,6 +61,7 @@ def test_what_differs_is_computed(shared):
     assert made == wanted
 
 
+@pytest.mark.long
 def test_a_damaged_file_in_the_cache_is_named(shared, tmp_path):
     shutil.copytree(shared / "cache", tmp_path / "cache")
     bank = "fonts/dataset/images.safetensors"

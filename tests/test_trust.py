@@ -86,6 +86,15 @@ def test_a_file_without_a_digest_is_refused(tmp_path):
             load_tensors(path)
 
 
+def test_a_damaged_file_that_is_a_link_is_named_by_where_it_lies(tmp_path):
+    """Removing the link would bring the same file back from where studies share it."""
+    link, shared = tmp_path / "link.safetensors", tmp_path / "shared.safetensors"
+    shared.write_bytes(b"damaged")
+    link.symlink_to(shared)
+    with pytest.raises(UserError, match=f"remove {shared}, then name {link} as a target"):
+        load_tensors(link)
+
+
 def test_another_table_is_refused(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"x": [1]}), path)
