@@ -151,22 +151,43 @@ def environment(project: Path = HERE, **variables: str) -> dict[str, str]:
     return {**os.environ, **setting, **variables}
 
 
+STUDY = HERE / "config/smoke.yaml"
+
+
+def command(folder: Path, *args: str | Path, config: Path, project: Path = HERE) -> list[str]:
+    parts = [sys.executable, "-m", "snakemake", "--snakefile", project / "Snakefile"]
+    parts += ["--directory", folder, "--configfile", config, "--nocolor", *args]
+    return [str(part) for part in parts]
+
+
 def snakemake(
     folder: Path,
     *args: str | Path,
-    config: Path = HERE / "config/smoke.yaml",
+    config: Path = STUDY,
     project: Path = HERE,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Snakemake in `folder`, on the CPU, with the code of `project`: what it returned and said."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", project / "Snakefile"]
-    command += ["--directory", folder, "--configfile", config, "--nocolor", *args]
     return subprocess.run(
-        [str(part) for part in command],
+        command(folder, *args, config=config, project=project),
         capture_output=True,
         text=True,
         env=environment(project, **variables),
     )
+
+
+def started(
+    folder: Path, *args: str | Path, config: Path = STUDY, **variables: str
+) -> subprocess.Popen[bytes]:
+    """Snakemake in `folder` as the first of a group of processes; what it says is in `said`."""
+    with (folder / "said").open("wb") as said:
+        return subprocess.Popen(
+            command(folder, *args, config=config),
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=environment(**variables),
+            start_new_session=True,
+        )
 
 
 def wanted(run: subprocess.CompletedProcess[str]) -> dict[str, int]:

@@ -7,33 +7,18 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import HERE, SMOKE, changed, environment, same, snakemake
+from conftest import SMOKE, changed, same, snakemake, started
 
 DATA = "results/smoke/fonts"
 COHORT = f"{DATA}/classifiers/normal/n60/seeds0-1.safetensors"
 ROWS = f"{DATA}/attacks/regular/normal/n60/seeds0-1.parquet"
 KILLS = 30
-
-
-def started(folder: Path, *args: str, **variables: str) -> subprocess.Popen[bytes]:
-    """Snakemake in `folder` as the first of a group of processes; what it says is in `said`."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", HERE / "Snakefile", "--nocolor"]
-    command += ["--directory", folder, "--configfile", HERE / "config/smoke.yaml", "--cores", "2"]
-    with (folder / "said").open("wb") as said:
-        return subprocess.Popen(
-            [*command, *args],
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            env=environment(**variables),
-            start_new_session=True,
-        )
 
 
 def unlocked(folder: Path) -> None:
@@ -50,7 +35,7 @@ def test_killed_at_random_moments(study, tmp_path):
     folder.mkdir()
     whole = same(study, study)
     while kills < KILLS:
-        run = started(folder, ROBUSTGEN_CHECKPOINT_SECONDS="0.2")
+        run = started(folder, "--cores=2", ROBUSTGEN_CHECKPOINT_SECONDS="0.2")
         try:
             run.wait(timeout=rng.uniform(2, 12))
         except subprocess.TimeoutExpired:
@@ -123,7 +108,7 @@ def script(folder: Path, name: str) -> int:
 
 def test_a_killed_job_is_noticed_and_the_next_run_goes_on(study, copied):
     """As by the kernel, when memory is short."""
-    run = started(copied, ROWS)
+    run = started(copied, ROWS, "--cores=2")
     os.kill(script(copied, "attack"), signal.SIGKILL)
     assert run.wait(timeout=60) != 0
     said = (copied / "said").read_text()
@@ -140,7 +125,7 @@ def test_two_runs_at_once_and_ctrl_c(study, copied):
     assert ROWS in lost
     for name in lost:
         (copied / name).unlink(missing_ok=True)
-    first = started(copied, *lost)
+    first = started(copied, *lost, "--cores=2")
     script(copied, "attack")
     second = snakemake(copied, ROWS, "--cores", "1")
     assert second.returncode != 0

@@ -1,14 +1,13 @@
 """The study on a real SLURM of one node, through the profile: `make test-slurm`."""
 
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import cluster
 import numpy as np
 import pytest
-from conftest import HERE, SMOKE, changed, environment, same, snakemake, wanted
+from conftest import HERE, SMOKE, changed, same, snakemake, started, wanted
 
 pytestmark = pytest.mark.slurm
 PROFILE = HERE / "profiles" / "slurm"
@@ -36,23 +35,11 @@ def test_the_same_bytes_as_a_local_run(study, tmp_path):
     assert same(study, tmp_path) == same(tmp_path, study) > 100
 
 
-def started(folder: Path, *args: str | Path, **variables: str) -> subprocess.Popen[bytes]:
-    """Snakemake in `folder`; what it says is in `said`."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", HERE / "Snakefile", *args]
-    with (folder / "said").open("w") as said:
-        return subprocess.Popen(
-            [*command, "--directory", folder, "--nocolor"],
-            stdout=said,
-            stderr=subprocess.STDOUT,
-            env=environment(**variables),
-        )
-
-
 def test_another_executor_needs_only_a_profile(study, tmp_path):
     """A job that the scheduler ended is noticed there too."""
     rows = "results/smoke/fonts/attacks/regular/normal/n60/seeds0-1.parquet"
     with_profile = ("--profile", HERE / "profiles/cluster-generic")
-    first = started(tmp_path, rows, *with_profile, "--configfile", HERE / "config/smoke.yaml")
+    first = started(tmp_path, rows, *with_profile)
     subprocess.run(["scancel", when("robustgen-train")], check=True)
     assert first.wait(timeout=120) == 1
     assert "Error in rule train" in (tmp_path / "said").read_text()
@@ -104,8 +91,8 @@ def when(running_job: str, seconds: float = 240) -> str:
 def test_failed_cancelled_and_timed_out_jobs_are_noticed(tmp_path):
     """The others go on, and a second call finishes; a killed training goes on where it was."""
     config, targets = troubled(tmp_path)
-    command = [*targets, "--configfile", config, "--profile", PROFILE, *HERE_ONLY]
-    first = started(tmp_path, *command, ROBUSTGEN_CHECKPOINT_SECONDS="1")
+    by_slurm = (*targets, "--profile", PROFILE, *HERE_ONLY)
+    first = started(tmp_path, *by_slurm, config=config, ROBUSTGEN_CHECKPOINT_SECONDS="1")
     subprocess.run(["scancel", when("rule_train adversarial")], check=True)
     out_of_time = when("rule_train long")
     kept = tmp_path / "results/smoke/fonts/classifiers/long/n60/seeds0-1.checkpoint.safetensors"
@@ -122,7 +109,7 @@ def test_failed_cancelled_and_timed_out_jobs_are_noticed(tmp_path):
     assert not any((tmp_path / target).exists() for target in targets[1:])
 
     arrays(tmp_path, brightest=1.0)
-    again = snakemake(tmp_path, *targets, "--profile", PROFILE, *HERE_ONLY, config=config)
+    again = snakemake(tmp_path, *by_slurm, config=config)
     assert again.returncode == 0, again.stderr[-3000:]
     assert normal.stat().st_mtime_ns == done
     assert all((tmp_path / target).exists() for target in targets)
