@@ -20,7 +20,6 @@ class Dataset(Settings):
     """What a study asks of a data set, whatever its kind."""
 
     has_true_manifold: ClassVar[bool]
-
     kind: str
 
     @property
@@ -65,7 +64,6 @@ class Fonts(Dataset):
     """Letters of many fonts under random transformations; the defaults are the paper's."""
 
     has_true_manifold: ClassVar[bool] = True
-
     kind: Literal["fonts"]
     fonts: Count = 1000
     fonts_from: Annotated[

@@ -106,10 +106,11 @@ def write_table(path: str | Path, rows: pa.Table | Mapping[str, Any], schema: pa
     made = pa.BufferOutputStream()
     with pq.ParquetWriter(made, table.schema, compression="zstd") as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({"robustgen": _digest_of(b"").decode()})
+        writer.add_key_value_metadata({"robustgen": _BLANK.decode()})
     content = made.getvalue().to_pybytes()
+    before, _, after = content.rpartition(_BLANK)
     with whole(path) as partial:
-        partial.write_bytes(content.replace(_digest_of(b""), _digest_of(content)))
+        partial.write_bytes(before + _digest_of(content) + after)
 
 
 def read_table(path: str | Path, *schemas: pa.Schema) -> pa.Table:
@@ -122,10 +123,9 @@ def read_table(path: str | Path, *schemas: pa.Schema) -> pa.Table:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    blank = _digest_of(b"")
-    at = content.rfind(blank[:7])
-    before, stated, after = content[:at], content[at : at + len(blank)], content[at + len(blank) :]
-    if at < 0 or stated != _digest_of(before + blank + after):
+    at = content.rfind(_SCHEME)
+    end = at + len(_BLANK)
+    if at < 0 or content[at:end] != _digest_of(content[:at] + _BLANK + content[end:]):
         raise UserError(f"{path} is damaged: it is not as it was written; {remedy(path)}")
     table = pq.read_table(pa.BufferReader(content))
     if not any(table.schema.equals(schema) for schema in schemas):
@@ -137,5 +137,9 @@ def read_table(path: str | Path, *schemas: pa.Schema) -> pa.Table:
 
 
 def _digest_of(content: bytes) -> bytes:
-    """What the footer of a table says of the file, in which that of nothing stands for it."""
-    return b"sha256:" + hashlib.sha256(content).hexdigest().encode()
+    """What the footer of a table says of the file, in which `_BLANK` stands for it."""
+    return _SCHEME + hashlib.sha256(content).hexdigest().encode()
+
+
+_SCHEME = b"sha256:"
+_BLANK = _SCHEME + b"0" * 64

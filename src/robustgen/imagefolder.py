@@ -90,7 +90,7 @@ def signature(path: str | Path) -> str:
             if time.time() - about.st_ctime > SETTLED:
                 noted[f"{name}/{file.name}"] = [digest, *place]
     if noted != known:
-        with suppress(UserError), whole(note) as partial:
+        with suppress(UserError), whole(note) as partial:  # without a note, they are read again
             partial.write_text(json.dumps(noted), encoding="utf-8")
     return hashlib.sha256(json.dumps(have).encode()).hexdigest()
 

@@ -46,14 +46,15 @@ def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
     if script is not None:  # a process of its own
         # What was imported is no garbage: looking for some in PyTorch takes half a second at exit.
         gc.freeze()
+        logging.raiseExceptions = False  # a full disk must not hide what else is said
     before = signal.signal(signal.SIGTERM, _stopped)
     handler = logging.FileHandler(logfile, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-    logging.raiseExceptions = False  # a full disk must not hide what else is said
     try:
-        _require_planned_code(script)
+        if script is not None:
+            _require_planned_code(script)
         yield
         log.info("done")
     except UserError as error:
@@ -77,14 +78,13 @@ def _stopped(number: int, _frame: object) -> None:
     sys.exit(128 + number)
 
 
-def _require_planned_code(script: Script | None) -> None:
+def _require_planned_code(script: Script) -> None:
     """Raise a `UserError` if the code that was imported is not what it was at planning.
 
-    Files that are older are not looked into, which would take a third of a second.
+    Files that are older are not looked into, which would take a third of a second. Nor is a script
+    that is no file here, as those of a workflow that Snakemake fetched: nobody edits these.
     """
     planned = float(os.environ.get("ROBUSTGEN_PLANNED", "inf"))
-    if script is None:
-        return
     own = Path(script.scriptdir, f"{script.rule}.py")
     ours = [held for name, held in sys.modules.items() if name.startswith("robustgen.")]
     files = [own, *(Path(held.__file__) for held in ours if held.__file__)]

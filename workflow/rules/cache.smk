@@ -22,5 +22,5 @@ def require_cache():
 if CACHING:
     with one_sentence():
         require_cache()
-    for shared in ("prototypes", "codes", "images", "vaegan", "latent_codes", "judge"):
-        workflow.get_rule(shared)._benchmark = None
+    for shared in (rule for rule in workflow.rules if rule.cache.output):
+        shared._benchmark = None
