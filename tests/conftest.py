@@ -2,6 +2,7 @@
 
 import filecmp
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -177,17 +178,40 @@ def snakemake(
 
 
 def started(
-    folder: Path, *args: str | Path, config: Path = STUDY, **variables: str
+    folder: Path,
+    *args: str | Path,
+    config: Path = STUDY,
+    project: Path = HERE,
+    **variables: str,
 ) -> subprocess.Popen[bytes]:
     """Snakemake in `folder` as the first of a group of processes; what it says is in `said`."""
     with (folder / "said").open("wb") as said:
         return subprocess.Popen(
-            command(folder, *args, config=config),
+            command(folder, *args, config=config, project=project),
             stdout=said,
             stderr=subprocess.STDOUT,
-            env=environment(**variables),
+            env=environment(project, **variables),
             start_new_session=True,
         )
+
+
+def copied_project(folder: Path) -> Path:
+    """The project's own files, as a clone has them."""
+    folder.mkdir()
+    for name in ("Snakefile", "src", "workflow", "config", "profiles"):
+        where, ignored = folder / name, shutil.ignore_patterns("__pycache__", "*.egg-info")
+        if (HERE / name).is_dir():
+            shutil.copytree(HERE / name, where, ignore=ignored, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(HERE / name, where)
+    return folder
+
+
+def rewritten(path: Path, old: str, new: str) -> None:
+    """Put `new` where `old` stands first."""
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def wanted(run: subprocess.CompletedProcess[str]) -> dict[str, int]:

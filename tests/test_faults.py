@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE, changed, same, snakemake, started
+from conftest import SMOKE, changed, copied_project, rewritten, same, snakemake, started
 
 DATA = "results/smoke/fonts"
 COHORT = f"{DATA}/classifiers/normal/n60/seeds0-1.safetensors"
@@ -210,3 +210,21 @@ def test_training_that_diverges_leaves_no_table(copied, tmp_path):
     assert "diverged: a loss is not finite in epoch 1 at learning rate 1e+06" in said, said[-3000:]
     assert "Traceback" not in said
     assert not list((copied / folder).glob("class0*"))
+
+
+@pytest.mark.long
+def test_code_that_is_edited_during_a_run_makes_no_results(tmp_path):
+    """Of the job that starts after the edit; the next run goes on with the new code."""
+    project = copied_project(tmp_path / "project")
+    sheet = f"{DATA}/figures/prototypes.png"
+    first = started(tmp_path, sheet, "--cores=1", project=project)
+    script(tmp_path, "prototypes")
+    drawing = project / "src/robustgen/figures/prototypes.py"
+    rewritten(drawing, "{fonts} fonts ×", "{fonts} different fonts ×")
+    assert first.wait(timeout=60) == 1
+    said = (tmp_path / "said").read_text()
+    assert "robustgen: the code of this job was changed after it was planned" in said, said[-3000:]
+    assert not (tmp_path / sheet).exists()
+    again = snakemake(tmp_path, sheet, "--cores=1", project=project)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert (tmp_path / sheet).exists()

@@ -70,6 +70,8 @@ def test_every_rule_states_what_it_needs():
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
             for part in ("output:", "log:", "benchmark:", "threads: 1", "mem_mb=", "runtime="):
                 assert part in body, f"{name} lacks {part}"
+            script = (HERE / f"workflow/scripts/{name}.py").read_text()
+            assert "job(snakemake.log[0], snakemake)" in script, f"{name} does not check its code"
             code = "params:" in body and f'code_of("{name}"' in body
             assert code, f"{name} lacks the fingerprint of its code"
             for block in re.findall(r"^    (?:input|output):\n((?:        .*\n)+)", body, re.M):

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import HERE, SMOKE, changed, snakemake, wanted
+from conftest import HERE, SMOKE, changed, copied_project, rewritten, snakemake, wanted
 
 THREATS, ATTACKS, METHODS = SMOKE["threats"], SMOKE["attacks"], SMOKE["methods"]
 FONTS, MANIFOLD = SMOKE["datasets"]["fonts"], SMOKE["manifolds"]["fonts"]
@@ -157,24 +157,6 @@ def jobs_of(run) -> dict[str, int]:
     return {rule: count for rule, count in wanted(run).items() if rule != "all"}
 
 
-def copy(folder: Path) -> Path:
-    """The project's own files, as a clone has them."""
-    folder.mkdir()
-    for name in ("Snakefile", "src", "workflow", "config", "profiles"):
-        where, ignored = folder / name, shutil.ignore_patterns("__pycache__", "*.egg-info")
-        if (HERE / name).is_dir():
-            shutil.copytree(HERE / name, where, ignore=ignored, copy_function=shutil.copyfile)
-        else:
-            shutil.copyfile(HERE / name, where)
-    return folder
-
-
-def rewritten(path: Path, old: str, new: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert old in text
-    path.write_text(text.replace(old, new, 1), encoding="utf-8")
-
-
 @pytest.mark.parametrize(("keys", "expected"), SETTINGS.values(), ids=SETTINGS)
 def test_a_changed_setting(study, tmp_path, keys, expected):
     run = snakemake(study, "-n", "--nolock", config=changed(tmp_path, **keys))
@@ -183,14 +165,14 @@ def test_a_changed_setting(study, tmp_path, keys, expected):
 
 @pytest.mark.parametrize(("edit", "expected"), EDITS.values(), ids=EDITS)
 def test_edited_code(study, tmp_path, edit, expected):
-    project = copy(tmp_path / "project")
+    project = copied_project(tmp_path / "project")
     file, old, new = edit
     rewritten(project / "src/robustgen" / file, old, new)
     assert jobs_of(snakemake(study, "-n", "--nolock", project=project)) == jobs(expected)
 
 
 def test_harmless_edits(study, tmp_path):
-    project = copy(tmp_path / "project")
+    project = copied_project(tmp_path / "project")
     for file, old, new in HARMLESS.values():
         rewritten(project / "src/robustgen" / file, old, new)
     assert jobs_of(snakemake(study, "-n", "--nolock", project=project)) == {}
@@ -223,7 +205,7 @@ def moved(study, tmp_path_factory) -> Path:
 
 def test_a_fresh_clone_with_moved_results(moved, tmp_path):
     """Time stamps do not count, neither of the results nor of the code; changes still do."""
-    project = copy(tmp_path / "project")
+    project = copied_project(tmp_path / "project")
     assert jobs_of(snakemake(moved, "-n", project=project)) == {}
     keys, expected = SETTINGS["the steps of the attack `regular`"]
     run = snakemake(moved, "-n", config=changed(tmp_path, **keys), project=project)
@@ -235,7 +217,6 @@ def test_a_fresh_clone_with_moved_results(moved, tmp_path):
     [
         ("fonts/classifiers/normal/n60/seeds0-1.safetensors", ""),
         ("fonts/attacks/regular/normal/n60/seeds0-1.parquet", ""),
-        ("tables/over_seeds.parquet", "over_seeds"),
         ("tables/claims.parquet", "claims"),
         ("figures/figure4.pdf", "figure4"),
     ],
