@@ -7,7 +7,7 @@ import torch
 from conftest import CLASSES, SCHEDULE, make_cohort, make_generators, stacked
 from torch import nn
 
-from robustgen import networks
+from robustgen import networks, stacking
 from robustgen.attack import Search, search
 from robustgen.cohort import Cohort
 from robustgen.errors import UserError
@@ -180,6 +180,11 @@ ARCHITECTURES = {
     "a layer that is not known": lambda: nn.Sequential(
         nn.Conv2d(1, 6, 4, 2, 1, padding_mode="reflect"), nn.Softplus(), nn.Flatten()
     ),
+    "in place": lambda: nn.Sequential(
+        nn.Conv2d(1, 6, 4, 2, 1), nn.LeakyReLU(inplace=True), nn.Conv2d(6, 6, 3), nn.ReLU(True)
+    ),
+    "named padding": lambda: nn.Sequential(nn.Conv2d(1, 6, 3, padding="same"), nn.ReLU()),
+    "ends in a ReLU": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU()),
     "no norm": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4)),
     "no chain": _Branching,
 }
@@ -195,9 +200,29 @@ def test_any_architecture_makes_a_cohort(monkeypatch, build):
     with torch.no_grad():
         for _ in range(3):
             cohort.train()(images * 3)
+    images.requires_grad_()
     logits = cohort.eval()(images)
+    towards = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1))
+    given = towards.clone()
+    (found,) = torch.autograd.grad(logits, images, towards)
+    assert torch.equal(given, towards)
     for i in range(2):
-        torch.testing.assert_close(logits[i], cohort.member(i)(images[i]), **TOLERANCE)
+        alone = cohort.member(i)(images[i])
+        torch.testing.assert_close(logits[i], alone, **TOLERANCE)
+        (expected,) = torch.autograd.grad(alone, images, towards[i])
+        torch.testing.assert_close(found[i], expected[i], **TOLERANCE)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 14, 1000])
+def test_images_go_through_the_layers_in_parts(monkeypatch, trained, test_images, at_once):
+    images = stacked(test_images, 3, 10).images().requires_grad_()
+    logits = trained(images)
+    (gradient,) = torch.autograd.grad(logits.square().sum(), images)
+    monkeypatch.setattr(stacking, "AT_ONCE", at_once)
+    again = trained(images)
+    torch.testing.assert_close(again, logits, **TOLERANCE)
+    found = torch.autograd.grad(again.square().sum(), images)[0]
+    torch.testing.assert_close(found, gradient, **TOLERANCE)
 
 
 def test_changed_weights_are_seen_without_a_change_of_mode(test_images):

@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -9,6 +13,24 @@ def test_torch_is_made_deterministic():
     assert device.setup() == torch.device("cuda" if torch.cuda.is_available() else "cpu")
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_kept():
+    """Or it would be cleared by the system at each use: a third of the time of a pass."""
+    count = """
+import resource, sys, torch
+from robustgen import device
+from robustgen.cohort import Cohort
+device.setup()
+models = Cohort("convnet", (1, 28, 28), 10, [0]).eval()
+images = torch.rand(1, 100, 1, 28, 28, requires_grad=True)
+for turn in range(20):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.autograd.grad(models(images).sum(), images)
+sys.exit(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before > 50)
+"""
+    subprocess.run([sys.executable, "-c", count], check=True)
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99"])

@@ -37,6 +37,21 @@ def test_output_and_gradients_are_those_of_conv2d(case, biased):
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [(28, 28), (9, 14)], ids=str)
+def test_pixels_of_few_channels_in_single_precision(channels, groups, size):
+    """They are laid out several numbers at a time."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand(2, channels * groups, *size, generator=rng, requires_grad=True)
+    weight = torch.rand(4 * groups, channels, 4, 4, generator=rng)
+    made = strided.convolve(x, weight, None, (2, 2), (1, 1), groups)
+    expected = F.conv2d(x, weight, None, (2, 2), (1, 1), 1, groups)
+    towards = torch.rand(made.shape, generator=rng)
+    (found,) = torch.autograd.grad(made, x, towards)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, x, towards)[0])
+
+
 TRANSPOSES = {
     # kernel, stride, padding, added, height, width
     "the paper's": ((6, 6), (2, 2), (2, 2), (0, 0), 7, 7),

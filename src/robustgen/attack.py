@@ -6,13 +6,13 @@ and a function from images to logits, and nothing else.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.spaces import Space, Threat, gather
+from robustgen.spaces import Space, Threat, gather, spread
 
 Model = Callable[[Tensor], Tensor]
 
@@ -34,8 +34,7 @@ class Search:
     restarts: int = 1
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What a search found, for each of M models and B images.
 
     Attributes:
@@ -73,10 +72,10 @@ class Adam:
     def __call__(self, gradient: Tensor) -> Tensor:
         """The bias-corrected mean over the root of the bias-corrected mean square."""
         self.taken += 1
-        self.state["mean"].lerp_(gradient, 1 - 0.9)
-        self.state["square"].lerp_(gradient.square(), 1 - 0.999)
-        mean = self.state["mean"] / (1 - 0.9**self.taken)
-        return mean / ((self.state["square"] / (1 - 0.999**self.taken)).sqrt() + 1e-8)
+        mean = self.state["mean"].lerp_(gradient, 1 - 0.9)
+        square = self.state["square"].mul_(0.999).addcmul_(gradient, gradient, value=1 - 0.999)
+        root = square.div(1 - 0.999**self.taken).sqrt_().add_(1e-8)
+        return mean.div(1 - 0.9**self.taken).div_(root)
 
 
 class Signed:
@@ -144,8 +143,10 @@ def search(
     alive = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
     for restart in range(settings.restarts):
         start = space.sample(threat, generators)  # drawn even if no one is left: see generators
-        front = _Front(space, labels, start, STEP_RULES[settings.step_rule](start), alive)
-        _climb(model, front, best, threat, settings, restart, stop_at_success)
+        rule = STEP_RULES[settings.step_rule](start)
+        front = _Front(space, labels, start, rule, alive, best)
+        _climb(model, front, threat, settings, restart, stop_at_success)
+        front.leave()
         if stop_at_success:
             alive = alive & ~best.success
     return best
@@ -154,16 +155,14 @@ def search(
 def _climb(
     model: Model,
     front: "_Front",
-    best: Found,
     threat: Threat,
     settings: Search,
     restart: int,
     stop_at_success: bool,
 ) -> None:
-    """Search from one start, and record in `best` what is found."""
+    """Search from one start, and record what is found."""
     for step in range(settings.steps + 1):
-        front.narrow()
-        if not front.alive.any():
+        if (stop_at_success or step == 0) and not front.narrow():
             return
         last = step == settings.steps
         codes = front.codes.detach().requires_grad_(not last)
@@ -173,43 +172,78 @@ def _climb(
                 logits.flatten(0, 1), front.labels.flatten(), reduction="none"
             ).view_as(front.labels)
         wrong = logits.argmax(-1) != front.labels
-        _record(best, front, loss.detach(), wrong, step, restart, stop_at_success)
+        front.record(loss.detach(), wrong, step, restart, stop_at_success)
         if not last:
             (gradient,) = torch.autograd.grad(loss.sum(), codes)
-            moved = front.codes + settings.step_size * front.rule(gradient)
+            moved = front.codes.add(front.rule(gradient), alpha=settings.step_size)
             front.codes = front.space.project(moved, threat)
         if stop_at_success:
             front.alive &= ~wrong
 
 
-@dataclass
 class _Front:
     """The examples still searched: columns `index` `(M, B')` of the batch.
 
     Members may have unequal numbers of them left; `alive` is False for what fills the rows up.
+    What is found is kept here, and goes to the batch with the examples that leave.
     """
 
-    space: Space
-    labels: Tensor
-    codes: Tensor
-    rule: StepRule
-    alive: Tensor
+    def __init__(
+        self,
+        space: Space,
+        labels: Tensor,
+        codes: Tensor,
+        rule: StepRule,
+        alive: Tensor,
+        best: Found,
+    ) -> None:
+        self.space, self.labels, self.codes, self.rule = space, labels, codes, rule
+        self.alive, self.best, self.found = alive.clone(), best, best
+        columns = torch.arange(labels.shape[1], device=labels.device)
+        self.index = columns.expand_as(labels)
 
-    def __post_init__(self) -> None:
-        self.alive = self.alive.clone()
-        columns = torch.arange(self.labels.shape[1], device=self.labels.device)
-        self.index = columns.expand_as(self.labels)
+    def narrow(self) -> bool:
+        """Let examples that are not alive leave, as far as all members can spare them.
 
-    def narrow(self) -> None:
-        """Let examples that are not alive leave, as far as all members can spare them."""
+        Returns:
+            Whether any are left.
+        """
         width = int(self.alive.sum(1).max())
-        if width == self.alive.shape[1]:
+        if 0 < width < self.alive.shape[1]:
+            self.leave()
+            kept = (~self.alive).int().argsort(dim=1, stable=True)[:, :width]
+            self.index, self.alive = gather(self.index, kept), gather(self.alive, kept)
+            self.labels, self.codes = gather(self.labels, kept), gather(self.codes, kept)
+            self.found = Found(*(gather(held, kept) for held in self.found))
+            self.rule.state = {name: gather(held, kept) for name, held in self.rule.state.items()}
+            self.space = self.space.take(kept)
+        return width > 0
+
+    def record(
+        self, loss: Tensor, wrong: Tensor, step: int, restart: int, stop_at_success: bool
+    ) -> None:
+        """Keep the codes where they beat the best: a first success, else a higher loss."""
+        better = loss > self.found.loss
+        if stop_at_success:
+            better |= wrong
+        better &= self.alive
+        now = Found(
+            self.codes, loss, wrong, torch.where(wrong, step, -1), torch.where(wrong, restart, -1)
+        )
+        self.found = Found(
+            *(
+                torch.where(spread(better, new), new, held)
+                for new, held in zip(now, self.found, strict=True)
+            )
+        )
+
+    def leave(self) -> None:
+        """Write what was found where the batch keeps it."""
+        if self.found is self.best:
             return
-        kept = (~self.alive).int().argsort(dim=1, stable=True)[:, :width]
-        self.index, self.alive = gather(self.index, kept), gather(self.alive, kept)
-        self.labels, self.codes = gather(self.labels, kept), gather(self.codes, kept)
-        self.rule.state = {name: gather(held, kept) for name, held in self.rule.state.items()}
-        self.space = self.space.take(kept)
+        member = torch.arange(len(self.index), device=self.index.device)[:, None]
+        for batch, found in zip(self.best, self.found, strict=True):
+            batch[member, self.index] = found
 
 
 def _nothing(space: Space, labels: Tensor) -> Found:
@@ -220,28 +254,3 @@ def _nothing(space: Space, labels: Tensor) -> Found:
         iterations=torch.full_like(labels, -1),
         restart=torch.full_like(labels, -1),
     )
-
-
-def _record(
-    best: Found,
-    front: _Front,
-    loss: Tensor,
-    wrong: Tensor,
-    step: int,
-    restart: int,
-    stop_at_success: bool,
-) -> None:
-    """Keep the front's codes where they beat the best: a first success, else a higher loss."""
-    better = loss > gather(best.loss, front.index)
-    if stop_at_success:
-        better = (better | wrong) & front.alive
-    member, place = better.nonzero(as_tuple=True)
-    column = front.index[member, place]
-    best.codes[member, column] = front.codes[member, place]
-    best.loss[member, column] = loss[member, place]
-    best.success[member, column] = wrong[member, place]
-    unsuccessful = torch.tensor(-1, device=loss.device)
-    when = torch.where(wrong, torch.tensor(step, device=loss.device), unsuccessful)
-    which = torch.where(wrong, torch.tensor(restart, device=loss.device), unsuccessful)
-    best.iterations[member, column] = when[member, place]
-    best.restart[member, column] = which[member, place]

@@ -29,7 +29,7 @@ class Cohort(nn.Module):
         self, architecture: str, shape: tuple[int, int, int], classes: int, seeds: Sequence[int]
     ) -> None:
         super().__init__()
-        self._kept: tuple[list[tuple[int, int]], Pass] | None = None
+        self._kept: tuple[list[Tensor], list[tuple[int, int]], Pass] | None = None
         self.architecture, self.shape, self.classes = architecture, shape, classes
         self.seeds = list(seeds)
         with torch.device("meta"):
@@ -75,11 +75,17 @@ class Cohort(nn.Module):
 
     def _folded(self) -> Pass:
         """The pass with what `folded` makes, made again whenever a tensor was written to."""
-        model, state = self._plain()
-        written = [(tensor.data_ptr(), tensor._version) for tensor in state.values()]
-        if self._kept is None or self._kept[0] != written:
-            self._kept = written, stacked(*folded(model, state))
-        return self._kept[1]
+        if self._kept is None or _written(self._kept[0]) != self._kept[1]:
+            model, state = self._plain()
+            held = list(state.values())
+            self._kept = held, _written(held), stacked(*folded(model, state))
+        return self._kept[2]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "Cohort":
+        """Move to another device or type, where buffers are other tensors."""
+        self._kept = None
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
 
     def member(self, position: int) -> nn.Module:
         """Member `position` as a plain module of its own, in eval mode, on the same device."""
@@ -115,6 +121,11 @@ class Cohort(nn.Module):
         cohort.to(device)
         cohort.stack.load_state_dict({_flat(name): tensor for name, tensor in state.items()})
         return cohort.eval()
+
+
+def _written(tensors: list[Tensor]) -> list[tuple[int, int]]:
+    """What changes when one of the tensors is written to, or given other memory."""
+    return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
 
 
 def _flat(name: str) -> str:

@@ -125,7 +125,7 @@ def _nearest(examples: Tensor, space: Space, steps: int, step_size: float) -> Te
             optimizer.param_groups[0]["lr"] = step_size * (1 + math.cos(math.pi * step / steps)) / 2
             optimizer.step()
             with torch.no_grad():
-                codes.clamp_(space.low, space.high)
+                space.bound_(codes)
     return nearest
 
 

@@ -34,12 +34,13 @@ class Space(ABC):
 
     Attributes:
         origin: `(M, B, *D)` codes of the unperturbed images.
-        low, high: ends of each coordinate, broadcastable to `origin`.
+        low, high: ends of each coordinate, broadcastable to `origin`; or one number for all, which
+            is ten times as fast.
     """
 
     origin: Tensor
-    low: Tensor
-    high: Tensor
+    low: Tensor | float
+    high: Tensor | float
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -56,11 +57,15 @@ class Space(ABC):
         """
         moved = codes - self.origin
         if threat.norm == "linf":
-            moved = moved.clamp(-threat.radius, threat.radius)
+            moved.clamp_(-threat.radius, threat.radius)
         else:
             size = moved.flatten(2).norm(dim=2).clamp_min(1e-12)
-            moved = moved * _spread((threat.radius / size).clamp_max(1.0), moved)
-        return (self.origin + moved).clamp(self.low, self.high)
+            moved *= spread((threat.radius / size).clamp_max(1.0), moved)
+        return self.bound_(moved.add_(self.origin))
+
+    def bound_(self, codes: Tensor) -> Tensor:
+        """Move codes `(M, B, *D)` into the bounds, in place."""
+        return codes.clamp_(self.low, self.high)  # type: ignore[arg-type]
 
     def sample(self, threat: Threat, generators: Sequence[torch.Generator]) -> Tensor:
         """Codes drawn uniformly from the ball, moved into the bounds; a generator per member."""
@@ -72,7 +77,7 @@ class Space(ABC):
             share = torch.stack([torch.rand(shape[0], generator=g) for g in generators])
             dimensions = drawn[0, 0].numel()
             size = drawn.flatten(2).norm(dim=2).clamp_min(1e-12)
-            drawn = drawn * _spread(share ** (1 / dimensions) / size, drawn)
+            drawn = drawn * spread(share ** (1 / dimensions) / size, drawn)
         return self.project(self.origin + threat.radius * drawn.to(self.origin), threat)
 
 
@@ -131,7 +136,7 @@ class LearnedSpace(Space):
 def image(batch: Split) -> Space:
     """The images of `batch` (leading shape `(M, B)`) as codes of themselves."""
     images = batch.images()
-    return ImageSpace(images, images.new_zeros(()), images.new_ones(()))
+    return ImageSpace(images, 0.0, 1.0)
 
 
 def true_manifold(batch: Split) -> Space:
@@ -161,9 +166,8 @@ def _learned(name: str, batch: Split) -> Space:
     if name not in batch.learned:
         raise ValueError(f"{name} was not learned of this data set")
     of = batch.learned[name]
-    bound = of.codes.new_tensor(BOUND)
-    codes = of.codes.clamp(-bound, bound)
-    return LearnedSpace(codes, -bound, bound, batch.labels, of.decoders)
+    codes = of.codes.clamp(-BOUND, BOUND)
+    return LearnedSpace(codes, -BOUND, BOUND, batch.labels, of.decoders)
 
 
 SPACES: dict[str, Callable[[Split], Space]] = {
@@ -191,5 +195,6 @@ def gather(values: Tensor, index: Tensor) -> Tensor:
     return values[torch.arange(len(index), device=index.device)[:, None], index]
 
 
-def _spread(values: Tensor, like: Tensor) -> Tensor:
+def spread(values: Tensor, like: Tensor) -> Tensor:
+    """`values` `(M, B)` with axes of length 1, to go with `like` `(M, B, ...)`."""
     return values.reshape(*values.shape, *[1] * (like.dim() - values.dim()))

@@ -88,10 +88,10 @@ class _Strided(torch.autograd.Function):
         """The gradients that are asked for, to input, weight and bias."""
         x, weight = ctx.saved_tensors
         stride, padding, groups = ctx.how
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        gradient = _last(gradient)
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            to_x = _to_input(gradient, x.shape, weight, stride, padding, groups)
+            to_x = _last(InputGradient(weight, stride, padding, groups)(gradient, x.shape[2:]))
         if any(ctx.needs_input_grad[1:3]):
             wanted = ctx.needs_input_grad[1:3]
             to_weight, to_bias = _to_weight(
@@ -109,15 +109,13 @@ class _Transposed(torch.autograd.Function):
         x, weight, bias, stride, padding, output_padding = args
         ctx.save_for_backward(x, weight)
         ctx.how = stride, padding
-        size = [
+        size = torch.Size(
             (steps - 1) * s + k - 2 * p + more
             for steps, s, k, p, more in zip(
                 x.shape[2:], stride, weight.shape[2:], padding, output_padding, strict=True
             )
-        ]
-        shape = torch.Size((len(x), weight.shape[1], *size))
-        outputs = x.contiguous(memory_format=torch.channels_last)
-        made = _to_input(outputs, shape, weight, stride, padding, 1)
+        )
+        made = _last(InputGradient(weight, stride, padding, 1)(_last(x), size))
         return made if bias is None else made.add_(bias[:, None, None])
 
     @staticmethod
@@ -126,7 +124,7 @@ class _Transposed(torch.autograd.Function):
         """The gradients that are asked for, to input, weight and bias."""
         x, weight = ctx.saved_tensors
         stride, padding = ctx.how
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        gradient = _last(gradient)
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
             to_x = F.conv2d(gradient, weight, None, stride, padding)
@@ -135,6 +133,11 @@ class _Transposed(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             to_bias = gradient.sum((0, 2, 3))
         return to_x, to_weight, to_bias, None, None, None
+
+
+def _last(x: Tensor) -> Tensor:
+    """With the channels last in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def _to_weight(
@@ -164,40 +167,87 @@ def _to_weight(
     return to_weight, to_bias
 
 
-def _to_input(
-    gradient: Tensor, shape: torch.Size, weight: Tensor, stride: Pair, padding: Pair, groups: int
-) -> Tensor:
-    """The gradient to the input, of `shape`, given that to the output."""
-    (sh, sw), (kh, kw) = stride, weight.shape[2:]
-    made_of, channels = weight.shape[0] // groups, weight.shape[1]
-    blocks = weight.reshape(groups, made_of, channels, kh // sh, sh, kw // sw, sw)
-    kernel = blocks.permute(0, 4, 6, 2, 1, 3, 5).flatten(0, 3)
-    kernel = kernel.flip(2, 3).contiguous(memory_format=torch.channels_last)
-    height, width = shape[2:]
-    rows_added = _added(gradient.shape[2], height, kh, sh, padding[0])
-    columns_added = _added(gradient.shape[3], width, kw, sw, padding[1])
-    even = max(0, min(rows_added)), max(0, min(columns_added))
-    odd = [n - even[1] for n in columns_added] + [n - even[0] for n in rows_added]
-    outputs = F.pad(gradient, odd) if any(odd) else gradient
-    made = F.conv2d(outputs, kernel, None, 1, even, 1, groups).permute(0, 2, 3, 1)
-    made = made.reshape(*made.shape[:3], groups, sh, sw, channels)
-    pixels = made.permute(0, 1, 4, 2, 5, 3, 6).reshape(
-        len(made), sh * made.shape[1], sw * made.shape[2], groups * channels
-    )
-    top, left = padding[0] % sh, padding[1] % sw
-    pixels = pixels[:, top : top + height, left : left + width]
-    missed = width - pixels.shape[2], height - pixels.shape[1]  # by the kernel: no gradient
-    if any(missed):
-        pixels = F.pad(pixels, (0, 0, 0, missed[0], 0, missed[1]))
-    return pixels.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+class InputGradient:
+    """The gradient of a strided convolution to its input, from weights that are rearranged once.
 
-
-def _added(outputs: int, size: int, kernel: int, stride: int, padding: int) -> Pair:
-    """Zeros to add before and after the outputs so that only blocks with pixels are computed.
-
-    Less than none where outputs see nothing but padding. The first `padding // stride` blocks have
-    no pixels: they lie in the padding.
+    Pixels are computed in blocks, each from the n x n outputs that begin in it and those before
+    them: a convolution of stride n, with a channel for each pixel of a block. n is 1 unless pixels
+    have few channels: so many must be computed at once that the processor's vectors are filled.
     """
-    over = kernel // stride - 1
-    last = min(outputs + over, -(-(size + padding) // stride))
-    return over - padding // stride, last - outputs
+
+    def __init__(self, weight: Tensor, stride: Pair, padding: Pair, groups: int) -> None:
+        """Rearrange `weight` `(G O, C, k, k)` of a convolution of G groups."""
+        self.groups, self.channels, self.padding = groups, weight.shape[1], padding
+        self.n = 1
+        while self.channels * stride[0] * stride[1] * self.n**2 < VECTOR:
+            self.n += 1
+        self.block = stride[0] * self.n, stride[1] * self.n
+        self.before = weight.shape[2] // stride[0] - 1, weight.shape[3] // stride[1] - 1
+        rows, columns = (
+            self._positions(k, s, weight.device)
+            for k, s in zip(weight.shape[2:], stride, strict=True)
+        )
+        padded = F.pad(weight, (0, 1, 0, 1))  # at the last position there is no weight
+        ways = padded[..., rows[:, :, None, None], columns]
+        ways = ways.reshape(groups, -1, *ways.shape[1:])
+        kernel = ways.permute(0, 3, 5, 2, 1, 4, 6).flatten(0, 3)
+        self.kernel = kernel.contiguous(memory_format=torch.channels_last)
+
+    def _positions(self, size: int, stride: int, device: torch.device) -> Tensor:
+        """For each pixel of a block and each output: the weight between them, of `size`."""
+        outputs = torch.arange(1 - size // stride, self.n, device=device)
+        pixels = torch.arange(stride * self.n, device=device)
+        at = pixels[:, None] - stride * outputs
+        return at.where((at >= 0) & (at < size), torch.tensor(size, device=device))
+
+    def __call__(self, gradient: Tensor, size: torch.Size) -> Tensor:
+        """The gradient to an input of `size` (H, W), `(B, G C, H, W)`.
+
+        Args:
+            gradient: to the output, `(B, G O, H', W')`, fastest with the channels last.
+        """
+        rows, columns = (
+            self._added(gradient.shape[2 + axis], size[axis], axis) for axis in range(2)
+        )
+        even = max(0, min(rows)), max(0, min(columns))
+        odd = [n - even[1] for n in columns] + [n - even[0] for n in rows]
+        outputs = F.pad(gradient, odd) if any(odd) else gradient
+        made = F.conv2d(outputs, self.kernel, None, self.n, even, 1, self.groups)
+        pixels = self._laid_out(made.permute(0, 2, 3, 1).contiguous())
+        top, left = (p % b for p, b in zip(self.padding, self.block, strict=True))
+        pixels = pixels[..., top : top + size[0], left : left + size[1], :]
+        missed = size[0] - pixels.shape[2], size[1] - pixels.shape[3]  # by the kernel: no gradient
+        if any(missed):
+            pixels = F.pad(pixels, (0, 0, 0, missed[1], 0, missed[0]))
+        return pixels.permute(1, 0, 4, 2, 3).flatten(1, 2)
+
+    def _added(self, outputs: int, size: int, axis: int) -> Pair:
+        """Zeros to add before and after the outputs so that only blocks with pixels are computed.
+
+        Less than none where outputs see nothing but padding. The first `padding // block` blocks
+        have no pixels: they lie in the padding.
+        """
+        before, block, padding = self.before[axis], self.block[axis], self.padding[axis]
+        blocks = min((outputs - 1 + before) // self.n + 1, -(-(size + padding) // block))
+        return before - padding // block * self.n, blocks * self.n - outputs
+
+    def _laid_out(self, made: Tensor) -> Tensor:
+        """Blocks `(B, H', W', G b b C)` as pixels `(G, B, b H', b W', C)`.
+
+        In memory, groups lie apart where pixels have few channels, as in the images of several
+        models; else the groups of a pixel lie together, as in what layers pass on.
+        """
+        many, height, width, _ = made.shape
+        (bh, bw), run = self.block, self.channels
+        if self.n > 1 and made.dtype == torch.float32 and bw * run % 4 == 0:
+            # The pixels of a block's row lie together, and are moved four numbers at a time.
+            wide = made.view(torch.complex128).view(many, height, width, self.groups, bh, -1)
+            wide = wide.permute(3, 0, 1, 4, 2, 5).contiguous()
+            return wide.view(torch.float32).view(-1, many, bh * height, bw * width, run)
+        apart = made.view(many, height, width, self.groups, bh, bw, run)
+        together = apart.permute(0, 1, 4, 2, 5, 3, 6).flatten(3, 4).flatten(1, 2)
+        return together.permute(3, 0, 1, 2, 4)
+
+
+VECTOR = 16
+"""Numbers in a vector of the processors with the widest ones."""
