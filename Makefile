@@ -3,13 +3,15 @@
 VENV ?= .venv
 PYTHON ?= python3
 CORES ?= all
+CONFIG ?= config/config.yaml
+JOBS ?= $(shell nproc)
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 REPORT := results/demo/report.html
 LOCK := .lock.json
 
-.PHONY: demo test test-long test-slurm lint bench lock clean
+.PHONY: demo test test-long test-slurm lint bench plan lock clean
 
 demo: $(VENV)/.ready ## the study on FONTS, from font files to figures and verdicts
 	$(SNAKEMAKE)
@@ -33,9 +35,12 @@ lint: $(VENV)/.ready-lint ## style and types
 	$(BIN)/snakefmt --line-length 100 --check Snakefile workflow/rules
 	$(BIN)/mypy
 
-bench: $(VENV)/.ready-bench ## attacks beside public libraries, on this machine
+bench: $(VENV)/.ready-bench ## attacks, training and distances beside others, on this machine
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
-	$(BIN)/python benchmarks/attacks.py results/benchmarks
+	$(BIN)/python benchmarks/bench.py results/benchmarks
+
+plan: $(VENV)/.ready ## how long what is left of a study will take here, or at other speeds
+	@$(BIN)/python -m robustgen.plan --configfile $(CONFIG) --cores $(JOBS) $(if $(SPEEDS),--speeds $(SPEEDS))
 
 lock: ## resolve constraints.txt anew from the ranges in pyproject.toml
 	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report $(LOCK) '.[paper-fonts,test,lint,slurm,bench]'

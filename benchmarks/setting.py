@@ -4,11 +4,14 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from robustgen import device, fonts
 from robustgen.attack import Search
@@ -21,6 +24,7 @@ from robustgen.spaces import Threat
 from robustgen.tensors import save_tensors
 from robustgen.training import Generators, Method, Schedule, train
 
+Row = dict[str, object]
 HERE = device.setup()
 LETTERS = "ABCDEFGHIJ"
 SCHEDULE = Schedule(epochs=20, batch_size=100, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
@@ -62,29 +66,106 @@ def trained(data: Split, method: Method | None = None, seeds: int = 1) -> Cohort
     return cohort
 
 
-def in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each call, all of them measured once in each round.
+@dataclass(frozen=True)
+class Way:
+    """One way to do what a benchmark compares.
+
+    Attributes:
+        run: does it once.
+        work: images x iterations of it, of all models together.
+        peer: whether it is somebody else's.
+        seconds: of a run, where the one who runs it, in another process, takes the time.
+    """
+
+    run: Callable[[], object]
+    work: int
+    peer: bool = False
+    seconds: Callable[[], float] | None = None
+
+
+def measured(
+    benchmark: str, ways: Mapping[str, Way], flop: float | None = None, rounds: int = 5
+) -> list[Row]:
+    """A row for each way, of the medians of rounds in which all take turns.
 
     These machines are shared: only what was measured in turns may be compared.
+
+    Args:
+        benchmark: what is compared.
+        ways: the first is what the others are compared with, unless some are peers: then the
+            fastest of these is.
+        flop: operations of an image and iteration.
+        rounds: after one that does not count, in which memory is looked at.
     """
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    memory = {name: _peak(way.run) for name, way in ways.items()}
     for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if HERE.type == "cuda":
-                torch.cuda.synchronize()
-            taken[name].append(time.perf_counter() - start)
-    return {name: median(seconds) for name, seconds in taken.items()}
+        for name, way in ways.items():
+            taken[name].append(way.seconds() if way.seconds else seconds_of(way.run))
+    each = {name: median(taken[name]) / ways[name].work for name in ways}
+    peers = [each[name] for name, way in ways.items() if way.peer]
+    reference = min(peers) if peers else next(iter(each.values()))
+    rows: list[Row] = []
+    for name, way in ways.items():
+        rate = None if flop is None else flop / each[name] / 1e9
+        rows.append(
+            {
+                "benchmark": benchmark,
+                "way": name,
+                "seconds": median(taken[name]),
+                "times_as_fast": reference / each[name],
+                "image_iterations_per_second": 1 / each[name],
+                "gflop_per_second": rate,
+                "share_of_product_rate": rate and rate / PRODUCT_RATE,
+                "peak_mb": None if way.seconds else memory[name],
+            }
+        )
+        print("{benchmark}, {way}: {seconds:.3g} s, {times_as_fast:.2f} times".format(**rows[-1]))
+    return rows
+
+
+def seconds_of(run: Callable[[], object]) -> float:
+    """How long it takes once."""
+    start = time.perf_counter()
+    run()
+    if HERE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _peak(run: Callable[[], object]) -> float | None:
+    """Memory in MB at most while it runs: all of the process, or what is allocated on a GPU."""
+    if HERE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() / 1e6
+    peak = Path("/proc/self/clear_refs")
+    if not peak.exists():
+        run()
+        return None
+    peak.write_text("5")  # forgets the peak so far
+    run()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (high,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+    return int(high) / 1e3
+
+
+def operations(model: nn.Module) -> float:
+    """FLOP of a pass of one image, forward and back to it."""
+    x = torch.rand(1, 1, 28, 28, device=HERE).requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        model(x).sum().backward(inputs=[x])
+    return counter.get_total_flops()
 
 
 def product_rate(size: int = 1024) -> float:
     """GFLOP/s of a product of two square matrices."""
     one, other = torch.rand(2, size, size, device=HERE)
-    seconds = in_turns({"product": lambda: one @ other}, rounds=20)["product"]
+    seconds = min(seconds_of(lambda: one @ other) for _ in range(20))
     return 2 * size**3 / seconds / 1e9
+
+
+PRODUCT_RATE = product_rate()
 
 
 def machine() -> str:

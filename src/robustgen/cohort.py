@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustgen import networks
 from robustgen.folding import folded
-from robustgen.stacking import Pass, stacked, vectorized
+from robustgen.stacking import Pass, stacked
 from robustgen.tensors import load_tensors, save_tensors
 
 
@@ -60,7 +60,7 @@ class Cohort(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`: member i sees `images[i]`."""
-        passed = vectorized(*self._plain()) if self.training else self._folded()
+        passed = stacked(*self._plain()) if self.training else self._folded()
         return passed(images)
 
     def train(self, mode: bool = True) -> "Cohort":

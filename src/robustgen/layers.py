@@ -28,7 +28,7 @@ def chain(model: nn.Module, state: State) -> list[Layer] | None:
         model: the architecture, whose own parameters are not used.
         state: parameters and buffers of the models, `(M, ...)` by name.
     """
-    known = isinstance(model, nn.Sequential) and all(_is_known(layer) for layer in model)
+    known = isinstance(model, nn.Sequential) and all(is_known(layer) for layer in model)
     if model.training or not known:
         return None
     members, rectifiable = len(next(iter(state.values()))), False
@@ -43,7 +43,8 @@ def chain(model: nn.Module, state: State) -> list[Layer] | None:
     return layers
 
 
-def _is_known(layer: nn.Module) -> bool:
+def is_known(layer: nn.Module) -> bool:
+    """Whether a layer can be one of M models side by side."""
     if isinstance(layer, nn.Conv2d):
         return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):

@@ -1,11 +1,10 @@
 """The forward pass of M models at once.
 
-`vectorized` maps the architecture's own pass over the models. `stacked` is for attacks, which take
-nearly all the time of a study: it computes a chain of common layers as one wide model, whose
-channels are those of the M models side by side, convolutions in groups and linear layers as a
-batched product. Both equal the models one by one up to rounding; `benchmarks/passes.py` measures
-what is gained. Training keeps to the former, since batch statistics are less exact with the
-channels last.
+`vectorized` maps the architecture's own pass over the models. `stacked` computes a chain of common
+layers as one wide model, whose channels are those of the M models side by side, convolutions in
+groups and linear layers as a batched product: in eval mode for attacks, which take most of the time
+of a study, with constant weights; in train mode with gradients to them. All equal the models one by
+one up to rounding; `benchmarks/passes.py` measures what is gained.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
+from robustgen import learning
 from robustgen.layers import Layer, chain, last
 
 State = Mapping[str, Tensor]
@@ -39,10 +39,12 @@ def vectorized(model: nn.Module, state: State) -> Pass:
 
 
 def stacked(model: nn.Module, state: State) -> Pass:
-    """As `vectorized`, but faster for a chain of known layers in eval mode.
+    """As `vectorized`, but faster for a chain of known layers.
 
-    Weights are constants of this pass: gradients go to the images alone, and once.
+    In eval mode weights are constants of this pass: gradients go to the images alone, and once.
     """
+    if model.training:
+        return learning.chain(model, state) or vectorized(model, state)
     layers = chain(model, state)
     return vectorized(model, state) if layers is None else partial(_Chain.apply, layers)
 

@@ -183,15 +183,21 @@ class InputGradient:
             self.n += 1
         self.block = stride[0] * self.n, stride[1] * self.n
         self.before = weight.shape[2] // stride[0] - 1, weight.shape[3] // stride[1] - 1
-        rows, columns = (
-            self._positions(k, s, weight.device)
-            for k, s in zip(weight.shape[2:], stride, strict=True)
-        )
-        padded = F.pad(weight, (0, 1, 0, 1))  # at the last position there is no weight
-        ways = padded[..., rows[:, :, None, None], columns]
+        ways = self._ways(weight, stride)
         ways = ways.reshape(groups, -1, *ways.shape[1:])
         kernel = ways.permute(0, 3, 5, 2, 1, 4, 6).flatten(0, 3)
         self.kernel = kernel.contiguous(memory_format=torch.channels_last)
+
+    def _ways(self, weight: Tensor, stride: Pair) -> Tensor:
+        """The weight between each pixel of a block and each output: `(G O, C, b, *, b, *)`."""
+        sizes = list(zip(weight.shape[2:], stride, strict=True))
+        if self.n == 1:  # all of them, in another order
+            (height, sh), (width, sw) = sizes
+            parts = weight.reshape(*weight.shape[:2], height // sh, sh, width // sw, sw)
+            return parts.transpose(2, 3).transpose(4, 5).flip(3, 5)
+        rows, columns = (self._positions(*of, weight.device) for of in sizes)
+        padded = F.pad(weight, (0, 1, 0, 1))  # at the last position there is no weight
+        return padded[..., rows[:, :, None, None], columns]
 
     def _positions(self, size: int, stride: int, device: torch.device) -> Tensor:
         """For each pixel of a block and each output: the weight between them, of `size`."""

@@ -1,0 +1,127 @@
+"""Epochs of training beside plain loops over single models."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from setting import HERE, LETTERS, Row, Way, letters, measured
+from torch import Tensor, nn
+
+from robustgen.attack import Search
+from robustgen.cohort import Cohort
+from robustgen.datasets import Split
+from robustgen.manifolds.training import train as train_vaegan
+from robustgen.manifolds.vaegan import Recipe, VaeGan
+from robustgen.seeding import generator
+from robustgen.spaces import SPACES, Threat
+from robustgen.training import Generators, Method, Schedule, train
+
+IMAGES, MODELS, RADIUS, BATCH = 1000, 3, 0.3, 100
+EPOCH = Schedule(epochs=1, batch_size=BATCH, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
+METHODS = {"normal": None} | {
+    name: Method(Threat(space, "linf", RADIUS), Search("signed", 0.04, steps))
+    for name, space, steps in (
+        ("adversarial", "image", 5),
+        ("on the true manifold", "true_manifold", 5),
+        ("transformation", "transformation", 5),
+        ("augmentation", "transformation", 0),
+    )
+}
+
+
+def fresh(models: int) -> Cohort:
+    """A cohort that has not learned."""
+    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(models)).to(HERE)
+    cohort.initialize([generator(0, "initialization", seed) for seed in range(models)])
+    return cohort
+
+
+def ours(data: Split, method: Method | None) -> None:
+    """An epoch of a cohort."""
+    rngs = [[generator(0, what, seed) for seed in range(MODELS)] for what in ("batches", "attacks")]
+    train(fresh(MODELS), data, EPOCH, method, Generators(*rngs))
+
+
+def plain_loop(data: Split, method: Method | None) -> None:
+    """An epoch of as many single models."""
+    cohort = fresh(MODELS)
+    for seed in range(MODELS):
+        model, rng = cohort.member(seed), generator(0, "batches", seed)
+        optimizer = torch.optim.Adam(model.parameters(), EPOCH.rate, weight_decay=1e-4)
+        for rows in torch.randperm(len(data), generator=rng).split(BATCH):
+            batch = data.take(rows)
+            split = len(batch) if method is None else len(batch) // 2
+            x, y = batch.images(), batch.labels
+            if method is not None:
+                made = attacked(model, batch.take(slice(split, None)), method, rng)
+                x = torch.cat([x[:split], made])
+            losses = F.cross_entropy(model.train()(x), y, reduction="none")
+            loss = (
+                losses.mean()
+                if method is None
+                else (losses[:split].mean() + losses[split:].mean()) / 2
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def attacked(model: nn.Module, batch: Split, method: Method, rng: torch.Generator) -> Tensor:
+    """The images of the highest loss that signed steps meet."""
+    space = SPACES[method.threat.space](batch.take(torch.arange(len(batch))[None]))
+    codes = space.sample(method.threat, [rng])
+    if not method.search.steps:
+        return space.decode(codes)[0]
+    best, kept = torch.full((len(batch),), -torch.inf), codes
+    model.eval()
+    for step in range(method.search.steps + 1):
+        codes = codes.detach().requires_grad_()
+        losses = F.cross_entropy(model(space.decode(codes)[0]), batch.labels, reduction="none")
+        better = (losses > best)[None, :, *[None] * (codes.dim() - 2)]
+        kept, best = torch.where(better, codes.detach(), kept), torch.maximum(best, losses.detach())
+        if step < method.search.steps:
+            (gradient,) = torch.autograd.grad(losses.sum(), codes)
+            codes = space.project(codes.detach() + 0.04 * gradient.sign(), method.threat)
+    with torch.no_grad():
+        return space.decode(kept)[0]
+
+
+def vaegan(images: Split, plain: bool, gamma: float) -> None:
+    """An epoch of a VAE-GAN, with torch's own strided layers or ours."""
+    model = VaeGan((1, 28, 28), Recipe(channels=(16, 32, 64), gamma=gamma, epochs=1))
+    model.initialize(generator(0, "benchmark"))
+    for layer in model.modules():
+        if plain and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.__class__ = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.ConvTranspose2d
+    train_vaegan(model.to(HERE), images, generator(0, "training"))
+
+
+def rows() -> list[Row]:
+    """All methods, and VAE-GANs."""
+    data = letters(train_draws=10)["train"]
+    some = data.take(slice(IMAGES)).keep()
+    made: list[Row] = []
+    for name, method in METHODS.items():
+        ways: dict[str, Callable[[], None]] = {"plain loop": plain_loop, "robustgen": ours}
+        made += measured(
+            f"epoch of training, {name}, {MODELS} models",
+            {way: Way(partial(run, some, method), MODELS * IMAGES) for way, run in ways.items()},
+        )
+    for gamma in (0.0, 1.0):
+        ways = {
+            "torch's layers": partial(vaegan, some, True, gamma),
+            "robustgen": partial(vaegan, some, False, gamma),
+        }
+        named = "with" if gamma else "without"
+        made += measured(
+            f"epoch of a VAE-GAN {named} discriminator",
+            {way: Way(run, IMAGES) for way, run in ways.items()},
+        )
+    over = {
+        f"{many} images": Way(
+            partial(ours, data.take(slice(many)).keep(), METHODS["adversarial"]), MODELS * many
+        )
+        for many in (500, 2000, 10_000)
+    }
+    return made + measured("epoch of training, adversarial, over N", over, rounds=3)

@@ -1,0 +1,144 @@
+"""Our search beside plain loops over single models, and as models and images grow in number."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from setting import HERE, LETTERS, Row, Way, letters, measured, operations, trained
+from torch import Tensor, nn
+
+from robustgen.attack import Search, search
+from robustgen.cohort import Cohort
+from robustgen.datasets import Split
+from robustgen.evaluation import attack
+from robustgen.manifolds import BOUND, Decoders, Learned
+from robustgen.manifolds.training import train
+from robustgen.manifolds.vaegan import Recipe, VaeGan, encode
+from robustgen.seeding import generator
+from robustgen.spaces import SPACES, Threat
+
+STEPS, BATCH, MODELS, RADIUS = 40, 100, 3, 0.3
+SAME = 0.03
+"""Success rates of the same search from the same starts differ by less: rounding moves a few."""
+
+
+def with_manifold(data: Split) -> Split:
+    """`data` with a learned manifold, of decoders that were trained a little."""
+    models = []
+    for label in range(len(LETTERS)):
+        model = VaeGan((1, 28, 28), Recipe(channels=(16, 32, 64), gamma=0.0, epochs=2))
+        model.initialize(generator(0, "benchmark", label))
+        model.to(HERE)
+        train(model, data.take(torch.nonzero(data.labels == label)[:, 0]), generator(0, label))
+        models.append(model.eval().requires_grad_(False))
+    decoders = Decoders([model.decoder.folded() for model in models])
+    return replace(data, learned={"learned_manifold": Learned(encode(models, data), decoders)})
+
+
+def for_all(batch: Split, models: int) -> Split:
+    """The batch once for each model."""
+    return batch.take(torch.arange(len(batch), device=HERE).expand(models, -1))
+
+
+def ours(cohort: Cohort, data: Split, space: str) -> float:
+    """Success of the search for a whole cohort, all steps."""
+    wrong, members = 0, len(cohort.seeds)
+    for at in range(0, len(data), BATCH):
+        batch = for_all(data.take(slice(at, at + BATCH)), members)
+        found = search(
+            cohort,
+            SPACES[space](batch),
+            batch.labels,
+            Threat(space, "linf", RADIUS),
+            Search("signed", RADIUS / 30, STEPS),
+            [generator(0, "start", seed) for seed in cohort.seeds],
+            stop_at_success=False,
+        )
+        wrong += int(found.success.sum())
+    return wrong / len(data) / members
+
+
+def plain_loop(models: Sequence[nn.Module], data: Split, space: str) -> float:
+    """The same, model by model."""
+    threat, wrong = Threat(space, "linf", RADIUS), 0
+    for seed, model in enumerate(models):
+        for at in range(0, len(data), BATCH):
+            batch = data.take(slice(at, at + BATCH))
+            around = SPACES[space](for_all(batch, 1))
+            origin = around.origin[0]
+            codes = around.sample(threat, [generator(0, "start", seed)])[0]
+            best = torch.full((len(batch),), -torch.inf, device=HERE)
+            fooled = torch.zeros(len(batch), dtype=torch.bool, device=HERE)
+            for step in range(STEPS + 1):
+                codes = codes.detach().requires_grad_()
+                logits = model(around.decode(codes[None])[0])
+                losses = F.cross_entropy(logits, batch.labels, reduction="none")
+                fooled = torch.where(losses > best, logits.argmax(1) != batch.labels, fooled)
+                best = torch.maximum(best, losses.detach())
+                if step < STEPS:
+                    (gradient,) = torch.autograd.grad(losses.sum(), codes)
+                    moved = codes.detach() + RADIUS / 30 * gradient.sign() - origin
+                    codes = origin + moved.clamp(-RADIUS, RADIUS)
+                    low, high = (-BOUND, BOUND) if batch.learned else (around.low, around.high)
+                    codes = codes.clamp(low, high)
+            wrong += int(fooled.sum())
+    return wrong / len(data) / len(models)
+
+
+def against_loops(data: dict[str, Split], learned: Split) -> list[Row]:
+    """On-manifold searches of a cohort beside those of its models one by one."""
+    cohort = trained(data["train"].take(slice(2000)), seeds=MODELS)
+    models = [cohort.member(i).requires_grad_(False) for i in range(MODELS)]
+    rows: list[Row] = []
+    for space, of in {"true_manifold": data["test"], "learned_manifold": learned}.items():
+        some = of.take(slice(200))
+        ways: dict[str, Callable[[], float]] = {
+            "plain loop": partial(plain_loop, models, some, space),
+            "robustgen": partial(ours, cohort, some, space),
+        }
+        rates = {name: way() for name, way in ways.items()}
+        if abs(rates["plain loop"] - rates["robustgen"]) > SAME:
+            sys.exit(f"{space}: success differs: {rates}")
+        work = MODELS * len(some) * STEPS
+        made = measured(
+            f"search on the {space.replace('_', ' ')}, {MODELS} models",
+            {name: Way(way, work) for name, way in ways.items()},
+            operations(models[0]) if space == "true_manifold" else None,
+        )
+        rows += [row | {"success": rates[str(row["way"])]} for row in made]
+    return rows
+
+
+def cohorts(data: Split) -> list[Row]:
+    """As many images for each of more and more models; a model alone is what counts."""
+    some, ways = data.take(slice(200)), {}
+    for models in (1, 5, 20):
+        cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(models)).to(HERE).eval()
+        cohort.initialize([generator(0, "initialization", seed) for seed in range(models)])
+        run = partial(ours, cohort, some, "image")
+        ways[f"cohort of {models}"] = Way(run, models * len(some) * STEPS)
+    return measured("attack on cohorts, per model", ways, operations(cohort.member(0)))
+
+
+def images(data: Split) -> list[Row]:
+    """One model and more and more images, as a job of a study attacks them."""
+    cohort, ways = trained(data.take(slice(2000))), {}
+    threat, how = Threat("image", "linf", 0.002), Search("signed", 0.002 / 30, STEPS)
+
+    def run(some: Split) -> Tensor:
+        return attack(cohort, some, threat, how, [generator(0, "start")]).images
+
+    for many in (100, 1000, 10_000):
+        some = data.take(slice(many))
+        ways[f"{many} images"] = Way(partial(run, some), many * STEPS)
+    return measured("attack on more images", ways, operations(cohort.member(0)), rounds=3)
+
+
+def rows() -> list[Row]:
+    """All of it."""
+    data = letters(train_draws=10)
+    learned = with_manifold(data["test"])
+    return [*against_loops(data, learned), *cohorts(data["test"]), *images(data["train"])]

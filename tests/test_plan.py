@@ -1,0 +1,104 @@
+"""The plan of a study: which jobs, and how long each."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from conftest import HERE, environment, snakemake, wanted
+
+from robustgen import plan
+from robustgen.speeds import OnDataset, Speeds, measure
+from robustgen.study import Study
+
+SPEED = OnDataset(
+    learned=1e-4,
+    searched={
+        "image": 1e-5,
+        "true_manifold": 2e-5,
+        "transformation": 3e-5,
+        "learned_manifold": 4e-5,
+    },
+    vaegan=1e-3,
+    approached={"true_manifold": 1e-4, "learned_manifold": 3e-4},
+)
+SPEEDS = Speeds(machine="a machine", start=2.0, datasets={"fonts": SPEED})
+SEEDS = {"dataset": "fonts", "first": "0", "last": "2"}
+"""A cohort of three."""
+
+
+@pytest.fixture(scope="module")
+def demo() -> Study:
+    return Study.parse(yaml.safe_load((HERE / "config" / "config.yaml").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("rule", "of", "expected"),
+    [
+        ("train", {"method": "normal", "n": "500"}, 3 * 500 * 20 * 1e-4),
+        # half of each batch, five steps and a look at the last codes
+        ("train", {"method": "adversarial", "n": "500"}, 3 * 500 * 20 * (1e-4 + 3 * 1e-5)),
+        ("train", {"method": "transformation_augmentation", "n": "500"}, 3e4 * (1e-4 + 1.5e-5)),
+        ("judge", {}, 10_000 * 20 * 1e-4),
+        ("vaegan", {"part": "class3"}, 19_200 * 10 * 1e-3),
+        ("attack", {"attack": "regular_tenth", "method": "normal"}, 3 * 300 * 20 * 1e-5),
+        ("attack", {"attack": "on_learned_manifold", "method": "normal"}, 3 * 300 * 40 * 4e-5),
+        ("distances", {"attack": "regular", "method": "normal"}, 3 * 60 * 200 * 4e-4),
+        ("figure2", {}, 0),
+    ],
+)
+def test_what_a_job_takes(demo, rule, of, expected):
+    one = {"dataset": "fonts"} if rule in ("judge", "vaegan", "figure2") else SEEDS
+    assert plan.seconds(demo, SPEEDS, rule, one | of) == pytest.approx(expected)
+
+
+def test_jobs_are_those_of_snakemake(demo, tmp_path):
+    run = snakemake(tmp_path, "--dry-run", config=HERE / "config" / "config.yaml")
+    listed = list(plan.jobs(run.stdout + run.stderr))
+    counts = {rule: [name for name, _ in listed].count(rule) for rule, _ in listed}
+    assert counts == wanted(run)
+    cohorts = {(of["method"], of["n"]) for rule, of in listed if rule == "train"}
+    assert cohorts == {(m, str(n)) for m in demo.methods_of("fonts") for n in demo.sizes}
+    said = plan.told(demo, SPEEDS, listed, 4).splitlines()
+    assert said[0] == "demo on a machine"
+    minutes = [float(line.split()[-1]) for line in said[2:-1]]
+    assert sum(minutes[:-1]) == pytest.approx(minutes[-1], abs=0.1 * len(minutes))
+    total = sum(SPEEDS.start + plan.seconds(demo, SPEEDS, *job) for job in listed) / 60
+    assert said[-2].split() == ["all", str(len(listed)), f"{total:.1f}"]
+    assert said[-1] == f"{total / 4:.1f} minutes with 4 jobs at a time"
+
+
+def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path):
+    study = Study.parse({**demo.resolved(), "seeds": 1, "cohort_size": 1})
+    found = measure(study, torch.device("cpu"))
+    on = found.datasets["fonts"]
+    assert set(on.searched) >= set(SPEED.searched)
+    assert set(on.approached) >= set(SPEED.approached)
+    taken = [found.start, on.learned, on.vaegan, *on.searched.values(), *on.approached.values()]
+    assert all(0 < value < 60 for value in taken)
+    path = tmp_path / "speeds.json"
+    path.write_text(found.model_dump_json())
+    assert plan._read(path) == found
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--cores", "0"], "robustgen: --cores is 0, but must be 1 or more"),
+        (["--configfile", "no.yaml"], "robustgen: no.yaml is no readable config"),
+        (["--speeds", "no.json"], "robustgen: no.json holds no speeds as --write-speeds writes"),
+    ],
+)
+def test_mistakes_are_one_sentence(args, sentence):
+    run = subprocess.run(
+        [sys.executable, "-m", "robustgen.plan", *args],
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+        env=environment(),
+        check=False,
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith(sentence)
+    assert len(run.stderr.splitlines()) == 1
