@@ -42,7 +42,7 @@ def figure(table: pd.DataFrame) -> plt.Figure:
     shown = table.assign(
         name=table["benchmark"] + ": " + table["way"],
         whose=table["way"]
-        .str.contains("robustgen|model|cohort|images")
+        .str.contains("robustgen|cohort|images|threads")
         .map({True: "robustgen", False: "others"}),
     )
     sns.set_theme(context="paper", style="whitegrid")

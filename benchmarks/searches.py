@@ -1,5 +1,6 @@
 """Our search beside plain loops over single models, and as models and images grow in number."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -137,8 +138,25 @@ def images(data: Split) -> list[Row]:
     return measured("attack on more images", ways, operations(cohort.member(0)), rounds=3)
 
 
+def threads(data: Split) -> list[Row]:
+    """A job with more threads: as many jobs as cores are as many times as fast."""
+    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(MODELS)).to(HERE).eval()
+    cohort.initialize([generator(0, "initialization", seed) for seed in range(MODELS)])
+    some, ways = data.take(slice(200)), {}
+
+    def run(many: int) -> None:
+        torch.set_num_threads(many)
+        ours(cohort, some, "image")
+        torch.set_num_threads(1)
+
+    for many in sorted({1, 2, os.cpu_count() or 1}):
+        ways[f"{many} threads"] = Way(partial(run, many), MODELS * len(some) * STEPS)
+    return measured("threads of a job that attacks", ways, operations(cohort.member(0)))
+
+
 def rows() -> list[Row]:
     """All of it."""
     data = letters(train_draws=10)
     learned = with_manifold(data["test"])
-    return [*against_loops(data, learned), *cohorts(data["test"]), *images(data["train"])]
+    made = [*against_loops(data, learned), *cohorts(data["test"]), *images(data["train"])]
+    return made + (threads(data["test"]) if HERE.type == "cpu" else [])

@@ -214,12 +214,16 @@ def test_any_architecture_makes_a_cohort(monkeypatch, build):
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 14, 1000])
-def test_images_go_through_the_layers_in_parts(monkeypatch, trained, test_images, at_once):
+@pytest.mark.parametrize("side_by_side", [2, 5])
+def test_images_go_through_the_layers_in_parts(
+    monkeypatch, trained, test_images, at_once, side_by_side
+):
     images = stacked(test_images, 3, 10).images().requires_grad_()
     logits = trained(images)
     (gradient,) = torch.autograd.grad(logits.square().sum(), images)
     monkeypatch.setattr(stacking, "AT_ONCE", at_once)
-    again = trained(images)
+    monkeypatch.setattr(stacking, "SIDE_BY_SIDE", side_by_side)
+    again = trained.eval()(images)
     torch.testing.assert_close(again, logits, **TOLERANCE)
     found = torch.autograd.grad(again.square().sum(), images)[0]
     torch.testing.assert_close(found, gradient, **TOLERANCE)

@@ -39,7 +39,7 @@ def demo() -> Study:
         ("train", {"method": "normal", "n": "500"}, 3 * 500 * 20 * 1e-4),
         # half of each batch, five steps and a look at the last codes
         ("train", {"method": "adversarial", "n": "500"}, 3 * 500 * 20 * (1e-4 + 3 * 1e-5)),
-        ("train", {"method": "transformation_augmentation", "n": "500"}, 3e4 * (1e-4 + 1.5e-5)),
+        ("train", {"method": "transformation", "n": "500"}, 3e4 * (1e-4 + 3 * 3e-5)),
         ("judge", {}, 10_000 * 20 * 1e-4),
         ("vaegan", {"part": "class3"}, 19_200 * 10 * 1e-3),
         ("attack", {"attack": "regular_tenth", "method": "normal"}, 3 * 300 * 20 * 1e-5),

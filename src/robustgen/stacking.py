@@ -22,9 +22,11 @@ from robustgen.layers import Layer, chain, last
 State = Mapping[str, Tensor]
 Pass = Callable[[Tensor], Tensor]
 
-AT_ONCE = 128
+AT_ONCE = 256
 """Images of all models that go through the layers at once on a CPU: what these hold of more does
 not fit the cache of a core."""
+SIDE_BY_SIDE = 5
+"""Models that are one wide model on a CPU: with more, each would get few images at once."""
 
 
 def vectorized(model: nn.Module, state: State) -> Pass:
@@ -45,8 +47,14 @@ def stacked(model: nn.Module, state: State) -> Pass:
     """
     if model.training:
         return learning.chain(model, state) or vectorized(model, state)
-    layers = chain(model, state)
-    return vectorized(model, state) if layers is None else partial(_Chain.apply, layers)
+    first = next(iter(state.values()))
+    size = SIDE_BY_SIDE if first.device.type == "cpu" else len(first)
+    parts = [slice(start, start + size) for start in range(0, len(first), size)]
+    chains = [chain(model, {name: of[part] for name, of in state.items()}) for part in parts]
+    passes = [partial(_Chain.apply, layers) for layers in chains if layers is not None]
+    if not passes:
+        return vectorized(model, state)
+    return lambda images: _joined([run(images[at]) for run, at in zip(passes, parts, strict=True)])
 
 
 def _single(model: nn.Module, state: dict[str, Tensor], images: Tensor) -> Tensor:
@@ -61,7 +69,7 @@ class _Chain(torch.autograd.Function):
     def forward(ctx: Any, layers: list[Layer], images: Tensor) -> Tensor:
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
         ctx.parts, made = [], []
-        for part in torch.split(images, _at_once(images), dim=1):
+        for part in torch.tensor_split(images, _parts(images), dim=1):
             x, pulls = last(part.transpose(0, 1).flatten(1, 2)), []
             for layer in layers:
                 x, pull = layer(x)
@@ -69,7 +77,7 @@ class _Chain(torch.autograd.Function):
             made.append(_apart(x, len(images)))
             if ctx.needs_input_grad[1]:
                 ctx.parts.append(pulls)
-        return _joined(made)
+        return _joined(made, 1)
 
     @staticmethod
     @once_differentiable
@@ -77,18 +85,19 @@ class _Chain(torch.autograd.Function):
         """The gradient to the images."""
         made = []
         for pulls, part in zip(
-            ctx.parts, torch.split(gradient, _at_once(gradient), dim=1), strict=True
+            ctx.parts, torch.tensor_split(gradient, _parts(gradient), dim=1), strict=True
         ):
             x = last(part.transpose(0, 1).flatten(1, 2)).clone()  # the layers may overwrite theirs
             for pull in reversed(pulls):
                 x = pull(x)
             made.append(_apart(x, len(gradient)).contiguous())
-        return None, _joined(made)
+        return None, _joined(made, 1)
 
 
-def _at_once(x: Tensor) -> int:
-    """How many of B go through the layers together, of `(M, B, ...)`."""
-    return max(1, AT_ONCE // len(x)) if x.device.type == "cpu" else x.shape[1]
+def _parts(x: Tensor) -> int:
+    """In how many parts of like size B goes through the layers, of `(M, B, ...)`."""
+    many = -(-x.shape[0] * x.shape[1] // AT_ONCE) if x.device.type == "cpu" else 1
+    return max(1, min(x.shape[1], many))
 
 
 def _apart(x: Tensor, members: int) -> Tensor:
@@ -96,5 +105,5 @@ def _apart(x: Tensor, members: int) -> Tensor:
     return x.reshape(len(x), members, -1, *x.shape[2:]).transpose(0, 1)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+def _joined(parts: list[Tensor], axis: int = 0) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)

@@ -53,6 +53,7 @@ def transposed(
     stride: Pair,
     padding: Pair,
     output_padding: Pair,
+    rearranged: "InputGradient | None" = None,
 ) -> Tensor:
     """As `torch.nn.functional.conv_transpose2d`, differentiable once.
 
@@ -63,10 +64,14 @@ def transposed(
         stride: divides the kernel's size.
         padding: pixels left out on each side.
         output_padding: pixels added below and to the right, less than the stride.
+        rearranged: of weight, stride and padding, if it is at hand.
     """
     if x.device.type != "cpu":
         return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
-    made: Tensor = _Transposed.apply(x, weight, bias, stride, padding, output_padding)
+    if rearranged is None:
+        with torch.no_grad():
+            rearranged = InputGradient(weight, stride, padding, 1)
+    made: Tensor = _Transposed.apply(x, weight, bias, stride, padding, output_padding, rearranged)
     return made
 
 
@@ -106,7 +111,7 @@ class _Transposed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
         """The transposed convolution, of the arguments of `transposed`."""
-        x, weight, bias, stride, padding, output_padding = args
+        x, weight, bias, stride, padding, output_padding, rearranged = args
         ctx.save_for_backward(x, weight)
         ctx.how = stride, padding
         size = torch.Size(
@@ -115,7 +120,7 @@ class _Transposed(torch.autograd.Function):
                 x.shape[2:], stride, weight.shape[2:], padding, output_padding, strict=True
             )
         )
-        made = _last(InputGradient(weight, stride, padding, 1)(_last(x), size))
+        made = _last(rearranged(_last(x), size))
         return made if bias is None else made.add_(bias[:, None, None])
 
     @staticmethod
@@ -132,7 +137,7 @@ class _Transposed(torch.autograd.Function):
             to_weight, _ = _to_weight(x, gradient, weight, None, stride, padding, 1, (True, False))
         if ctx.needs_input_grad[2]:
             to_bias = gradient.sum((0, 2, 3))
-        return to_x, to_weight, to_bias, None, None, None
+        return to_x, to_weight, to_bias, None, None, None, None
 
 
 def _last(x: Tensor) -> Tensor:

@@ -28,12 +28,23 @@ class Convolution(nn.Conv2d):
 class Transposed(nn.ConvTranspose2d):
     """As `nn.ConvTranspose2d`, of a stride that divides the kernel's size and without groups."""
 
+    _kept: tuple[tuple[int, int], strided.InputGradient] | None = None
+
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The transposed convolution, `(B, O, H', W')`; with `output_size` it is torch's own."""
         if self.out_channels > FEW or output_size is not None:
             return super().forward(images, output_size)
         how = (self.stride, self.padding, self.output_padding)
-        return strided.transposed(images, self.weight, self.bias, *how)  # type: ignore[arg-type]
+        kept = None if self.weight.requires_grad else self._rearranged()
+        return strided.transposed(images, self.weight, self.bias, *how, kept)  # type: ignore[arg-type]
+
+    def _rearranged(self) -> strided.InputGradient:
+        """The constant weights as `strided` needs them, made again when they are written to."""
+        written = self.weight.data_ptr(), self.weight._version
+        if self._kept is None or self._kept[0] != written:
+            made = strided.InputGradient(self.weight, self.stride, self.padding, 1)  # type: ignore[arg-type]
+            self._kept = written, made
+        return self._kept[1]
 
 
 class Encoder(nn.Module):
