@@ -60,6 +60,7 @@ def figure(table: pd.DataFrame) -> plt.Figure:
     ticks = [0.5, 1, 2, 4, 8, 16]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
+    axes.margins(y=0.01)
     axes.axvline(1, color="0.3", linewidth=1)
     axes.legend(title=None)
     axes.set_title(machine(), fontsize="small")

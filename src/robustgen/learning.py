@@ -1,7 +1,7 @@
 """The forward pass of M models that learn, as one wide model: with gradients to their weights.
 
-The layers are those of `layers`, in train mode. Equal to the models one by one up to rounding, and
-on a CPU 1.5 times as fast as the architecture mapped over them (`benchmarks/bench.py learning`).
+The layers are those of `layers`, in train mode. Equal to the models one by one up to rounding;
+`benchmarks/learning.py` measures epochs beside plain loops over them.
 """
 
 from collections.abc import Callable, Mapping
