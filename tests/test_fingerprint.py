@@ -153,7 +153,7 @@ def test_scripts_depend_on_what_they_use():
 
 
 TRACING = """
-import atexit, json, os, sys
+import json, os, sys
 
 CALLS = set()
 FUNCTION = 1  # a flag that the bodies of modules and classes lack
@@ -170,16 +170,17 @@ def trace(frame, event, arg):
             CALLS.add((code.co_filename, code.co_qualname.split(".")[0]))
 
 
-def write():
+def write(status, end=os._exit):
     code = sys.modules["__main__"].snakemake.params["code"]
     name = f"{os.path.basename(SCRIPT).split('.')[1]}.{os.getpid()}.json"
     with open(os.path.join(FOLDER, name), "w") as file:
         json.dump({"code": code, "calls": sorted(CALLS)}, file)
+    end(status)
 
 
 SCRIPT = sys.orig_argv[1] if len(sys.orig_argv) > 1 else ""
 if ".snakemake/scripts" in SCRIPT:
-    atexit.register(write)
+    os._exit = write  # by which jobs end
     sys.settrace(trace)
 """
 

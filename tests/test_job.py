@@ -75,6 +75,7 @@ def test_what_a_reader_stumbles_over_names_the_file():
 def test_a_job_whose_code_was_changed_after_planning_fails(tmp_path, monkeypatch, without):
     """A comment is no change; what is changed later has no part in the job."""
     monkeypatch.setattr("gc.freeze", lambda: None)  # this process goes on
+    monkeypatch.setattr("robustgen.job._end", lambda: None)
     now, own = time.time(), tmp_path / "train.py"
     monkeypatch.setenv("ROBUSTGEN_PLANNED", str(now))
 

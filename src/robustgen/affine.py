@@ -51,6 +51,19 @@ def transform(images: Tensor, parameters: Tensor) -> Tensor:
     pixels.
     """
     flat = images.reshape(-1, *images.shape[-3:])
-    grid = F.affine_grid(matrices(parameters.reshape(-1, 6)), list(flat.shape), align_corners=True)
+    grid = _grid(matrices(parameters.reshape(-1, 6)), *flat.shape[2:])
     warped = F.grid_sample(flat, grid, "bilinear", "zeros", align_corners=True)
     return warped.reshape(images.shape)
+
+
+def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
+    """Where each pixel is sampled, `(B, H, W, 2)`, as `F.affine_grid` says with corners aligned.
+
+    One product for all images, and x and y in planes: torch's own product for each image takes as
+    long as half a pass through a classifier. `benchmarks/passes.py` measures both.
+    """
+    x = torch.linspace(-1, 1, width).to(matrices)
+    y = torch.linspace(-1, 1, height).to(matrices)
+    rows = [x.expand(height, width), y[:, None].expand(height, width), x.new_ones(height, width)]
+    planes = matrices.flatten(0, 1) @ torch.stack(rows).flatten(1)
+    return planes.view(-1, 2, height, width).permute(0, 2, 3, 1)

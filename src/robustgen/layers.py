@@ -83,7 +83,8 @@ def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
     bias = own["bias"].flatten() if "bias" in own else None
     stride, padding, groups = layer.stride, layer.padding, members * layer.groups
     how: Any = stride, padding, layer.dilation, groups
-    if strided.applies(layer) and weight.device.type == "cpu":
+    few = layer.in_channels // layer.groups < strided.MANY
+    if few and strided.applies(layer) and weight.device.type == "cpu":
         fast = strided.InputGradient(weight, stride, padding, groups)  # type: ignore[arg-type]
         return lambda x: (
             last(F.conv2d(x, weight, bias, *how)),

@@ -1,4 +1,4 @@
-"""The forward pass of M models that learn, as one wide model: with gradients to their weights.
+"""The forward pass of M models side by side that learn: with gradients to their weights.
 
 The layers are those of `layers`, in train mode. Equal to the models one by one up to rounding;
 `benchmarks/learning.py` measures epochs beside plain loops over them.
@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustgen import strided
 from robustgen.layers import State, is_known, last
 
 Step = Callable[[Tensor], Tensor]
@@ -74,13 +73,8 @@ def _convolution(layer: nn.Conv2d, own: State, x: Tensor) -> Tensor:
     weight = last(own["weight"].flatten(0, 1))
     bias = own["bias"].flatten() if "bias" in own else None
     groups = len(own["weight"]) * layer.groups
-    stride: Any = layer.stride
-    padding: Any = layer.padding
-    if strided.applies(layer):
-        made = strided.convolve(x, weight, bias, stride, padding, groups)
-    else:
-        made = F.conv2d(x, weight, bias, stride, padding, layer.dilation, groups)
-    laid: Tensor = _Laid.apply(made)
+    how: Any = layer.stride, layer.padding, layer.dilation, groups
+    laid: Tensor = _Laid.apply(F.conv2d(x, weight, bias, *how))
     return laid
 
 

@@ -1,10 +1,11 @@
 """The forward pass of M models at once.
 
 `vectorized` maps the architecture's own pass over the models. `stacked` computes a chain of common
-layers as one wide model, whose channels are those of the M models side by side, convolutions in
-groups and linear layers as a batched product: in eval mode for attacks, which take most of the time
-of a study, with constant weights; in train mode with gradients to them. All equal the models one by
-one up to rounding; `benchmarks/passes.py` measures what is gained.
+layers by faster means: in eval mode for attacks, which take most of the time of a study, with
+constant weights; in train mode with gradients to them. On a GPU the M models are one wide model,
+whose channels lie side by side, convolutions in groups and linear layers as a batched product. On a
+CPU they take turns: what one holds fits the cache of a core, and convolutions in groups are slower.
+All equal the models one by one up to rounding; `benchmarks/passes.py` measures what is gained.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,8 +26,8 @@ Pass = Callable[[Tensor], Tensor]
 AT_ONCE = 256
 """Images of all models that go through the layers at once on a CPU: what these hold of more does
 not fit the cache of a core."""
-SIDE_BY_SIDE = 5
-"""Models that are one wide model on a CPU: with more, each would get few images at once."""
+SIDE_BY_SIDE = 1
+"""Models that are one wide model on a CPU."""
 
 
 def vectorized(model: nn.Module, state: State) -> Pass:
@@ -45,16 +46,24 @@ def stacked(model: nn.Module, state: State) -> Pass:
 
     In eval mode weights are constants of this pass: gradients go to the images alone, and once.
     """
-    if model.training:
-        return learning.chain(model, state) or vectorized(model, state)
     first = next(iter(state.values()))
     size = SIDE_BY_SIDE if first.device.type == "cpu" else len(first)
-    parts = [slice(start, start + size) for start in range(0, len(first), size)]
-    chains = [chain(model, {name: of[part] for name, of in state.items()}) for part in parts]
-    passes = [partial(_Chain.apply, layers) for layers in chains if layers is not None]
-    if not passes:
+    parts = zip(*(of.split(size) for of in state.values()), strict=True)
+    passes = [_pass(model, dict(zip(state, part, strict=True))) for part in parts]
+    known = [run for run in passes if run is not None]
+    if len(known) < len(passes):
         return vectorized(model, state)
-    return lambda images: _joined([run(images[at]) for run, at in zip(passes, parts, strict=True)])
+    return lambda images: _joined(
+        [run(some) for run, some in zip(known, images.split(size), strict=True)]
+    )
+
+
+def _pass(model: nn.Module, state: State) -> Pass | None:
+    """That of models side by side; None if it is not for them."""
+    if model.training:
+        return learning.chain(model, state)
+    layers = chain(model, state)
+    return None if layers is None else partial(_Chain.apply, layers)
 
 
 def _single(model: nn.Module, state: dict[str, Tensor], images: Tensor) -> Tensor:

@@ -15,6 +15,10 @@ from torch.autograd.function import once_differentiable
 
 Pair = tuple[int, int]
 
+MANY = 16
+"""Channels of the input from which torch's own gradient to it is faster than that of `convolve`:
+what is spared weighs less than what laying out its pixels costs."""
+
 
 def applies(layer: nn.Conv2d) -> bool:
     """Whether `convolve` can compute the layer: stride above 1, which divides the kernel's size."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from robustgen import affine
-from robustgen.files import read_table
+from robustgen.files import numbers, read_table
 from robustgen.manifolds import Learned
 from robustgen.tables import CODES, EXAMPLES, PARAMETERS
 from robustgen.tensors import load_tensors
@@ -154,15 +154,25 @@ def load(
     """
     tensors, _ = load_tensors(bank)
     table = read_table(examples, CODES, EXAMPLES)
+    chosen = np.concatenate([_equal(part, split) for part in table["split"].chunks])
+
+    def column(name: str) -> Tensor:
+        return torch.from_numpy(numbers(table[name])[chosen])
+
     coded = "rotation" in table.schema.names
-    rows = table.filter(pa.compute.equal(table["split"].cast(pa.string()), split))
-    codes = np.stack([rows[name].to_numpy() for name in PARAMETERS], 1) if coded else None
+    codes = torch.stack([column(name) for name in PARAMETERS], 1).to(device) if coded else None
     about = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     return Split(
         bank=tensors["images"].to(device),  # a large bank need not fit into memory as floats
-        source=torch.from_numpy(rows["source"].to_numpy().astype(np.int64)).to(device),
-        labels=torch.from_numpy(rows["label"].to_numpy().astype(np.int64)).to(device),
-        codes=None if codes is None else torch.from_numpy(codes).to(device),
+        source=column("source").long().to(device),
+        labels=column("label").long().to(device),
+        codes=codes,
         ranges=affine.bounds(about["ranges"], device),
         classes=tuple(json.loads(about["classes"])),
     )
+
+
+def _equal(words: pa.DictionaryArray, word: str) -> np.ndarray:
+    """Where `words` are this one, as pyarrow's `equal` says, whose import takes time."""
+    known = np.array([of == word for of in words.dictionary.to_pylist()])
+    return known[np.from_dlpack(words.indices)]

@@ -8,10 +8,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from robustgen import strided
 from robustgen.errors import UserError
 
-FEW = 16
-"""Channels, on the side of the image, up to which `strided` is faster than torch's own layer: with
-many, what it spares weighs less than what laying out its pixels costs."""
-
 Shape = tuple[int, int, int]
 
 
@@ -20,7 +16,7 @@ class Convolution(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """The convolution, `(B, O, H', W')`."""
-        if self.in_channels > FEW:
+        if self.in_channels >= strided.MANY:
             return super().forward(images)
         return strided.convolve(images, self.weight, self.bias, self.stride, self.padding, 1)  # type: ignore[arg-type]
 
@@ -32,7 +28,7 @@ class Transposed(nn.ConvTranspose2d):
 
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The transposed convolution, `(B, O, H', W')`; with `output_size` it is torch's own."""
-        if self.out_channels > FEW or output_size is not None:
+        if self.out_channels > strided.MANY or output_size is not None:
             return super().forward(images, output_size)
         how = (self.stride, self.padding, self.output_padding)
         kept = None if self.weight.requires_grad else self._rearranged()
