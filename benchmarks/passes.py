@@ -3,9 +3,9 @@
     python benchmarks/passes.py
 
 The plain stack is the architecture mapped over the models; folding leaves batch normalization out
-of it; then come the layers with their own way back, of all models side by side and of one after the
-other, as a CPU takes them. Below, warps of letters with torch's grid and with ours, forward and back
-to the parameters. All are measured in turns in one run; what counts is the ratio.
+of it; then come the layers with their own way back, of all models side by side and of one after
+the other, as a CPU takes them. Below, warps of letters with torch's grid and with ours, forward and
+back to the parameters. All are measured in turns in one run; what counts is the ratio.
 """
 
 import time
@@ -68,9 +68,7 @@ def attacks() -> dict[str, Callable[[], object]]:
     def run(passed: stacking.Pass) -> float:
         rngs = [generator(0, "start", i) for i in range(MODELS)]
         threat, how = Threat("image", "linf", 0.3), Search("adam", 0.005, STEPS)
-        found = search(
-            passed, image(batch), batch.labels, threat, how, rngs, stop_at_success=False
-        )
+        found = search(passed, image(batch), batch.labels, threat, how, rngs, stop_at_success=False)
         return found.loss.sum().item()
 
     return {name: partial(run, passed) for name, passed in passes.items()}

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,3 +86,15 @@ def test_images_stay_in_range_and_leading_shapes_are_kept(seed, name):
     assert warped.shape == (2, 3, 1, 12, 12)
     assert warped.min() >= 0
     assert warped.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (9, 14)], ids=["square", "oblong"])
+def test_the_grid_and_its_gradient_are_torchs(shape):
+    rng = torch.Generator().manual_seed(4)
+    given = torch.rand(5, 2, 3, generator=rng, dtype=torch.float64).requires_grad_()
+    made = affine._grid(given, *shape)
+    expected = F.affine_grid(given, [5, 1, *shape], align_corners=True)
+    towards = torch.rand(made.shape, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(made, expected)
+    (found,) = torch.autograd.grad(made, given, towards)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, given, towards)[0])

@@ -55,6 +55,22 @@ def test_a_job_told_to_stop_leaves_nothing_half_written(tmp_path):
     assert "stopped by signal 15" in (tmp_path / "log").read_text()
 
 
+ENDED = """
+from types import SimpleNamespace
+from robustgen.job import job
+
+with job("log", SimpleNamespace(rule="none", scriptdir="nowhere", params=None)):
+    print("said", end="")
+print("more")
+"""
+
+
+def test_a_process_of_its_own_ends_with_its_job(tmp_path):
+    run = subprocess.run([sys.executable, "-c", ENDED], cwd=tmp_path, capture_output=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, b"said", b"")
+    assert (tmp_path / "log").read_text().endswith("done\n")
+
+
 def test_progress_ends_in_the_log(tmp_path):
     with job(tmp_path / "log"):
         assert list(progress(range(3), "step")) == [0, 1, 2]

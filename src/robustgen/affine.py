@@ -7,6 +7,7 @@ scale above 1 makes it smaller.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -62,8 +63,9 @@ def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
     One product for all images, and x and y in planes: torch's own product for each image takes as
     long as half a pass through a classifier. `benchmarks/passes.py` measures both.
     """
-    x = torch.linspace(-1, 1, width).to(matrices)
-    y = torch.linspace(-1, 1, height).to(matrices)
-    rows = [x.expand(height, width), y[:, None].expand(height, width), x.new_ones(height, width)]
-    planes = matrices.flatten(0, 1) @ torch.stack(rows).flatten(1)
+    like: Any = {"dtype": matrices.dtype, "device": matrices.device}
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, height, **like), torch.linspace(-1, 1, width, **like), indexing="ij"
+    )
+    planes = matrices.flatten(0, 1) @ torch.stack([x, y, torch.ones_like(x)]).flatten(1)
     return planes.view(-1, 2, height, width).permute(0, 2, 3, 1)

@@ -127,9 +127,8 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
     if not number or not isinstance(values, list | np.ndarray):
         return pa.array(values, kind)
     if isinstance(values, list):
-        missing = [value is None for value in values]
-        filled = [0 if gone else value for value, gone in zip(values, missing, strict=True)]
-        values = np.ma.masked_array(filled, missing)
+        filled = [0 if value is None else value for value in values]
+        values = np.ma.masked_array(filled, [value is None for value in values])
     given, missing = np.ma.getdata(values), np.ma.getmaskarray(values)
     held = given.astype(kind.to_pandas_dtype())
     if pa.types.is_integer(kind) and not np.array_equal(held[~missing], given[~missing]):

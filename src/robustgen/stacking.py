@@ -48,13 +48,13 @@ def stacked(model: nn.Module, state: State) -> Pass:
     """
     first = next(iter(state.values()))
     size = SIDE_BY_SIDE if first.device.type == "cpu" else len(first)
-    parts = zip(*(of.split(size) for of in state.values()), strict=True)
+    parts = zip(*(torch.split(of, size) for of in state.values()), strict=True)
     passes = [_pass(model, dict(zip(state, part, strict=True))) for part in parts]
     known = [run for run in passes if run is not None]
     if len(known) < len(passes):
         return vectorized(model, state)
     return lambda images: _joined(
-        [run(some) for run, some in zip(known, images.split(size), strict=True)]
+        [run(some) for run, some in zip(known, torch.split(images, size), strict=True)]
     )
 
 

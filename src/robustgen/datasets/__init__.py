@@ -175,4 +175,5 @@ def load(
 def _equal(words: pa.DictionaryArray, word: str) -> np.ndarray:
     """Where `words` are this one, as pyarrow's `equal` says, whose import takes time."""
     known = np.array([of == word for of in words.dictionary.to_pylist()])
-    return known[np.from_dlpack(words.indices)]
+    equal: np.ndarray = known[np.from_dlpack(words.indices)]
+    return equal
