@@ -41,10 +41,10 @@ def demo() -> Study:
         ("train", {"method": "adversarial", "n": "500"}, 3 * 500 * 20 * (1e-4 + 3 * 1e-5)),
         ("train", {"method": "transformation", "n": "500"}, 3e4 * (1e-4 + 3 * 3e-5)),
         ("judge", {}, 10_000 * 20 * 1e-4),
-        ("vaegan", {"part": "class3"}, 19_200 * 10 * 1e-3),
+        ("vaegan", {"part": "class3"}, 19_200 * 8 * 1e-3),
         ("attack", {"attack": "regular_tenth", "method": "normal"}, 3 * 300 * 20 * 1e-5),
         ("attack", {"attack": "on_learned_manifold", "method": "normal"}, 3 * 300 * 40 * 4e-5),
-        ("distances", {"attack": "regular", "method": "normal"}, 3 * 60 * 200 * 4e-4),
+        ("distances", {"attack": "regular", "method": "normal"}, 3 * 60 * 100 * 4e-4),
         ("figure2", {}, 0),
     ],
 )
