@@ -185,6 +185,7 @@ ARCHITECTURES = {
     ),
     "named padding": lambda: nn.Sequential(nn.Conv2d(1, 6, 3, padding="same"), nn.ReLU()),
     "ends in a ReLU": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU()),
+    "starts with a ReLU": lambda: nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(64, 4)),
     "no norm": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4)),
     "no chain": _Branching,
 }
@@ -196,12 +197,14 @@ def test_any_architecture_makes_a_cohort(monkeypatch, build):
     monkeypatch.setitem(networks.ARCHITECTURES, "other", lambda *_: build())
     cohort = Cohort("other", (1, 8, 8), 4, [0, 1])
     cohort.initialize([torch.Generator().manual_seed(i) for i in range(2)])
-    images = torch.rand(2, 30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for _ in range(3):
             cohort.train()(images * 3)
     images.requires_grad_()
+    before = images.detach().clone()
     logits = cohort.eval()(images)
+    assert torch.equal(images, before)
     towards = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1))
     given = towards.clone()
     (found,) = torch.autograd.grad(logits, images, towards)

@@ -28,6 +28,7 @@ COLUMNS = {
     ),
     "a list": ([1, None, 3] * 2, pa.int64()),
     "a list of rates": ([0.1, None], pa.float64()),
+    "objects": (np.array([1.5, None], dtype=object), pa.float64()),
     "nothing": ([], pa.float32()),
     "words": (["a", None, "a"], WORDS),
     "an array of words": (np.array(["a", "bc"]), pa.string()),
@@ -49,6 +50,10 @@ def test_a_number_that_does_not_fit_is_refused(tmp_path):
         write_table(tmp_path / "t.parquet", {"x": np.array([1, 2**40])}, schema)
     with pytest.raises(ValueError, match="do not fit int32"):
         write_table(tmp_path / "t.parquet", {"x": np.array([1, 2.5])}, schema)
+    with pytest.raises(ValueError, match="do not fit double"):
+        write_table(tmp_path / "t.parquet", {"x": [2**53 + 1]}, pa.schema([("x", pa.float64())]))
+    with pytest.raises(pa.ArrowInvalid):
+        write_table(tmp_path / "t.parquet", {"x": np.zeros((2, 3))}, schema)
     assert not list(tmp_path.iterdir())
 
 

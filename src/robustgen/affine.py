@@ -58,7 +58,8 @@ def transform(images: Tensor, parameters: Tensor) -> Tensor:
 
 
 def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
-    """Where each pixel is sampled, `(B, H, W, 2)`, as `F.affine_grid` says with corners aligned.
+    """Where each pixel is sampled, `(B, H, W, 2)`, as `F.affine_grid` says with corners aligned,
+    where each side has two pixels at least.
 
     One product for all images, and x and y in planes: torch's own product for each image takes as
     long as half a pass through a classifier. `benchmarks/passes.py` measures both.

@@ -4,13 +4,14 @@ import gc
 import os
 
 # To look for garbage among what PyTorch imports takes a sixth of a job's start, and finds none.
-collecting = gc.isenabled()
+_collecting = gc.isenabled()
 gc.disable()
-import torch  # noqa: E402
-
-gc.freeze()
-if collecting:
-    gc.enable()
+try:
+    import torch
+finally:
+    gc.freeze()
+    if _collecting:
+        gc.enable()
 
 from robustgen.errors import UserError  # noqa: E402
 

@@ -123,20 +123,25 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
 
     pyarrow's own way imports pandas, which takes a tenth of a job's start.
     """
-    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()
-    if not number or not isinstance(values, list | np.ndarray):
+    given = values
+    if isinstance(values, list) and all(isinstance(of, _Number) for of in values):
+        filled = [0 if of is None else of for of in values]
+        given = np.ma.masked_array(filled, [of is None for of in values])
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    plain = isinstance(given, np.ndarray) and given.ndim == 1 and given.dtype.kind in "biuf"
+    if not (number and plain):
         return pa.array(values, kind)
-    if isinstance(values, list):
-        filled = [0 if value is None else value for value in values]
-        values = np.ma.masked_array(filled, [value is None for value in values])
-    given, missing = np.ma.getdata(values), np.ma.getmaskarray(values)
-    held = given.astype(kind.to_pandas_dtype())
-    if pa.types.is_integer(kind) and not np.array_equal(held[~missing], given[~missing]):
-        raise ValueError(f"{given[~missing]} do not fit {kind}")
-    data = pa.py_buffer(held) if kind != pa.bool_() else _bits(held)
-    return pa.Array.from_buffers(
-        kind, len(held), [_bits(~missing) if missing.any() else None, data]
-    )
+    missing, data = np.ma.getmaskarray(given), np.ma.getdata(given)
+    held = data.astype(kind.to_pandas_dtype())
+    rounded = data.dtype.kind == held.dtype.kind == "f"  # anything else must fit
+    if not rounded and not np.array_equal(held.astype(data.dtype)[~missing], data[~missing]):
+        raise ValueError(f"{data[~missing]} do not fit {kind}")
+    content = _bits(held) if pa.types.is_boolean(kind) else pa.py_buffer(held)
+    validity = _bits(~missing) if missing.any() else None
+    return pa.Array.from_buffers(kind, len(held), [validity, content])
+
+
+_Number = bool | int | float | None
 
 
 def _bits(flags: np.ndarray) -> pa.Buffer:
@@ -162,7 +167,9 @@ def read_table(path: str | Path, *schemas: pa.Schema) -> pa.Table:
     end = at + len(_BLANK)
     if at < 0 or content[at:end] != _digest_of(content[:at] + _BLANK + content[end:]):
         raise UserError(f"{path} is damaged: it is not as it was written; {remedy(path)}")
-    table = pq.ParquetFile(pa.BufferReader(content)).read()  # `read_table` would import pandas
+    # `read_table` would import pandas. Threads of it that are still at work as the process ends
+    # have been seen to abort it.
+    table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     if not any(table.schema.equals(schema) for schema in schemas):
         names = " or ".join(str(schema.names) for schema in schemas)
         raise UserError(

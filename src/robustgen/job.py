@@ -1,5 +1,6 @@
 """What every job does around its one call: a log, progress with time left, clear failures."""
 
+import atexit
 import gc
 import importlib
 import logging
@@ -76,8 +77,10 @@ def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
 
 def _end() -> None:
     """End the process at once: Python takes a fifth of a job's start to take PyTorch apart."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     os._exit(0)
 
 

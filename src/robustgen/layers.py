@@ -39,7 +39,8 @@ def chain(model: nn.Module, state: State) -> list[Layer] | None:
             layers[-1] = _rectified(layers[-1])
         elif not isinstance(layer, nn.Identity):
             layers.append(_MADE_OF.get(type(layer), _as_it_is)(layer, own, members))
-            rectifiable = type(layer) in _MADE_OF
+            # What a flattening gives is what came in, and may be the caller's.
+            rectifiable = type(layer) in _MADE_OF and not isinstance(layer, nn.Flatten)
     return layers
 
 

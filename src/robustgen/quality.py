@@ -40,7 +40,7 @@ def quality(
     """
     held: dict[int, dict[str, Tensor]] = {}
     for label in range(len(test.classes)):
-        own = test.take(torch.nonzero(test.labels == label)[:, 0])
+        own = test.of_class(label)
         found = _measured(models, own, judge, threat, rng)
         if len(models) > 1:
             found["sample"] = _sampled(models[label], len(own), label, judge, rng)
@@ -144,7 +144,7 @@ def sheet(
     rows: dict[str, list[Any]] = {}
     for label in range(len(test.classes)):
         model = models[label] if len(models) > 1 else models[0]
-        images = test.take(torch.nonzero(test.labels == label)[:columns, 0]).images()
+        images = test.of_class(label).take(slice(columns)).images()
         images = images[torch.arange(columns, device=images.device) % len(images)]
         codes = model.encode(images).clamp(-BOUND, BOUND)
         way = torch.linspace(0, 1, columns, device=codes.device)[:, None]

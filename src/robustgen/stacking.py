@@ -24,8 +24,8 @@ State = Mapping[str, Tensor]
 Pass = Callable[[Tensor], Tensor]
 
 AT_ONCE = 256
-"""Images of all models that go through the layers at once on a CPU: what these hold of more does
-not fit the cache of a core."""
+"""Images, of models side by side together, that go through the layers at once on a CPU: what these
+hold of more does not fit its cache."""
 SIDE_BY_SIDE = 1
 """Models that are one wide model on a CPU."""
 

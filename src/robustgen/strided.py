@@ -16,8 +16,9 @@ from torch.autograd.function import once_differentiable
 Pair = tuple[int, int]
 
 MANY = 16
-"""Channels of the input from which torch's own gradient to it is faster than that of `convolve`:
-what is spared weighs less than what laying out its pixels costs."""
+"""Channels of pixels from which torch's own gradient to them is faster than that of `convolve`:
+what is spared weighs less than what laying them out costs. Transposed convolutions gain up to
+here."""
 
 
 def applies(layer: nn.Conv2d) -> bool:

@@ -1,7 +1,5 @@
 """Measure how far the adversarial examples of an attack lie from the manifold."""
 
-import torch
-
 from robustgen import device
 from robustgen.datasets import load
 from robustgen.distance import measure
@@ -26,8 +24,8 @@ with job(snakemake.log[0], snakemake):
     rows = rows.assign(row=range(len(rows)))
     rows = rows[(rows["example"] < examples) & (rows["prediction"] == rows["label"])]
     measured = measure(
-        found["images"].flatten(0, 1)[torch.tensor(rows["row"].to_numpy())],
-        test.take(torch.tensor(rows["example"].to_numpy())),
+        found["images"].flatten(0, 1)[rows["row"].to_numpy()],
+        test.take(rows["example"].to_numpy()),
         training,
         **settings,
     )

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import torch
-
 from robustgen import device
 from robustgen.checkpoints import Checkpoint, identity, named
 from robustgen.datasets import load
@@ -22,7 +20,7 @@ with job(snakemake.log[0], snakemake):
     if part != "all":
         label = int(part.removeprefix("class"))
         name = f"class {data.classes[label]}"
-        data = data.take(torch.nonzero(data.labels == label)[:, 0])
+        data = data.of_class(label)
     data = data.take(slice(settings["images"])).keep()
 
     # The class goes by its name: its number may change when another one is added.

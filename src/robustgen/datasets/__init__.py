@@ -67,6 +67,10 @@ class Split:
             learned={name: of.take(index) for name, of in self.learned.items()},
         )
 
+    def of_class(self, label: int) -> "Split":
+        """The examples of one class."""
+        return self.take(torch.nonzero(self.labels == label)[:, 0])
+
     def keep(self) -> "Split":
         """The same for those who go through it many times: decoded once, if it is decoded at all.
 
@@ -174,6 +178,6 @@ def load(
 
 def _equal(words: pa.DictionaryArray, word: str) -> np.ndarray:
     """Where `words` are this one, as pyarrow's `equal` says, whose import takes time."""
-    known = np.array([of == word for of in words.dictionary.to_pylist()])
+    known = np.array([of == word for of in words.dictionary.to_pylist()], dtype=bool)
     equal: np.ndarray = known[np.from_dlpack(words.indices)]
     return equal
