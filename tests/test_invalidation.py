@@ -101,7 +101,7 @@ EDITS = {
         TRAINED.replace("train 6", "train 5"),  # all methods but normal training
     ),
     "the training loop": (
-        ("training.py", "data = data.keep()", "data = data.keep().keep()"),
+        ("training.py", "loss = (loss + losses", "loss = +(loss + losses"),
         f"judge, quality, all_quality, {TRAINED}",
     ),
     "the classifiers' network": (

@@ -88,7 +88,6 @@ def train(
         UserError: the loss is no longer finite.
     """
     optimizer = adam(cohort.parameters(), schedule.rate, schedule.weight_decay)
-    data = data.keep()
     going = _Going(cohort, optimizer, generators, checkpoint)
     for epoch in progress(range(going.epoch, schedule.epochs + 1), "epoch"):
         rate = schedule.rate * schedule.rate_decay ** (epoch - 1)
