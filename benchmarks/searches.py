@@ -33,7 +33,7 @@ def with_manifold(data: Split) -> Split:
         model = VaeGan((1, 28, 28), Recipe(channels=(16, 32, 64), gamma=0.0, epochs=2))
         model.initialize(generator(0, "benchmark", label))
         model.to(HERE)
-        train(model, data.take(torch.nonzero(data.labels == label)[:, 0]), generator(0, label))
+        train(model, data.of_class(label), generator(0, label))
         models.append(model.eval().requires_grad_(False))
     decoders = Decoders([model.decoder.folded() for model in models])
     return replace(data, learned={"learned_manifold": Learned(encode(models, data), decoders)})

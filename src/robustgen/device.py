@@ -3,7 +3,7 @@
 import gc
 import os
 
-# To look for garbage among what PyTorch imports takes a sixth of a job's start, and finds none.
+# To look for garbage while PyTorch is imported takes a sixth of that time, and finds none.
 _collecting = gc.isenabled()
 gc.disable()
 try:
