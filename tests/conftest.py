@@ -24,6 +24,9 @@ from robustgen.seeding import generator
 from robustgen.tables import PARAMETERS
 from robustgen.training import Generators, Schedule, train
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the CPU; read when Triton is imported
+
 HERE = Path(__file__).parents[1]
 CLASSES = 4
 RECIPE = Recipe(latent=4, channels=(8, 16), epochs=3, batch_size=20)

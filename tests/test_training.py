@@ -10,7 +10,7 @@ from robustgen.datasets import batches as batches_of
 from robustgen.errors import UserError
 from robustgen.evaluation import predictions
 from robustgen.spaces import SPACES, Threat
-from robustgen.training import Method, Schedule, _halves, train
+from robustgen.training import Method, Schedule, _draws, _halves, train
 
 METHODS = {
     "adversarial": Method(Threat("image", "linf", 0.3), Search("adam", 0.05, 3)),
@@ -69,7 +69,8 @@ def test_methods_train_and_tell_of_both_halves(training_images, name):
 def test_the_second_half_is_what_the_search_found(training_images, name):
     method, batch = METHODS[name], stacked(training_images, 2, 40)
     cohort = make_cohort([0, 1])
-    clean, attacked, found = _halves(cohort, batch, method, make_generators([0, 1]).attacks)
+    drawn = _draws(training_images, 40, method, make_generators([0, 1]).attacks)
+    clean, attacked, found = _halves(cohort, batch, method, drawn)
     rest = batch.take((slice(None), slice(20, None)))
     space = SPACES[method.threat.space](rest)
     assert torch.equal(clean, batch.images()[:, :20])

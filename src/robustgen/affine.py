@@ -7,6 +7,7 @@ scale above 1 makes it smaller.
 """
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -64,9 +65,25 @@ def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
     One product for all images, and x and y in planes: torch's own product for each image takes as
     long as half a pass through a classifier. `benchmarks/passes.py` measures both.
     """
-    like: Any = {"dtype": matrices.dtype, "device": matrices.device}
+    planes = matrices.flatten(0, 1) @ _pixels(height, width, matrices.dtype, matrices.device)
+    return planes.view(-1, 2, height, width).permute(0, 2, 3, 1)
+
+
+@cache
+def _pixels(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """x, y and 1 of each pixel, `(3, H W)`."""
+    like: Any = {"dtype": dtype, "device": device}
     y, x = torch.meshgrid(
         torch.linspace(-1, 1, height, **like), torch.linspace(-1, 1, width, **like), indexing="ij"
     )
-    planes = matrices.flatten(0, 1) @ torch.stack([x, y, torch.ones_like(x)]).flatten(1)
-    return planes.view(-1, 2, height, width).permute(0, 2, 3, 1)
+    return torch.stack([x, y, torch.ones_like(x)]).flatten(1)
+
+
+@cache
+def _identity(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(IDENTITY, dtype=dtype, device=device)
+
+
+def identity(like: Tensor) -> Tensor:
+    """`IDENTITY` as a tensor `(6,)` of the type of `like`, which is not to be changed."""
+    return _identity(like.dtype, like.device)

@@ -4,7 +4,7 @@ Every attack and every adversarial training method is this search in some space.
 and a function from images to logits, and nothing else.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.spaces import Space, Threat, gather, spread
+from robustgen.spaces import Space, Threat, draw, gather, spread
 
 Model = Callable[[Tensor], Tensor]
 
@@ -137,15 +137,40 @@ def search(
     Raises:
         ValueError: the model is in train mode, where batch normalization would mix examples.
     """
+    drawn = (
+        draw(threat.norm, space.origin.shape[1:], generators).to(space.origin)
+        for _ in range(settings.restarts)
+    )
+    return search_from(
+        model, space, labels, threat, settings, drawn, stop_at_success=stop_at_success, skip=skip
+    )
+
+
+def search_from(
+    model: Model,
+    space: Space,
+    labels: Tensor,
+    threat: Threat,
+    settings: Search,
+    drawn: Iterable[Tensor],
+    *,
+    stop_at_success: bool,
+    skip: Tensor | None = None,
+) -> Found:
+    """As `search`, from starts that were drawn: for each restart `(M, B, *D)` of `spaces.draw`.
+
+    With all iterations and none to skip it never waits for a GPU.
+    """
     if isinstance(model, nn.Module) and model.training:
         raise ValueError("the model is in train mode; call eval() before an attack")
     best = _nothing(space, labels)
     alive = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
-    for restart in range(settings.restarts):
-        start = space.sample(threat, generators)  # drawn even if no one is left: see generators
+    for restart, noise in enumerate(drawn):  # drawn even if no one is left: see `search`
+        start = space.start(threat, noise)
         rule = STEP_RULES[settings.step_rule](start)
         front = _Front(space, labels, start, rule, alive, best)
-        _climb(model, front, threat, settings, restart, stop_at_success)
+        if skip is None or front.narrow():
+            _climb(model, front, threat, settings, restart, stop_at_success)
         front.leave()
         if stop_at_success:
             alive = alive & ~best.success
@@ -162,7 +187,7 @@ def _climb(
 ) -> None:
     """Search from one start, and record what is found."""
     for step in range(settings.steps + 1):
-        if (stop_at_success or step == 0) and not front.narrow():
+        if stop_at_success and not front.narrow():
             return
         last = step == settings.steps
         codes = front.codes.detach().requires_grad_(not last)
@@ -182,7 +207,7 @@ def _climb(
 
 
 class _Front:
-    """The examples still searched: columns `index` `(M, B')` of the batch.
+    """The examples still searched: columns `index` `(M, B')` of the batch, or all of them.
 
     Members may have unequal numbers of them left; `alive` is False for what fills the rows up.
     What is found is kept here, and goes to the batch with the examples that leave.
@@ -199,8 +224,7 @@ class _Front:
     ) -> None:
         self.space, self.labels, self.codes, self.rule = space, labels, codes, rule
         self.alive, self.best, self.found = alive.clone(), best, best
-        columns = torch.arange(labels.shape[1], device=labels.device)
-        self.index = columns.expand_as(labels)
+        self.index: Tensor | None = None  # all, as they come
 
     def narrow(self) -> bool:
         """Let examples that are not alive leave, as far as all members can spare them.
@@ -212,7 +236,8 @@ class _Front:
         if 0 < width < self.alive.shape[1]:
             self.leave()
             kept = (~self.alive).int().argsort(dim=1, stable=True)[:, :width]
-            self.index, self.alive = gather(self.index, kept), gather(self.alive, kept)
+            self.index = kept if self.index is None else gather(self.index, kept)
+            self.alive = gather(self.alive, kept)
             self.labels, self.codes = gather(self.labels, kept), gather(self.codes, kept)
             self.found = Found(*(gather(held, kept) for held in self.found))
             self.rule.state = {name: gather(held, kept) for name, held in self.rule.state.items()}
@@ -227,9 +252,7 @@ class _Front:
         if stop_at_success:
             better |= wrong
         better &= self.alive
-        now = Found(
-            self.codes, loss, wrong, torch.where(wrong, step, -1), torch.where(wrong, restart, -1)
-        )
+        now = Found(self.codes, loss, wrong, wrong * (step + 1) - 1, wrong * (restart + 1) - 1)
         self.found = Found(
             *(
                 torch.where(spread(better, new), new, held)
@@ -241,9 +264,12 @@ class _Front:
         """Write what was found where the batch keeps it."""
         if self.found is self.best:
             return
-        member = torch.arange(len(self.index), device=self.index.device)[:, None]
         for batch, found in zip(self.best, self.found, strict=True):
-            batch[member, self.index] = found
+            if self.index is None:
+                batch.copy_(found)
+            else:
+                member = torch.arange(len(found), device=found.device)[:, None]
+                batch[member, self.index] = found
 
 
 def _nothing(space: Space, labels: Tensor) -> Found:

@@ -178,8 +178,9 @@ def restore(
             start = f"optimizer.{i}.{j}."
             own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
             for key, tensor in own.items():
-                like = torch.empty_like(parameter) if key != "step" else torch.empty_like(tensor)
-                optimizer.state.setdefault(parameter, {})[key] = like.copy_(tensor)
+                like = parameter if key != "step" else tensor.to(parameter.device)
+                held = torch.empty_like(like)
+                optimizer.state.setdefault(parameter, {})[key] = held.copy_(tensor)
     for i, generator in enumerate(generators):
         generator.set_state(tensors[f"generator.{i}"])
 

@@ -10,13 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.adam import adam
+from robustgen.adam import adam, set_rate
 from robustgen.datasets import Split
 from robustgen.job import progress
 from robustgen.spaces import SPACES, Space
 
 PIXELS_AT_ONCE = 250 * 28 * 28
 """Of examples that are worked on together, which bounds the memory; of images, 40 times as many."""
+TIMES_ON_GPU = 40
+"""As many more examples are moved to a manifold together on a GPU."""
 SHARP, COARSE_TO_FINE = (1,), (7, 5, 3, 1)
 """Widths in pixels of the blurs of two descents, each for an equal share of the steps."""
 
@@ -87,7 +89,8 @@ def to_manifold(
         ValueError: the data set has no such manifold.
     """
     parts = []
-    for rows in _parts(examples, PIXELS_AT_ONCE, f"distance to {space}"):
+    at_once = PIXELS_AT_ONCE * (1 if examples.device.type == "cpu" else TIMES_ON_GPU)
+    for rows in _parts(examples, at_once, f"distance to {space}"):
         some, wanted = clean.take(rows), examples[rows]
         ball = SPACES[space](some.take(torch.arange(len(some), device=wanted.device)[None]))
         with torch.no_grad():
@@ -122,7 +125,7 @@ def _nearest(examples: Tensor, space: Space, steps: int, step_size: float) -> Te
             width = blurs[step * len(blurs) // steps]
             optimizer.zero_grad()
             _blur(images - examples, width).square().sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.param_groups[0]["lr"] = step_size * (1 + math.cos(math.pi * step / steps)) / 2
+            set_rate(optimizer, step_size * (1 + math.cos(math.pi * step / steps)) / 2)
             optimizer.step()
             with torch.no_grad():
                 space.bound_(codes)

@@ -9,16 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.attack import Found, Search, search
+from robustgen.attack import Found, Search, search_from
 from robustgen.checkpoints import Checkpoint, gathered, restore
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.errors import UserError
 from robustgen.job import log, progress
-from robustgen.spaces import SPACES, Space, Threat, sizes
+from robustgen.replay import sent
+from robustgen.spaces import SPACES, Space, Threat, draw, sizes
 
 BATCH = 100
-"""Examples attacked at once; fixed, since it decides how random starts are drawn."""
+"""Examples for which random starts are drawn at once; fixed, since it decides which they are."""
+
+BATCHES = {"cpu": 1, "cuda": 20}
+"""How many of these are attacked at once on a device, which bounds the memory."""
 
 SLACK = 1e-5
 """Rounding allowed beyond radius (as a share of it) and bounds."""
@@ -93,8 +97,9 @@ def attack(
 
     parts = _found_before(checkpoint, generators, data.labels.device)
     done = sum(part["claimed"].shape[1] for part in parts)
-    for start in progress(range(done, len(data), BATCH), "batch"):
-        batch = _for_all(cohort, data.take(slice(start, start + BATCH)))
+    size = BATCH * BATCHES.get(data.labels.device.type, 1)
+    for start in progress(range(done, len(data), size), "batch"):
+        batch = _for_all(cohort, data.take(slice(start, start + size)))
         parts.append(_attack_batch(cohort, plain, batch, threat, settings, generators))
         if checkpoint and checkpoint.due():
             parts = [_joined(parts)]
@@ -115,8 +120,9 @@ def _attack_batch(
     clean = batch.images()
     prediction = plain(clean).argmax(-1)
     skip = prediction != batch.labels
-    args = (cohort, space, batch.labels, threat, settings, generators)
-    found = search(*args, stop_at_success=True, skip=skip)
+    drawn = _draws(space, threat, settings, generators)
+    args = (cohort, space, batch.labels, threat, settings, drawn)
+    found = search_from(*args, stop_at_success=True, skip=skip)
     if not found.loss[~skip].isfinite().all():
         raise UserError(f"a loss is not finite under the threat {threat}")
     with torch.no_grad():
@@ -131,6 +137,18 @@ def _attack_batch(
         "images": images,
         "codes": found.codes,
     }
+
+
+def _draws(
+    space: Space, threat: Threat, settings: Search, generators: Sequence[torch.Generator]
+) -> Sequence[Tensor]:
+    """The starts of each restart, drawn as if one batch were attacked after the other."""
+    many, *coordinates = space.origin.shape[1:]
+    drawn = [
+        [draw(threat.norm, (size, *coordinates), generators) for _ in range(settings.restarts)]
+        for size in (min(BATCH, many - start) for start in range(0, many, BATCH))
+    ]
+    return [sent(torch.cat(of, 1), space.origin.device) for of in zip(*drawn, strict=True)]
 
 
 def _found_before(

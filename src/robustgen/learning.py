@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustgen.layers import State, is_known, last
+from robustgen import grouped
+from robustgen.layers import NORM, State, is_known, last
 
 Step = Callable[[Tensor], Tensor]
 
@@ -23,18 +24,25 @@ def chain(model: nn.Module, state: State) -> Step | None:
 
     Args:
         model: the architecture in train mode: a chain of known layers.
-        state: parameters and buffers of the models, `(M, ...)` by name, on a CPU. The buffers of
-            batch normalization are updated in place.
+        state: parameters and buffers of the models, `(M, ...)` by name. The buffers of batch
+            normalization are updated in place.
     """
     first = next(iter(state.values()))
-    known = isinstance(model, nn.Sequential) and all(map(_is_known, model))
-    if not (known and model.training and first.device.type == "cpu"):
+    if not (isinstance(model, nn.Sequential) and all(map(_is_known, model)) and model.training):
+        return None
+    if first.device.type != "cpu" and not _all_grouped(model, first):
         return None
     steps: list[Step] = []
     for name, layer in model.named_children():
         own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
         steps.append(partial(_STEPS[type(layer)], layer, own) if type(layer) in _STEPS else layer)
     return partial(_pass, len(first), steps)
+
+
+def _all_grouped(model: nn.Sequential, like: Tensor) -> bool:
+    """Whether there are fast kernels for all products; with PyTorch's own this is the slow way."""
+    products = [layer for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
+    return all(grouped.applies(layer, like) for layer in products)
 
 
 def _is_known(layer: nn.Module) -> bool:
@@ -72,6 +80,8 @@ class _Laid(torch.autograd.Function):
 def _convolution(layer: nn.Conv2d, own: State, x: Tensor) -> Tensor:
     weight = last(own["weight"].flatten(0, 1))
     bias = own["bias"].flatten() if "bias" in own else None
+    if grouped.applies(layer, weight):
+        return grouped.convolve(x, weight, bias, grouped.How.of(layer, len(own["weight"])))
     groups = len(own["weight"]) * layer.groups
     how: Any = layer.stride, layer.padding, layer.dilation, groups
     laid: Tensor = _Laid.apply(F.conv2d(x, weight, bias, *how))
@@ -79,6 +89,11 @@ def _convolution(layer: nn.Conv2d, own: State, x: Tensor) -> Tensor:
 
 
 def _normalization(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: State, x: Tensor) -> Tensor:
+    if x.device.type != "cpu":
+        own["num_batches_tracked"].add_(1)
+        mean, variance, weight, bias = (own[k].flatten() if k in own else None for k in NORM)
+        how = {"training": True, "momentum": layer.momentum, "eps": layer.eps}
+        return F.batch_norm(x, mean, variance, weight, bias, **how)  # type: ignore[arg-type]
     rows = x.movedim(1, -1).flatten(0, -2)
     with torch.no_grad():
         mean = rows.mean(0)
@@ -123,7 +138,11 @@ class _Normalized(torch.autograd.Function):
 
 
 def _product(layer: nn.Linear, own: State, x: Tensor) -> Tensor:
-    del layer
+    if grouped.applies(layer, own["weight"]):
+        of_a_pixel = own["weight"].flatten(0, 1)[..., None, None]
+        bias = own["bias"].flatten() if "bias" in own else None
+        how = grouped.How.of(layer, len(own["weight"]))
+        return grouped.convolve(x[..., None, None], of_a_pixel, bias, how).flatten(1)
     weight = own["weight"].transpose(1, 2)
     rows = x.view(len(x), len(weight), -1).transpose(0, 1)
     bias = own.get("bias")

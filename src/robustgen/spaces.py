@@ -67,18 +67,31 @@ class Space(ABC):
         """Move codes `(M, B, *D)` into the bounds, in place."""
         return codes.clamp_(self.low, self.high)  # type: ignore[arg-type]
 
+    def start(self, threat: Threat, drawn: Tensor) -> Tensor:
+        """Codes of the ball, of those of a unit ball that were `drawn`, moved into the bounds."""
+        return self.project(self.origin + threat.radius * drawn, threat)
+
     def sample(self, threat: Threat, generators: Sequence[torch.Generator]) -> Tensor:
         """Codes drawn uniformly from the ball, moved into the bounds; a generator per member."""
-        shape = self.origin.shape[1:]
-        if threat.norm == "linf":
-            drawn = torch.stack([torch.rand(shape, generator=g) * 2 - 1 for g in generators])
-        else:
-            drawn = torch.stack([torch.randn(shape, generator=g) for g in generators])
-            share = torch.stack([torch.rand(shape[0], generator=g) for g in generators])
-            dimensions = drawn[0, 0].numel()
-            size = drawn.flatten(2).norm(dim=2).clamp_min(1e-12)
-            drawn = drawn * spread(share ** (1 / dimensions) / size, drawn)
-        return self.project(self.origin + threat.radius * drawn.to(self.origin), threat)
+        drawn = draw(threat.norm, self.origin.shape[1:], generators)
+        return self.start(threat, drawn.to(self.origin))
+
+
+def draw(norm: str, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+    """Codes `(M, B, *D)` drawn uniformly from the unit ball of `norm`, on the CPU.
+
+    Args:
+        norm: "linf" or "l2".
+        shape: `(B, *D)`.
+        generators: one per member, each of which draws as if it were alone.
+    """
+    if norm == "linf":
+        return torch.stack([torch.rand(shape, generator=g) * 2 - 1 for g in generators])
+    drawn = torch.stack([torch.randn(shape, generator=g) for g in generators])
+    share = torch.stack([torch.rand(shape[0], generator=g) for g in generators])
+    dimensions = drawn[0, 0].numel()
+    size = drawn.flatten(2).norm(dim=2).clamp_min(1e-12)
+    return drawn * spread(share ** (1 / dimensions) / size, drawn)
 
 
 @dataclass(frozen=True)
@@ -153,7 +166,7 @@ def true_manifold(batch: Split) -> Space:
 def transformation(batch: Split) -> Space:
     """Affine parameters around the identity, within the ranges of the data set."""
     images = batch.images()
-    identity = images.new_tensor(affine.IDENTITY).expand(*images.shape[:2], 6)
+    identity = affine.identity(images).expand(*images.shape[:2], 6)
     return AffineSpace(identity, *batch.ranges, images)
 
 

@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.adam import Optimizer, adam
-from robustgen.attack import Found, Search, search
+from robustgen.adam import Optimizer, adam, set_rate
+from robustgen.attack import Found, Search, search_from
 from robustgen.checkpoints import Checkpoint, gathered, restore
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split, batches
 from robustgen.errors import UserError
 from robustgen.job import progress
-from robustgen.spaces import SPACES, Threat
+from robustgen.replay import Replayed, sent
+from robustgen.spaces import SPACES, Threat, draw
 from robustgen.tables import CURVES, empty
 
 log = logging.getLogger("robustgen")
@@ -89,27 +90,47 @@ def train(
     """
     optimizer = adam(cohort.parameters(), schedule.rate, schedule.weight_decay)
     going = _Going(cohort, optimizer, generators, checkpoint)
+    update = Replayed(lambda *given: _update(cohort, optimizer, data, method, *given))
     for epoch in progress(range(going.epoch, schedule.epochs + 1), "epoch"):
         rate = schedule.rate * schedule.rate_decay ** (epoch - 1)
-        optimizer.param_groups[0]["lr"] = rate
+        set_rate(optimizer, rate)
         for rows in going.batches(len(data), schedule.batch_size):
-            batch = data.take(rows.to(data.labels.device))
-            going.tally.add(*_update(cohort, optimizer, batch, method, generators.attacks))
+            drawn = _draws(data, rows.shape[1], method, generators.attacks)
+            given = [sent(tensor, data.labels.device) for tensor in (rows, *drawn)]
+            going.tally.add(*update(*given))
             going.write()
         going.close(rate)
     cohort.eval()
     return going.curves
 
 
+def _draws(
+    data: Split, images: int, method: Method | None, generators: Sequence[torch.Generator]
+) -> list[Tensor]:
+    """What a batch is attacked from: for each restart, in units of the radius."""
+    if method is None:
+        return []
+    one = data.take(torch.zeros(1, 1, dtype=torch.int64, device=data.labels.device))
+    coordinates = SPACES[method.threat.space](one).origin.shape[2:]
+    shape = (images - images // 2, *coordinates)
+    return [draw(method.threat.norm, shape, generators) for _ in range(method.search.restarts)]
+
+
 def _update(
     cohort: Cohort,
     optimizer: Optimizer,
-    batch: Split,
+    data: Split,
     method: Method | None,
-    generators: Sequence[torch.Generator],
-) -> tuple[Tensor, Tensor, Found | None]:
-    """One step of all members; loss and error `(M, b)` of each image, and what was found."""
-    clean, attacked, found = _halves(cohort, batch, method, generators)
+    rows: Tensor,
+    *drawn: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of all members on the rows `(M, b)`.
+
+    Returns:
+        Loss and error `(M, b)` of each image, and the success of the attack on the last ones.
+    """
+    batch = data.take(rows)
+    clean, attacked, found = _halves(cohort, batch, method, drawn)
     cohort.train()
     logits = cohort(torch.cat([clean, attacked], dim=1))
     losses = F.cross_entropy(
@@ -122,11 +143,12 @@ def _update(
     optimizer.zero_grad()
     loss.sum().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    return losses.detach(), logits.argmax(-1) != batch.labels, found
+    wrong = logits.argmax(-1) != batch.labels
+    return losses.detach(), wrong, wrong[:, :0] if found is None else found.success
 
 
 def _halves(
-    cohort: Cohort, batch: Split, method: Method | None, generators: Sequence[torch.Generator]
+    cohort: Cohort, batch: Split, method: Method | None, drawn: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Found | None]:
     """Clean images, attacked images (of no examples without a method) and what was found."""
     if method is None:
@@ -136,8 +158,8 @@ def _halves(
     rest = batch.take((slice(None), slice(half, None)))
     space = SPACES[method.threat.space](rest)
     cohort.eval()
-    found = search(
-        cohort, space, rest.labels, method.threat, method.search, generators, stop_at_success=False
+    found = search_from(
+        cohort, space, rest.labels, method.threat, method.search, drawn, stop_at_success=False
     )
     clean = batch.take((slice(None), slice(half)))
     with torch.no_grad():
@@ -208,13 +230,11 @@ class _Tally:
         self.sums = torch.zeros(5, members, dtype=torch.float64, device=device)
         self.clean = self.attacked = 0
 
-    def add(self, losses: Tensor, wrong: Tensor, found: Found | None) -> None:
-        """Add a batch: `losses` and `wrong` `(M, b)`, of which the last columns were attacked."""
-        split = losses.shape[1] - (0 if found is None else found.success.shape[1])
-        parts = [losses[:, :split], wrong[:, :split], losses[:, split:], wrong[:, split:]]
-        if found is not None:
-            parts.append(found.success)
-        for total, part in zip(self.sums, parts, strict=False):
+    def add(self, losses: Tensor, wrong: Tensor, success: Tensor) -> None:
+        """Add a batch: `losses` and `wrong` `(M, b)`, and `success` of the last, attacked ones."""
+        split = losses.shape[1] - success.shape[1]
+        parts = [losses[:, :split], wrong[:, :split], losses[:, split:], wrong[:, split:], success]
+        for total, part in zip(self.sums, parts, strict=True):
             total += part.sum(1)
         self.clean += split
         self.attacked += losses.shape[1] - split

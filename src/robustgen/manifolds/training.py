@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.adam import Optimizer, adam
+from robustgen.adam import Optimizer, adam, set_rate
 from robustgen.checkpoints import Checkpoint, gathered, restore
 from robustgen.datasets import Split, batches
 from robustgen.errors import UserError
@@ -83,7 +83,7 @@ def _epoch(
 ) -> list[float]:
     """One pass over the images; the means of what `_update` returns."""
     for optimizer in optimizers:
-        optimizer.param_groups[0]["lr"] = rate
+        set_rate(optimizer, rate)
     sums = torch.zeros(4 if model.recipe.gamma else 2, dtype=torch.float64)
     every = batches(len(data), model.recipe.batch_size, [rng])
     for rows in every:

@@ -1,0 +1,185 @@
+"""Triton kernels of convolutions in groups, for `grouped`, which says what they compute.
+
+Images lie in memory as `(B, H, W, G, C)`: channels last, a group beside the other. A program
+computes a tile of a product whose left matrix is gathered from images while it goes. With
+TRITON_INTERPRET=1 the kernels run on a CPU, as in tests.
+"""
+
+import triton
+import triton.language as tl
+
+# Constants of a compiled kernel:
+#   H, W, Y, X: height and width of the input, and of the output;
+#   C, OUT: channels of a group, in and out; KH, KW: kernel; SH, SW: stride; PH, PW: padding;
+#   ROWS, COLUMNS: of a program's tile; TAPS: what is multiplied at once.
+
+
+@triton.jit
+def _within(number, end: tl.constexpr):
+    """Whether it is one of 0 to `end` - 1."""
+    return number.to(tl.uint32, bitcast=True) < end
+
+
+@triton.jit
+def forward(
+    x,
+    weight,
+    bias,
+    y,
+    rows,
+    groups,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    Y: tl.constexpr,
+    X: tl.constexpr,
+    C: tl.constexpr,
+    OUT: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    SH: tl.constexpr,
+    SW: tl.constexpr,
+    PH: tl.constexpr,
+    PW: tl.constexpr,
+    BIASED: tl.constexpr,
+    RECTIFIED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    TAPS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """y `(B, H', W', G, OUT)`, whose rows are B H' W', of x and of weight `(G, KH KW C, OUT)`."""
+    group = tl.program_id(1)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    o = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    top, left = row // X % Y * SH - PH, row % X * SW - PW
+    corner = ((row // (Y * X) * H + top) * W + left) * groups + group
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for start in range(0, KH * KW * C, TAPS):
+        tap = start + tl.arange(0, TAPS)
+        down, right = tap // (KW * C), tap // C % KW
+        inside = _within(top[:, None] + down[None], H) & _within(left[:, None] + right[None], W)
+        inside = inside & (row < rows)[:, None] & (tap < KH * KW * C)[None]
+        beyond = (down * W + right) * groups * C + tap % C
+        pixels = tl.load(x + (corner * C)[:, None] + beyond[None], mask=inside, other=0.0)
+        known = (tap < KH * KW * C)[:, None] & (o < OUT)[None]
+        weights = weight + (group * KH * KW * C + tap[:, None]) * OUT + o[None]
+        ways = tl.load(weights, mask=known, other=0.0)
+        total = tl.dot(pixels, ways, total, input_precision=PRECISION)
+    if BIASED:
+        total += tl.load(bias + group * OUT + o, mask=o < OUT, other=0.0)[None]
+    if RECTIFIED:
+        total = tl.maximum(total, 0.0)
+    at = (row[:, None] * groups + group) * OUT + o[None]
+    tl.store(y + at, total, mask=(row < rows)[:, None] & (o < OUT)[None])
+
+
+@triton.jit
+def to_input(
+    gradient,
+    y,
+    weight,
+    x,
+    rows,
+    groups,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    Y: tl.constexpr,
+    X: tl.constexpr,
+    C: tl.constexpr,
+    OUT: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    SH: tl.constexpr,
+    SW: tl.constexpr,
+    PH: tl.constexpr,
+    PW: tl.constexpr,
+    RECTIFIED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    TAPS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The gradient to x, in blocks of SH x SW pixels, each of which sees the same outputs.
+
+    Rows are B blocks; weight is `(G, KH/SH KW/SW OUT, SH SW C)`; where RECTIFIED, the gradient is
+    nothing where y is.
+    """
+    group = tl.program_id(1)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    high: tl.constexpr = (H - 1 + PH) // SH + 1
+    wide: tl.constexpr = (W - 1 + PW) // SW + 1
+    image, i, j = row // (high * wide), row // wide % high, row % wide
+    corner = ((image * Y + i) * X + j) * groups + group
+    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    many: tl.constexpr = KH // SH * (KW // SW) * OUT
+    for start in range(0, many, TAPS):
+        tap = start + tl.arange(0, TAPS)
+        up, left = tap // (KW // SW * OUT), tap // OUT % (KW // SW)
+        inside = _within(i[:, None] - up[None], Y) & _within(j[:, None] - left[None], X)
+        inside = inside & (row < rows)[:, None] & (tap < many)[None]
+        at = (corner * OUT)[:, None] + (tap % OUT - (up * X + left) * groups * OUT)[None]
+        outputs = tl.load(gradient + at, mask=inside, other=0.0)
+        if RECTIFIED:
+            outputs = tl.where(tl.load(y + at, mask=inside, other=0.0) > 0, outputs, 0.0)
+        known = (tap < many)[:, None] & (column < SH * SW * C)[None]
+        weights = weight + (group * many + tap[:, None]) * SH * SW * C + column[None]
+        ways = tl.load(weights, mask=known, other=0.0)
+        total = tl.dot(outputs, ways, total, input_precision=PRECISION)
+    top, left = i * SH - PH, j * SW - PW
+    down, right = column // (SW * C), column // C % SW
+    inside = _within(top[:, None] + down[None], H) & _within(left[:, None] + right[None], W)
+    inside = inside & (row < rows)[:, None] & (column < SH * SW * C)[None]
+    corner = ((image * H + top) * W + left) * groups + group
+    beyond = (down * W + right) * groups * C + column % C
+    tl.store(x + (corner * C)[:, None] + beyond[None], total, mask=inside)
+
+
+@triton.jit
+def to_weight(
+    gradient,
+    x,
+    parts,
+    rows,
+    groups,
+    rows_of_part,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    Y: tl.constexpr,
+    X: tl.constexpr,
+    C: tl.constexpr,
+    OUT: tl.constexpr,
+    KH: tl.constexpr,
+    KW: tl.constexpr,
+    SH: tl.constexpr,
+    SW: tl.constexpr,
+    PH: tl.constexpr,
+    PW: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    TAPS: tl.constexpr,
+    TILES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The gradient to the weight `(G, KH KW C, OUT)`, in parts, each of some of the rows."""
+    group = tl.program_id(1)
+    part = tl.program_id(0) // TILES
+    tap = tl.program_id(0) % TILES * TAPS + tl.arange(0, TAPS)
+    o = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    down, right = tap // (KW * C), tap // C % KW
+    beyond = (down * W + right) * groups * C + tap % C
+    total = tl.zeros((TAPS, COLUMNS), tl.float32)
+    end = tl.minimum(rows, (part + 1) * rows_of_part)
+    for start in range(part * rows_of_part, end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        top, left = row // X % Y * SH - PH, row % X * SW - PW
+        inside = _within(top[None] + down[:, None], H) & _within(left[None] + right[:, None], W)
+        inside = inside & (row < end)[None] & (tap < KH * KW * C)[:, None]
+        corner = ((row // (Y * X) * H + top) * W + left) * groups + group
+        pixels = tl.load(x + (corner * C)[None] + beyond[:, None], mask=inside, other=0.0)
+        at = (row[:, None] * groups + group) * OUT + o[None]
+        known = (row < end)[:, None] & (o < OUT)[None]
+        outputs = tl.load(gradient + at, mask=known, other=0.0)
+        total = tl.dot(pixels, outputs, total, input_precision=PRECISION)
+    at = ((part * groups + group) * KH * KW * C + tap[:, None]) * OUT + o[None]
+    tl.store(parts + at, total, mask=(tap < KH * KW * C)[:, None] & (o < OUT)[None])

@@ -1,0 +1,87 @@
+"""Work on a GPU that is recorded once and then replayed.
+
+A step of small models is some thousand kernels of a few microseconds each, which a GPU ends sooner
+than Python can start them. As one CUDA graph they start at once (`benchmarks/gpu.py`).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("robustgen")
+
+Function = Callable[..., Sequence[Tensor]]
+
+
+class _Recorded(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    inputs: Sequence[Tensor]
+    outputs: Sequence[Tensor]
+
+
+class Replayed:
+    """A function of tensors, whose work on a GPU is recorded and replayed; on a CPU it is called.
+
+    The first call with tensors of some shapes is plain, the second is recorded, further ones are
+    replayed. Whatever else the function reads or writes must stay where it is in memory, and it
+    must not wait for the GPU. What cannot be recorded is called each time, with a warning.
+
+    Outputs are overwritten by the next call with the same shapes.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._function = function
+        self._known: dict[tuple[torch.Size, ...], _Recorded | None] = {}
+        self._fails = False
+
+    def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
+        """What the function gives for `inputs`."""
+        if not inputs[0].is_cuda or self._fails:
+            return self._function(*inputs)
+        shapes = tuple(of.shape for of in inputs)
+        if shapes not in self._known:
+            self._known[shapes] = None
+            return _aside(self._function, inputs)
+        recorded = self._known[shapes]
+        if recorded is None:
+            try:
+                recorded = _record(self._function, inputs)
+            except RuntimeError as error:
+                log.warning("cannot be recorded, and takes longer: %s", str(error).split("\n")[0])
+                self._fails = True
+                return self._function(*inputs)
+            self._known[shapes] = recorded
+        for held, given in zip(recorded.inputs, inputs, strict=True):
+            held.copy_(given)
+        recorded.graph.replay()
+        return recorded.outputs
+
+
+def _aside(function: Function, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """On a stream of its own, as what is to be recorded must have run before."""
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        made = function(*inputs)
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    return made
+
+
+def _record(function: Function, inputs: Sequence[Tensor]) -> _Recorded:
+    held = [of.clone() for of in inputs]
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        made = function(*held)
+    return _Recorded(graph, held, made)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor there, without waiting for a GPU to be done with what it has to do."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,131 @@
+"""The Triton kernels, by Triton's interpreter, beside PyTorch's convolutions."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import make_cohort
+from torch import nn
+
+from robustgen import grouped, stacking
+from robustgen.folding import folded
+
+pytest.importorskip("triton")
+if torch.cuda.is_available():
+    pytest.skip("what the kernels compute on a GPU is in test_gpu.py", allow_module_level=True)
+
+CASES = {
+    "first layer": (2, 1, 16, 4, 2, 1, (12, 12)),
+    "second layer": (3, 16, 32, 4, 2, 1, (8, 8)),
+    "odd sides": (1, 4, 40, 4, 2, 1, (7, 10)),
+    "stride of 1": (2, 3, 5, 3, 1, 1, (5, 6)),
+    "many channels of pixels": (1, 20, 20, 6, 2, 2, (9, 8)),
+    "oblong": (2, 2, 4, (4, 2), 2, (1, 0), (8, 6)),
+    "a linear layer": (3, 70, 10, 1, 1, 0, (1, 1)),
+}
+"""Groups, channels in and out of each, kernel, stride, padding, sides of the images."""
+TOLERANCE = dict(atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def everywhere(monkeypatch):
+    """All layers of a chain by the kernels; the names of what they were asked for."""
+    asked = []
+
+    def applies(layer: nn.Module, _: torch.Tensor) -> bool:
+        asked.append(type(layer).__name__)
+        return True
+
+    monkeypatch.setattr(grouped, "applies", applies)
+    return asked
+
+
+def case(name):
+    """A layer of all groups, how it goes, and images."""
+    groups, channels, outputs, kernel, stride, padding, sides = CASES[name]
+    rng = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(groups * channels, groups * outputs, kernel, stride, padding, groups=groups)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=rng) / 4)
+    how = grouped.How.of(nn.Conv2d(channels, outputs, kernel, stride, padding), groups)
+    images = torch.randn(3, groups * channels, *sides, generator=rng)
+    return layer, how, images.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_convolution_and_its_gradients_are_pytorchs(name):
+    layer, how, images = case(name)
+    plain = layer(images)
+    upstream = torch.randn(plain.shape, generator=torch.Generator().manual_seed(1))
+    wanted = torch.autograd.grad(plain, (images, layer.weight, layer.bias), upstream)
+    made = grouped.convolve(images, layer.weight, layer.bias, how)
+    found = torch.autograd.grad(made, (images, layer.weight, layer.bias), upstream)
+    torch.testing.assert_close(made, plain, **TOLERANCE)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rectified_convolution_passes_no_gradient_where_it_is_nothing(name):
+    layer, how, images = case(name)
+    plain = layer(images).relu()
+    upstream = torch.randn(plain.shape, generator=torch.Generator().manual_seed(1))
+    (wanted,) = torch.autograd.grad(plain, images, upstream)
+    weight = layer.weight.detach()
+    forth = grouped.rows_by_outputs(weight, how)
+    back = grouped.outputs_by_pixels(weight, how)
+    made = grouped.forward(images.detach(), forth, layer.bias.detach(), how, rectified=True)
+    found = grouped.to_input(upstream, made, back, images.shape[2:], how)
+    torch.testing.assert_close(made, plain.detach(), **TOLERANCE)
+    torch.testing.assert_close(found, wanted, **TOLERANCE)
+
+
+def test_the_pass_of_a_cohort_is_the_plain_one(everywhere):
+    cohort = make_cohort([0, 1], (1, 16, 16), classes=3).eval()
+    images = torch.rand(2, 4, 1, 16, 16).requires_grad_()
+    model, state = folded(*cohort._plain())
+    plain = stacking.vectorized(model, state)(images)
+    (wanted,) = torch.autograd.grad(plain.square().sum(), images)
+    made = stacking.stacked(model, state)(images)
+    (found,) = torch.autograd.grad(made.square().sum(), images)
+    torch.testing.assert_close(made, plain, **TOLERANCE)
+    torch.testing.assert_close(found, wanted, **TOLERANCE)
+    assert everywhere.count("Conv2d") == 6
+    assert everywhere.count("Linear") == 4
+
+
+def test_a_cohort_learns_as_single_models_do(everywhere):
+    cohort = make_cohort([0, 1], (1, 16, 16), classes=3)
+    singles = [cohort.member(i).train() for i in range(2)]
+    images = torch.rand(2, 6, 1, 16, 16)
+    made = stacking.stacked(*cohort.train()._plain())(images)
+    made.square().sum().backward()
+    for position, (model, own) in enumerate(zip(singles, images, strict=True)):
+        plain = model(own)
+        plain.square().sum().backward()
+        torch.testing.assert_close(made[position], plain, **TOLERANCE)
+        for name, parameter in model.named_parameters():
+            stack = cohort.stack.get_parameter(name.replace(".", "__"))
+            torch.testing.assert_close(stack.grad[position], parameter.grad, atol=1e-4, rtol=1e-4)
+    assert {"Conv2d", "Linear"} <= set(everywhere)
+
+
+def test_too_many_numbers_are_refused():
+    how = grouped.How(1, 1, 2**20, (1, 1), (1, 1), (0, 0))
+    images = torch.empty(2**12, 1, 1, 1, device="meta")
+    with pytest.raises(ValueError, match="2\\^31 are the most"):
+        grouped.forward(images, images, None, how, rectified=False)
+
+
+def test_without_a_compiler_pytorchs_own_are_taken(caplog):
+    grouped._works.cache_clear()
+    assert not grouped._works()  # no GPU that could be compiled for
+    assert "so convolutions are PyTorch's" in caplog.text
+    grouped._works.cache_clear()
+
+
+def test_the_order_of_images_and_models_is_that_of_functional_convolutions():
+    layer, how, images = case("second layer")
+    plain = F.conv2d(images[:1], layer.weight, layer.bias, 2, 1, groups=3)
+    made = grouped.convolve(images[:1], layer.weight, layer.bias, how)
+    torch.testing.assert_close(made, plain, **TOLERANCE)
