@@ -10,20 +10,21 @@ import sys
 from pathlib import Path
 
 import attacks
+import gpu
 import learning
 import neighbours
 import pandas as pd
 import seaborn as sns
 import searches
 from matplotlib import pyplot as plt
-from setting import machine
+from setting import HERE, machine
 
 PARTS = {
     "attacks": attacks.rows,
     "searches": searches.rows,
     "learning": learning.rows,
     "neighbours": neighbours.rows,
-}
+} | ({"gpu": gpu.rows} if HERE.type == "cuda" else {})
 SHOWN = {
     "benchmark": "",
     "way": "",

@@ -60,7 +60,7 @@ def by_torchattacks(model: nn.Module, radius: float) -> Attack:
     return torchattacks.PGD(model, eps=radius, alpha=radius / 30, steps=STEPS, random_start=True)
 
 
-def by_art(model: nn.Module, radius: float) -> Attack:
+def by_art(model: nn.Module, radius: float, batch: int = BATCH) -> Attack:
     """The Adversarial Robustness Toolbox (Nicolae et al.)."""
     import numpy as np
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
@@ -82,19 +82,21 @@ def by_art(model: nn.Module, radius: float) -> Attack:
         eps_step=radius / 30,
         max_iter=STEPS,
         num_random_init=1,
-        batch_size=BATCH,
+        batch_size=batch,
         verbose=False,
     )
     return lambda x, y: torch.from_numpy(how.generate(x.cpu().numpy(), y.cpu().numpy())).to(here)
 
 
-MAKERS = dict(zip(NAMES, (plain_loop, by_foolbox, by_torchattacks, by_art), strict=True))
+MAKERS: dict[str, Callable[..., Attack]] = dict(
+    zip(NAMES, (plain_loop, by_foolbox, by_torchattacks, by_art), strict=True)
+)
 
 
-def success(model: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> float:
-    """Share of the images that the attack makes wrong for the plain model."""
+def success(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, batch: int = BATCH) -> float:
+    """Share of the images that the attack makes wrong for the plain model, a batch at a time."""
     wrong = 0
-    for images, labels in zip(x.split(BATCH), y.split(BATCH), strict=True):
+    for images, labels in zip(x.split(batch), y.split(batch), strict=True):
         made = attack(images, labels)
         with torch.no_grad():
             wrong += int((model(made).argmax(1) != labels).sum())
@@ -104,9 +106,11 @@ def success(model: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> float:
 class Peers:
     """The process, seen from the one that asks."""
 
-    def __init__(self, folder: Path, radius: float, device: torch.device) -> None:
+    def __init__(
+        self, folder: Path, radius: float, device: torch.device, batch: int = BATCH
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, __file__, folder, str(radius), str(device)],
+            [sys.executable, __file__, folder, str(radius), str(device), str(batch)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -125,7 +129,7 @@ class Peers:
         self.process.communicate()
 
 
-def main(folder: Path, radius: float, here: torch.device) -> None:
+def main(folder: Path, radius: float, here: torch.device, batch: int) -> None:
     """Answer what is asked on standard input, about the model and the images in `folder`."""
     answers = sys.stdout
     sys.stdout = sys.stderr  # for libraries that print
@@ -138,12 +142,13 @@ def main(folder: Path, radius: float, here: torch.device) -> None:
     for line in sys.stdin:
         name = line.strip()
         if name not in ways:
-            ways[name] = MAKERS[name](model, radius)
+            more = {"batch": batch} if name == "ART" else {}
+            ways[name] = MAKERS[name](model, radius, **more)
         start = time.perf_counter()
-        rate = success(model, data["images"], data["labels"], ways[name])
+        rate = success(model, data["images"], data["labels"], ways[name], batch)
         taken = time.perf_counter() - start
         print(json.dumps({"success": rate, "seconds": taken}), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]), torch.device(sys.argv[3]))
+    main(Path(sys.argv[1]), float(sys.argv[2]), torch.device(sys.argv[3]), int(sys.argv[4]))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from conftest import make_cohort
 from torch import nn
 
-from robustgen import grouped, stacking
+from robustgen import gpu, grouped, stacking
 from robustgen.folding import folded
 
 pytest.importorskip("triton")
@@ -66,18 +66,23 @@ def test_the_convolution_and_its_gradients_are_pytorchs(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_rectified_convolution_passes_no_gradient_where_it_is_nothing(name):
+def test_a_relu_before_and_after_are_part_of_the_convolution(name):
     layer, how, images = case(name)
-    plain = layer(images).relu()
+    before = images.relu()
+    plain = layer(before).relu()
     upstream = torch.randn(plain.shape, generator=torch.Generator().manual_seed(1))
     (wanted,) = torch.autograd.grad(plain, images, upstream)
     weight = layer.weight.detach()
     forth = grouped.rows_by_outputs(weight, how)
     back = grouped.outputs_by_pixels(weight, how)
-    made = grouped.forward(images.detach(), forth, layer.bias.detach(), how, rectified=True)
-    found = grouped.to_input(upstream, made, back, images.shape[2:], how)
-    torch.testing.assert_close(made, plain.detach(), **TOLERANCE)
-    torch.testing.assert_close(found, wanted, **TOLERANCE)
+    x, kept = (grouped.apart(of, how.groups) for of in (before.detach(), images.detach()))
+    made = grouped.forward(x, forth, layer.bias.detach(), how, rectified=True, beside=True)
+    torch.testing.assert_close(grouped.together(made), plain.detach(), **TOLERANCE)
+    masked = upstream * (plain > 0)
+    found = grouped.to_input(
+        grouped.apart(masked, how.groups), back, x.shape[2:4], how, kept=kept, beside=True
+    )
+    torch.testing.assert_close(grouped.together(found), wanted, **TOLERANCE)
 
 
 def test_the_pass_of_a_cohort_is_the_plain_one(everywhere):
@@ -112,9 +117,66 @@ def test_a_cohort_learns_as_single_models_do(everywhere):
 
 def test_too_many_numbers_are_refused():
     how = grouped.How(1, 1, 2**20, (1, 1), (1, 1), (0, 0))
-    images = torch.empty(2**12, 1, 1, 1, device="meta")
-    with pytest.raises(ValueError, match="2\\^31 are the most"):
-        grouped.forward(images, images, None, how, rectified=False)
+    images = torch.empty(1, 2**12, 1, 1, 1, device="meta")
+    with pytest.raises(ValueError, match="4096 images of 1 models are too many"):
+        grouped.forward(images, images, None, how)
+
+
+def test_images_that_lie_otherwise_are_refused():
+    how = grouped.How(1, 3, 4, (1, 1), (1, 1), (0, 0))
+    images = torch.rand(1, 2, 3, 5, 4).transpose(2, 3)
+    with pytest.raises(ValueError, match="lie in memory with strides"):
+        grouped.forward(images, images, None, how)
+
+
+CHAINS = {
+    "colour": [nn.Conv2d(3, 4, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)],
+    "no convolution": [nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 3)],
+    "a ReLU at the end": [nn.Conv2d(3, 4, 2, 2), nn.Flatten(), nn.Linear(64, 3), nn.ReLU()],
+    "without biases": [
+        nn.Conv2d(3, 4, 4, 2, 1, bias=False),
+        nn.Conv2d(4, 6, 3, 1, 1, bias=False),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(96, 3, bias=False),
+    ],
+}
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_is_the_plain_one(name):
+    model = nn.Sequential(*CHAINS[name]).eval()
+    rng = torch.Generator().manual_seed(0)
+    state = {k: torch.randn(2, *v.shape, generator=rng) / 3 for k, v in model.state_dict().items()}
+    images = torch.rand(2, 5, 3, 8, 8, generator=rng).requires_grad_()
+    plain = stacking.vectorized(model, state)(images)
+    upstream = torch.randn(plain.shape, generator=rng)
+    (wanted,) = torch.autograd.grad(plain, images, upstream)
+    passed = gpu.chain(model, state)
+    assert passed
+    made = passed(images)
+    torch.testing.assert_close(made, plain, **TOLERANCE)
+    (found,) = torch.autograd.grad(made, images, upstream)
+    torch.testing.assert_close(found, wanted, **TOLERANCE)
+
+
+@pytest.mark.usefixtures("everywhere")
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Conv2d(3, 4, 4, 2, 1), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)],
+        [nn.Linear(8, 3), nn.Flatten()],
+        [nn.Conv2d(3, 4, 4, 2, 1), nn.Flatten()],
+        [nn.ReLU(), nn.Flatten(), nn.Linear(192, 3)],
+        [nn.Conv2d(3, 4, 4, 2, 1), nn.Flatten(), nn.ReLU(), nn.Linear(64, 3)],
+    ],
+    ids=["a pooling", "rows of pixels", "no end", "a ReLU at the start", "a ReLU of rows"],
+)
+def test_other_chains_are_left_to_others(layers):
+    model = nn.Sequential(*layers).eval()
+    state = {name: of.expand(2, *of.shape) for name, of in model.state_dict().items()}
+    assert gpu.chain(model, state) is None
 
 
 def test_without_a_compiler_pytorchs_own_are_taken(caplog):

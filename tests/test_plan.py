@@ -14,6 +14,12 @@ from robustgen.study import Study
 
 SPEED = OnDataset(
     learned=1e-4,
+    trained={
+        "image": 2e-5,
+        "true_manifold": 3e-5,
+        "transformation": 4e-5,
+        "learned_manifold": 5e-5,
+    },
     searched={
         "image": 1e-5,
         "true_manifold": 2e-5,
@@ -38,8 +44,8 @@ def demo() -> Study:
     [
         ("train", {"method": "normal", "n": "500"}, 3 * 500 * 20 * 1e-4),
         # half of each batch, five steps and a look at the last codes
-        ("train", {"method": "adversarial", "n": "500"}, 3 * 500 * 20 * (1e-4 + 3 * 1e-5)),
-        ("train", {"method": "transformation", "n": "500"}, 3e4 * (1e-4 + 3 * 3e-5)),
+        ("train", {"method": "adversarial", "n": "500"}, 3 * 500 * 20 * (1e-4 + 3 * 2e-5)),
+        ("train", {"method": "transformation", "n": "500"}, 3e4 * (1e-4 + 3 * 4e-5)),
         ("judge", {}, 10_000 * 20 * 1e-4),
         ("vaegan", {"part": "class3"}, 19_200 * 8 * 1e-3),
         ("attack", {"attack": "regular_tenth", "method": "normal"}, 3 * 300 * 20 * 1e-5),
@@ -67,15 +73,19 @@ def test_jobs_are_those_of_snakemake(demo, tmp_path):
     total = sum(SPEEDS.start + plan.seconds(demo, SPEEDS, *job) for job in listed) / 60
     assert said[-2].split() == ["all", str(len(listed)), f"{total:.1f}"]
     assert said[-1] == f"{total / 4:.1f} minutes with 4 jobs at a time"
+    starts = len(listed) * SPEEDS.start / 60
+    shared = plan.told(demo, SPEEDS.model_copy(update={"shared": True}), listed, 4).splitlines()
+    assert shared[-1] == f"{total - starts * 3 / 4:.1f} minutes with 4 jobs at a time"
 
 
 def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path):
     study = Study.parse({**demo.resolved(), "seeds": 1, "cohort_size": 1})
     found = measure(study, torch.device("cpu"))
     on = found.datasets["fonts"]
-    assert set(on.searched) >= set(SPEED.searched)
+    assert set(on.trained) == set(on.searched) >= set(SPEED.searched)
     assert set(on.approached) >= set(SPEED.approached)
-    taken = [found.start, on.learned, on.vaegan, *on.searched.values(), *on.approached.values()]
+    parts = (on.trained, on.searched, on.approached)
+    taken = [found.start, on.learned, on.vaegan, *(v for part in parts for v in part.values())]
     assert all(0 < value < 60 for value in taken)
     path = tmp_path / "speeds.json"
     path.write_text(found.model_dump_json())

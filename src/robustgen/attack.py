@@ -164,17 +164,20 @@ def search_from(
     if isinstance(model, nn.Module) and model.training:
         raise ValueError("the model is in train mode; call eval() before an attack")
     best = _nothing(space, labels)
+    period = settings.steps + 1
     alive = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
     for restart, noise in enumerate(drawn):  # drawn even if no one is left: see `search`
         start = space.start(threat, noise)
         rule = STEP_RULES[settings.step_rule](start)
         front = _Front(space, labels, start, rule, alive, best)
         if skip is None or front.narrow():
-            _climb(model, front, threat, settings, restart, stop_at_success)
+            _climb(model, front, threat, settings, restart * period, stop_at_success)
         front.leave()
         if stop_at_success:
             alive = alive & ~best.success
-    return best
+    never = best.when < 0
+    iterations = torch.where(never, best.when, best.when % period)
+    return Found(best.codes, best.loss, best.success, iterations, best.when // period)
 
 
 def _climb(
@@ -182,10 +185,10 @@ def _climb(
     front: "_Front",
     threat: Threat,
     settings: Search,
-    restart: int,
+    before: int,
     stop_at_success: bool,
 ) -> None:
-    """Search from one start, and record what is found."""
+    """Search from one start, after so many steps from others, and record what is found."""
     for step in range(settings.steps + 1):
         if stop_at_success and not front.narrow():
             return
@@ -197,9 +200,9 @@ def _climb(
                 logits.flatten(0, 1), front.labels.flatten(), reduction="none"
             ).view_as(front.labels)
         wrong = logits.argmax(-1) != front.labels
-        front.record(loss.detach(), wrong, step, restart, stop_at_success)
+        front.record(loss.detach(), wrong, before + step, stop_at_success)
         if not last:
-            (gradient,) = torch.autograd.grad(loss.sum(), codes)
+            (gradient,) = torch.autograd.grad(loss, codes, torch.ones_like(loss))
             moved = front.codes.add(front.rule(gradient), alpha=settings.step_size)
             front.codes = front.space.project(moved, threat)
         if stop_at_success:
@@ -220,7 +223,7 @@ class _Front:
         codes: Tensor,
         rule: StepRule,
         alive: Tensor,
-        best: Found,
+        best: "_Kept",
     ) -> None:
         self.space, self.labels, self.codes, self.rule = space, labels, codes, rule
         self.alive, self.best, self.found = alive.clone(), best, best
@@ -239,21 +242,19 @@ class _Front:
             self.index = kept if self.index is None else gather(self.index, kept)
             self.alive = gather(self.alive, kept)
             self.labels, self.codes = gather(self.labels, kept), gather(self.codes, kept)
-            self.found = Found(*(gather(held, kept) for held in self.found))
+            self.found = _Kept(*(gather(held, kept) for held in self.found))
             self.rule.state = {name: gather(held, kept) for name, held in self.rule.state.items()}
             self.space = self.space.take(kept)
         return width > 0
 
-    def record(
-        self, loss: Tensor, wrong: Tensor, step: int, restart: int, stop_at_success: bool
-    ) -> None:
+    def record(self, loss: Tensor, wrong: Tensor, when: int, stop_at_success: bool) -> None:
         """Keep the codes where they beat the best: a first success, else a higher loss."""
         better = loss > self.found.loss
         if stop_at_success:
             better |= wrong
         better &= self.alive
-        now = Found(self.codes, loss, wrong, wrong * (step + 1) - 1, wrong * (restart + 1) - 1)
-        self.found = Found(
+        now = _Kept(self.codes, loss, wrong, wrong * (when + 1) - 1)
+        self.found = _Kept(
             *(
                 torch.where(spread(better, new), new, held)
                 for new, held in zip(now, self.found, strict=True)
@@ -272,11 +273,19 @@ class _Front:
                 batch[member, self.index] = found
 
 
-def _nothing(space: Space, labels: Tensor) -> Found:
-    return Found(
+class _Kept(NamedTuple):
+    """What was found so far, as in `Found`; `when` counts the steps of all restarts, or is -1."""
+
+    codes: Tensor
+    loss: Tensor
+    success: Tensor
+    when: Tensor
+
+
+def _nothing(space: Space, labels: Tensor) -> _Kept:
+    return _Kept(
         codes=space.origin.clone(),
         loss=space.origin.new_full(labels.shape, -torch.inf),
         success=torch.zeros_like(labels, dtype=torch.bool),
-        iterations=torch.full_like(labels, -1),
-        restart=torch.full_like(labels, -1),
+        when=torch.full_like(labels, -1),
     )

@@ -1,6 +1,8 @@
 """What a trained cohort does: predictions on the test split, and attacks on it."""
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,11 +146,21 @@ def _draws(
 ) -> Sequence[Tensor]:
     """The starts of each restart, drawn as if one batch were attacked after the other."""
     many, *coordinates = space.origin.shape[1:]
-    drawn = [
-        [draw(threat.norm, (size, *coordinates), generators) for _ in range(settings.restarts)]
-        for size in (min(BATCH, many - start) for start in range(0, many, BATCH))
-    ]
-    return [sent(torch.cat(of, 1), space.origin.device) for of in zip(*drawn, strict=True)]
+    sizes = [min(BATCH, many - start) for start in range(0, many, BATCH)]
+
+    def of_one(rng: torch.Generator) -> Tensor:
+        """`(restarts, many, *D)`."""
+        each = [
+            torch.cat([draw(threat.norm, (size, *coordinates), [rng]) for _ in starts])
+            for size in sizes
+        ]
+        return torch.cat(each, 1)
+
+    starts, device = range(settings.restarts), space.origin.device
+    # A job on a CPU has one thread; a GPU should not wait for one.
+    with ThreadPoolExecutor(1 if device.type == "cpu" else os.cpu_count()) as pool:
+        drawn = torch.stack(list(pool.map(of_one, generators)), 1)
+    return [sent(of, device) for of in drawn]
 
 
 def _found_before(

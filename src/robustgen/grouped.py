@@ -6,6 +6,7 @@ precision; sums are taken in a fixed order. Where there is no Triton, PyTorch's 
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -55,7 +56,7 @@ class How:
         height, width = (
             (side + 2 * p - k) // s + 1
             for side, k, s, p in zip(
-                x.shape[2:], self.kernel, self.stride, self.padding, strict=True
+                x.shape[2:4], self.kernel, self.stride, self.padding, strict=True
             )
         )
         return height, width
@@ -81,18 +82,11 @@ def applies(layer: nn.Module, weight: Tensor) -> bool:
 def _works() -> bool:
     """Whether kernels can be compiled here: Triton needs a C compiler, for one."""
     try:
-        x = torch.ones(1, 1, 4, 4, device="cuda")
-        layer = nn.Conv2d(1, 1, 2, 2)
-        how = How.of(layer, 1)
-        return bool(forward(x, ones(x, how), None, how, rectified=False).eq(4).all())
+        x, how = torch.ones(1, 1, 4, 4, 1, device="cuda"), How(1, 1, 1, (2, 2), (2, 2), (0, 0))
+        return bool(forward(x, x.view(1, 4, 4)[:, :, :1].contiguous(), None, how).eq(4).all())
     except Exception as error:  # whatever a compiler says
         log.warning("no Triton here, so convolutions are PyTorch's and slower: %s", error)
         return False
-
-
-def ones(x: Tensor, how: How) -> Tensor:
-    """Weights of ones, as `forward` takes them."""
-    return x.new_ones(how.groups, how.kernel[0] * how.kernel[1] * how.channels, how.to_channels)
 
 
 def rows_by_outputs(weight: Tensor, how: How) -> Tensor:
@@ -108,63 +102,75 @@ def outputs_by_pixels(weight: Tensor, how: How) -> Tensor:
     return weight.reshape(shape).permute(0, 3, 5, 1, 4, 6, 2).flatten(4).flatten(1, 3).contiguous()
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor | None, how: How, *, rectified: bool) -> Tensor:
+def forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    how: How,
+    *,
+    rectified: bool = False,
+    beside: bool = False,
+) -> Tensor:
     """The convolution, and a ReLU after it if `rectified`.
 
     Args:
-        x: `(B, G C, H, W)` with the channels last in memory.
+        x: `(G, B, H, W, C)`; see `kernels` for how it lies in memory.
         weight: of `rows_by_outputs`.
         bias: `(G O,)` or None.
         how: of the convolution.
         rectified: whether negative outputs become 0.
+        beside: whether groups of the output lie beside one another in memory.
 
     Returns:
-        `(B, G O, H', W')`, channels last.
+        `(G, B, H', W', O)`.
     """
     from robustgen import kernels
 
     size = how.size(x)
-    y = _empty(x, how.groups * how.to_channels, size)
-    if max(x.numel(), y.numel()) > 2**31:
-        raise ValueError(f"{max(x.numel(), y.numel())} numbers at once, but 2^31 are the most")
-    rows = len(x) * size[0] * size[1]
+    y = _empty(x, size, how.to_channels, beside)
+    rows = x.shape[1] * size[0] * size[1]
     taps = how.kernel[0] * how.kernel[1] * how.channels
     grid, tile = _tiles(rows, how.groups, how.to_channels, taps)
     kernels.forward[grid](
-        _flat(x), weight, bias, _flat(y), rows, how.groups, *x.shape[2:], *size, *how.constants,
-        bias is not None, rectified, *tile, PRECISION,
+        x, weight, bias, y, rows, *_strides(x), *_strides(y), *x.shape[2:4], *size,
+        *how.constants, bias is not None, rectified, *tile, PRECISION,
     )  # fmt: skip
     return y
 
 
 def to_input(
-    gradient: Tensor, y: Tensor | None, weight: Tensor, size: torch.Size, how: How
+    gradient: Tensor,
+    weight: Tensor,
+    size: Sequence[int],
+    how: How,
+    *,
+    kept: Tensor | None = None,
+    beside: bool = False,
 ) -> Tensor:
     """The gradient to the convolution's input.
 
     Args:
-        gradient: to the output, `(B, G O, H', W')`, channels last.
-        y: the output, if it was rectified.
+        gradient: to the output, `(G, B, H', W', O)`.
         weight: of `outputs_by_pixels`.
         size: `(H, W)` of the input.
         how: of the convolution.
+        kept: the input, if it had been rectified: no gradient goes to what is 0. It lies in memory
+            as the result is to lie.
+        beside: whether groups of the result lie beside one another in memory.
 
     Returns:
-        `(B, G C, H, W)`, channels last.
+        `(G, B, H, W, C)`.
     """
     from robustgen import kernels
 
-    x = _empty(gradient, how.groups * how.channels, size)
-    blocks = [
-        (side - 1 + p) // s + 1 for side, p, s in zip(size, how.padding, how.stride, strict=True)
-    ]
-    rows = len(gradient) * blocks[0] * blocks[1]
-    (kh, kw), (sh, sw) = how.kernel, how.stride
+    x = _empty(gradient, size, how.channels, beside)
+    (kh, kw), (sh, sw), (ph, pw) = how.kernel, how.stride, how.padding
+    rows = x.shape[1] * ((size[0] - 1 + ph) // sh + 1) * ((size[1] - 1 + pw) // sw + 1)
     taps = kh // sh * (kw // sw) * how.to_channels
     grid, tile = _tiles(rows, how.groups, sh * sw * how.channels, taps)
     kernels.to_input[grid](
-        _flat(gradient), None if y is None else _flat(y), weight, _flat(x), rows, how.groups,
-        *size, *gradient.shape[2:], *how.constants, y is not None, *tile, PRECISION,
+        gradient, weight, kept, x, rows, *_strides(x), *_strides(gradient), *size,
+        *gradient.shape[2:4], *how.constants, kept is not None, *tile, PRECISION,
     )  # fmt: skip
     return x
 
@@ -173,21 +179,21 @@ def to_weight(gradient: Tensor, x: Tensor, how: How) -> Tensor:
     """The gradient to the convolution's weight, `(G O, C, KH, KW)`.
 
     Args:
-        gradient: to the output, `(B, G O, H', W')`, channels last.
-        x: the input, `(B, G C, H, W)`, channels last.
+        gradient: to the output, `(G, B, H', W', O)`.
+        x: the input, `(G, B, H, W, C)`.
         how: of the convolution.
     """
     from robustgen import kernels
 
     size, taps = how.size(x), how.kernel[0] * how.kernel[1] * how.channels
-    rows = len(x) * size[0] * size[1]
+    rows = x.shape[1] * size[0] * size[1]
     many = -(-rows // ROWS_OF_PART)
     parts = x.new_empty(many, how.groups, taps, how.to_channels)
     tap, column = _power(taps, 64), _power(how.to_channels, 64)
     tiles = -(-taps // tap)
     kernels.to_weight[many * tiles, how.groups, -(-how.to_channels // column)](
-        _flat(gradient), _flat(x), parts, rows, how.groups, ROWS_OF_PART, *x.shape[2:], *size,
-        *how.constants, 32, column, tap, tiles, PRECISION,
+        gradient, x, parts, rows, how.groups, ROWS_OF_PART, *_strides(x), *_strides(gradient),
+        *x.shape[2:4], *size, *how.constants, 32, column, tap, tiles, PRECISION,
     )  # fmt: skip
     made = parts.sum(0).view(how.groups, *how.kernel, how.channels, how.to_channels)
     return made.permute(0, 4, 3, 1, 2).flatten(0, 1)
@@ -217,13 +223,34 @@ def _power(number: int, most: int) -> int:
     return min(most, max(16, 1 << (number - 1).bit_length()))
 
 
-def _empty(like: Tensor, channels: int, size: tuple[int, ...]) -> Tensor:
-    return like.new_empty(len(like), *size, channels).permute(0, 3, 1, 2)
+def _empty(like: Tensor, size: Sequence[int], channels: int, beside: bool) -> Tensor:
+    groups, many = like.shape[:2]
+    if groups * many * size[0] * size[1] * channels >= 2**31:
+        raise ValueError(f"{many} images of {groups} models are too many at once for the kernels")
+    if beside:
+        return like.new_empty(many, *size, groups, channels).permute(3, 0, 1, 2, 4)
+    return like.new_empty(groups, many, *size, channels)
 
 
-def _flat(x: Tensor) -> Tensor:
-    """As it lies in memory."""
-    return x.permute(0, 2, 3, 1).contiguous()
+def _strides(x: Tensor) -> Pair:
+    """From group to group, and from pixel to pixel."""
+    pixels = {3: 1, 2: x.shape[3], 1: x.shape[2] * x.shape[3]}  # between neighbours on an axis
+    known = {x.stride(axis) / n for axis, n in pixels.items() if x.shape[axis] > 1}
+    if len(known) > 1 or (x.shape[4] > 1 and x.stride(4) != 1):
+        raise ValueError(f"images {tuple(x.shape)} lie in memory with strides {x.stride()}")
+    return x.stride(0), int(known.pop()) if known else x.shape[4]
+
+
+def apart(x: Tensor, groups: int) -> Tensor:
+    """`(B, G C, H, W)` or `(B, G C)` as `(G, B, H, W, C)`, of groups beside one another."""
+    images = x if x.dim() == 4 else x[:, :, None, None]
+    lies = images.permute(0, 2, 3, 1).contiguous()
+    return lies.view(*lies.shape[:3], groups, -1).permute(3, 0, 1, 2, 4)
+
+
+def together(x: Tensor) -> Tensor:
+    """The reverse of `apart`, where groups lie beside one another: `(B, G C, H, W)`."""
+    return x.permute(1, 2, 3, 0, 4).flatten(3).permute(0, 3, 1, 2)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
@@ -247,19 +274,21 @@ class _Convolved(torch.autograd.Function):
         """The convolution."""
         ctx.save_for_backward(x, weight)
         ctx.how = how
-        return forward(x, rows_by_outputs(weight, how), bias, how, rectified=False)
+        ways = rows_by_outputs(weight, how)
+        return together(forward(apart(x, how.groups), ways, bias, how, beside=True))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """The gradients that are asked for."""
         x, weight = ctx.saved_tensors
+        how, upstream = ctx.how, apart(gradient, ctx.how.groups)
         to_x = to_w = to_bias = None
         if ctx.needs_input_grad[0]:
-            ways = outputs_by_pixels(weight, ctx.how)
-            to_x = to_input(gradient, None, ways, x.shape[2:], ctx.how)
+            ways = outputs_by_pixels(weight, how)
+            to_x = together(to_input(upstream, ways, x.shape[2:], how, beside=True))
         if ctx.needs_input_grad[1]:
-            to_w = to_weight(gradient, x, ctx.how)
+            to_w = to_weight(upstream, apart(x, how.groups), how)
         if ctx.needs_input_grad[2]:
             to_bias = gradient.sum((0, 2, 3))
         return to_x, to_w, to_bias, None

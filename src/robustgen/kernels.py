@@ -1,6 +1,7 @@
 """Triton kernels of convolutions in groups, for `grouped`, which says what they compute.
 
-Images lie in memory as `(B, H, W, G, C)`: channels last, a group beside the other. A program
+Images are `(G, B, H, W, C)`, and come with the strides of groups and pixels: in memory groups lie
+apart, or beside one another as `(B, H, W, G, C)`; the C channels of a group are last. A program
 computes a tile of a product whose left matrix is gathered from images while it goes. With
 TRITON_INTERPRET=1 the kernels run on a CPU, as in tests.
 """
@@ -27,7 +28,10 @@ def forward(
     bias,
     y,
     rows,
-    groups,
+    x_group,
+    x_pixel,
+    y_group,
+    y_pixel,
     H: tl.constexpr,
     W: tl.constexpr,
     Y: tl.constexpr,
@@ -52,15 +56,15 @@ def forward(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     o = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     top, left = row // X % Y * SH - PH, row % X * SW - PW
-    corner = ((row // (Y * X) * H + top) * W + left) * groups + group
+    corner = group * x_group + ((row // (Y * X) * H + top) * W + left) * x_pixel
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in range(0, KH * KW * C, TAPS):
         tap = start + tl.arange(0, TAPS)
         down, right = tap // (KW * C), tap // C % KW
         inside = _within(top[:, None] + down[None], H) & _within(left[:, None] + right[None], W)
         inside = inside & (row < rows)[:, None] & (tap < KH * KW * C)[None]
-        beyond = (down * W + right) * groups * C + tap % C
-        pixels = tl.load(x + (corner * C)[:, None] + beyond[None], mask=inside, other=0.0)
+        beyond = (down * W + right) * x_pixel + tap % C
+        pixels = tl.load(x + corner[:, None] + beyond[None], mask=inside, other=0.0)
         known = (tap < KH * KW * C)[:, None] & (o < OUT)[None]
         weights = weight + (group * KH * KW * C + tap[:, None]) * OUT + o[None]
         ways = tl.load(weights, mask=known, other=0.0)
@@ -69,18 +73,21 @@ def forward(
         total += tl.load(bias + group * OUT + o, mask=o < OUT, other=0.0)[None]
     if RECTIFIED:
         total = tl.maximum(total, 0.0)
-    at = (row[:, None] * groups + group) * OUT + o[None]
+    at = group * y_group + row[:, None] * y_pixel + o[None]
     tl.store(y + at, total, mask=(row < rows)[:, None] & (o < OUT)[None])
 
 
 @triton.jit
 def to_input(
     gradient,
-    y,
     weight,
+    kept,
     x,
     rows,
-    groups,
+    x_group,
+    x_pixel,
+    y_group,
+    y_pixel,
     H: tl.constexpr,
     W: tl.constexpr,
     Y: tl.constexpr,
@@ -101,8 +108,8 @@ def to_input(
 ):
     """The gradient to x, in blocks of SH x SW pixels, each of which sees the same outputs.
 
-    Rows are B blocks; weight is `(G, KH/SH KW/SW OUT, SH SW C)`; where RECTIFIED, the gradient is
-    nothing where y is.
+    Rows are B blocks; weight is `(G, KH/SH KW/SW OUT, SH SW C)`; if RECTIFIED, the gradient is
+    nothing where `kept`, which is x as it was, is nothing.
     """
     group = tl.program_id(1)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -110,7 +117,7 @@ def to_input(
     high: tl.constexpr = (H - 1 + PH) // SH + 1
     wide: tl.constexpr = (W - 1 + PW) // SW + 1
     image, i, j = row // (high * wide), row // wide % high, row % wide
-    corner = ((image * Y + i) * X + j) * groups + group
+    corner = group * y_group + ((image * Y + i) * X + j) * y_pixel
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     many: tl.constexpr = KH // SH * (KW // SW) * OUT
     for start in range(0, many, TAPS):
@@ -118,10 +125,8 @@ def to_input(
         up, left = tap // (KW // SW * OUT), tap // OUT % (KW // SW)
         inside = _within(i[:, None] - up[None], Y) & _within(j[:, None] - left[None], X)
         inside = inside & (row < rows)[:, None] & (tap < many)[None]
-        at = (corner * OUT)[:, None] + (tap % OUT - (up * X + left) * groups * OUT)[None]
+        at = corner[:, None] + (tap % OUT - (up * X + left) * y_pixel)[None]
         outputs = tl.load(gradient + at, mask=inside, other=0.0)
-        if RECTIFIED:
-            outputs = tl.where(tl.load(y + at, mask=inside, other=0.0) > 0, outputs, 0.0)
         known = (tap < many)[:, None] & (column < SH * SW * C)[None]
         weights = weight + (group * many + tap[:, None]) * SH * SW * C + column[None]
         ways = tl.load(weights, mask=known, other=0.0)
@@ -130,9 +135,11 @@ def to_input(
     down, right = column // (SW * C), column // C % SW
     inside = _within(top[:, None] + down[None], H) & _within(left[:, None] + right[None], W)
     inside = inside & (row < rows)[:, None] & (column < SH * SW * C)[None]
-    corner = ((image * H + top) * W + left) * groups + group
-    beyond = (down * W + right) * groups * C + column % C
-    tl.store(x + (corner * C)[:, None] + beyond[None], total, mask=inside)
+    corner = group * x_group + ((image * H + top) * W + left) * x_pixel
+    at = corner[:, None] + ((down * W + right) * x_pixel + column % C)[None]
+    if RECTIFIED:
+        total = tl.where(tl.load(kept + at, mask=inside, other=0.0) > 0, total, 0.0)
+    tl.store(x + at, total, mask=inside)
 
 
 @triton.jit
@@ -143,6 +150,10 @@ def to_weight(
     rows,
     groups,
     rows_of_part,
+    x_group,
+    x_pixel,
+    y_group,
+    y_pixel,
     H: tl.constexpr,
     W: tl.constexpr,
     Y: tl.constexpr,
@@ -167,7 +178,7 @@ def to_weight(
     tap = tl.program_id(0) % TILES * TAPS + tl.arange(0, TAPS)
     o = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     down, right = tap // (KW * C), tap // C % KW
-    beyond = (down * W + right) * groups * C + tap % C
+    beyond = (down * W + right) * x_pixel + tap % C
     total = tl.zeros((TAPS, COLUMNS), tl.float32)
     end = tl.minimum(rows, (part + 1) * rows_of_part)
     for start in range(part * rows_of_part, end, ROWS):
@@ -175,9 +186,9 @@ def to_weight(
         top, left = row // X % Y * SH - PH, row % X * SW - PW
         inside = _within(top[None] + down[:, None], H) & _within(left[None] + right[:, None], W)
         inside = inside & (row < end)[None] & (tap < KH * KW * C)[:, None]
-        corner = ((row // (Y * X) * H + top) * W + left) * groups + group
-        pixels = tl.load(x + (corner * C)[None] + beyond[:, None], mask=inside, other=0.0)
-        at = (row[:, None] * groups + group) * OUT + o[None]
+        corner = group * x_group + ((row // (Y * X) * H + top) * W + left) * x_pixel
+        pixels = tl.load(x + corner[None] + beyond[:, None], mask=inside, other=0.0)
+        at = group * y_group + row[:, None] * y_pixel + o[None]
         known = (row < end)[:, None] & (o < OUT)[None]
         outputs = tl.load(gradient + at, mask=known, other=0.0)
         total = tl.dot(pixels, outputs, total, input_precision=PRECISION)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
-from robustgen import grouped, strided
+from robustgen import strided
 
 State = Mapping[str, Tensor]
 Pull = Callable[[Tensor], Tensor]
@@ -65,8 +65,6 @@ _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 def _rectified(layer: Layer) -> Layer:
     """The layer and a ReLU, for a layer that does not need its output for the way back."""
-    if isinstance(layer, _Grouped):
-        return _Grouped(layer.weight, layer.bias, layer.how, rectified=True)
 
     def pass_on(x: Tensor) -> tuple[Tensor, Pull]:
         y, pull = layer(x)
@@ -81,33 +79,9 @@ def _rectified(layer: Layer) -> Layer:
     return pass_on
 
 
-class _Grouped:
-    """A convolution or a linear layer by `grouped`, with a ReLU if `rectified`."""
-
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, how: grouped.How, *, rectified: bool = False
-    ) -> None:
-        self.weight, self.bias, self.how, self.rectified = weight, bias, how, rectified
-        self.forth = grouped.rows_by_outputs(weight, how)
-        self.back = grouped.outputs_by_pixels(weight, how)
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, Pull]:
-        images = x if x.dim() == 4 else x[..., None, None]
-        y = grouped.forward(images, self.forth, self.bias, self.how, rectified=self.rectified)
-        kept, size = y if self.rectified else None, images.shape[2:]
-
-        def back(gradient: Tensor) -> Tensor:
-            made = grouped.to_input(gradient.view(y.shape), kept, self.back, size, self.how)
-            return made.view(x.shape)
-
-        return y.view(*y.shape[: x.dim()]), back
-
-
 def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
     weight = last(own["weight"].flatten(0, 1))
     bias = own["bias"].flatten() if "bias" in own else None
-    if grouped.applies(layer, weight):
-        return _Grouped(weight, bias, grouped.How.of(layer, members))
     stride, padding, groups = layer.stride, layer.padding, members * layer.groups
     how: Any = stride, padding, layer.dilation, groups
     few = layer.in_channels // layer.groups < strided.MANY
@@ -138,11 +112,8 @@ NORM = ("running_mean", "running_var", "weight", "bias")
 
 
 def _product(layer: nn.Linear, own: State, members: int) -> Layer:
+    del layer
     weight = own["weight"]
-    if grouped.applies(layer, weight):
-        of_a_pixel = weight.flatten(0, 1)[..., None, None]
-        per_output = own["bias"].flatten() if "bias" in own else None
-        return _Grouped(of_a_pixel, per_output, grouped.How.of(layer, members))
     bias = own["bias"].unsqueeze(1) if "bias" in own else None
 
     def apart(x: Tensor) -> Tensor:

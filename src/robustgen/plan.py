@@ -63,7 +63,7 @@ def _per_image(study: Study, on: OnDataset, method: str) -> float:
     """Seconds of an image in an epoch of a training method, per model."""
     chosen = study.methods[method]
     space = study.space(chosen)
-    searched = 0.0 if space is None else on.searched[space] * (chosen.steps + 1) / 2
+    searched = 0.0 if space is None else on.trained[space] * (chosen.steps + 1) / 2
     return on.learned + searched
 
 
@@ -78,9 +78,11 @@ def told(study: Study, speeds: Speeds, listed: list[tuple[str, dict[str, str]]],
     lines = [f"{study.study} on {speeds.machine}", f"{'stage':<18}{'jobs':>6}{'minutes':>10}"]
     for stage in sorted(work, key=lambda name: -work[name]):
         lines.append(f"{stage:<18}{count[stage]:>6}{work[stage] / 60:>10.1f}")
-    total = sum(work.values()) / 60
-    lines.append(f"{'all':<18}{sum(count.values()):>6}{total:>10.1f}")
-    lines.append(f"{total / cores:.1f} minutes with {cores} jobs at a time")
+    total, jobs = sum(work.values()) / 60, sum(count.values())
+    lines.append(f"{'all':<18}{jobs:>6}{total:>10.1f}")
+    at_once = total - jobs * speeds.start / 60 if speeds.shared else 0.0  # one after the other
+    minutes = at_once + (total - at_once) / cores
+    lines.append(f"{minutes:.1f} minutes with {cores} jobs at a time")
     return "\n".join(lines)
 
 

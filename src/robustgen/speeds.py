@@ -5,15 +5,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from pydantic import BaseModel
 
-from robustgen import affine
+from robustgen import affine, device
 from robustgen.attack import Search, search
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.distance import to_manifold
+from robustgen.evaluation import BATCH, BATCHES
 from robustgen.manifolds import Decoders, Learned
 from robustgen.manifolds.training import train as train_vaegan
 from robustgen.manifolds.vaegan import Recipe, VaeGan
@@ -21,9 +23,9 @@ from robustgen.seeding import generator
 from robustgen.settings import LEARNED
 from robustgen.spaces import SPACES, Threat
 from robustgen.study import MANIFOLDS, Study
-from robustgen.training import Generators, Schedule, train
+from robustgen.training import Generators, Method, Schedule, train
 
-BATCH, BATCHES, STEPS = 100, 3, 5
+IMAGES, STEPS, EPOCHS = 300, 5, 3
 
 
 class OnDataset(BaseModel):
@@ -31,12 +33,14 @@ class OnDataset(BaseModel):
 
     Attributes:
         learned: seconds to learn from an image, per model.
-        searched: seconds of an iteration with an image, per model, by the space.
+        trained: seconds of an iteration with an image in training, per model, by the space.
+        searched: the same in an attack.
         vaegan: seconds to train a VAE-GAN with an image; 0 where there is none.
         approached: seconds of an iteration towards a manifold, per example, by the space.
     """
 
     learned: float
+    trained: dict[str, float]
     searched: dict[str, float]
     vaegan: float = 0.0
     approached: dict[str, float] = {}
@@ -47,70 +51,110 @@ class Speeds(BaseModel):
 
     Attributes:
         machine: its device.
+        shared: whether jobs share it, as they do a GPU; else each has a core of its own.
         start: seconds to start and end a job.
         datasets: by data set.
     """
 
     machine: str
+    shared: bool = False
     start: float
     datasets: dict[str, OnDataset]
 
 
-def measure(study: Study, device: torch.device) -> Speeds:
+def measure(study: Study, here: torch.device) -> Speeds:
     """The speeds of the machine at hand for a study."""
-    command = [sys.executable, "-c", "import robustgen.evaluation, robustgen.training"]
+    command = [sys.executable, "-c", "from robustgen import speeds; speeds.begin()"]
     start = _seconds(lambda: subprocess.run(command, check=True))
-    named = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, one core per job"
-    datasets = {name: _on_dataset(study, name, device) for name in study.datasets}
-    return Speeds(machine=named, start=start, datasets=datasets)
+    shared = here.type == "cuda"
+    named = torch.cuda.get_device_name(here) if shared else "CPU, one core per job"
+    datasets = {name: _on_dataset(study, name, here) for name in study.datasets}
+    return Speeds(machine=named, shared=shared, start=start, datasets=datasets)
 
 
-def _on_dataset(study: Study, dataset: str, device: torch.device) -> OnDataset:
+def begin() -> None:
+    """What a job does before it is at work: on a GPU, compile and record as well."""
+    here = device.setup()
+    if here.type == "cuda":
+        shape = (1, 28, 28)
+        cohort, rngs = _cohort(shape, 10, 1, here)
+        _train(cohort, _random(shape, 10, here), "image", rngs, 1)
+
+
+def _on_dataset(study: Study, dataset: str, here: torch.device) -> OnDataset:
     of = study.datasets[dataset]
-    data = _random(of.shape, of.classes, device)
+    data = _random(of.shape, of.classes, here)
     vaegan = 0.0
     if dataset in study.manifolds:
         recipe = Recipe.of(study.manifold_part(dataset, "all")["recipe"])
         model, once = VaeGan(of.shape, recipe), replace(recipe, epochs=1)
         model.initialize(generator(0, "plan"))
-        model.to(device).recipe = once
+        model.to(here).recipe = once
         vaegan = _seconds(lambda: train_vaegan(model, data, generator(0, "plan"))) / len(data)
-        codes = torch.zeros(len(data), recipe.latent, device=device)
+        codes = torch.zeros(len(data), recipe.latent, device=here)
         decoders = Decoders([model.decoder.requires_grad_(False).folded()] * of.classes)
         data = replace(data, learned={name: Learned(codes, decoders) for name in LEARNED})
     first, last = study.cohorts()[0]
-    cohort = Cohort("convnet", of.shape, of.classes, range(first, last + 1)).to(device)
-    rngs = [generator(0, "plan", seed) for seed in cohort.seeds]
-    cohort.initialize(rngs)
-    schedule = Schedule(1, study.classifier.batch_size, 1e-3, 1.0, 0.0)
-    learn = _seconds(lambda: train(cohort, data, schedule, None, Generators(rngs, rngs)))
+    cohort, rngs = _cohort(of.shape, of.classes, 1 + last - first, here)
     used = {threat.space for threat in study.threats.values()}
     spaces = [space for space in used if study.has(dataset, space)]
     near = [space for space in MANIFOLDS if study.has(dataset, space)]
+    learn = _epoch(cohort, data, None, rngs)
+    trained = {space: _epoch(cohort, data, space, rngs) - learn for space in spaces}
+    images = len(data) * len(rngs)
     return OnDataset(
-        learned=learn / len(data) / len(rngs),
+        learned=learn / images,
+        trained={space: more / (images / 2 * (STEPS + 1)) for space, more in trained.items()},
         searched={space: _search(cohort, data, space, rngs) for space in spaces},
         vaegan=vaegan,
         approached={space: _approach(data, space) for space in near},
     )
 
 
-def _random(shape: tuple[int, int, int], classes: int, device: torch.device) -> Split:
+def _cohort(
+    shape: tuple[int, int, int], classes: int, models: int, here: torch.device
+) -> tuple[Cohort, list[torch.Generator]]:
+    """Models that have not learned, and generators."""
+    cohort = Cohort("convnet", shape, classes, range(models)).to(here)
+    rngs = [generator(0, "plan", seed) for seed in cohort.seeds]
+    cohort.initialize(rngs)
+    return cohort, rngs
+
+
+def _train(
+    cohort: Cohort, data: Split, space: str | None, rngs: list[torch.Generator], epochs: int
+) -> None:
+    """Some epochs, normal or with attacks in a space."""
+    how = Search("adam", 1e-3, STEPS)
+    method = None if space is None else Method(Threat(space, "linf", 0.1), how)
+    train(cohort, data, Schedule(epochs, BATCH, 1e-3, 1.0, 0.0), method, Generators(rngs, rngs))
+
+
+def _epoch(cohort: Cohort, data: Split, space: str | None, rngs: list[torch.Generator]) -> float:
+    """Seconds of an epoch that is not the first one."""
+    short, long = (
+        _seconds(partial(_train, cohort, data, space, rngs, epochs)) for epochs in (1, 1 + EPOCHS)
+    )
+    return max(long - short, 0.0) / EPOCHS
+
+
+def _random(shape: tuple[int, int, int], classes: int, here: torch.device) -> Split:
     """Random images, each warped by the identity."""
-    rows = torch.arange(BATCH * BATCHES, device=device)
+    rows = torch.arange(IMAGES, device=here)
     return Split(
-        bank=torch.rand(len(rows), *shape, generator=generator(0, "plan")).to(device),
+        bank=torch.rand(len(rows), *shape, generator=generator(0, "plan")).to(here),
         source=rows,
         labels=rows % classes,
-        codes=torch.tensor(affine.IDENTITY, device=device).expand(len(rows), 6),
-        ranges=affine.bounds("hard", device),
+        codes=torch.tensor(affine.IDENTITY, device=here).expand(len(rows), 6),
+        ranges=affine.bounds("hard", here),
         classes=tuple(map(str, range(classes))),
     ).keep()
 
 
 def _search(cohort: Cohort, data: Split, space: str, rngs: list[torch.Generator]) -> float:
     """Seconds of an iteration with an image, per model."""
-    rows = torch.arange(BATCH, device=data.labels.device)
+    many = BATCH * BATCHES.get(data.labels.device.type, 1)
+    rows = torch.arange(many, device=data.labels.device) % len(data)
     batch = data.take(rows.expand(len(rngs), -1))
     settings = Search("adam", 1e-3, STEPS)
 
@@ -119,16 +163,16 @@ def _search(cohort: Cohort, data: Split, space: str, rngs: list[torch.Generator]
         threat = Threat(space, "linf", 0.1)
         search(cohort, around, batch.labels, threat, settings, rngs, stop_at_success=False)
 
-    return _seconds(run) / (len(rngs) * BATCH * (STEPS + 1))
+    return _seconds(run) / (len(rngs) * many * (STEPS + 1))
 
 
 def _approach(data: Split, space: str) -> float:
     """Seconds of an iteration towards a manifold, per example, of both descents."""
-    some = data.take(slice(BATCH))
+    some = data.take(slice(IMAGES))
     examples = some.images()
     return (
         _seconds(lambda: to_manifold(examples, some, space, steps=STEPS, step_size=0.01))
-        / BATCH
+        / IMAGES
         / (STEPS + 1)
     )
 
