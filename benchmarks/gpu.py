@@ -6,21 +6,24 @@ models' check, on images that the models get right.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from peers import NAMES, STEPS, Peers
-from setting import HERE, LETTERS, Row, Way, letters, measured, operations, seconds_of, trained
+from setting import HERE, LETTERS, Row, Way, letters, measured, seconds_of, trained
 
-from robustgen import grouped, replay, stacking
+from robustgen import fused, grouped, training
 from robustgen.attack import Search
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.evaluation import attack, predictions
 from robustgen.files import provenance
-from robustgen.folding import folded
 from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tensors import save_tensors
@@ -51,7 +54,7 @@ def epoch(run: Callable[[int], None]) -> float:
     return (long - short) / EPOCHS
 
 
-def training(data: Split) -> list[Row]:
+def epochs(data: Split) -> list[Row]:
     """Epochs of cohorts; what is compared is all models together."""
     rows: list[Row] = []
     for name, method in METHODS.items():
@@ -60,7 +63,7 @@ def training(data: Split) -> list[Row]:
             run = partial(learned, models, data, method)
             once = partial(run, 1)
             ways[f"cohort of {models}"] = Way(once, len(data), seconds=partial(epoch, run))
-        rows += measured(f"epoch of training, {name}, all models", ways, rounds=3)
+        rows += measured(f"epoch of training, {name}, all models", ways, rounds=2)
     return rows
 
 
@@ -102,45 +105,31 @@ def beside_peers(cohorts: dict[int, Cohort], data: Split) -> list[Row]:
     return [row | {"success": rates[str(row["way"])]} for row in rows]
 
 
-def passes() -> list[Row]:
-    """What the kernels gain: forward and back to the images of an update, one after the other."""
-    rows: list[Row] = []
-    for models in MODELS:
-        cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(models)).to(HERE).eval()
-        cohort.initialize([generator(0, "initialization", seed) for seed in range(models)])
-        images = torch.rand(models, 50, 1, 28, 28, device=HERE)
-        ours, works = cohort._folded(), grouped._works
-        grouped._works = lambda: False  # type: ignore[assignment]
-        torchs = stacking.stacked(*folded(*cohort._plain()))
-        grouped._works = works
-        ways = {}
-        for name, run in {"PyTorch's convolutions": torchs, "our kernels": ours}.items():
-            for how, call in {"started one by one": _called, "replayed": _replayed}.items():
-                ways[f"{name}, {how}"] = Way(call(run, images), models * 50 * PASSES)
-        rows += measured(f"passes of {models} models", ways, operations(cohort.member(0)))
-    return rows
+def tricks(data: Split) -> list[Row]:
+    """Epochs of adversarial training of five models, and each means of speed left out."""
+    left_out = {
+        "all means": [],
+        "without our kernels": [(grouped, "works", lambda: False)],
+        "without those between passes": [(fused, "applies", lambda _: False)],
+        "without TF32 in the search": [(grouped, "ROUGH", grouped.EXACT)],
+        "started one by one": [(training, "Replayed", lambda function: function)],
+    }
+    run = partial(learned, 5, data, METHODS["adversarial"])
+    ways = {
+        name: Way(
+            partial(_with, parts, run, 1), len(data), seconds=partial(_with, parts, epoch, run)
+        )
+        for name, parts in left_out.items()
+    }
+    return measured("epoch of adversarial training of 5 models", ways, rounds=1)
 
 
-PASSES = 20
-
-
-def _back(run: stacking.Pass, images: torch.Tensor) -> tuple[torch.Tensor]:
-    """The gradient to the images, several times."""
-    for _ in range(PASSES):
-        start = images.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(run(start).square().sum(), start)
-    return (gradient,)
-
-
-def _called(run: stacking.Pass, images: torch.Tensor) -> Callable[[], object]:
-    return partial(_back, run, images)
-
-
-def _replayed(run: stacking.Pass, images: torch.Tensor) -> Callable[[], object]:
-    again = replay.Replayed(partial(_back, run))
-    again(images)  # plain
-    again(images)  # recorded
-    return partial(again, images)
+def _with(parts: list[tuple[ModuleType, str, object]], run: Callable[..., Any], *args: Any) -> Any:
+    """What `run` gives while names in modules are something else."""
+    with ExitStack() as stack:
+        for module, name, other in parts:
+            stack.enter_context(patch.object(module, name, other))
+        return run(*args)
 
 
 def rows() -> list[Row]:
@@ -156,8 +145,8 @@ def rows() -> list[Row]:
     rows_right = torch.nonzero(right)[:, 0]
     known = test.take(rows_right[torch.arange(IMAGES, device=HERE) % len(rows_right)])
     return [
-        *passes(),
-        *training(some),
+        *tricks(some),
+        *epochs(some),
         *attacks(cohorts, known),
         *beside_peers(cohorts, known),
     ]

@@ -143,8 +143,9 @@ def used_by(script: str, without: tuple[str, ...] = ()) -> set[str]:
 
 def test_scripts_depend_on_what_they_use():
     train = used_by("train")
-    assert {"attack:search", "networks/convnet:build", "affine:transform"} <= train
+    assert {"attack:search_from", "networks/convnet:build", "affine:transform"} <= train
     assert {"tables:CURVES", "spaces:AffineSpace"} <= train
+    assert {"front:Front", "kernels:forward", "kernels:look"} <= train
     assert not {name for name in train if name.split(":")[0] in ("study", "distance", "claims")}
     assert "tables:CLAIMS" not in train
     assert not {name for name in used_by("distances") if name.startswith("attack:")}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import SCHEDULE, make_cohort, make_generators, stacked
 
-from robustgen import training
+from robustgen import fused, training
 from robustgen.attack import Search
 from robustgen.checkpoints import Checkpoint
 from robustgen.cohort import Cohort
@@ -76,6 +76,35 @@ def test_replayed_updates_are_the_plain_ones(training_images, name, monkeypatch)
     for one, other in zip(_held(replayed).values(), _held(plain).values(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     assert curves["loss_clean"] == pytest.approx(plainly["loss_clean"], rel=1e-4)
+
+
+def test_a_rough_search_trains_alike(training_images, monkeypatch):
+    data, method = training_images.take(slice(90)), METHODS["adversarial"]
+    cohort = make_cohort([0, 1, 2]).cuda().eval()
+    images = stacked(there(data, "cuda"), 3, 60).images()
+    exact, rough = cohort(images), cohort.rough(images)
+    assert not torch.equal(exact, rough)
+    torch.testing.assert_close(rough, exact, atol=2e-3, rtol=2e-3)
+    _, curves = learnt(data, method)
+    monkeypatch.setattr(Cohort, "rough", Cohort.forward)
+    _, exactly = learnt(data, method)
+    for name in ("success_rate", "error_attacked"):
+        rates = [sum(of[name]) / len(of[name]) for of in (curves, exactly)]
+        assert rates[0] == pytest.approx(rates[1], abs=0.03)
+
+
+def test_a_search_by_kernels_is_the_plain_one(trained, test_images, monkeypatch):
+    cohort = make_cohort([0, 1, 2])
+    cohort.load_state_dict(trained.state_dict())
+    cohort.cuda().eval()
+    data, threat = there(test_images, "cuda"), Threat("image", "linf", 0.1)
+    made = []
+    for kernels in (True, False):
+        monkeypatch.setattr(fused, "applies", lambda _, kernels=kernels: kernels)
+        rngs = [generator(0, seed) for seed in range(3)]
+        made.append(attack(cohort, data, threat, Search("adam", 0.01, 20, 2), rngs).rows)
+    assert (made[0]["success"] != made[1]["success"]).mean() < 0.01
+    assert (made[0]["iterations"] != made[1]["iterations"]).mean() < 0.05
 
 
 def test_a_recording_does_not_fail(training_images, caplog):

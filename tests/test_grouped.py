@@ -180,10 +180,10 @@ def test_other_chains_are_left_to_others(layers):
 
 
 def test_without_a_compiler_pytorchs_own_are_taken(caplog):
-    grouped._works.cache_clear()
-    assert not grouped._works()  # no GPU that could be compiled for
+    grouped.works.cache_clear()
+    assert not grouped.works()  # no GPU that could be compiled for
     assert "so convolutions are PyTorch's" in caplog.text
-    grouped._works.cache_clear()
+    grouped.works.cache_clear()
 
 
 def test_the_order_of_images_and_models_is_that_of_functional_convolutions():

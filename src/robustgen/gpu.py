@@ -31,13 +31,16 @@ class _Product:
     rectified: bool = False
 
 
-def chain(model: nn.Module, state: State) -> Callable[[Tensor], Tensor] | None:
+def chain(
+    model: nn.Module, state: State, precision: str = grouped.EXACT
+) -> Callable[[Tensor], Tensor] | None:
     """The pass, `(M, B, C, H, W)` to `(M, B, K)`; None unless the kernels can compute it.
 
     Args:
         model: the architecture in eval mode, of convolutions, linear layers and ReLUs; its own
             parameters are not used.
         state: parameters of the models, `(M, ...)` by name, without batch normalization.
+        precision: of the products.
     """
     if model.training or not isinstance(model, nn.Sequential):
         return None
@@ -58,7 +61,7 @@ def chain(model: nn.Module, state: State) -> Callable[[Tensor], Tensor] | None:
             flattens = False
         elif not isinstance(layer, nn.Identity):
             return None
-    return partial(_Chain.apply, products) if products and not flattens else None
+    return partial(_Chain.apply, precision, products) if products and not flattens else None
 
 
 def _product(
@@ -78,23 +81,22 @@ class _Chain(torch.autograd.Function):
     """Products one after the other, and back."""
 
     @staticmethod
-    def forward(ctx: Any, products: list[_Product], images: Tensor) -> Tensor:
+    def forward(ctx: Any, precision: str, products: list[_Product], images: Tensor) -> Tensor:
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
-        ctx.shape, ctx.products, ctx.inputs = images.shape, products, []
+        ctx.shape, ctx.precision, ctx.products, ctx.inputs = images.shape, precision, products, []
         x = (images if products[0].flattens else images.permute(0, 1, 3, 4, 2)).contiguous()
         for product in products:
             if product.flattens:
                 x = x.flatten(2)[:, :, None, None]  # in the order in which it lies
             ctx.inputs.append(x)
-            x = grouped.forward(
-                x, product.forth, product.bias, product.how, rectified=product.rectified
-            )
+            given = x, product.forth, product.bias, product.how
+            x = grouped.forward(*given, rectified=product.rectified, precision=precision)
         ctx.last = x if products[-1].rectified else None
         return x.flatten(2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
         """The gradient to the images."""
         x = gradient.contiguous()[:, :, None, None]
         if ctx.last is not None:
@@ -104,9 +106,9 @@ class _Chain(torch.autograd.Function):
             list(zip(ctx.products, ctx.inputs, before[:-1], strict=True))
         ):
             x = x.reshape(*kept.shape[:2], *product.how.size(kept), -1)
-            x = grouped.to_input(
-                x, product.back, kept.shape[2:4], product.how, kept=kept if rectified else None
-            )
+            given = x, product.back, kept.shape[2:4], product.how
+            masked = kept if rectified else None
+            x = grouped.to_input(*given, kept=masked, precision=ctx.precision)
         if ctx.products[0].flattens:
-            return None, x.view(ctx.shape)
-        return None, x.permute(0, 1, 4, 2, 3)
+            return None, None, x.view(ctx.shape)
+        return None, None, x.permute(0, 1, 4, 2, 3)

@@ -19,8 +19,8 @@ Pair = tuple[int, int]
 
 log = logging.getLogger("robustgen")
 
-PRECISION = "tf32x3"
-"""Products on tensor cores of three parts of each number, as exact as single precision."""
+EXACT, ROUGH = "tf32x3", "tf32"
+"""Products on tensor cores: as exact as single precision, or to three digits in less time."""
 ROWS_OF_PART = 256
 """Output pixels whose gradients to the weight are one sum."""
 
@@ -75,11 +75,11 @@ def applies(layer: nn.Module, weight: Tensor) -> bool:
         and layer.dilation == (1, 1)
         and not isinstance(layer.padding, str)
     )
-    return known and weight.is_cuda and weight.dtype == torch.float32 and _works()
+    return known and weight.is_cuda and weight.dtype == torch.float32 and works()
 
 
 @cache
-def _works() -> bool:
+def works() -> bool:
     """Whether kernels can be compiled here: Triton needs a C compiler, for one."""
     try:
         x, how = torch.ones(1, 1, 4, 4, 1, device="cuda"), How(1, 1, 1, (2, 2), (2, 2), (0, 0))
@@ -110,6 +110,7 @@ def forward(
     *,
     rectified: bool = False,
     beside: bool = False,
+    precision: str = EXACT,
 ) -> Tensor:
     """The convolution, and a ReLU after it if `rectified`.
 
@@ -120,6 +121,7 @@ def forward(
         how: of the convolution.
         rectified: whether negative outputs become 0.
         beside: whether groups of the output lie beside one another in memory.
+        precision: `EXACT` or `ROUGH`.
 
     Returns:
         `(G, B, H', W', O)`.
@@ -133,7 +135,8 @@ def forward(
     grid, tile = _tiles(rows, how.groups, how.to_channels, taps)
     kernels.forward[grid](
         x, weight, bias, y, rows, *_strides(x), *_strides(y), *x.shape[2:4], *size,
-        *how.constants, bias is not None, rectified, *tile, PRECISION,
+        *how.constants, bias is not None, rectified, *tile, precision,
+        num_warps=4,
     )  # fmt: skip
     return y
 
@@ -146,6 +149,7 @@ def to_input(
     *,
     kept: Tensor | None = None,
     beside: bool = False,
+    precision: str = EXACT,
 ) -> Tensor:
     """The gradient to the convolution's input.
 
@@ -157,6 +161,7 @@ def to_input(
         kept: the input, if it had been rectified: no gradient goes to what is 0. It lies in memory
             as the result is to lie.
         beside: whether groups of the result lie beside one another in memory.
+        precision: `EXACT` or `ROUGH`.
 
     Returns:
         `(G, B, H, W, C)`.
@@ -170,7 +175,8 @@ def to_input(
     grid, tile = _tiles(rows, how.groups, sh * sw * how.channels, taps)
     kernels.to_input[grid](
         gradient, weight, kept, x, rows, *_strides(x), *_strides(gradient), *size,
-        *gradient.shape[2:4], *how.constants, kept is not None, *tile, PRECISION,
+        *gradient.shape[2:4], *how.constants, kept is not None, *tile, precision,
+        num_warps=2,
     )  # fmt: skip
     return x
 
@@ -193,7 +199,7 @@ def to_weight(gradient: Tensor, x: Tensor, how: How) -> Tensor:
     tiles = -(-taps // tap)
     kernels.to_weight[many * tiles, how.groups, -(-how.to_channels // column)](
         gradient, x, parts, rows, how.groups, ROWS_OF_PART, *_strides(x), *_strides(gradient),
-        *x.shape[2:4], *size, *how.constants, 32, column, tap, tiles, PRECISION,
+        *x.shape[2:4], *size, *how.constants, 32, column, tap, tiles, EXACT,
     )  # fmt: skip
     made = parts.sum(0).view(how.groups, *how.kernel, how.channels, how.to_channels)
     return made.permute(0, 4, 3, 1, 2).flatten(0, 1)
@@ -208,14 +214,13 @@ def _tiles(
     """
     wide = _power(columns, 32)
     across = -(-columns // wide)
-    programs = {high: -(-rows // high) * groups * across for high in (16, 32, 64, 128)}
-    many = {16: 0, 32: BUSY, 64: BUSY, 128: 16 * BUSY}
-    high = max(high for high in programs if programs[high] >= many[high])
-    return (-(-rows // high), groups, across), (high, wide, _power(taps, 64 if high < 64 else 32))
+    few = -(-rows // 16) * groups * across < BUSY
+    high, most = (16, 64) if few and wide > 16 else (64, 64 if wide == 16 else 32)
+    return (-(-rows // high), groups, across), (high, wide, _power(taps, most))
 
 
-BUSY = 132
-"""Programs that keep a GPU busy: one for each multiprocessor of those it was measured on."""
+BUSY = 1000
+"""Programs that keep a GPU busy: eight for each multiprocessor of those it was measured on."""
 
 
 def _power(number: int, most: int) -> int:

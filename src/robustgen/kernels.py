@@ -194,3 +194,88 @@ def to_weight(
         total = tl.dot(pixels, outputs, total, input_precision=PRECISION)
     at = ((part * groups + group) * KH * KW * C + tap[:, None]) * OUT + o[None]
     tl.store(parts + at, total, mask=(tap < KH * KW * C)[:, None] & (o < OUT)[None])
+
+
+@triton.jit(do_not_specialize=["when"])
+def look(
+    logits,
+    labels,
+    codes,
+    alive,
+    best_codes,
+    best_loss,
+    best_success,
+    best_when,
+    uphill,
+    when,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    STOP: tl.constexpr,
+    CLASSES: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """What `fused.look` does, an example a program: K classes, codes of D numbers."""
+    row = tl.program_id(0)
+    k = tl.arange(0, CLASSES)
+    z = tl.load(logits + row * K + k, mask=k < K, other=-float("inf"))
+    label = tl.load(labels + row)
+    top = tl.max(z, 0)
+    power = tl.exp(z - top)
+    total = tl.sum(power, 0)
+    loss = tl.log(total) - tl.sum(tl.where(k == label, z - top, 0.0), 0)
+    slope = power / total - tl.where(k == label, 1.0, 0.0)
+    tl.store(uphill + row * K + k, slope, mask=k < K)
+    wrong = tl.min(tl.where(z == top, k, CLASSES), 0) != label  # the first of the highest
+    better = loss > tl.load(best_loss + row)
+    if STOP:
+        better = better | wrong
+    lives = tl.load(alive + row) != 0
+    better = better & lives
+    tl.store(best_loss + row, loss, mask=better)
+    tl.store(best_success + row, wrong.to(tl.uint8), mask=better)
+    tl.store(best_when + row, tl.where(wrong, when, -1).to(tl.int64), mask=better)
+    if STOP:
+        tl.store(alive + row, tl.where(wrong, 0, lives.to(tl.uint8)))
+    end = tl.where(better, D, 0)
+    for start in range(0, D, CHUNK):
+        at = start + tl.arange(0, CHUNK)
+        known = at < end
+        here = row.to(tl.int64) * D + at
+        tl.store(best_codes + here, tl.load(codes + here, mask=known), mask=known)
+
+
+@triton.jit
+def move(
+    codes,
+    gradient,
+    origin,
+    moved,
+    mean,
+    square,
+    many,
+    step_size,
+    radius,
+    low,
+    high,
+    of_mean,
+    of_square,
+    ADAM: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """What `fused.move` does, for `many` numbers."""
+    at = tl.program_id(0).to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
+    known = at < many
+    uphill = tl.load(gradient + at, mask=known)
+    if ADAM:
+        first = tl.load(mean + at, mask=known)
+        first += (uphill - first) * 0.1
+        second = tl.load(square + at, mask=known) * 0.999 + uphill * uphill * 0.001
+        tl.store(mean + at, first, mask=known)
+        tl.store(square + at, second, mask=known)
+        step = first / of_mean / (tl.sqrt(second / of_square) + 1e-8)
+    else:
+        step = tl.where(uphill > 0, 1.0, tl.where(uphill < 0, -1.0, 0.0))
+    start = tl.load(origin + at, mask=known)
+    away = tl.load(codes + at, mask=known) + step_size * step - start
+    away = tl.minimum(tl.maximum(away, -radius), radius)
+    tl.store(moved + at, tl.minimum(tl.maximum(start + away, low), high), mask=known)
