@@ -111,7 +111,6 @@ def tricks(data: Split) -> list[Row]:
         "all means": [],
         "without our kernels": [(grouped, "works", lambda: False)],
         "without those between passes": [(fused, "applies", lambda _: False)],
-        "without TF32 in the search": [(grouped, "ROUGH", grouped.EXACT)],
         "started one by one": [(training, "Replayed", lambda function: function)],
     }
     run = partial(learned, 5, data, METHODS["adversarial"])

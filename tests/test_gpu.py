@@ -78,21 +78,6 @@ def test_replayed_updates_are_the_plain_ones(training_images, name, monkeypatch)
     assert curves["loss_clean"] == pytest.approx(plainly["loss_clean"], rel=1e-4)
 
 
-def test_a_rough_search_trains_alike(training_images, monkeypatch):
-    data, method = training_images.take(slice(90)), METHODS["adversarial"]
-    cohort = make_cohort([0, 1, 2]).cuda().eval()
-    images = stacked(there(data, "cuda"), 3, 60).images()
-    exact, rough = cohort(images), cohort.rough(images)
-    assert not torch.equal(exact, rough)
-    torch.testing.assert_close(rough, exact, atol=2e-3, rtol=2e-3)
-    _, curves = learnt(data, method)
-    monkeypatch.setattr(Cohort, "rough", Cohort.forward)
-    _, exactly = learnt(data, method)
-    for name in ("success_rate", "error_attacked"):
-        rates = [sum(of[name]) / len(of[name]) for of in (curves, exactly)]
-        assert rates[0] == pytest.approx(rates[1], abs=0.03)
-
-
 def test_a_search_by_kernels_is_the_plain_one(trained, test_images, monkeypatch):
     cohort = make_cohort([0, 1, 2])
     cohort.load_state_dict(trained.state_dict())

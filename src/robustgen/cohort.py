@@ -29,7 +29,7 @@ class Cohort(nn.Module):
         self, architecture: str, shape: tuple[int, int, int], classes: int, seeds: Sequence[int]
     ) -> None:
         super().__init__()
-        self._kept: dict[bool, tuple[list[Tensor], list[tuple[int, int]], Pass]] = {}
+        self._kept: tuple[list[Tensor], list[tuple[int, int]], Pass] | None = None
         self.architecture, self.shape, self.classes = architecture, shape, classes
         self.seeds = list(seeds)
         with torch.device("meta"):
@@ -63,14 +63,9 @@ class Cohort(nn.Module):
         passed = stacked(*self._plain()) if self.training else self._folded()
         return passed(images)
 
-    def rough(self, images: Tensor) -> Tensor:
-        """As `forward` in eval mode, on a GPU to three digits: for searches whose every step counts
-        little, and where what is found is passed on exactly."""
-        return self._folded(rough=True)(images)
-
     def train(self, mode: bool = True) -> "Cohort":
         """Set the mode; what was kept for the other one is dropped."""
-        self._kept = {}
+        self._kept = None
         super().train(mode)
         return self
 
@@ -78,19 +73,17 @@ class Cohort(nn.Module):
         held = {**dict(self.stack.named_parameters()), **dict(self.stack.named_buffers())}
         return self._model[0].train(self.training), {_dotted(k): v for k, v in held.items()}
 
-    def _folded(self, *, rough: bool = False) -> Pass:
+    def _folded(self) -> Pass:
         """The pass with what `folded` makes, made again whenever a tensor was written to."""
-        known = self._kept.get(rough)
-        if known is None or _written(known[0]) != known[1]:
+        if self._kept is None or _written(self._kept[0]) != self._kept[1]:
             model, state = self._plain()
             held = list(state.values())
-            known = held, _written(held), stacked(*folded(model, state), rough=rough)
-            self._kept[rough] = known
-        return known[2]
+            self._kept = held, _written(held), stacked(*folded(model, state))
+        return self._kept[2]
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Cohort":
         """Move to another device or type, where buffers are other tensors."""
-        self._kept = {}
+        self._kept = None
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return self
 

@@ -40,8 +40,8 @@ def setup() -> torch.device:
     # to the system must be cleared anew when it is next needed: a third of the time of a pass.
     torch.empty(KEPT, dtype=torch.uint8)
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False  # what is rough is so by choice: see `Cohort.rough`
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False  # three digits of convolutions, without being asked
     name = os.environ.get("ROBUSTGEN_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)

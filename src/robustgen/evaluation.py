@@ -17,7 +17,6 @@ from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.errors import UserError
 from robustgen.job import log, progress
-from robustgen.replay import sent
 from robustgen.spaces import SPACES, Space, Threat, draw, sizes
 
 BATCH = 100
@@ -145,22 +144,20 @@ def _draws(
     space: Space, threat: Threat, settings: Search, generators: Sequence[torch.Generator]
 ) -> Sequence[Tensor]:
     """The starts of each restart, drawn as if one batch were attacked after the other."""
-    many, *coordinates = space.origin.shape[1:]
-    sizes = [min(BATCH, many - start) for start in range(0, many, BATCH)]
+    device, (many, *coordinates) = space.origin.device, space.origin.shape[1:]
+    on_gpu, restarts = device.type == "cuda", settings.restarts
+    held = torch.empty(restarts, len(generators), many, *coordinates, pin_memory=on_gpu)
 
-    def of_one(rng: torch.Generator) -> Tensor:
-        """`(restarts, many, *D)`."""
-        each = [
-            torch.cat([draw(threat.norm, (size, *coordinates), [rng]) for _ in starts])
-            for size in sizes
-        ]
-        return torch.cat(each, 1)
+    def fill(member: int) -> None:
+        for start in range(0, many, BATCH):
+            for restart in range(restarts):
+                part = held[restart, member, start : start + BATCH]
+                part.copy_(draw(threat.norm, part.shape, generators[member : member + 1])[0])
 
-    starts, device = range(settings.restarts), space.origin.device
     # A job on a CPU has one thread; a GPU should not wait for one.
-    with ThreadPoolExecutor(1 if device.type == "cpu" else os.cpu_count()) as pool:
-        drawn = torch.stack(list(pool.map(of_one, generators)), 1)
-    return [sent(of, device) for of in drawn]
+    with ThreadPoolExecutor(os.cpu_count() if on_gpu else 1) as pool:
+        list(pool.map(fill, range(len(generators))))
+    return list(held.to(device, non_blocking=True))
 
 
 def _found_before(

@@ -31,16 +31,13 @@ class _Product:
     rectified: bool = False
 
 
-def chain(
-    model: nn.Module, state: State, precision: str = grouped.EXACT
-) -> Callable[[Tensor], Tensor] | None:
+def chain(model: nn.Module, state: State) -> Callable[[Tensor], Tensor] | None:
     """The pass, `(M, B, C, H, W)` to `(M, B, K)`; None unless the kernels can compute it.
 
     Args:
         model: the architecture in eval mode, of convolutions, linear layers and ReLUs; its own
             parameters are not used.
         state: parameters of the models, `(M, ...)` by name, without batch normalization.
-        precision: of the products.
     """
     if model.training or not isinstance(model, nn.Sequential):
         return None
@@ -61,7 +58,7 @@ def chain(
             flattens = False
         elif not isinstance(layer, nn.Identity):
             return None
-    return partial(_Chain.apply, precision, products) if products and not flattens else None
+    return partial(_Chain.apply, products) if products and not flattens else None
 
 
 def _product(
@@ -81,22 +78,22 @@ class _Chain(torch.autograd.Function):
     """Products one after the other, and back."""
 
     @staticmethod
-    def forward(ctx: Any, precision: str, products: list[_Product], images: Tensor) -> Tensor:
+    def forward(ctx: Any, products: list[_Product], images: Tensor) -> Tensor:
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
-        ctx.shape, ctx.precision, ctx.products, ctx.inputs = images.shape, precision, products, []
+        ctx.shape, ctx.products, ctx.inputs = images.shape, products, []
         x = (images if products[0].flattens else images.permute(0, 1, 3, 4, 2)).contiguous()
         for product in products:
             if product.flattens:
                 x = x.flatten(2)[:, :, None, None]  # in the order in which it lies
             ctx.inputs.append(x)
             given = x, product.forth, product.bias, product.how
-            x = grouped.forward(*given, rectified=product.rectified, precision=precision)
+            x = grouped.forward(*given, rectified=product.rectified)
         ctx.last = x if products[-1].rectified else None
         return x.flatten(2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
         """The gradient to the images."""
         x = gradient.contiguous()[:, :, None, None]
         if ctx.last is not None:
@@ -108,7 +105,7 @@ class _Chain(torch.autograd.Function):
             x = x.reshape(*kept.shape[:2], *product.how.size(kept), -1)
             given = x, product.back, kept.shape[2:4], product.how
             masked = kept if rectified else None
-            x = grouped.to_input(*given, kept=masked, precision=ctx.precision)
+            x = grouped.to_input(*given, kept=masked)
         if ctx.products[0].flattens:
-            return None, None, x.view(ctx.shape)
-        return None, None, x.permute(0, 1, 4, 2, 3)
+            return None, x.view(ctx.shape)
+        return None, x.permute(0, 1, 4, 2, 3)

@@ -19,8 +19,8 @@ Pair = tuple[int, int]
 
 log = logging.getLogger("robustgen")
 
-EXACT, ROUGH = "tf32x3", "tf32"
-"""Products on tensor cores: as exact as single precision, or to three digits in less time."""
+PRECISION = "tf32x3"
+"""Products on tensor cores of three parts of each number, as exact as single precision."""
 ROWS_OF_PART = 256
 """Output pixels whose gradients to the weight are one sum."""
 
@@ -110,7 +110,6 @@ def forward(
     *,
     rectified: bool = False,
     beside: bool = False,
-    precision: str = EXACT,
 ) -> Tensor:
     """The convolution, and a ReLU after it if `rectified`.
 
@@ -121,7 +120,6 @@ def forward(
         how: of the convolution.
         rectified: whether negative outputs become 0.
         beside: whether groups of the output lie beside one another in memory.
-        precision: `EXACT` or `ROUGH`.
 
     Returns:
         `(G, B, H', W', O)`.
@@ -135,7 +133,7 @@ def forward(
     grid, tile = _tiles(rows, how.groups, how.to_channels, taps)
     kernels.forward[grid](
         x, weight, bias, y, rows, *_strides(x), *_strides(y), *x.shape[2:4], *size,
-        *how.constants, bias is not None, rectified, *tile, precision,
+        *how.constants, bias is not None, rectified, *tile, PRECISION,
         num_warps=4,
     )  # fmt: skip
     return y
@@ -149,7 +147,6 @@ def to_input(
     *,
     kept: Tensor | None = None,
     beside: bool = False,
-    precision: str = EXACT,
 ) -> Tensor:
     """The gradient to the convolution's input.
 
@@ -161,7 +158,6 @@ def to_input(
         kept: the input, if it had been rectified: no gradient goes to what is 0. It lies in memory
             as the result is to lie.
         beside: whether groups of the result lie beside one another in memory.
-        precision: `EXACT` or `ROUGH`.
 
     Returns:
         `(G, B, H, W, C)`.
@@ -175,7 +171,7 @@ def to_input(
     grid, tile = _tiles(rows, how.groups, sh * sw * how.channels, taps)
     kernels.to_input[grid](
         gradient, weight, kept, x, rows, *_strides(x), *_strides(gradient), *size,
-        *gradient.shape[2:4], *how.constants, kept is not None, *tile, precision,
+        *gradient.shape[2:4], *how.constants, kept is not None, *tile, PRECISION,
         num_warps=2,
     )  # fmt: skip
     return x
@@ -199,7 +195,7 @@ def to_weight(gradient: Tensor, x: Tensor, how: How) -> Tensor:
     tiles = -(-taps // tap)
     kernels.to_weight[many * tiles, how.groups, -(-how.to_channels // column)](
         gradient, x, parts, rows, how.groups, ROWS_OF_PART, *_strides(x), *_strides(gradient),
-        *x.shape[2:4], *size, *how.constants, 32, column, tap, tiles, EXACT,
+        *x.shape[2:4], *size, *how.constants, 32, column, tap, tiles, PRECISION,
     )  # fmt: skip
     made = parts.sum(0).view(how.groups, *how.kernel, how.channels, how.to_channels)
     return made.permute(0, 4, 3, 1, 2).flatten(0, 1)

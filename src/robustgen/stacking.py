@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
-from robustgen import gpu, grouped, learning
+from robustgen import gpu, learning
 from robustgen.layers import Layer, chain, last
 
 State = Mapping[str, Tensor]
@@ -42,16 +42,15 @@ def vectorized(model: nn.Module, state: State) -> Pass:
     return partial(vmap(partial(_single, model)), dict(state))
 
 
-def stacked(model: nn.Module, state: State, *, rough: bool = False) -> Pass:
+def stacked(model: nn.Module, state: State) -> Pass:
     """As `vectorized`, but faster for a chain of known layers.
 
     In eval mode weights are constants of this pass: gradients go to the images alone, and once.
-    `rough` asks for no more than three digits of them, where that is faster: on a GPU.
     """
     first = next(iter(state.values()))
     size = SIDE_BY_SIDE if first.device.type == "cpu" else len(first)
     parts = zip(*(torch.split(of, size) for of in state.values()), strict=True)
-    passes = [_pass(model, dict(zip(state, part, strict=True)), rough) for part in parts]
+    passes = [_pass(model, dict(zip(state, part, strict=True))) for part in parts]
     known = [run for run in passes if run is not None]
     if len(known) < len(passes):
         return vectorized(model, state)
@@ -60,11 +59,11 @@ def stacked(model: nn.Module, state: State, *, rough: bool = False) -> Pass:
     )
 
 
-def _pass(model: nn.Module, state: State, rough: bool) -> Pass | None:
+def _pass(model: nn.Module, state: State) -> Pass | None:
     """That of models side by side; None if it is not for them."""
     if model.training:
         return learning.chain(model, state)
-    if fast := gpu.chain(model, state, grouped.ROUGH if rough else grouped.EXACT):
+    if fast := gpu.chain(model, state):
         return fast
     layers = chain(model, state)
     return None if layers is None else partial(_Chain.apply, layers)

@@ -159,7 +159,7 @@ def _halves(
     space = SPACES[method.threat.space](rest)
     cohort.eval()
     found = search_from(
-        cohort.rough, space, rest.labels, method.threat, method.search, drawn, stop_at_success=False
+        cohort, space, rest.labels, method.threat, method.search, drawn, stop_at_success=False
     )
     clean = batch.take((slice(None), slice(half)))
     with torch.no_grad():
