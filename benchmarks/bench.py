@@ -26,14 +26,14 @@ PARTS = {
     "neighbours": neighbours.rows,
 } | ({"gpu": gpu.rows} if HERE.type == "cuda" else {})
 SHOWN = {
-    "benchmark": "",
-    "way": "",
+    "benchmark": "what",
+    "way": "way",
     "success": "success",
-    "seconds": "s",
+    "seconds": "seconds",
     "times_as_fast": "times as fast",
     "image_iterations_per_second": "images × iterations / s",
     "gflop_per_second": "GFLOP/s",
-    "share_of_product_rate": "of the product rate",
+    "share_of_product_rate": "share of the product rate",
     "peak_mb": "MB at most",
 }
 
@@ -71,7 +71,10 @@ def figure(table: pd.DataFrame) -> plt.Figure:
 def markdown(table: pd.DataFrame) -> str:
     """The table as README shows it."""
     numbers = table[list(SHOWN)].rename(columns=SHOWN)
-    lines = ["| " + " | ".join(numbers.columns) + " |", "|" + "---|" * len(numbers.columns)]
+    lines = [
+        "| " + " | ".join(numbers.columns) + " |",
+        "|---|---|" + "---:|" * (numbers.shape[1] - 2),
+    ]
     for row in numbers.itertuples(index=False):
         cells = [cell if isinstance(cell, str) else _short(cell) for cell in row]
         lines.append("| " + " | ".join(cells) + " |")

@@ -16,7 +16,8 @@ from unittest.mock import patch
 
 import torch
 from peers import NAMES, STEPS, Peers
-from setting import HERE, LETTERS, Row, Way, letters, measured, seconds_of, trained
+from setting import HERE, LETTERS, Row, Way, letters, measured, trained
+from timing import seconds_of
 
 from robustgen import fused, grouped, training
 from robustgen.attack import Search

@@ -4,20 +4,25 @@
 
 The plain stack is the architecture mapped over the models; folding leaves batch normalization out
 of it; then come the layers with their own way back, of all models side by side and of one after
-the other, as a CPU takes them. Below, warps of letters with torch's grid and with ours, forward and
-back to the parameters. All are measured in turns in one run; what counts is the ratio.
+the other, as a CPU takes them; last, the same with torch's gradient to the pixels of the first
+layer, and with that of `strided` to those of all. Below, warps of letters with torch's grid and
+with ours, forward and back to the parameters; and whole processes that search, with freed memory
+kept or given back. All are measured in turns in one run; what counts is the ratio.
 """
 
-import time
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+from collections.abc import Callable
 from functools import partial
 from statistics import median
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from timing import compare, seconds_of
 from torch import Tensor
 
-from robustgen import affine, device, stacking
+from robustgen import affine, device, stacking, strided
 from robustgen.attack import Search, search
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
@@ -28,21 +33,11 @@ from robustgen.stacking import stacked, vectorized
 
 MODELS, EXAMPLES, STEPS, ROUNDS = 3, 50, 20, 15
 
+ONE_BY_ONE = "own layers, one by one"
+
+if len(sys.argv) > 1:
+    device.KEPT = int(sys.argv[1])
 here = device.setup()
-
-
-def compare(what: str, ways: Mapping[str, Callable[[], object]], work: int) -> None:
-    """Print how long each way takes for a piece of `work`, and the ratio to the first."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
-    first = median(next(iter(seconds.values())))
-    for name, taken in seconds.items():
-        of = median(taken)
-        print(f"{what}, {name}: {of / work * 1e6:.1f} µs, {first / of:.2f} times as fast")
 
 
 def attacks() -> dict[str, Callable[[], object]]:
@@ -58,11 +53,17 @@ def attacks() -> dict[str, Callable[[], object]]:
     as_it_is, stacking.SIDE_BY_SIDE = stacking.SIDE_BY_SIDE, MODELS
     side_by_side = stacked(*folded(model, state))
     stacking.SIDE_BY_SIDE = as_it_is
+    with patch.object(strided, "MANY", 0):
+        never = stacked(*folded(model, state))
+    with patch.object(strided, "MANY", 10_000):
+        always = stacked(*folded(model, state))
     passes = {
         "plain": vectorized(model, state),
         "folded": vectorized(*folded(model, state)),
         "own layers, side by side": side_by_side,
-        "own layers, one by one": stacked(*folded(model, state)),
+        ONE_BY_ONE: stacked(*folded(model, state)),
+        "one by one, torch's gradient to pixels": never,
+        "one by one, ours in every layer": always,
     }
 
     def run(passed: stacking.Pass) -> float:
@@ -93,6 +94,29 @@ def warps() -> dict[str, Callable[[], object]]:
     return {name: partial(run, warp) for name, warp in ways.items()}
 
 
-compare("an image and iteration of an attack", attacks(), MODELS * EXAMPLES * STEPS)
-compare("an image and iteration of a warp", warps(), MODELS * EXAMPLES)
-print(f"on {here}")
+def process(kept: int) -> float:
+    """Seconds of a search in a process that keeps so many bytes of freed memory."""
+    command = [sys.executable, __file__, str(kept)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def kept() -> None:
+    """Processes that keep freed memory, or give it back."""
+    taken: dict[int, list[float]] = {0: [], device.KEPT: []}
+    for _ in range(3):
+        for kept, seconds in taken.items():
+            seconds.append(process(kept))
+    back, held = (median(seconds) for seconds in taken.values())
+    print(f"freed memory kept instead of given back: {back / held:.2f} times as fast")
+
+
+if len(sys.argv) > 1:
+    run = attacks()[ONE_BY_ONE]
+    run()
+    print(min(seconds_of(run) for _ in range(5)))
+else:
+    work = MODELS * EXAMPLES
+    compare("an image and iteration of an attack", attacks(), ROUNDS, work * STEPS)
+    compare("an image and iteration of a warp", warps(), ROUNDS, work)
+    kept()
+    print(f"on {here}")

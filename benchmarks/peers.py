@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from memory import forget, peak_mb
 from torch import Tensor, nn
 
 from robustgen.cohort import Cohort
@@ -117,7 +118,7 @@ class Peers:
         )
 
     def run(self, name: str) -> dict[str, float]:
-        """`success` and `seconds` of the attack called `name`."""
+        """`success`, `seconds` and `peak_mb` of the attack called `name`."""
         assert self.process.stdin
         assert self.process.stdout
         print(name, file=self.process.stdin, flush=True)
@@ -144,10 +145,12 @@ def main(folder: Path, radius: float, here: torch.device, batch: int) -> None:
         if name not in ways:
             more = {"batch": batch} if name == "ART" else {}
             ways[name] = MAKERS[name](model, radius, **more)
+        forget(here)
         start = time.perf_counter()
         rate = success(model, data["images"], data["labels"], ways[name], batch)
         taken = time.perf_counter() - start
-        print(json.dumps({"success": rate, "seconds": taken}), file=answers, flush=True)
+        answer = {"success": rate, "seconds": taken, "peak_mb": peak_mb(here)}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
+from memory import forget, peak_mb
+from timing import seconds_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -74,7 +75,7 @@ class Way:
         run: does it once.
         work: images x iterations of it, of all models together.
         peer: whether it is somebody else's.
-        seconds: of a run, where the one who runs it, in another process, takes the time.
+        seconds: of a run, where the one who runs it takes the time.
     """
 
     run: Callable[[], object]
@@ -106,7 +107,7 @@ def measured(
     peers = [each[name] for name, way in ways.items() if way.peer]
     reference = min(peers) if peers else next(iter(each.values()))
     rows: list[Row] = []
-    for name, way in ways.items():
+    for name in ways:
         rate = None if flop is None else flop / each[name] / 1e9
         rows.append(
             {
@@ -117,37 +118,18 @@ def measured(
                 "image_iterations_per_second": 1 / each[name],
                 "gflop_per_second": rate,
                 "share_of_product_rate": rate and rate / PRODUCT_RATE,
-                "peak_mb": None if way.seconds else memory[name],
+                "peak_mb": memory[name],
             }
         )
         print("{benchmark}, {way}: {seconds:.3g} s, {times_as_fast:.2f} times".format(**rows[-1]))
     return rows
 
 
-def seconds_of(run: Callable[[], object]) -> float:
-    """How long it takes once."""
-    start = time.perf_counter()
-    run()
-    if HERE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def _peak(run: Callable[[], object]) -> float | None:
-    """Memory in MB at most while it runs: all of the process, or what is allocated on a GPU."""
-    if HERE.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        return torch.cuda.max_memory_allocated() / 1e6
-    peak = Path("/proc/self/clear_refs")
-    if not peak.exists():
-        run()
-        return None
-    peak.write_text("5")  # forgets the peak so far
-    run()
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (high,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
-    return int(high) / 1e3
+    """Memory in MB at most while it runs, here or as another process says."""
+    forget(HERE)
+    made = run()
+    return made["peak_mb"] if isinstance(made, dict) else peak_mb(HERE)
 
 
 def operations(model: nn.Module) -> float:

@@ -8,12 +8,11 @@ search decodes codes and takes the gradient to them, in the end without batch no
 are measured in turns in one run; what counts is the ratio.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 
 import torch
+from timing import compare
 from torch import nn
 
 from robustgen import device
@@ -54,20 +53,6 @@ def update(model: VaeGan) -> Callable[[], object]:
 def decode(decoder: nn.Module) -> Callable[[], object]:
     """An iteration of a search."""
     return lambda: torch.autograd.grad(decoder(codes).sum(), codes)[0].sum().item()
-
-
-def compare(what: str, ways: dict[str, Callable[[], object]], rounds: int) -> None:
-    """Print how long each way takes, and the ratio to the first."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            seconds[name].append(time.perf_counter() - start)
-    first = median(next(iter(seconds.values())))
-    for name, taken in seconds.items():
-        of = median(taken)
-        print(f"{what}, {name}: {of * 1e3:.1f} ms, {first / of:.2f} times as fast")
 
 
 for channels, rounds in WIDTHS.items():

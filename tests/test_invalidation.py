@@ -97,8 +97,16 @@ TRAINED = f"train 6, attack 24, distances 3, {ALL_TABLES}, figure1, figure2"
 LEARNED = SETTINGS["beta of the VAE-GAN of one class"][1].replace("vaegan", "vaegan 3")
 EDITS = {
     "the search": (
-        ("attack.py", "wrong = logits.argmax(-1)", "wrong = +logits.argmax(-1)"),
+        ("attack.py", "uphill = front.look(", "uphill = +front.look("),
         TRAINED.replace("train 6", "train 5"),  # all methods but normal training
+    ),
+    "what a search records": (
+        ("front.py", "wrong = logits.argmax(-1)", "wrong = +logits.argmax(-1)"),
+        TRAINED.replace("train 6", "train 5"),
+    ),
+    "a step rule": (
+        ("step_rules.py", "return gradient.sign()", "return +gradient.sign()"),
+        TRAINED.replace("train 6", "train 5"),
     ),
     "the training loop": (
         ("training.py", "loss = (loss + losses", "loss = +(loss + losses"),
@@ -141,7 +149,7 @@ HARMLESS = {
     "the checks of a config": ("study_checks.py", "sorted(FOLDERS &", "sorted(set() or FOLDERS &"),
     "a comment": ("attack.py", "front.leave()\n", "front.leave()  # all of them\n"),
     "a docstring": ("attack.py", "Search from one start", "Climb from one start"),
-    "formatting": ("attack.py", "    best: Found,\n", "    best: Found\n    ,\n\n"),
+    "formatting": ("attack.py", "    front: Front,\n", "    front: Front\n    ,\n\n"),
 }
 """Edits that run nothing, even all of them."""
 
