@@ -10,7 +10,7 @@ from robustgen.datasets import batches as batches_of
 from robustgen.errors import UserError
 from robustgen.evaluation import predictions
 from robustgen.spaces import SPACES, Threat
-from robustgen.training import Method, Schedule, _draws, _halves, train
+from robustgen.training import Method, Schedule, _around_one, _draws, _halves, train
 
 METHODS = {
     "adversarial": Method(Threat("image", "linf", 0.3), Search("adam", 0.05, 3)),
@@ -69,7 +69,8 @@ def test_methods_train_and_tell_of_both_halves(training_images, name):
 def test_the_second_half_is_what_the_search_found(training_images, name):
     method, batch = METHODS[name], stacked(training_images, 2, 40)
     cohort = make_cohort([0, 1])
-    drawn = _draws(training_images, 40, method, make_generators([0, 1]).attacks)
+    around = _around_one(training_images, method)
+    drawn = _draws(around, 40, method, make_generators([0, 1]).attacks)
     clean, attacked, found = _halves(cohort, batch, method, drawn)
     rest = batch.take((slice(None), slice(20, None)))
     space = SPACES[method.threat.space](rest)
@@ -108,3 +109,12 @@ def test_divergence_stops_with_epoch_and_rate(training_images):
     schedule = Schedule(3, 50, 0.25, 0.95, 0.0)
     with pytest.raises(UserError, match=r"not finite in epoch 1 at learning rate 0\.25"):
         train(make_cohort([0]), broken, schedule, None, make_generators([0]))
+
+
+@pytest.mark.parametrize(
+    ("space", "waits"),
+    [("image", False), ("true_manifold", False), ("learned_manifold", True)],
+)
+def test_only_decoders_of_classes_wait_for_a_gpu(training_images, space, waits):
+    method = Method(Threat(space, "linf", 0.1), Search("signed", 0.1, 1))
+    assert _around_one(training_images, method).waits is waits

@@ -72,11 +72,14 @@ def _aside(function: Function, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def _record(function: Function, inputs: Sequence[Tensor]) -> _Recorded:
-    held = [of.clone() for of in inputs]
+    held, before = [of.clone() for of in inputs], torch.cuda.current_stream()
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
-        made = function(*held)
+    try:
+        with torch.cuda.graph(graph):
+            made = function(*held)
+    finally:
+        torch.cuda.set_stream(before)  # which a recording that fails does not set back
     return _Recorded(graph, held, made)
 
 

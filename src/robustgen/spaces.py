@@ -42,6 +42,11 @@ class Space(ABC):
     low: Tensor | float
     high: Tensor | float
 
+    @property
+    def waits(self) -> bool:
+        """Whether decoding waits for a GPU, and so cannot be recorded (see `replay`)."""
+        return False
+
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
         """Images `(M, B, C, H, W)` of `codes` `(M, B, *D)`, differentiable in the codes."""
@@ -136,6 +141,11 @@ class LearnedSpace(Space):
 
     labels: Tensor
     decoders: Decoders
+
+    @property
+    def waits(self) -> bool:
+        """With decoders of several classes: each must know how many codes it has."""
+        return len(self.decoders.decoders) > 1
 
     def decode(self, codes: Tensor) -> Tensor:
         """The images that the decoders make of `codes`."""

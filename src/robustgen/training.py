@@ -17,7 +17,7 @@ from robustgen.datasets import Split, batches
 from robustgen.errors import UserError
 from robustgen.job import progress
 from robustgen.replay import Replayed, sent
-from robustgen.spaces import SPACES, Threat, draw
+from robustgen.spaces import SPACES, Space, Threat, draw
 from robustgen.tables import CURVES, empty
 
 log = logging.getLogger("robustgen")
@@ -90,29 +90,41 @@ def train(
     """
     optimizer = adam(cohort.parameters(), schedule.rate, schedule.weight_decay)
     going = _Going(cohort, optimizer, generators, checkpoint)
-    update = Replayed(lambda *given: _update(cohort, optimizer, data, method, *given))
+    space = None if method is None else _around_one(data, method)
+
+    def update(*given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _update(cohort, optimizer, data, method, *given)
+
+    step = update if space is not None and space.waits else Replayed(update)
     for epoch in progress(range(going.epoch, schedule.epochs + 1), "epoch"):
         rate = schedule.rate * schedule.rate_decay ** (epoch - 1)
         set_rate(optimizer, rate)
         for rows in going.batches(len(data), schedule.batch_size):
-            drawn = _draws(data, rows.shape[1], method, generators.attacks)
+            drawn = _draws(space, rows.shape[1], method, generators.attacks)
             given = [sent(tensor, data.labels.device) for tensor in (rows, *drawn)]
-            going.tally.add(*update(*given))
+            going.tally.add(*step(*given))
             going.write()
         going.close(rate)
     cohort.eval()
     return going.curves
 
 
+def _around_one(data: Split, method: Method) -> Space:
+    """The space of a method's threat, around a single example."""
+    row = torch.zeros(1, 1, dtype=torch.int64, device=data.labels.device)
+    return SPACES[method.threat.space](data.take(row))
+
+
 def _draws(
-    data: Split, images: int, method: Method | None, generators: Sequence[torch.Generator]
+    space: Space | None,
+    images: int,
+    method: Method | None,
+    generators: Sequence[torch.Generator],
 ) -> list[Tensor]:
-    """What a batch is attacked from: for each restart, in units of the radius."""
-    if method is None:
+    """What a batch is attacked from in this kind of space: for each restart, in units of radius."""
+    if method is None or space is None:
         return []
-    one = data.take(torch.zeros(1, 1, dtype=torch.int64, device=data.labels.device))
-    coordinates = SPACES[method.threat.space](one).origin.shape[2:]
-    shape = (images - images // 2, *coordinates)
+    shape = (images - images // 2, *space.origin.shape[2:])
     return [draw(method.threat.norm, shape, generators) for _ in range(method.search.restarts)]
 
 
