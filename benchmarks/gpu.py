@@ -19,12 +19,13 @@ from peers import NAMES, STEPS, Peers
 from setting import HERE, LETTERS, Row, Way, letters, measured, trained
 from timing import seconds_of
 
-from robustgen import fused, grouped, training
+from robustgen import training
 from robustgen.attack import Search
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.evaluation import attack, predictions
 from robustgen.files import provenance
+from robustgen.gpu import fused, grouped
 from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tensors import save_tensors

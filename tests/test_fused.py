@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from robustgen import front, fused
+from robustgen import front
 from robustgen.attack import Search, search
+from robustgen.gpu import fused
 from robustgen.seeding import generator
 from robustgen.spaces import ImageSpace, Threat
 from robustgen.step_rules import STEP_RULES

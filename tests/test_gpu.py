@@ -4,13 +4,14 @@ import pytest
 import torch
 from conftest import SCHEDULE, make_cohort, make_generators, stacked
 
-from robustgen import fused, training
+from robustgen import training
 from robustgen.attack import Search
 from robustgen.checkpoints import Checkpoint
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.distance import to_manifold
 from robustgen.evaluation import attack
+from robustgen.gpu import fused
 from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tensors import digest

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from conftest import make_cohort
 from torch import nn
 
-from robustgen import gpu, grouped, stacking
+from robustgen import stacking
 from robustgen.folding import folded
+from robustgen.gpu import chain, grouped
 
 pytest.importorskip("triton")
 if torch.cuda.is_available():
@@ -153,7 +154,7 @@ def test_a_chain_is_the_plain_one(name):
     plain = stacking.vectorized(model, state)(images)
     upstream = torch.randn(plain.shape, generator=rng)
     (wanted,) = torch.autograd.grad(plain, images, upstream)
-    passed = gpu.chain(model, state)
+    passed = chain.chain(model, state)
     assert passed
     made = passed(images)
     torch.testing.assert_close(made, plain, **TOLERANCE)
@@ -176,7 +177,7 @@ def test_a_chain_is_the_plain_one(name):
 def test_other_chains_are_left_to_others(layers):
     model = nn.Sequential(*layers).eval()
     state = {name: of.expand(2, *of.shape) for name, of in model.state_dict().items()}
-    assert gpu.chain(model, state) is None
+    assert chain.chain(model, state) is None
 
 
 def test_without_a_compiler_pytorchs_own_are_taken(caplog):

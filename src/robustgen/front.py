@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen import fused
+from robustgen.gpu import fused
 from robustgen.spaces import Space, Threat, gather, spread
 from robustgen.step_rules import StepRule
 

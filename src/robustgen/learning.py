@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustgen import grouped
+from robustgen.gpu import grouped
 from robustgen.layers import NORM, State, is_known, last
 
 Step = Callable[[Tensor], Tensor]

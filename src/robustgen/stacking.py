@@ -3,9 +3,9 @@
 `vectorized` maps the architecture's own pass over the models. `stacked` computes a chain of common
 layers by faster means: in eval mode for attacks, which take most of the time of a study, with
 constant weights; in train mode with gradients to them. On a GPU the M models are one wide model, by
-kernels of `gpu`, or with their channels side by side, convolutions in groups and linear layers as a
-batched product. On a CPU they take turns: what one holds fits the cache of a core, and convolutions
-in groups are slower.
+the kernels of `gpu`, or with their channels side by side, convolutions in groups and linear layers
+as a batched product. On a CPU they take turns: what one holds fits the cache of a core, and
+convolutions in groups are slower.
 All equal the models one by one up to rounding; `benchmarks/passes.py` measures what is gained.
 """
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
-from robustgen import gpu, learning
+from robustgen import learning
+from robustgen.gpu import chain as on_gpu
 from robustgen.layers import Layer, chain, last
 
 State = Mapping[str, Tensor]
@@ -63,7 +64,7 @@ def _pass(model: nn.Module, state: State) -> Pass | None:
     """That of models side by side; None if it is not for them."""
     if model.training:
         return learning.chain(model, state)
-    if fast := gpu.chain(model, state):
+    if fast := on_gpu.chain(model, state):
         return fast
     layers = chain(model, state)
     return None if layers is None else partial(_Chain.apply, layers)

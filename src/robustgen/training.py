@@ -15,8 +15,8 @@ from robustgen.checkpoints import Checkpoint, gathered, restore
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split, batches
 from robustgen.errors import UserError
+from robustgen.gpu.replay import Replayed, sent
 from robustgen.job import progress
-from robustgen.replay import Replayed, sent
 from robustgen.spaces import SPACES, Space, Threat, draw
 from robustgen.tables import CURVES, empty
 

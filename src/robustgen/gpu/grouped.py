@@ -124,7 +124,7 @@ def forward(
     Returns:
         `(G, B, H', W', O)`.
     """
-    from robustgen import kernels
+    from robustgen.gpu import kernels
 
     size = how.size(x)
     y = _empty(x, size, how.to_channels, beside)
@@ -162,7 +162,7 @@ def to_input(
     Returns:
         `(G, B, H, W, C)`.
     """
-    from robustgen import kernels
+    from robustgen.gpu import kernels
 
     x = _empty(gradient, size, how.channels, beside)
     (kh, kw), (sh, sw), (ph, pw) = how.kernel, how.stride, how.padding
@@ -185,7 +185,7 @@ def to_weight(gradient: Tensor, x: Tensor, how: How) -> Tensor:
         x: the input, `(G, B, H, W, C)`.
         how: of the convolution.
     """
-    from robustgen import kernels
+    from robustgen.gpu import kernels
 
     size, taps = how.size(x), how.kernel[0] * how.kernel[1] * how.channels
     rows = x.shape[1] * size[0] * size[1]

@@ -6,7 +6,7 @@ Equal to the plain operations in `front` up to rounding; `benchmarks/gpu.py` mea
 import torch
 from torch import Tensor
 
-from robustgen import grouped
+from robustgen.gpu import grouped
 from robustgen.spaces import Space, Threat
 from robustgen.step_rules import Adam, Signed, StepRule
 
@@ -51,7 +51,7 @@ def look(
         when: steps so far.
         stop_at_success: whether successes are no longer alive, and beat any loss.
     """
-    from robustgen import kernels
+    from robustgen.gpu import kernels
 
     logits = logits.contiguous()
     alive, best_success = alive.view(torch.uint8), best_success.view(torch.uint8)
@@ -73,7 +73,7 @@ def move(
     step_size: float,
 ) -> Tensor:
     """As `Front.move`: the codes `(M, B, *D)` one step further; the rule's state is changed."""
-    from robustgen import kernels
+    from robustgen.gpu import kernels
 
     moved, origin, gradient = (
         torch.empty_like(codes),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustgen import grouped
+from robustgen.gpu import grouped
 
 State = Mapping[str, Tensor]
 
