@@ -58,7 +58,7 @@ def figure(table: pd.DataFrame) -> plt.Figure:
         ax=axes,
     )
     axes.set(xscale="log", xlabel="times as fast as the fastest other, or as the first", ylabel="")
-    ticks = [0.5, 1, 2, 4, 8, 16]
+    ticks = [0.5, 1, 2, 4, 8, 16, 32]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.margins(y=0.01)

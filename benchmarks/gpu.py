@@ -5,6 +5,7 @@ are those after the first, in which an update is recorded; attacks are whole one
 models' check, on images that the models get right.
 """
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -34,6 +35,8 @@ from robustgen.training import Generators, Method, Schedule, train
 MODELS, IMAGES, RADIUS, EPOCHS = (1, 5, 20), 1000, 0.3, 2
 BATCHES = (100, 1000)
 """Images that the libraries attack at once."""
+SAME = 0.02
+"""Success rates differ by less, as the random starts do."""
 LEARNT = Search("adam", 0.005, 40)
 METHODS = {
     "normal": None,
@@ -101,6 +104,8 @@ def beside_peers(cohorts: dict[int, Cohort], data: Split) -> list[Row]:
             way, run = f"robustgen, cohort of {models}", partial(found, cohort, data)
             rates[way] = run()
             ways[way] = Way(run, models * IMAGES * STEPS)
+        if max(rates.values()) - min(rates.values()) > SAME:
+            sys.exit(f"success differs: {rates}")
         rows = measured("attack on a GPU, until success, per model", ways)
         for peers in asked.values():
             peers.close()

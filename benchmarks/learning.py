@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from searches import with_manifold
 from setting import HERE, LETTERS, Row, Way, letters, measured
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ METHODS = {"normal": None} | {
     for name, space, steps in (
         ("adversarial", "image", 5),
         ("on the true manifold", "true_manifold", 5),
+        ("on a learned manifold", "learned_manifold", 5),
         ("transformation", "transformation", 5),
         ("augmentation", "transformation", 0),
     )
@@ -100,7 +102,7 @@ def vaegan(images: Split, plain: bool, gamma: float) -> None:
 def rows() -> list[Row]:
     """All methods, and VAE-GANs."""
     data = letters(train_draws=10)["train"]
-    some = data.take(slice(IMAGES)).keep()
+    some = with_manifold(data.take(slice(IMAGES)).keep())
     made: list[Row] = []
     for name, method in METHODS.items():
         ways: dict[str, Callable[[], None]] = {"plain loop": plain_loop, "robustgen": ours}

@@ -6,9 +6,12 @@ from conftest import make_cohort, make_generators, stacked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustgen import evaluation
 from robustgen.attack import STEP_RULES, Search, search
+from robustgen.datasets import Split
 from robustgen.errors import UserError
 from robustgen.evaluation import attack, predictions
+from robustgen.seeding import generator
 from robustgen.spaces import SPACES, Threat, gather, sizes
 
 SPACE_AND_NORM = [(space, norm) for space in SPACES for norm in ("linf", "l2")]
@@ -230,3 +233,28 @@ def test_logits_that_are_not_finite_are_no_predictions(test_images):
         cohort.stack.get_parameter("13__weight")[1] *= torch.inf
     with pytest.raises(UserError, match="training diverged: logits are not finite"):
         predictions(cohort, test_images)
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_batches_at_once_start_as_one_after_the_other(trained, test_images, monkeypatch, restarts):
+    def made():
+        threat, how = Threat("image", "linf", 0.1), Search("signed", 0.02, 3, restarts)
+        return attack(trained, test_images, threat, how, [generator(0, i) for i in range(3)])
+
+    plain = made()
+    assert len(test_images) > 2 * evaluation.BATCH
+    monkeypatch.setattr(evaluation, "at_once", lambda *_: 2 * evaluation.BATCH)
+    other = made()
+    assert torch.equal(other.codes, plain.codes)
+    assert all((other.rows[name] == plain.rows[name]).all() for name in ("success", "iterations"))
+
+
+@pytest.mark.parametrize(
+    ("side", "restarts", "expected"), [(28, 1, 2000), (28, 5, 2000), (256, 1, 700), (256, 20, 100)]
+)
+def test_large_images_are_attacked_in_fewer_batches_on_a_gpu(side, restarts, expected):
+    rows = torch.zeros(3, dtype=torch.int64, device="meta")  # no CPU, and so as on a GPU
+    bank = torch.empty(1, 1, side, side, device="meta")
+    split = Split(bank, rows, rows, None, (rows, rows), ("a", "b"))
+    cohort = make_cohort([0], (1, 28, 28), classes=2)
+    assert evaluation.at_once(cohort, split, restarts) == expected

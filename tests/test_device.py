@@ -38,3 +38,14 @@ def test_a_device_that_is_not_there_is_one_sentence(monkeypatch, name):
     monkeypatch.setenv("ROBUSTGEN_DEVICE", name)
     with pytest.raises(UserError, match=f"ROBUSTGEN_DEVICE is '{name}', which cannot be used"):
         device.setup()
+
+
+def test_all_work_goes_to_the_gpu_that_is_named(monkeypatch):
+    chosen, made = [], torch.empty
+    monkeypatch.setenv("ROBUSTGEN_DEVICE", "cuda:1")
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: made(*size, dtype=how.get("dtype")))
+    assert device.setup() == torch.device("cuda:1")
+    assert chosen == [torch.device("cuda:1")]
+    monkeypatch.undo()
+    device.setup()

@@ -9,6 +9,7 @@ from torch import nn
 from robustgen import stacking
 from robustgen.folding import folded
 from robustgen.gpu import chain, grouped
+from robustgen.layers import is_known
 
 pytest.importorskip("triton")
 if torch.cuda.is_available():
@@ -130,10 +131,18 @@ def test_images_that_lie_otherwise_are_refused():
         grouped.forward(images, images, None, how)
 
 
+class Own(nn.Linear):
+    """What its name does not say."""
+
+    def forward(self, rows):
+        return super().forward(rows).square()
+
+
 CHAINS = {
     "colour": [nn.Conv2d(3, 4, 4, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)],
     "no convolution": [nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 3)],
     "a ReLU at the end": [nn.Conv2d(3, 4, 2, 2), nn.Flatten(), nn.Linear(64, 3), nn.ReLU()],
+    "flattened twice": [nn.Flatten(), nn.Flatten(), nn.Linear(192, 3)],
     "without biases": [
         nn.Conv2d(3, 4, 4, 2, 1, bias=False),
         nn.Conv2d(4, 6, 3, 1, 1, bias=False),
@@ -171,8 +180,20 @@ def test_a_chain_is_the_plain_one(name):
         [nn.Conv2d(3, 4, 4, 2, 1), nn.Flatten()],
         [nn.ReLU(), nn.Flatten(), nn.Linear(192, 3)],
         [nn.Conv2d(3, 4, 4, 2, 1), nn.Flatten(), nn.ReLU(), nn.Linear(64, 3)],
+        [nn.Conv2d(3, 6, 4, 2, 1, groups=3), nn.Flatten(), nn.Linear(96, 3)],
+        [nn.Conv2d(3, 4, 4, 2, 1, padding_mode="reflect"), nn.Flatten(), nn.Linear(64, 3)],
+        [nn.Flatten(), Own(192, 3)],
     ],
-    ids=["a pooling", "rows of pixels", "no end", "a ReLU at the start", "a ReLU of rows"],
+    ids=[
+        "a pooling",
+        "rows of pixels",
+        "no end",
+        "a ReLU at the start",
+        "a ReLU of rows",
+        "groups",
+        "padding that is not zeros",
+        "a linear layer of one's own",
+    ],
 )
 def test_other_chains_are_left_to_others(layers):
     model = nn.Sequential(*layers).eval()
@@ -192,3 +213,10 @@ def test_the_order_of_images_and_models_is_that_of_functional_convolutions():
     plain = F.conv2d(images[:1], layer.weight, layer.bias, 2, 1, groups=3)
     made = grouped.convolve(images[:1], layer.weight, layer.bias, how)
     torch.testing.assert_close(made, plain, **TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.Linear, nn.ReLU])
+def test_a_layer_with_a_pass_of_its_own_is_not_known(kind):
+    arguments = {nn.Conv2d: (3, 4, 2), nn.Linear: (8, 2), nn.ReLU: ()}[kind]
+    assert is_known(kind(*arguments))
+    assert not is_known(type("Own", (kind,), {})(*arguments))

@@ -46,6 +46,8 @@ def setup() -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # where kernels are started and graphs are recorded
     except (RuntimeError, AssertionError) as error:
         said = str(error).partition("\n")[0]
         raise UserError(f"ROBUSTGEN_DEVICE is {name!r}, which cannot be used: {said}") from error

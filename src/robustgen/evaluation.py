@@ -1,7 +1,7 @@
 """What a trained cohort does: predictions on the test split, and attacks on it."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +22,9 @@ from robustgen.spaces import SPACES, Space, Threat, draw, sizes
 BATCH = 100
 """Examples for which random starts are drawn at once; fixed, since it decides which they are."""
 
-BATCHES = {"cpu": 1, "cuda": 20}
-"""How many of these are attacked at once on a device, which bounds the memory."""
+BATCHES, STARTS = 20, 50_000_000
+"""How many of these are attacked at once on a GPU: so many, or so few that the random starts of all
+models and restarts have as many numbers as this. On a CPU it is one."""
 
 SLACK = 1e-5
 """Rounding allowed beyond radius (as a share of it) and bounds."""
@@ -98,7 +99,7 @@ def attack(
 
     parts = _found_before(checkpoint, generators, data.labels.device)
     done = sum(part["claimed"].shape[1] for part in parts)
-    size = BATCH * BATCHES.get(data.labels.device.type, 1)
+    size = at_once(cohort, data, settings.restarts)
     for start in progress(range(done, len(data), size), "batch"):
         batch = _for_all(cohort, data.take(slice(start, start + size)))
         parts.append(_attack_batch(cohort, plain, batch, threat, settings, generators))
@@ -140,23 +141,34 @@ def _attack_batch(
     }
 
 
+def at_once(cohort: Cohort, data: Split, restarts: int) -> int:
+    """Examples that are attacked at once: whole batches, which bound the memory."""
+    if data.labels.device.type == "cpu":
+        return BATCH
+    numbers = BATCH * data.take(slice(1)).images().numel() * len(cohort.seeds) * restarts
+    return BATCH * max(1, min(BATCHES, STARTS // numbers))
+
+
 def _draws(
     space: Space, threat: Threat, settings: Search, generators: Sequence[torch.Generator]
-) -> Sequence[Tensor]:
+) -> Iterable[Tensor]:
     """The starts of each restart, drawn as if one batch were attacked after the other."""
-    device, (many, *coordinates) = space.origin.device, space.origin.shape[1:]
-    on_gpu, restarts = device.type == "cuda", settings.restarts
-    held = torch.empty(restarts, len(generators), many, *coordinates, pin_memory=on_gpu)
+    device, (members, many, *coordinates) = space.origin.device, space.origin.shape
+    restarts = range(settings.restarts)
+    if many <= BATCH:
+        shape = many, *coordinates
+        return (draw(threat.norm, shape, generators).to(device) for _ in restarts)
+    shape = len(restarts), members, many, *coordinates
+    held = torch.empty(shape, pin_memory=space.origin.is_cuda)
 
     def fill(member: int) -> None:
         for start in range(0, many, BATCH):
-            for restart in range(restarts):
+            for restart in restarts:
                 part = held[restart, member, start : start + BATCH]
                 part.copy_(draw(threat.norm, part.shape, generators[member : member + 1])[0])
 
-    # A job on a CPU has one thread; a GPU should not wait for one.
-    with ThreadPoolExecutor(os.cpu_count() if on_gpu else 1) as pool:
-        list(pool.map(fill, range(len(generators))))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill, range(members)))
     return list(held.to(device, non_blocking=True))
 
 

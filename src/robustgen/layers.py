@@ -45,14 +45,16 @@ def chain(model: nn.Module, state: State) -> list[Layer] | None:
 
 
 def is_known(layer: nn.Module) -> bool:
-    """Whether a layer can be one of M models side by side."""
+    """Whether a layer can be one of M models side by side; not one with a pass of its own."""
+    if type(layer) not in _MADE_OF and type(layer) not in _AS_THEY_ARE:
+        return False
     if isinstance(layer, nn.Conv2d):
         return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
         return layer.track_running_stats
     if isinstance(layer, nn.Flatten):
         return (layer.start_dim, layer.end_dim) == (1, -1)
-    return type(layer) in _MADE_OF or type(layer) in _AS_THEY_ARE
+    return True
 
 
 def last(x: Tensor) -> Tensor:

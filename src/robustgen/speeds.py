@@ -15,7 +15,7 @@ from robustgen.attack import Search, search
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.distance import to_manifold
-from robustgen.evaluation import BATCH, BATCHES
+from robustgen.evaluation import BATCH, at_once
 from robustgen.manifolds import Decoders, Learned
 from robustgen.manifolds.training import train as train_vaegan
 from robustgen.manifolds.vaegan import Recipe, VaeGan
@@ -153,7 +153,7 @@ def _random(shape: tuple[int, int, int], classes: int, here: torch.device) -> Sp
 
 def _search(cohort: Cohort, data: Split, space: str, rngs: list[torch.Generator]) -> float:
     """Seconds of an iteration with an image, per model."""
-    many = BATCH * BATCHES.get(data.labels.device.type, 1)
+    many = at_once(cohort, data, 1)
     rows = torch.arange(many, device=data.labels.device) % len(data)
     batch = data.take(rows.expand(len(rngs), -1))
     settings = Search("adam", 1e-3, STEPS)

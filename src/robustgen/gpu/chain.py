@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robustgen.gpu import grouped
+from robustgen.layers import is_known
 
 State = Mapping[str, Tensor]
 
@@ -45,8 +46,10 @@ def chain(model: nn.Module, state: State) -> Callable[[Tensor], Tensor] | None:
     rows = flattens = False  # whether a layer takes rows of numbers, and is the first to
     for name, layer in model.named_children():
         weight = state.get(f"{name}.weight")
-        if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) == (1, -1):
-            rows, flattens = True, not rows
+        if not is_known(layer) or getattr(layer, "groups", 1) > 1:
+            return None
+        if isinstance(layer, nn.Flatten):
+            rows, flattens = True, flattens or not rows
         elif isinstance(layer, nn.ReLU) and products and not flattens:
             products[-1].rectified = True
         elif weight is not None and grouped.applies(layer, weight):

@@ -226,7 +226,7 @@ def _power(number: int, most: int) -> int:
 
 def _empty(like: Tensor, size: Sequence[int], channels: int, beside: bool) -> Tensor:
     groups, many = like.shape[:2]
-    if groups * many * size[0] * size[1] * channels >= 2**31:
+    if max(groups * many * size[0] * size[1] * channels, like.numel()) >= 2**31:
         raise ValueError(f"{many} images of {groups} models are too many at once for the kernels")
     if beside:
         return like.new_empty(many, *size, groups, channels).permute(3, 0, 1, 2, 4)

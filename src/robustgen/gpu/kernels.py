@@ -21,7 +21,7 @@ def _within(number, end: tl.constexpr):
     return number.to(tl.uint32, bitcast=True) < end
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def forward(
     x,
     weight,
@@ -77,7 +77,7 @@ def forward(
     tl.store(y + at, total, mask=(row < rows)[:, None] & (o < OUT)[None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def to_input(
     gradient,
     weight,
@@ -142,7 +142,7 @@ def to_input(
     tl.store(x + at, total, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def to_weight(
     gradient,
     x,
