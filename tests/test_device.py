@@ -40,12 +40,13 @@ def test_a_device_that_is_not_there_is_one_sentence(monkeypatch, name):
         device.setup()
 
 
-def test_all_work_goes_to_the_gpu_that_is_named(monkeypatch):
-    chosen, made = [], torch.empty
-    monkeypatch.setenv("ROBUSTGEN_DEVICE", "cuda:1")
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+@pytest.mark.parametrize(("name", "chosen"), [("cuda:1", [1]), ("cuda", [])])
+def test_all_work_goes_to_the_gpu_that_is_named(monkeypatch, name, chosen):
+    asked, made = [], torch.empty
+    monkeypatch.setenv("ROBUSTGEN_DEVICE", name)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", asked.append, raising=False)
     monkeypatch.setattr(torch, "empty", lambda *size, **how: made(*size, dtype=how.get("dtype")))
-    assert device.setup() == torch.device("cuda:1")
-    assert chosen == [torch.device("cuda:1")]
+    assert device.setup() == torch.device(name)
+    assert asked == chosen
     monkeypatch.undo()
     device.setup()

@@ -46,7 +46,7 @@ def setup() -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-        if device.type == "cuda":
+        if device.type == "cuda" and device.index is not None:
             torch.cuda.set_device(device)  # where kernels are started and graphs are recorded
     except (RuntimeError, AssertionError) as error:
         said = str(error).partition("\n")[0]
