@@ -183,6 +183,7 @@ def test_a_chain_is_the_plain_one(name):
         [nn.Conv2d(3, 6, 4, 2, 1, groups=3), nn.Flatten(), nn.Linear(96, 3)],
         [nn.Conv2d(3, 4, 4, 2, 1, padding_mode="reflect"), nn.Flatten(), nn.Linear(64, 3)],
         [nn.Flatten(), Own(192, 3)],
+        [nn.Conv2d(3, 4, 8)],
     ],
     ids=[
         "a pooling",
@@ -193,6 +194,7 @@ def test_a_chain_is_the_plain_one(name):
         "groups",
         "padding that is not zeros",
         "a linear layer of one's own",
+        "no rows",
     ],
 )
 def test_other_chains_are_left_to_others(layers):

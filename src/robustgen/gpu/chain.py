@@ -61,7 +61,7 @@ def chain(model: nn.Module, state: State) -> Callable[[Tensor], Tensor] | None:
             flattens = False
         elif not isinstance(layer, nn.Identity):
             return None
-    return partial(_Chain.apply, products) if products and not flattens else None
+    return partial(_Chain.apply, products) if products and rows and not flattens else None
 
 
 def _product(
