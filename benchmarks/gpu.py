@@ -117,6 +117,7 @@ def tricks(data: Split) -> list[Row]:
     left_out = {
         "all means": [],
         "without our kernels": [(grouped, "works", lambda: False)],
+        "without those of layers": [(grouped, "applies", lambda *_: False)],
         "without those between passes": [(fused, "applies", lambda _: False)],
         "started one by one": [(training, "Replayed", lambda function: function)],
     }

@@ -112,3 +112,14 @@ def test_mistakes_are_one_sentence(args, sentence):
     assert run.returncode == 1
     assert run.stderr.startswith(sentence)
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_the_speeds_of_a_gpu_plan_the_grid_of_the_paper():
+    study = Study.parse(yaml.safe_load((HERE / "config" / "paper_fonts.yaml").read_text()))
+    speeds = plan._read(HERE / "benchmarks" / "h200.json")
+    assert speeds.shared
+    one = {"dataset": "fonts", "first": "0", "last": "4", "n": "40000"}
+    for method in study.methods_of("fonts"):
+        assert 0 < plan.seconds(study, speeds, "train", one | {"method": method}) < 600
+    for attack in study.attacks:
+        assert 0 < plan.seconds(study, speeds, "attack", one | {"attack": attack}) < 600

@@ -78,10 +78,11 @@ class _Laid(torch.autograd.Function):
 
 
 def _convolution(layer: nn.Conv2d, own: State, x: Tensor) -> Tensor:
-    weight = last(own["weight"].flatten(0, 1))
+    weight = own["weight"].flatten(0, 1)
     bias = own["bias"].flatten() if "bias" in own else None
     if grouped.applies(layer, weight):
         return grouped.convolve(x, weight, bias, grouped.How.of(layer, len(own["weight"])))
+    weight = last(weight)
     groups = len(own["weight"]) * layer.groups
     how: Any = layer.stride, layer.padding, layer.dilation, groups
     laid: Tensor = _Laid.apply(F.conv2d(x, weight, bias, *how))

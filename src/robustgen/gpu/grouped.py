@@ -83,7 +83,10 @@ def works() -> bool:
     """Whether kernels can be compiled here: Triton needs a C compiler, for one."""
     try:
         x, how = torch.ones(1, 1, 4, 4, 1, device="cuda"), How(1, 1, 1, (2, 2), (2, 2), (0, 0))
-        return bool(forward(x, x.view(1, 4, 4)[:, :, :1].contiguous(), None, how).eq(4).all())
+        made = forward(x, x.view(1, 4, 4)[:, :, :1].contiguous(), None, how)
+        if not made.eq(4).all():
+            raise RuntimeError(f"sums of four ones are {made.flatten().tolist()}")
+        return True
     except Exception as error:  # whatever a compiler says
         log.warning("no Triton here, so convolutions are PyTorch's and slower: %s", error)
         return False

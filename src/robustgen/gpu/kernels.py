@@ -51,7 +51,7 @@ def forward(
     TAPS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """y `(B, H', W', G, OUT)`, whose rows are B H' W', of x and of weight `(G, KH KW C, OUT)`."""
+    """y `(G, B, H', W', OUT)`, whose rows are B H' W', of x and of weight `(G, KH KW C, OUT)`."""
     group = tl.program_id(1)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     o = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
