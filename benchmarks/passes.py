@@ -3,11 +3,12 @@
     python benchmarks/passes.py
 
 The plain stack is the architecture mapped over the models; folding leaves batch normalization out
-of it; then come the layers with their own way back, of all models side by side and of one after
-the other, as a CPU takes them; last, the same with torch's gradient to the pixels of the first
-layer, and with that of `strided` to those of all. Below, warps of letters with torch's grid and
-with ours, forward and back to the parameters; and whole processes that search, with freed memory
-kept or given back. All are measured in turns in one run; what counts is the ratio.
+of it; then come the layers with their own way back, of models one after the other and side by side,
+with torch's gradient to the pixels of all layers, with that of `strided` to those of the first
+layer, and of every one; and what is taken on a processor like this. Below, warps of letters with
+torch's grid and with ours, forward and back to the parameters; and whole processes that search,
+with freed memory kept or given back. All are measured in turns in one run; what counts is the
+ratio.
 """
 
 import subprocess
@@ -22,7 +23,7 @@ import torch.nn.functional as F
 from timing import compare, seconds_of
 from torch import Tensor
 
-from robustgen import affine, device, stacking, strided
+from robustgen import affine, device, layers, stacking, strided
 from robustgen.attack import Search, search
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
@@ -33,7 +34,7 @@ from robustgen.stacking import stacked, vectorized
 
 MODELS, EXAMPLES, STEPS, ROUNDS = 3, 50, 20, 15
 
-ONE_BY_ONE = "own layers, one by one"
+AS_HERE = "own layers, as here"
 
 if len(sys.argv) > 1:
     device.KEPT = int(sys.argv[1])
@@ -50,20 +51,23 @@ def attacks() -> dict[str, Callable[[], object]]:
     batch = images.take(rows.expand(MODELS, -1))
     model, held = models.eval()._plain()
     state = {name: tensor.detach() for name, tensor in held.items()}
-    as_it_is, stacking.SIDE_BY_SIDE = stacking.SIDE_BY_SIDE, MODELS
-    side_by_side = stacked(*folded(model, state))
-    stacking.SIDE_BY_SIDE = as_it_is
-    with patch.object(strided, "MANY", 0):
-        never = stacked(*folded(model, state))
-    with patch.object(strided, "MANY", 10_000):
-        always = stacked(*folded(model, state))
+
+    def own(models: int, few: int) -> stacking.Pass:
+        ways = patch.object(stacking, "SIDE_BY_SIDE", models), patch.object(layers, "FEW", few)
+        with ways[0], ways[1]:
+            return stacked(*folded(model, state))
+
+    sides = {"one by one": 1, "side by side": MODELS}
+    layered = {"none": 0, "the first": strided.MANY, "every": 1 << 30}
     passes = {
         "plain": vectorized(model, state),
         "folded": vectorized(*folded(model, state)),
-        "own layers, side by side": side_by_side,
-        ONE_BY_ONE: stacked(*folded(model, state)),
-        "one by one, torch's gradient to pixels": never,
-        "one by one, ours in every layer": always,
+        **{
+            f"own layers, {side}, our gradient in {which}": own(models, few)
+            for side, models in sides.items()
+            for which, few in layered.items()
+        },
+        AS_HERE: stacked(*folded(model, state)),
     }
 
     def run(passed: stacking.Pass) -> float:
@@ -111,7 +115,7 @@ def kept() -> None:
 
 
 if len(sys.argv) > 1:
-    run = attacks()[ONE_BY_ONE]
+    run = attacks()[AS_HERE]
     run()
     print(min(seconds_of(run) for _ in range(5)))
 else:

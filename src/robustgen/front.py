@@ -64,18 +64,16 @@ class Front:
         if fused.applies(logits):
             held = (self.codes, self.alive, *self.found)
             return fused.look(logits, self.labels, *held, when, stop_at_success)
-        with torch.enable_grad():
-            of = logits.detach().requires_grad_()
-            loss = F.cross_entropy(
-                of.flatten(0, 1), self.labels.flatten(), reduction="none"
-            ).view_as(self.labels)
-            (uphill,) = torch.autograd.grad(loss, of, torch.ones_like(loss))
+        of, label = F.log_softmax(logits, -1), self.labels[..., None]
+        loss = -of.gather(-1, label).squeeze(-1)
+        classes = torch.arange(of.shape[-1], device=of.device)
+        uphill = of.exp() - (classes == label).to(of.dtype)
         wrong = logits.argmax(-1) != self.labels
-        better = loss.detach() > self.found.loss
+        better = loss > self.found.loss
         if stop_at_success:
             better |= wrong
         better &= self.alive
-        now = Kept(self.codes, loss.detach(), wrong, wrong * (when + 1) - 1)
+        now = Kept(self.codes, loss, wrong, wrong * (when + 1) - 1)
         self.found = Kept(
             *(
                 torch.where(spread(better, new), new, held)

@@ -11,14 +11,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_input
 
 from robustgen import strided
+from robustgen.device import WIDE
 
 State = Mapping[str, Tensor]
 Pull = Callable[[Tensor], Tensor]
 """Takes the gradient to a layer's output back to its input."""
 Layer = Callable[[Tensor], tuple[Tensor, Pull]]
+
+FEW = 1 << 30 if WIDE else strided.MANY
+"""Channels below which the gradient to the input of a strided convolution is that of `strided`."""
 
 
 def chain(model: nn.Module, state: State) -> list[Layer] | None:
@@ -86,7 +89,7 @@ def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
     bias = own["bias"].flatten() if "bias" in own else None
     stride, padding, groups = layer.stride, layer.padding, members * layer.groups
     how: Any = stride, padding, layer.dilation, groups
-    few = layer.in_channels // layer.groups < strided.MANY
+    few = layer.in_channels // layer.groups < FEW
     if few and strided.applies(layer) and weight.device.type == "cpu":
         fast = strided.InputGradient(weight, stride, padding, groups)  # type: ignore[arg-type]
         return lambda x: (
@@ -95,7 +98,7 @@ def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
         )
     return lambda x: (
         last(F.conv2d(x, weight, bias, *how)),
-        lambda gradient: last(conv2d_input(x.shape, weight, gradient, *how)),  # type: ignore[no-untyped-call]
+        lambda gradient: last(strided.to_input(gradient, x, weight, *how)),
     )
 
 

@@ -4,8 +4,8 @@
 layers by faster means: in eval mode for attacks, which take most of the time of a study, with
 constant weights; in train mode with gradients to them. On a GPU the M models are one wide model, by
 the kernels of `gpu`, or with their channels side by side, convolutions in groups and linear layers
-as a batched product. On a CPU they take turns: what one holds fits the cache of a core, and
-convolutions in groups are slower.
+as a batched product. On a CPU a few at most are, and these take turns: what one holds fits the
+cache of a core, and convolutions in groups are slower.
 All equal the models one by one up to rounding; `benchmarks/passes.py` measures what is gained.
 """
 
@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.func import functional_call, vmap
 
 from robustgen import learning
+from robustgen.device import WIDE
 from robustgen.gpu import chain as on_gpu
 from robustgen.layers import Layer, chain, last
 
@@ -28,8 +29,8 @@ Pass = Callable[[Tensor], Tensor]
 AT_ONCE = 256
 """Images, of models side by side together, that go through the layers at once on a CPU: what these
 hold of more does not fit its cache."""
-SIDE_BY_SIDE = 1
-"""Models that are one wide model on a CPU."""
+SIDE_BY_SIDE = 3 if WIDE else 1
+"""Models that are one wide model on a CPU: of few images each, only more fill wide vectors."""
 
 
 def vectorized(model: nn.Module, state: State) -> Pass:

@@ -150,6 +150,36 @@ def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+def to_input(
+    gradient: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+) -> Tensor:
+    """Torch's own gradient of a convolution of `x` to its input, given that to the output.
+
+    `torch.nn.grad.conv2d_input` gives the same, but makes an input first.
+    """
+    made: Tensor
+    made, *_ = torch.ops.aten.convolution_backward(
+        gradient,
+        x,
+        weight,
+        None,
+        stride,
+        padding,
+        dilation=dilation,
+        transposed=False,
+        output_padding=(0, 0),
+        groups=groups,
+        output_mask=(True, False, False),
+    )
+    return made
+
+
 def _to_weight(
     gradient: Tensor,
     x: Tensor,
