@@ -5,13 +5,16 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
 from setting import HERE, LETTERS, Row, Way, letters, measured, operations, trained
-from torch import Tensor, nn
+from torch import nn
 
 from robustgen.attack import Search, search
+from robustgen.checkpoints import Checkpoint
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.evaluation import attack
@@ -129,8 +132,10 @@ def images(data: Split) -> list[Row]:
     cohort, ways = trained(data.take(slice(2000))), {}
     threat, how = Threat("image", "linf", 0.002), Search("signed", 0.002 / 30, STEPS)
 
-    def run(some: Split) -> Tensor:
-        return attack(cohort, some, threat, how, [generator(0, "start")]).images
+    def run(some: Split) -> None:
+        with TemporaryDirectory() as folder:
+            going = Checkpoint(Path(folder, "a.checkpoint.safetensors"), {})
+            attack(cohort, some, threat, how, [generator(0, "start")], going)
 
     learnt = data.take(
         torch.nonzero(cohort.member(0)(data.images()).argmax(1) == data.labels)[:, 0]

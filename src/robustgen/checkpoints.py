@@ -1,5 +1,6 @@
 """Checkpoints: long training goes on where it was killed, to the bytes of an undisturbed run."""
 
+import glob
 import hashlib
 import json
 import logging
@@ -90,8 +91,10 @@ class Checkpoint:
         self._last = monotonic()
 
     def remove(self) -> None:
-        """Remove the file, where it is: the job's outputs are written."""
+        """Remove the file and those beside it, where they are: the job's outputs are written."""
         self.path.unlink(missing_ok=True)
+        for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.*"):
+            left.unlink()
 
 
 def _interval() -> float:

@@ -20,8 +20,8 @@ CPU_THREADS = 1
 taken: more cores mean more jobs at once, never other numbers."""
 
 WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
-"""Whether the processor has the wider vectors, with which other ways are the fastest. Between
-processors results differ by rounding in any case."""
+"""Whether the processor has the widest vectors, with which other ways are the fastest. Between
+kinds of processors results differ by rounding in any case."""
 
 KEPT = 31 * 2**20
 """Bytes that glibc learns to keep; of more than 32 MiB it learns nothing."""

@@ -16,6 +16,7 @@ from robustgen.checkpoints import Checkpoint, gathered, restore
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.errors import UserError
+from robustgen.growing import Growing
 from robustgen.job import log, progress
 from robustgen.spaces import SPACES, Space, Threat, draw, sizes
 
@@ -36,9 +37,9 @@ class Attacked:
 
     Attributes:
         rows: columns of `tables.ATTACKS`, a row per model and example.
-        images: `(M, B, C, H, W)` adversarial examples; the search's best where it failed, the
-            test image itself where the model was wrong from the start.
-        codes: `(M, B, *D)` their codes.
+        images: `(M, B, C, H, W)` adversarial examples, on the CPU; the search's best where it
+            failed, the test image itself where the model was wrong from the start.
+        codes: `(M, B, *D)` their codes, on the CPU.
     """
 
     rows: dict[str, Any]
@@ -84,11 +85,12 @@ def attack(
         threat: the ball to search.
         settings: how to search it.
         generators: of the members, from which nothing has been drawn.
-        checkpoint: where an interrupted run is gone on with, and what is found is written between
-            batches; the caller removes it.
+        checkpoint: where an interrupted run is gone on with. Examples are then written beside it
+            as they are found, and memory holds no more than a batch of them; the caller removes
+            it once they are saved elsewhere.
 
     Raises:
-        UserError: a loss is not finite.
+        UserError: a loss is not finite, or examples cannot be written.
     """
     singles = [cohort.member(i) for i in range(len(cohort.seeds))]
 
@@ -97,16 +99,22 @@ def attack(
         with torch.no_grad():
             return torch.stack([single(x) for single, x in zip(singles, images, strict=True)])
 
-    parts = _found_before(checkpoint, generators, data.labels.device)
-    done = sum(part["claimed"].shape[1] for part in parts)
+    examples = _to_be_found(cohort, data, threat, checkpoint)
     size = at_once(cohort, data, settings.restarts)
-    for start in progress(range(done, len(data), size), "batch"):
-        batch = _for_all(cohort, data.take(slice(start, start + size)))
-        parts.append(_attack_batch(cohort, plain, batch, threat, settings, generators))
-        if checkpoint and checkpoint.due():
-            parts = [_joined(parts)]
-            checkpoint.write({**parts[0], **gathered({}, [], generators)}, {})
-    return _assemble(cohort, data, _joined(parts))
+    parts = _found_before(checkpoint, generators, examples, size)
+    done = sum(part["claimed"].shape[1] for part in parts)
+    with examples:
+        for start in progress(range(done, len(data), size), "batch"):
+            batch = _for_all(cohort, data.take(slice(start, start + size)))
+            found = _attack_batch(cohort, plain, batch, threat, settings, generators)
+            examples.put(start, {name: found.pop(name) for name in examples.shapes})
+            parts.append({name: values.cpu() for name, values in found.items()})
+            if checkpoint and checkpoint.due():
+                parts = [_joined(parts)]
+                about = {"digest": examples.digest()}
+                checkpoint.write({**parts[0], **gathered({}, [], generators)}, about)
+                examples.last()
+    return _assemble(cohort, data, _joined(parts), examples.tensors())
 
 
 def _attack_batch(
@@ -172,16 +180,36 @@ def _draws(
     return list(held.to(device, non_blocking=True))
 
 
+def _to_be_found(
+    cohort: Cohort, data: Split, threat: Threat, checkpoint: Checkpoint | None
+) -> Growing:
+    """Room for the examples, where there are none yet."""
+    first = _for_all(cohort, data.take(slice(1)))
+    like = {"images": first.images(), "codes": SPACES[threat.space](first).origin}
+    shapes = {name: (len(of), len(data), *of.shape[2:]) for name, of in like.items()}
+    return Growing(shapes, checkpoint.path if checkpoint else None)
+
+
 def _found_before(
-    checkpoint: Checkpoint | None, generators: Sequence[torch.Generator], device: torch.device
+    checkpoint: Checkpoint | None,
+    generators: Sequence[torch.Generator],
+    examples: Growing,
+    size: int,
 ) -> list[dict[str, Tensor]]:
-    """What a checkpoint holds, as one part, and the generators where they were; or nothing."""
+    """What a checkpoint holds, as one part, and generators and examples as they were; or nothing.
+
+    Examples were put so many at a time.
+    """
     known = checkpoint.read() if checkpoint else None
     if known is None:
         return []
+    held = {k: v for k, v in known[0].items() if not k.startswith("generator.")}
+    done = held["claimed"].shape[1]
+    if not examples.go_on(range(0, done, size), done, known[1]["digest"]):
+        log.warning("checkpoint ignored: the examples beside it are not as they were written")
+        return []
     restore(known[0], {}, [], generators)
-    held = {k: v.to(device) for k, v in known[0].items() if not k.startswith("generator.")}
-    log.info("going on after %d images", held["claimed"].shape[1])
+    log.info("going on after %d images", done)
     return [held]
 
 
@@ -208,14 +236,16 @@ def _check(
     }
 
 
-def _assemble(cohort: Cohort, data: Split, held: dict[str, Tensor]) -> Attacked:
-    images, codes, claimed = held.pop("images"), held.pop("codes"), held.pop("claimed")
+def _assemble(
+    cohort: Cohort, data: Split, held: dict[str, Tensor], examples: dict[str, Tensor]
+) -> Attacked:
+    claimed = held.pop("claimed")
     refuted = int((claimed & ~held["success"]).sum())
     log.info("%d successes, %d refuted by the re-check", int(held["success"].sum()), refuted)
     rows: dict[str, Any] = {name: _column(values) for name, values in held.items()}
     for name in ("iterations", "restart"):
         rows[name] = np.ma.masked_less(rows[name], 0)
-    return Attacked({**_keys(cohort, data), **rows}, images, codes)
+    return Attacked({**_keys(cohort, data), **rows}, **examples)
 
 
 def _for_all(cohort: Cohort, batch: Split) -> Split:

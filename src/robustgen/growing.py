@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,11 +12,13 @@ from robustgen.errors import UserError
 
 
 class Growing:
-    """Tensors `(M, N, ...)` of single precision, of which some examples come at a time.
+    """Tensors `(M, N, ...)` of single precision, of which a batch of examples comes at a time.
 
-    They are written where they belong in a file each, and mapped to memory when all are there. An
-    interrupted job goes on with those files. Mapped memory is not written to: where the disk is
-    full, that would kill the process.
+    Each is a file of its own, to which batches are written where they belong; at the end files are
+    mapped, and take no memory that the system cannot have back. They are not mapped to be written:
+    where the disk is full, that would kill the process.
+
+    Used as a context, it removes its files if an error comes before the first call of `last`.
     """
 
     def __init__(self, shapes: Mapping[str, Sequence[int]], path: Path | None = None) -> None:
@@ -23,89 +26,98 @@ class Growing:
 
         Args:
             shapes: `(M, N, ...)` by name.
-            path: of files to be written, to which ".<name>" is appended; None keeps all in memory.
+            path: to which ".<name>" is appended for each file; None keeps all in memory.
         """
         self.shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
-        self.path = path
+        self._digest, self._lasting = hashlib.sha256(), False
         self._held: dict[str, Tensor] = {}
-        self._digest = hashlib.sha256()
+        self._files: dict[str, Path] = {}
+        if path is None:
+            self._held = {name: torch.empty(shape) for name, shape in self.shapes.items()}
+        else:
+            self._files = {name: path.with_name(f"{path.name}.{name}") for name in self.shapes}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not self._lasting:
+            for file in self._files.values():
+                file.unlink(missing_ok=True)
 
     def put(self, start: int, parts: Mapping[str, Tensor]) -> None:
-        """Hold `parts` `(M, B, ...)`, which begin at example `start`.
+        """Hold `parts` `(M, B, ...)` by name, which begin at example `start`.
 
         Raises:
             UserError: the disk is full, or a file cannot be written.
         """
-        for name, shape in self.shapes.items():
+        for name in self.shapes:
             part = parts[name].detach().cpu().contiguous()
             self._digest.update(_bytes(part))
-            if self.path is None:
-                whole = self._held.setdefault(name, torch.empty(shape))
-                whole[:, start : start + part.shape[1]] = part
+            if name in self._held:
+                self._held[name][:, start : start + part.shape[1]] = part
             else:
                 self._write(name, start, part)
 
     def digest(self) -> str:
-        """Of all that was put, in the order in which it came."""
+        """Of all that was put, in the order in which it was."""
         return self._digest.hexdigest()
+
+    def last(self) -> None:
+        """Let the files outlast an error, and this process."""
+        self._lasting = True
 
     def go_on(self, starts: Sequence[int], end: int, digest: str) -> bool:
         """Hold what an interrupted job has put, if it is still what it was.
 
         Args:
-            starts: the first examples of what it put, in that order.
-            end: what it put ends before this example.
+            starts: the first examples of each batch that it put, in order.
+            end: the example before which the last batch ended.
             digest: as it was then.
+
+        Returns:
+            Whether it is.
         """
-        if self.path is None or not all(self._file(name).is_file() for name in self.shapes):
-            return False
         found = hashlib.sha256()
-        for start, stop in zip(starts, [*starts[1:], end], strict=True):
-            for name in self.shapes:
-                found.update(self._read(name, start, stop))
-        if found.hexdigest() == digest:
+        try:
+            for start, stop in zip(starts, [*starts[1:], end], strict=True):
+                for name in self.shapes:
+                    self._read(name, start, stop, found)
+        except OSError:
+            return False
+        self._lasting = found.hexdigest() == digest
+        if self._lasting:
             self._digest = found
-        return found.hexdigest() == digest
+        return self._lasting
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of them, once every example was put; in files they stay there until they are used."""
-        if self.path is None:
-            return self._held
-        return {
-            name: torch.from_file(
-                str(self._file(name)), shared=False, size=shape.numel(), dtype=torch.float32
-            ).view(shape)
-            for name, shape in self.shapes.items()
+        """All of them by name, once each example was put."""
+        mapped = {
+            name: torch.from_file(str(file), False, self.shapes[name].numel(), dtype=torch.float32)
+            for name, file in self._files.items()
         }
-
-    def _file(self, name: str) -> Path:
-        assert self.path is not None
-        return self.path.with_name(f"{self.path.name}.{name}")
+        return self._held | {name: whole.view(self.shapes[name]) for name, whole in mapped.items()}
 
     def _write(self, name: str, start: int, part: Tensor) -> None:
-        file, (_, many, *_) = self._file(name), self.shapes[name]
-        size = _BYTES * part[0, 0].numel()
+        file, size = self._files[name], part[0, 0].nbytes
         try:
             file.touch()
             with file.open("r+b") as opened:
                 for member, rows in enumerate(part):
-                    opened.seek((member * many + start) * size)
+                    opened.seek((member * self.shapes[name][1] + start) * size)
                     opened.write(_bytes(rows))
         except OSError as error:
-            raise UserError(f"{file} cannot be written: {error.strerror}; run again") from error
+            raise UserError(
+                f"{file} cannot be written: {error.strerror}; mend it and run again"
+            ) from error
 
-    def _read(self, name: str, start: int, stop: int) -> bytes:
+    def _read(self, name: str, start: int, stop: int, into: "hashlib._Hash") -> None:
         members, many, *rest = self.shapes[name]
-        size = _BYTES * torch.Size(rest).numel()
-        with self._file(name).open("rb") as opened:
-            read = []
+        size = torch.float32.itemsize * torch.Size(rest).numel()
+        with self._files[name].open("rb") as opened:
             for member in range(members):
                 opened.seek((member * many + start) * size)
-                read.append(opened.read((stop - start) * size))
-        return b"".join(read)
-
-
-_BYTES = 4
+                into.update(opened.read((stop - start) * size))
 
 
 def _bytes(tensor: Tensor) -> memoryview:
