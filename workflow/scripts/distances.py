@@ -24,7 +24,7 @@ with job(snakemake.log[0], snakemake):
     rows = rows.assign(row=range(len(rows)))
     rows = rows[(rows["example"] < examples) & (rows["prediction"] == rows["label"])]
     measured = measure(
-        found["images"].flatten(0, 1)[rows["row"].to_numpy()],
+        found["images"].flatten(0, 1)[rows["row"].tolist()],
         test.take(rows["example"].to_numpy()),
         training,
         **settings,
