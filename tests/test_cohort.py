@@ -7,7 +7,7 @@ import torch
 from conftest import CLASSES, SCHEDULE, make_cohort, make_generators, stacked
 from torch import nn
 
-from robustgen import networks, stacking
+from robustgen import layers, networks, stacking
 from robustgen.attack import Search, search
 from robustgen.cohort import Cohort
 from robustgen.errors import UserError
@@ -191,9 +191,15 @@ ARCHITECTURES = {
 }
 
 
+@pytest.mark.parametrize(("side_by_side", "few"), [(1, 0), (1, 5), (3, 1 << 30)])
 @pytest.mark.parametrize("build", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
-def test_any_architecture_makes_a_cohort(monkeypatch, build):
-    """Eval mode, where batch normalization is folded, equals the members one by one."""
+def test_any_architecture_makes_a_cohort(monkeypatch, build, side_by_side, few):
+    """Eval mode, where batch normalization is folded, equals the members one by one.
+
+    In the ways of each processor, whichever this one is.
+    """
+    monkeypatch.setattr(stacking, "SIDE_BY_SIDE", side_by_side)
+    monkeypatch.setattr(layers, "FEW", few)
     monkeypatch.setitem(networks.ARCHITECTURES, "other", lambda *_: build())
     cohort = Cohort("other", (1, 8, 8), 4, [0, 1])
     cohort.initialize([torch.Generator().manual_seed(i) for i in range(2)])

@@ -86,6 +86,8 @@ def test_an_attack(trained, test_images, space, tmp_path, monkeypatch):
         assert torch.equal(again.codes, whole.codes)
         for name, column in whole.rows.items():
             assert again.rows[name].tolist() == column.tolist(), name
+        going.remove()
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_is_refused_when_the_transformations_differ(test_images):

@@ -66,7 +66,7 @@ class Front:
             return fused.look(logits, self.labels, *held, when, stop_at_success)
         of, label = F.log_softmax(logits, -1), self.labels[..., None]
         loss = -of.gather(-1, label).squeeze(-1)
-        classes = torch.arange(of.shape[-1], device=of.device)
+        classes = torch.arange(of.shape[-1], device=of.device)  # `F.one_hot` waits for a GPU
         uphill = of.exp() - (classes == label).to(of.dtype)
         wrong = logits.argmax(-1) != self.labels
         better = loss > self.found.loss

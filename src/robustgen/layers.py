@@ -96,9 +96,16 @@ def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
             last(F.conv2d(x, weight, bias, *how)),
             lambda gradient: fast(gradient, x.shape[2:]),
         )
+
+    def back(gradient: Tensor, x: Tensor) -> Tensor:
+        # `torch.nn.grad.conv2d_input` gives the same, but makes an input first.
+        to_x, *_ = strided.gradients(gradient, x, weight, None, *how, wanted=(True, False, False))
+        assert to_x is not None
+        return last(to_x)
+
     return lambda x: (
         last(F.conv2d(x, weight, bias, *how)),
-        lambda gradient: last(strided.to_input(gradient, x, weight, *how)),
+        lambda gradient: back(gradient, x),
     )
 
 

@@ -16,9 +16,9 @@ from torch.autograd.function import once_differentiable
 Pair = tuple[int, int]
 
 MANY = 16
-"""Channels of pixels from which torch's own gradient to them is faster than that of `convolve`:
-what is spared weighs less than what laying them out costs. Transposed convolutions gain up to
-here."""
+"""Channels of pixels from which torch's own gradient to them is faster than that of `convolve`,
+unless vectors are wide (`layers.FEW`): what is spared weighs less than what laying them out costs.
+Transposed convolutions gain up to here."""
 
 
 def applies(layer: nn.Conv2d) -> bool:
@@ -103,10 +103,9 @@ class _Strided(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_x = _last(InputGradient(weight, stride, padding, groups)(gradient, x.shape[2:]))
         if any(ctx.needs_input_grad[1:3]):
-            wanted = ctx.needs_input_grad[1:3]
-            to_weight, to_bias = _to_weight(
-                gradient, x, weight, ctx.biased, stride, padding, groups, wanted
-            )
+            wanted = False, *ctx.needs_input_grad[1:3]
+            how = stride, padding, (1, 1), groups
+            _, to_weight, to_bias = gradients(gradient, x, weight, ctx.biased, *how, wanted)
         return to_x, to_weight, to_bias, None, None, None
 
 
@@ -139,7 +138,8 @@ class _Transposed(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             to_x = F.conv2d(gradient, weight, None, stride, padding)
         if ctx.needs_input_grad[1]:
-            to_weight, _ = _to_weight(x, gradient, weight, None, stride, padding, 1, (True, False))
+            how = None, stride, padding, (1, 1), 1
+            _, to_weight, _ = gradients(x, gradient, weight, *how, (False, True, False))
         if ctx.needs_input_grad[2]:
             to_bias = gradient.sum((0, 2, 3))
         return to_x, to_weight, to_bias, None, None, None, None
@@ -150,61 +150,35 @@ def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def to_input(
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-) -> Tensor:
-    """Torch's own gradient of a convolution of `x` to its input, given that to the output.
-
-    `torch.nn.grad.conv2d_input` gives the same, but makes an input first.
-    """
-    made: Tensor
-    made, *_ = torch.ops.aten.convolution_backward(
-        gradient,
-        x,
-        weight,
-        None,
-        stride,
-        padding,
-        dilation=dilation,
-        transposed=False,
-        output_padding=(0, 0),
-        groups=groups,
-        output_mask=(True, False, False),
-    )
-    return made
-
-
-def _to_weight(
+def gradients(
     gradient: Tensor,
     x: Tensor,
     weight: Tensor,
     biased: list[int] | None,
     stride: Pair,
     padding: Pair,
+    dilation: Pair,
     groups: int,
-    wanted: tuple[bool, bool],
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients to weight and bias of a convolution of `x`, given that to the output."""
-    _, to_weight, to_bias = torch.ops.aten.convolution_backward(
-        gradient,
-        x,
-        weight,
-        biased,
-        stride,
-        padding,
-        dilation=(1, 1),
-        transposed=False,
-        output_padding=(0, 0),
-        groups=groups,
-        output_mask=(False, *wanted),
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Torch's own gradients of a convolution of `x`, given that to the output.
+
+    Args:
+        gradient: to the output.
+        x: the input.
+        weight: `(G O, C, k, k)`.
+        biased: the shape of the bias, or None.
+        stride: of the convolution.
+        padding: of the convolution.
+        dilation: of the convolution.
+        groups: G.
+        wanted: which are: those to input, weight and bias.
+    """
+    made: tuple[Tensor | None, Tensor | None, Tensor | None]
+    made = torch.ops.aten.convolution_backward(
+        gradient, x, weight, biased, stride, padding, dilation, False, (0, 0), groups, wanted
     )
-    return to_weight, to_bias
+    return made
 
 
 class InputGradient:
