@@ -89,6 +89,7 @@ def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
     bias = own["bias"].flatten() if "bias" in own else None
     stride, padding, groups = layer.stride, layer.padding, members * layer.groups
     how: Any = stride, padding, layer.dilation, groups
+    to_input: Any = *how, (True, False, False)
     few = layer.in_channels // layer.groups < FEW
     if few and strided.applies(layer) and weight.device.type == "cpu":
         fast = strided.InputGradient(weight, stride, padding, groups)  # type: ignore[arg-type]
@@ -99,7 +100,7 @@ def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
 
     def back(gradient: Tensor, x: Tensor) -> Tensor:
         # `torch.nn.grad.conv2d_input` gives the same, but makes an input first.
-        to_x, *_ = strided.gradients(gradient, x, weight, None, *how, wanted=(True, False, False))
+        to_x, *_ = strided.gradients(gradient, x, weight, None, *to_input)
         assert to_x is not None
         return last(to_x)
 
