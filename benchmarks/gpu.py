@@ -26,13 +26,13 @@ from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.evaluation import attack, predictions
 from robustgen.files import provenance
-from robustgen.gpu import fused, grouped
+from robustgen.gpu import climbing, fused, grouped
 from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tensors import save_tensors
 from robustgen.training import Generators, Method, Schedule, train
 
-MODELS, IMAGES, RADIUS, EPOCHS = (1, 5, 20), 1000, 0.3, 2
+MODELS, IMAGES, RADIUS, EPOCHS = (1, 5, 20), 1000, 0.3, 5
 BATCHES = (100, 1000)
 """Images that the libraries attack at once."""
 SAME = 0.02
@@ -68,7 +68,7 @@ def epochs(data: Split) -> list[Row]:
             run = partial(learned, models, data, method)
             once = partial(run, 1)
             ways[f"cohort of {models}"] = Way(once, len(data), seconds=partial(epoch, run))
-        rows += measured(f"epoch of training, {name}, all models", ways, rounds=2)
+        rows += measured(f"epoch of training, {name}, all models", ways, rounds=3)
     return rows
 
 
@@ -83,6 +83,10 @@ def found(cohort: Cohort, data: Split) -> float:
 def attacks(cohorts: dict[int, Cohort], data: Split) -> list[Row]:
     """Cohorts, all models together."""
     ways = {f"cohort of {m}": Way(partial(found, of, data), IMAGES) for m, of in cohorts.items()}
+    by_steps = [(climbing, "chain_of", lambda *_: None)]
+    for models, of in cohorts.items():
+        run = partial(_with, by_steps, found, of, data)
+        ways[f"cohort of {models}, a step at a time"] = Way(run, IMAGES)
     return measured("attack until success, all models", ways)
 
 
@@ -106,7 +110,7 @@ def beside_peers(cohorts: dict[int, Cohort], data: Split) -> list[Row]:
             ways[way] = Way(run, models * IMAGES * STEPS)
         if max(rates.values()) - min(rates.values()) > SAME:
             sys.exit(f"success differs: {rates}")
-        rows = measured("attack on a GPU, until success, per model", ways)
+        rows = measured("attack on a GPU, until success, per model", ways, rounds=3)
         for peers in asked.values():
             peers.close()
     return [row | {"success": rates[str(row["way"])]} for row in rows]

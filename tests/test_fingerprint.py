@@ -145,7 +145,7 @@ def test_scripts_depend_on_what_they_use():
     train = used_by("train")
     assert {"attack:search_from", "networks/convnet:build", "affine:transform"} <= train
     assert {"tables:CURVES", "spaces:AffineSpace"} <= train
-    assert {"front:Front", "gpu/kernels:forward", "gpu/kernels:look"} <= train
+    assert {"front:Front", "gpu/kernels:forward", "gpu/search_kernels:look"} <= train
     assert not {name for name in train if name.split(":")[0] in ("study", "distance", "claims")}
     assert "tables:CLAIMS" not in train
     assert not {name for name in used_by("distances") if name.startswith("attack:")}

@@ -62,8 +62,12 @@ def test_the_pass_is_that_of_the_cpu(trained, test_images, mode):
         for one, other in zip(found, wanted, strict=True):
             torch.testing.assert_close(one.cpu(), other, atol=1e-3, rtol=1e-3)
     else:
-        (found,) = torch.autograd.grad(twin.eval().cuda()(there).square().sum(), there)
-        torch.testing.assert_close(found.cpu(), wanted, atol=1e-4, rtol=1e-4)
+        logits = twin.eval().cuda()(there)
+        torch.testing.assert_close(logits.cpu(), trained(images), atol=1e-5, rtol=1e-5)
+        (found,) = torch.autograd.grad(logits.square().sum(), there)
+        # What rounding takes over 0 before a ReLU changes all of an image's gradient.
+        alike = torch.isclose(found.cpu(), wanted, atol=1e-4, rtol=1e-4).flatten(2).all(2)
+        assert alike.float().mean() > 0.98
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -137,7 +141,7 @@ def test_attacks_start_alike_and_succeed_alike(trained, test_images, space):
         twin.load_state_dict(trained.state_dict())
         for steps in (0, 20):
             rngs = [generator(0, seed) for seed in range(3)]
-            how = Search("signed", 0.01, steps, restarts=2)
+            how = Search("signed", 0.01, steps, restarts=2 if steps else 1)
             data = there(test_images, device)
             made[device, steps] = attack(twin.to(device).eval(), data, threat, how, rngs)
     for steps in (0, 20):

@@ -9,6 +9,7 @@ from torch import nn
 from robustgen import stacking
 from robustgen.folding import folded
 from robustgen.gpu import chain, grouped
+from robustgen.gpu.how import How
 from robustgen.layers import is_known
 
 pytest.importorskip("triton")
@@ -49,7 +50,7 @@ def case(name):
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=rng) / 4)
-    how = grouped.How.of(nn.Conv2d(channels, outputs, kernel, stride, padding), groups)
+    how = How.of(nn.Conv2d(channels, outputs, kernel, stride, padding), groups)
     images = torch.randn(3, groups * channels, *sides, generator=rng)
     return layer, how, images.contiguous(memory_format=torch.channels_last).requires_grad_()
 
@@ -75,8 +76,8 @@ def test_a_relu_before_and_after_are_part_of_the_convolution(name):
     upstream = torch.randn(plain.shape, generator=torch.Generator().manual_seed(1))
     (wanted,) = torch.autograd.grad(plain, images, upstream)
     weight = layer.weight.detach()
-    forth = grouped.rows_by_outputs(weight, how)
-    back = grouped.outputs_by_pixels(weight, how)
+    forth = grouped.taps_of_outputs(weight, how)
+    back = grouped.taps_of_inputs(weight, how)
     x, kept = (grouped.apart(of, how.groups) for of in (before.detach(), images.detach()))
     made = grouped.forward(x, forth, layer.bias.detach(), how, rectified=True, beside=True)
     torch.testing.assert_close(grouped.together(made), plain.detach(), **TOLERANCE)
@@ -119,14 +120,14 @@ def test_a_cohort_learns_as_single_models_do(everywhere):
 
 
 def test_too_many_numbers_are_refused():
-    how = grouped.How(1, 1, 2**20, (1, 1), (1, 1), (0, 0))
+    how = How(1, 1, 2**20, (1, 1), (1, 1), (0, 0))
     images = torch.empty(1, 2**12, 1, 1, 1, device="meta")
     with pytest.raises(ValueError, match="4096 images of 1 models are too many"):
         grouped.forward(images, images, None, how)
 
 
 def test_images_that_lie_otherwise_are_refused():
-    how = grouped.How(1, 3, 4, (1, 1), (1, 1), (0, 0))
+    how = How(1, 3, 4, (1, 1), (1, 1), (0, 0))
     images = torch.rand(1, 2, 3, 5, 4).transpose(2, 3)
     with pytest.raises(ValueError, match="lie in memory with strides"):
         grouped.forward(images, images, None, how)

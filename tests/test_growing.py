@@ -45,10 +45,11 @@ def test_batches_become_the_whole(tmp_path_factory, size, stopped_after, in_memo
     for start in range(done, 7, size):
         put(second, start, start + size)
     assert_whole(second)
-    once = Growing(SHAPES)
-    for start in starts:
-        put(once, start, start + size)
-    assert second.digest() == once.digest()
+    if path:
+        once = Growing(SHAPES, path.with_name("once"))
+        for start in starts:
+            put(once, start, start + size)
+        assert second.digest() == once.digest()
 
 
 def test_what_has_changed_is_not_gone_on_with(tmp_path):
@@ -129,7 +130,7 @@ rows = torch.arange(many) % 100
 bank = torch.rand(100, 1, 28, 28)
 data = Split(bank, rows, rows % 10, None, (rows, rows), tuple("ABCDEFGHIJ"))
 threat, how = Threat("image", "linf", 0.3), Search("signed", 0.1, 1)
-for images in (200, many):
+for images in (200, 200, many):  # the second run still takes memory that it keeps
     before = peak()
     going = Checkpoint(Path(sys.argv[1], "a.checkpoint.safetensors"), {}, every=1e9)
     made = attack(cohort.eval(), data.take(slice(images)), threat, how, rngs, going)
@@ -139,10 +140,10 @@ print(peak() - before, made.images.nbytes / 1e6, made.images.sum().isfinite().it
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak")
 def test_memory_does_not_grow_with_the_images(tmp_path):
-    """What is found for 4,000 images of three models is 75 MB; freed memory is kept in part."""
+    """What is found for 4,000 images of three models is 75 MB."""
     run = subprocess.run(
         [sys.executable, "-c", ATTACK, tmp_path], capture_output=True, text=True, check=True
     )
     more, found, _ = run.stdout.split()
     assert float(found) == pytest.approx(4000 * 3 * 28 * 28 * 4 / 1e6)
-    assert float(more) < 35
+    assert float(more) < 20

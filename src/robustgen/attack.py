@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.front import Front, nothing
+from robustgen.gpu import climbing
 from robustgen.spaces import Space, Threat, draw
 from robustgen.step_rules import STEP_RULES
 
@@ -133,6 +134,9 @@ def _climb(
     stop_at_success: bool,
 ) -> None:
     """Search from one start, after so many steps from others, and record what is found."""
+    if stop_at_success and (chain := climbing.chain_of(model, front, threat)):
+        climbing.climb(chain, front, threat, settings.steps, settings.step_size, before)
+        return
     for step in range(settings.steps + 1):
         if stop_at_success and not front.narrow():
             return

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustgen import networks
 from robustgen.folding import folded
-from robustgen.stacking import Pass, stacked
+from robustgen.stacking import Pass, alone, stacked, vectorized
 from robustgen.tensors import load_tensors, save_tensors
 
 
@@ -60,7 +60,7 @@ class Cohort(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`: member i sees `images[i]`."""
-        passed = stacked(*self._plain()) if self.training else self._folded()
+        passed = stacked(*self._plain()) if self.training else self.frozen()
         return passed(images)
 
     def train(self, mode: bool = True) -> "Cohort":
@@ -73,8 +73,11 @@ class Cohort(nn.Module):
         held = {**dict(self.stack.named_parameters()), **dict(self.stack.named_buffers())}
         return self._model[0].train(self.training), {_dotted(k): v for k, v in held.items()}
 
-    def _folded(self) -> Pass:
-        """The pass with what `folded` makes, made again whenever a tensor was written to."""
+    def frozen(self) -> Pass:
+        """The pass of eval mode, with what `folded` makes of the weights.
+
+        It is made again whenever a tensor was written to.
+        """
         if self._kept is None or _written(self._kept[0]) != self._kept[1]:
             model, state = self._plain()
             held = list(state.values())
@@ -94,6 +97,24 @@ class Cohort(nn.Module):
         model.load_state_dict(state)
         device = next(iter(state.values())).device
         return model.to(device).eval()
+
+    def plainly(self, images: Tensor) -> Tensor:
+        """As `forward` in eval mode, but by the architecture's own pass and PyTorch's own layers.
+
+        What is said of an adversarial example is said of the plain model, whatever makes a search
+        fast. On a GPU, whose work is hard to start for each member, the pass is mapped over them.
+        """
+        model = self._model[0].eval()
+        state = {_dotted(name): of for name, of in self.stack.state_dict().items()}
+        with torch.no_grad():
+            if images.is_cuda:
+                made = vectorized(model, state)(images)
+            else:
+                members = ({name: of[i] for name, of in state.items()} for i in range(len(images)))
+                passes = zip(members, images, strict=True)
+                made = torch.stack([alone(model, member, x) for member, x in passes])
+        model.train(self.training)
+        return made
 
     def save(self, path: str | Path, settings: dict[str, Any], provenance: dict[str, str]) -> None:
         """Write weights, and in the header what made them, as one safetensors file."""

@@ -1,8 +1,6 @@
 """What a trained cohort does: predictions on the test split, and attacks on it."""
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ from robustgen.checkpoints import Checkpoint, gathered, restore
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.errors import UserError
+from robustgen.gpu.starts import starts
 from robustgen.growing import Growing
 from robustgen.job import log, progress
 from robustgen.spaces import SPACES, Space, Threat, draw, sizes
@@ -92,34 +91,28 @@ def attack(
     Raises:
         UserError: a loss is not finite, or examples cannot be written.
     """
-    singles = [cohort.member(i) for i in range(len(cohort.seeds))]
-
-    def plain(images: Tensor) -> Tensor:
-        """The logits of the plain models, `(M, B, K)`."""
-        with torch.no_grad():
-            return torch.stack([single(x) for single, x in zip(singles, images, strict=True)])
-
     examples = _to_be_found(cohort, data, threat, checkpoint)
     size = at_once(cohort, data, settings.restarts)
-    parts = _found_before(checkpoint, generators, examples, size)
-    done = sum(part["claimed"].shape[1] for part in parts)
+    before = _found_before(checkpoint, generators, examples, size)
+    done = before["claimed"].shape[1] if before else 0
+    columns: dict[str, Tensor] = {}
+    _keep(columns, before, 0, len(data))
     with examples:
         for start in progress(range(done, len(data), size), "batch"):
             batch = _for_all(cohort, data.take(slice(start, start + size)))
-            found = _attack_batch(cohort, plain, batch, threat, settings, generators)
+            found = _attack_batch(cohort, batch, threat, settings, generators)
             examples.put(start, {name: found.pop(name) for name in examples.shapes})
-            parts.append({name: values.cpu() for name, values in found.items()})
+            _keep(columns, found, start, len(data))
             if checkpoint and checkpoint.due():
-                parts = [_joined(parts)]
+                kept = {name: values[:, : start + size] for name, values in columns.items()}
                 about = {"digest": examples.digest()}
-                checkpoint.write({**parts[0], **gathered({}, [], generators)}, about)
+                checkpoint.write({**kept, **gathered({}, [], generators)}, about)
                 examples.last()
-    return _assemble(cohort, data, _joined(parts), examples.tensors())
+    return _assemble(cohort, data, columns, examples.tensors())
 
 
 def _attack_batch(
     cohort: Cohort,
-    plain: Callable[[Tensor], Tensor],
     batch: Split,
     threat: Threat,
     settings: Search,
@@ -128,7 +121,9 @@ def _attack_batch(
     """What is found for `batch` `(M, B)`: each `(M, B, ...)`."""
     space = SPACES[threat.space](batch)
     clean = batch.images()
-    prediction = plain(clean).argmax(-1)
+    with torch.no_grad():
+        prediction = cohort(clean).argmax(-1)
+        start = cohort(space.decode(space.origin)).argmax(-1) if space.encodes else prediction
     skip = prediction != batch.labels
     drawn = _draws(space, threat, settings, generators)
     args = (cohort, space, batch.labels, threat, settings, drawn)
@@ -137,11 +132,10 @@ def _attack_batch(
         raise UserError(f"a loss is not finite under the threat {threat}")
     with torch.no_grad():
         images = torch.where(_wide(skip), clean, space.decode(found.codes))
-        start_correct = plain(space.decode(space.origin)).argmax(-1) == batch.labels
     return {
         "prediction": prediction,
-        "start_correct": start_correct,
-        **_check(space, threat, found, plain(images), batch.labels),
+        "start_correct": start == batch.labels,
+        **_check(space, threat, found, cohort.plainly(images), batch.labels),
         **{f"image_{norm}": size for norm, size in sizes(images - clean).items()},
         "claimed": found.success,
         "images": images,
@@ -161,23 +155,11 @@ def _draws(
     space: Space, threat: Threat, settings: Search, generators: Sequence[torch.Generator]
 ) -> Iterable[Tensor]:
     """The starts of each restart, drawn as if one batch were attacked after the other."""
-    device, (members, many, *coordinates) = space.origin.device, space.origin.shape
-    restarts = range(settings.restarts)
-    if many <= BATCH:
-        shape = many, *coordinates
-        return (draw(threat.norm, shape, generators).to(device) for _ in restarts)
-    shape = len(restarts), members, many, *coordinates
-    held = torch.empty(shape, pin_memory=space.origin.is_cuda)
-
-    def fill(member: int) -> None:
-        for start in range(0, many, BATCH):
-            for restart in restarts:
-                part = held[restart, member, start : start + BATCH]
-                part.copy_(draw(threat.norm, part.shape, generators[member : member + 1])[0])
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, range(members)))
-    return list(held.to(device, non_blocking=True))
+    device, (many, *shape) = space.origin.device, space.origin.shape[1:]
+    if device.type == "cpu" and many <= BATCH:
+        return (draw(threat.norm, (many, *shape), generators) for _ in range(settings.restarts))
+    batches = [min(BATCH, many - start) for start in range(0, many, BATCH)]
+    return starts(threat.norm, batches, shape, settings.restarts, generators, device)
 
 
 def _to_be_found(
@@ -187,7 +169,7 @@ def _to_be_found(
     first = _for_all(cohort, data.take(slice(1)))
     like = {"images": first.images(), "codes": SPACES[threat.space](first).origin}
     shapes = {name: (len(of), len(data), *of.shape[2:]) for name, of in like.items()}
-    return Growing(shapes, checkpoint.path if checkpoint else None)
+    return Growing(shapes, checkpoint.path if checkpoint else None, pinned=data.labels.is_cuda)
 
 
 def _found_before(
@@ -195,26 +177,34 @@ def _found_before(
     generators: Sequence[torch.Generator],
     examples: Growing,
     size: int,
-) -> list[dict[str, Tensor]]:
-    """What a checkpoint holds, as one part, and generators and examples as they were; or nothing.
+) -> dict[str, Tensor]:
+    """What a checkpoint holds, and generators and examples as they were; or nothing.
 
     Examples were put so many at a time.
     """
     known = checkpoint.read() if checkpoint else None
     if known is None:
-        return []
+        return {}
     held = {k: v for k, v in known[0].items() if not k.startswith("generator.")}
     done = held["claimed"].shape[1]
     if not examples.go_on(range(0, done, size), done, known[1]["digest"]):
         log.warning("checkpoint ignored: the examples beside it are not as they were written")
-        return []
+        return {}
     restore(known[0], {}, [], generators)
     log.info("going on after %d images", done)
-    return [held]
+    return held
 
 
-def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+def _keep(columns: dict[str, Tensor], found: dict[str, Tensor], start: int, examples: int) -> None:
+    """Hold what was `found`, `(M, B)` each, of the examples from `start`, in `columns` `(M, N)`.
+
+    These are made once: a few small tensors of each batch that stay would keep the memory of large
+    ones that went from being used again.
+    """
+    for name, values in found.items():
+        if name not in columns:
+            columns[name] = torch.empty(len(values), examples, dtype=values.dtype)
+        columns[name][:, start : start + values.shape[1]] = values
 
 
 def _check(

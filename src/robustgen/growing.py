@@ -21,19 +21,28 @@ class Growing:
     Used as a context, it removes its files if an error comes before the first call of `last`.
     """
 
-    def __init__(self, shapes: Mapping[str, Sequence[int]], path: Path | None = None) -> None:
+    def __init__(
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        path: Path | None = None,
+        *,
+        pinned: bool = False,
+    ) -> None:
         """Tensors that hold nothing yet.
 
         Args:
             shapes: `(M, N, ...)` by name.
             path: to which ".<name>" is appended for each file; None keeps all in memory.
+            pinned: whether that memory is such that a GPU writes to at its full speed.
         """
         self.shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
         self._digest, self._lasting = hashlib.sha256(), False
         self._held: dict[str, Tensor] = {}
         self._files: dict[str, Path] = {}
         if path is None:
-            self._held = {name: torch.empty(shape) for name, shape in self.shapes.items()}
+            self._held = {
+                name: torch.empty(shape, pin_memory=pinned) for name, shape in self.shapes.items()
+            }
         else:
             self._files = {name: path.with_name(f"{path.name}.{name}") for name in self.shapes}
 
@@ -52,15 +61,17 @@ class Growing:
             UserError: the disk is full, or a file cannot be written.
         """
         for name in self.shapes:
-            part = parts[name].detach().cpu().contiguous()
-            self._digest.update(_bytes(part))
+            part = parts[name].detach()
             if name in self._held:
-                self._held[name][:, start : start + part.shape[1]] = part
+                for held, given in zip(self._held[name], part, strict=True):
+                    held[start : start + len(given)].copy_(given)
             else:
+                part = part.cpu().contiguous()
+                self._digest.update(_bytes(part))
                 self._write(name, start, part)
 
     def digest(self) -> str:
-        """Of all that was put, in the order in which it was."""
+        """Of all that was written to files, in the order in which it was."""
         return self._digest.hexdigest()
 
     def last(self) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robustgen.gpu import grouped
+from robustgen.gpu.how import How
 from robustgen.layers import NORM, State, is_known, last
 
 Step = Callable[[Tensor], Tensor]
@@ -81,7 +82,7 @@ def _convolution(layer: nn.Conv2d, own: State, x: Tensor) -> Tensor:
     weight = own["weight"].flatten(0, 1)
     bias = own["bias"].flatten() if "bias" in own else None
     if grouped.applies(layer, weight):
-        return grouped.convolve(x, weight, bias, grouped.How.of(layer, len(own["weight"])))
+        return grouped.convolve(x, weight, bias, How.of(layer, len(own["weight"])))
     weight = last(weight)
     groups = len(own["weight"]) * layer.groups
     how: Any = layer.stride, layer.padding, layer.dilation, groups
@@ -142,7 +143,7 @@ def _product(layer: nn.Linear, own: State, x: Tensor) -> Tensor:
     if grouped.applies(layer, own["weight"]):
         of_a_pixel = own["weight"].flatten(0, 1)[..., None, None]
         bias = own["bias"].flatten() if "bias" in own else None
-        how = grouped.How.of(layer, len(own["weight"]))
+        how = How.of(layer, len(own["weight"]))
         return grouped.convolve(x[..., None, None], of_a_pixel, bias, how).flatten(1)
     weight = own["weight"].transpose(1, 2)
     rows = x.view(len(x), len(weight), -1).transpose(0, 1)

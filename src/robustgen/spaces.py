@@ -47,6 +47,11 @@ class Space(ABC):
         """Whether decoding waits for a GPU, and so cannot be recorded (see `replay`)."""
         return False
 
+    @property
+    def encodes(self) -> bool:
+        """Whether codes are something else than the images."""
+        return True
+
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
         """Images `(M, B, C, H, W)` of `codes` `(M, B, *D)`, differentiable in the codes."""
@@ -82,26 +87,41 @@ class Space(ABC):
         return self.start(threat, drawn.to(self.origin))
 
 
-def draw(norm: str, shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+def draw(
+    norm: str,
+    shape: Sequence[int],
+    generators: Sequence[torch.Generator],
+    out: Tensor | None = None,
+) -> Tensor:
     """Codes `(M, B, *D)` drawn uniformly from the unit ball of `norm`, on the CPU.
 
     Args:
         norm: "linf" or "l2".
         shape: `(B, *D)`.
         generators: one per member, each of which draws as if it were alone.
+        out: where to draw them, if memory is given.
     """
+    drawn = torch.empty(len(generators), *shape) if out is None else out
     if norm == "linf":
-        return torch.stack([torch.rand(shape, generator=g) * 2 - 1 for g in generators])
-    drawn = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        for member, rng in zip(drawn, generators, strict=True):
+            member.uniform_(generator=rng)
+        return drawn.mul_(2).sub_(1)
+    for member, rng in zip(drawn, generators, strict=True):
+        member.normal_(generator=rng)
     share = torch.stack([torch.rand(shape[0], generator=g) for g in generators])
     dimensions = drawn[0, 0].numel()
     size = drawn.flatten(2).norm(dim=2).clamp_min(1e-12)
-    return drawn * spread(share ** (1 / dimensions) / size, drawn)
+    return drawn.mul_(spread(share ** (1 / dimensions) / size, drawn))
 
 
 @dataclass(frozen=True)
 class ImageSpace(Space):
     """The image itself: pixels in [0, 1]."""
+
+    @property
+    def encodes(self) -> bool:
+        """No."""
+        return False
 
     def decode(self, codes: Tensor) -> Tensor:
         """The codes, which are the images."""

@@ -41,7 +41,7 @@ def vectorized(model: nn.Module, state: State) -> Pass:
         state: parameters and buffers `(M, ...)` of the models by name. Batch normalization in
             train mode updates its buffers in place.
     """
-    return partial(vmap(partial(_single, model)), dict(state))
+    return partial(vmap(partial(alone, model)), dict(state))
 
 
 def stacked(model: nn.Module, state: State) -> Pass:
@@ -56,6 +56,8 @@ def stacked(model: nn.Module, state: State) -> Pass:
     known = [run for run in passes if run is not None]
     if len(known) < len(passes):
         return vectorized(model, state)
+    if len(known) == 1:
+        return known[0]
     return lambda images: _joined(
         [run(some) for run, some in zip(known, torch.split(images, size), strict=True)]
     )
@@ -71,7 +73,8 @@ def _pass(model: nn.Module, state: State) -> Pass | None:
     return None if layers is None else partial(_Chain.apply, layers)
 
 
-def _single(model: nn.Module, state: dict[str, Tensor], images: Tensor) -> Tensor:
+def alone(model: nn.Module, state: dict[str, Tensor], images: Tensor) -> Tensor:
+    """Logits `(B, K)` of one model with parameters and buffers `state`."""
     logits: Tensor = functional_call(model, state, (images,))
     return logits
 

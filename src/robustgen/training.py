@@ -16,6 +16,7 @@ from robustgen.cohort import Cohort
 from robustgen.datasets import Split, batches
 from robustgen.errors import UserError
 from robustgen.gpu.replay import Replayed, sent
+from robustgen.gpu.starts import starts
 from robustgen.job import progress
 from robustgen.spaces import SPACES, Space, Threat, draw
 from robustgen.tables import CURVES, empty
@@ -92,8 +93,9 @@ def train(
     going = _Going(cohort, optimizer, generators, checkpoint)
     space = None if method is None else _around_one(data, method)
 
-    def update(*given: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _update(cohort, optimizer, data, method, *given)
+    def update(*given: Tensor) -> tuple[Tensor, ...]:
+        going.tally.add(*_update(cohort, optimizer, data, method, *given))
+        return ()
 
     step = update if space is not None and space.waits else Replayed(update)
     for epoch in progress(range(going.epoch, schedule.epochs + 1), "epoch"):
@@ -101,8 +103,8 @@ def train(
         set_rate(optimizer, rate)
         for rows in going.batches(len(data), schedule.batch_size):
             drawn = _draws(space, rows.shape[1], method, generators.attacks)
-            given = [sent(tensor, data.labels.device) for tensor in (rows, *drawn)]
-            going.tally.add(*step(*given))
+            step(sent(rows, data.labels.device), *drawn)
+            going.tally.count(rows.shape[1], method is not None)
             going.write()
         going.close(rate)
     cohort.eval()
@@ -124,8 +126,11 @@ def _draws(
     """What a batch is attacked from in this kind of space: for each restart, in units of radius."""
     if method is None or space is None:
         return []
-    shape = (images - images // 2, *space.origin.shape[2:])
-    return [draw(method.threat.norm, shape, generators) for _ in range(method.search.restarts)]
+    attacked, shape, device = images - images // 2, space.origin.shape[2:], space.origin.device
+    norm, restarts = method.threat.norm, method.search.restarts
+    if device.type == "cpu":
+        return [draw(norm, (attacked, *shape), generators) for _ in range(restarts)]
+    return starts(norm, [attacked], shape, restarts, generators, device)
 
 
 def _update(
@@ -231,7 +236,7 @@ class _Going:
     def close(self, rate: float) -> None:
         """The epoch is over."""
         self.tally.close(self.curves, self._seeds, self.epoch, rate)
-        self.tally = _Tally(len(self._seeds), self.tally.sums.device)
+        self.tally.clear()
         self.epoch, self._done = self.epoch + 1, 0
 
 
@@ -243,13 +248,22 @@ class _Tally:
         self.clean = self.attacked = 0
 
     def add(self, losses: Tensor, wrong: Tensor, success: Tensor) -> None:
-        """Add a batch: `losses` and `wrong` `(M, b)`, and `success` of the last, attacked ones."""
+        """Add to the sums: `losses` and `wrong` `(M, b)`, and `success` of the attacked ones."""
         split = losses.shape[1] - success.shape[1]
         parts = [losses[:, :split], wrong[:, :split], losses[:, split:], wrong[:, split:], success]
         for total, part in zip(self.sums, parts, strict=True):
             total += part.sum(1)
-        self.clean += split
-        self.attacked += losses.shape[1] - split
+
+    def count(self, images: int, halved: bool) -> None:
+        """Count the images of a batch, the second half of which may have been attacked."""
+        attacked = images - images // 2 if halved else 0
+        self.clean += images - attacked
+        self.attacked += attacked
+
+    def clear(self) -> None:
+        """Begin anew, where the sums are."""
+        self.sums.zero_()
+        self.clean = self.attacked = 0
 
     def close(
         self, curves: dict[str, list[Any]], seeds: Sequence[int], epoch: int, rate: float

@@ -5,9 +5,8 @@ ReLU is part of the layer before it; its gradient, of the way back through the l
 to the models one by one up to rounding; `benchmarks/gpu.py` measures what is gained.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,24 +14,37 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robustgen.gpu import grouped
+from robustgen.gpu.how import How
 from robustgen.layers import is_known
 
 State = Mapping[str, Tensor]
 
 
 @dataclass
-class _Product:
+class Product:
     """A convolution or a linear layer of all models, and whether a ReLU follows."""
 
     forth: Tensor
     back: Tensor
     bias: Tensor | None
-    how: grouped.How
+    how: How
     flattens: bool
     rectified: bool = False
 
 
-def chain(model: nn.Module, state: State) -> Callable[[Tensor], Tensor] | None:
+class Chain:
+    """The pass of products one after the other, `(M, B, C, H, W)` to `(M, B, K)`."""
+
+    def __init__(self, products: list[Product]) -> None:
+        self.products = products
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
+        made: Tensor = _Chain.apply(self.products, images)
+        return made
+
+
+def chain(model: nn.Module, state: State) -> Chain | None:
     """The pass, `(M, B, C, H, W)` to `(M, B, K)`; None unless the kernels can compute it.
 
     Args:
@@ -42,7 +54,7 @@ def chain(model: nn.Module, state: State) -> Callable[[Tensor], Tensor] | None:
     """
     if model.training or not isinstance(model, nn.Sequential):
         return None
-    products: list[_Product] = []
+    products: list[Product] = []
     rows = flattens = False  # whether a layer takes rows of numbers, and is the first to
     for name, layer in model.named_children():
         weight = state.get(f"{name}.weight")
@@ -61,27 +73,27 @@ def chain(model: nn.Module, state: State) -> Callable[[Tensor], Tensor] | None:
             flattens = False
         elif not isinstance(layer, nn.Identity):
             return None
-    return partial(_Chain.apply, products) if products and rows and not flattens else None
+    return Chain(products) if products and rows and not flattens else None
 
 
 def _product(
     layer: Any, weight: Tensor, bias: Tensor | None, channels: int | None, flattens: bool
-) -> _Product:
+) -> Product:
     """A layer; one that follows a flattening of so many channels takes them last, as they lie."""
     if isinstance(layer, nn.Linear):
         if channels is not None:
             weight = weight.view(*weight.shape[:2], channels, -1).transpose(2, 3).flatten(2)
         weight = weight[..., None, None]
-    how, flat = grouped.How.of(layer, len(weight)), weight.flatten(0, 1)
-    forth, back = grouped.rows_by_outputs(flat, how), grouped.outputs_by_pixels(flat, how)
-    return _Product(forth, back, None if bias is None else bias.flatten(), how, flattens)
+    how, flat = How.of(layer, len(weight)), weight.flatten(0, 1)
+    forth, back = grouped.taps_of_outputs(flat, how), grouped.taps_of_inputs(flat, how)
+    return Product(forth, back, None if bias is None else bias.flatten(), how, flattens)
 
 
 class _Chain(torch.autograd.Function):
     """Products one after the other, and back."""
 
     @staticmethod
-    def forward(ctx: Any, products: list[_Product], images: Tensor) -> Tensor:
+    def forward(ctx: Any, products: list[Product], images: Tensor) -> Tensor:
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
         ctx.shape, ctx.products, ctx.inputs = images.shape, products, []
         x = (images if products[0].flattens else images.permute(0, 1, 3, 4, 2)).contiguous()
@@ -105,7 +117,7 @@ class _Chain(torch.autograd.Function):
         for product, kept, rectified in reversed(
             list(zip(ctx.products, ctx.inputs, before[:-1], strict=True))
         ):
-            x = x.reshape(*kept.shape[:2], *product.how.size(kept), -1)
+            x = x.reshape(*kept.shape[:2], *product.how.size(kept.shape[2:4]), -1)
             given = x, product.back, kept.shape[2:4], product.how
             masked = kept if rectified else None
             x = grouped.to_input(*given, kept=masked)

@@ -51,13 +51,13 @@ def look(
         when: steps so far.
         stop_at_success: whether successes are no longer alive, and beat any loss.
     """
-    from robustgen.gpu import kernels
+    from robustgen.gpu import search_kernels
 
     logits = logits.contiguous()
     alive, best_success = alive.view(torch.uint8), best_success.view(torch.uint8)
     uphill = torch.empty_like(logits)
     classes, numbers = logits.shape[-1], codes[0, 0].numel()
-    kernels.look[(labels.numel(),)](
+    search_kernels.look[(labels.numel(),)](
         logits, labels, codes, alive, best_codes, best_loss, best_success, best_when, uphill, when,
         classes, numbers, stop_at_success, 1 << (classes - 1).bit_length(), AT_ONCE,
     )  # fmt: skip
@@ -73,7 +73,7 @@ def move(
     step_size: float,
 ) -> Tensor:
     """As `Front.move`: the codes `(M, B, *D)` one step further; the rule's state is changed."""
-    from robustgen.gpu import kernels
+    from robustgen.gpu import search_kernels
 
     moved, origin, gradient = (
         torch.empty_like(codes),
@@ -85,7 +85,7 @@ def move(
     if isinstance(rule, Adam):
         mean, square = rule.state["mean"], rule.state["square"]
         shares = rule.advance()
-    kernels.move[(-(-codes.numel() // AT_ONCE),)](
+    search_kernels.move[(-(-codes.numel() // AT_ONCE),)](
         codes, gradient, origin, moved, mean, square, codes.numel(), step_size, radius,
         space.low, space.high, *shares, isinstance(rule, Adam), AT_ONCE,
     )  # fmt: skip

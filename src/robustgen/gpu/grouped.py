@@ -7,64 +7,20 @@ precision; sums are taken in a fixed order. Where there is no Triton, PyTorch's 
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Pair = tuple[int, int]
+from robustgen.gpu.how import How, power, tiles
 
 log = logging.getLogger("robustgen")
 
-PRECISION = "tf32x3"
-"""Products on tensor cores of three parts of each number, as exact as single precision."""
 ROWS_OF_PART = 256
 """Output pixels whose gradients to the weight are one sum."""
-
-
-@dataclass(frozen=True)
-class How:
-    """How a convolution goes: of G groups of C channels to O, each `(kernel, stride, padding)`."""
-
-    groups: int
-    channels: int
-    to_channels: int
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-
-    @classmethod
-    def of(cls, layer: nn.Conv2d | nn.Linear, members: int) -> "How":
-        """That of `members` models side by side; the images of a linear layer have one pixel."""
-        if isinstance(layer, nn.Linear):
-            return cls(members, layer.in_features, layer.out_features, (1, 1), (1, 1), (0, 0))
-        groups = layer.groups
-        return cls(
-            members * groups,
-            layer.in_channels // groups,
-            layer.out_channels // groups,
-            layer.kernel_size,  # type: ignore[arg-type]
-            layer.stride,  # type: ignore[arg-type]
-            layer.padding,  # type: ignore[arg-type]
-        )
-
-    def size(self, x: Tensor) -> tuple[int, int]:
-        """Height and width of the output for an input `x`."""
-        height, width = (
-            (side + 2 * p - k) // s + 1
-            for side, k, s, p in zip(
-                x.shape[2:4], self.kernel, self.stride, self.padding, strict=True
-            )
-        )
-        return height, width
-
-    @property
-    def constants(self) -> tuple[int, ...]:
-        """As the kernels take them."""
-        return (self.channels, self.to_channels, *self.kernel, *self.stride, *self.padding)
 
 
 def applies(layer: nn.Module, weight: Tensor) -> bool:
@@ -92,17 +48,25 @@ def works() -> bool:
         return False
 
 
-def rows_by_outputs(weight: Tensor, how: How) -> Tensor:
-    """`weight` `(G O, C, KH, KW)` as `forward` takes it: `(G, KH KW C, O)`."""
+def taps_of_outputs(weight: Tensor, how: How) -> Tensor:
+    """`weight` `(G O, C, KH, KW)` as `forward` takes it: `(G, O, KH KW C)`."""
     parts = weight.reshape(how.groups, how.to_channels, how.channels, *how.kernel)
-    return parts.permute(0, 3, 4, 2, 1).flatten(1, 3).contiguous()
+    return parts.permute(0, 1, 3, 4, 2).flatten(2).contiguous()
 
 
-def outputs_by_pixels(weight: Tensor, how: How) -> Tensor:
-    """`weight` `(G O, C, KH, KW)` as `to_input` takes it: `(G, KH/SH KW/SW O, SH SW C)`."""
-    (kh, kw), (sh, sw) = how.kernel, how.stride
-    shape = how.groups, how.to_channels, how.channels, kh // sh, sh, kw // sw, sw
-    return weight.reshape(shape).permute(0, 3, 5, 1, 4, 6, 2).flatten(4).flatten(1, 3).contiguous()
+def taps_of_inputs(weight: Tensor, how: How) -> Tensor:
+    """`weight` `(G O, C, KH, KW)` as `to_input` takes it.
+
+    Returns:
+        `(G, SH SW C, KH/SH KW/SW O)`, for pixels of a block, and outputs that see any of them;
+        with larger blocks some of these see only some of those.
+    """
+    (sh, sw), wider = how.stride, how.block - 1
+    parts = weight.reshape(how.groups, how.to_channels, how.channels, *how.kernel)
+    if wider:
+        parts = F.pad(parts, [wider * sw] * 2 + [wider * sh] * 2)
+    seen = parts.unfold(3, how.block * sh, sh).unfold(4, how.block * sw, sw)
+    return seen.permute(0, 5, 6, 2, 3, 4, 1).flatten(4).flatten(1, 3).contiguous()
 
 
 def forward(
@@ -118,7 +82,7 @@ def forward(
 
     Args:
         x: `(G, B, H, W, C)`; see `kernels` for how it lies in memory.
-        weight: of `rows_by_outputs`.
+        weight: of `taps_of_outputs`.
         bias: `(G O,)` or None.
         how: of the convolution.
         rectified: whether negative outputs become 0.
@@ -129,15 +93,15 @@ def forward(
     """
     from robustgen.gpu import kernels
 
-    size = how.size(x)
+    size = how.size(x.shape[2:4])
     y = _empty(x, size, how.to_channels, beside)
     rows = x.shape[1] * size[0] * size[1]
     taps = how.kernel[0] * how.kernel[1] * how.channels
-    grid, tile = _tiles(rows, how.groups, how.to_channels, taps)
+    grid, tile, warps = tiles(rows, how.groups, how.to_channels, taps)
     kernels.forward[grid](
-        x, weight, bias, y, rows, *_strides(x), *_strides(y), *x.shape[2:4], *size,
-        *how.constants, bias is not None, rectified, *tile, PRECISION,
-        num_warps=4,
+        x, weight, bias, y, rows, *_strides(x), *_strides(y),
+        (how.constants(x.shape[2:4], size),), bias is not None, rectified, *tile,
+        num_warps=warps,
     )  # fmt: skip
     return y
 
@@ -155,7 +119,7 @@ def to_input(
 
     Args:
         gradient: to the output, `(G, B, H', W', O)`.
-        weight: of `outputs_by_pixels`.
+        weight: of `taps_of_inputs`.
         size: `(H, W)` of the input.
         how: of the convolution.
         kept: the input, if it had been rectified: no gradient goes to what is 0. It lies in memory
@@ -168,14 +132,13 @@ def to_input(
     from robustgen.gpu import kernels
 
     x = _empty(gradient, size, how.channels, beside)
-    (kh, kw), (sh, sw), (ph, pw) = how.kernel, how.stride, how.padding
-    rows = x.shape[1] * ((size[0] - 1 + ph) // sh + 1) * ((size[1] - 1 + pw) // sw + 1)
-    taps = kh // sh * (kw // sw) * how.to_channels
-    grid, tile = _tiles(rows, how.groups, sh * sw * how.channels, taps)
+    down, across = how.blocks(size)
+    rows, (columns, taps) = x.shape[1] * down * across, weight.shape[1:]
+    grid, tile, warps = tiles(rows, how.groups, columns, taps)
     kernels.to_input[grid](
-        gradient, weight, kept, x, rows, *_strides(x), *_strides(gradient), *size,
-        *gradient.shape[2:4], *how.constants, kept is not None, *tile, PRECISION,
-        num_warps=2,
+        gradient, weight, kept, x, rows, columns * taps, *_strides(x), *_strides(gradient),
+        (how.constants(size, gradient.shape[2:4]),), kept is not None, *tile,
+        num_warps=warps,
     )  # fmt: skip
     return x
 
@@ -190,41 +153,17 @@ def to_weight(gradient: Tensor, x: Tensor, how: How) -> Tensor:
     """
     from robustgen.gpu import kernels
 
-    size, taps = how.size(x), how.kernel[0] * how.kernel[1] * how.channels
+    size, taps = how.size(x.shape[2:4]), how.kernel[0] * how.kernel[1] * how.channels
     rows = x.shape[1] * size[0] * size[1]
     many = -(-rows // ROWS_OF_PART)
-    parts = x.new_empty(many, how.groups, taps, how.to_channels)
-    tap, column = _power(taps, 64), _power(how.to_channels, 64)
+    parts = x.new_empty(many, how.groups, how.to_channels, taps)
+    tap, column = power(taps, 64), power(how.to_channels, 64)
     tiles = -(-taps // tap)
     kernels.to_weight[many * tiles, how.groups, -(-how.to_channels // column)](
         gradient, x, parts, rows, how.groups, ROWS_OF_PART, *_strides(x), *_strides(gradient),
-        *x.shape[2:4], *size, *how.constants, 32, column, tap, tiles, PRECISION,
+        (how.constants(x.shape[2:4], size),), 32, column, tap, tiles,
     )  # fmt: skip
-    made = parts.sum(0).view(how.groups, *how.kernel, how.channels, how.to_channels)
-    return made.permute(0, 4, 3, 1, 2).flatten(0, 1)
-
-
-def _tiles(
-    rows: int, groups: int, columns: int, taps: int
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The grid of programs; rows, columns and taps at once of each.
-
-    As measured: large tiles read less, but only many programs keep a GPU busy.
-    """
-    wide = _power(columns, 32)
-    across = -(-columns // wide)
-    few = -(-rows // 16) * groups * across < BUSY
-    high, most = (16, 64) if few and wide > 16 else (64, 64 if wide == 16 else 32)
-    return (-(-rows // high), groups, across), (high, wide, _power(taps, most))
-
-
-BUSY = 1000
-"""Programs that keep a GPU busy: eight for each multiprocessor of those it was measured on."""
-
-
-def _power(number: int, most: int) -> int:
-    """The power of 2 that holds `number`, within what a product needs and `most`."""
-    return min(most, max(16, 1 << (number - 1).bit_length()))
+    return parts.sum(0).view(-1, how.channels, *how.kernel)
 
 
 def _empty(like: Tensor, size: Sequence[int], channels: int, beside: bool) -> Tensor:
@@ -236,7 +175,7 @@ def _empty(like: Tensor, size: Sequence[int], channels: int, beside: bool) -> Te
     return like.new_empty(groups, many, *size, channels)
 
 
-def _strides(x: Tensor) -> Pair:
+def _strides(x: Tensor) -> tuple[int, int]:
     """From group to group, and from pixel to pixel."""
     pixels = {3: 1, 2: x.shape[3], 1: x.shape[2] * x.shape[3]}  # between neighbours on an axis
     known = {x.stride(axis) / n for axis, n in pixels.items() if x.shape[axis] > 1}
@@ -278,7 +217,7 @@ class _Convolved(torch.autograd.Function):
         """The convolution."""
         ctx.save_for_backward(x, weight)
         ctx.how = how
-        ways = rows_by_outputs(weight, how)
+        ways = taps_of_outputs(weight, how)
         return together(forward(apart(x, how.groups), ways, bias, how, beside=True))
 
     @staticmethod
@@ -289,7 +228,7 @@ class _Convolved(torch.autograd.Function):
         how, upstream = ctx.how, apart(gradient, ctx.how.groups)
         to_x = to_w = to_bias = None
         if ctx.needs_input_grad[0]:
-            ways = outputs_by_pixels(weight, how)
+            ways = taps_of_inputs(weight, how)
             to_x = together(to_input(upstream, ways, x.shape[2:], how, beside=True))
         if ctx.needs_input_grad[1]:
             to_w = to_weight(upstream, apart(x, how.groups), how)

@@ -1,0 +1,111 @@
+"""A search in one kernel, by Triton's interpreter, beside the plain one."""
+
+import pytest
+import torch
+from torch import nn
+
+from robustgen import networks, stacking
+from robustgen.attack import Search, search
+from robustgen.cohort import Cohort
+from robustgen.gpu import climbing, fused, grouped
+from robustgen.seeding import generator
+from robustgen.spaces import ImageSpace, Threat
+
+pytest.importorskip("triton")
+if torch.cuda.is_available():
+    pytest.skip("what the kernels compute on a GPU is in test_gpu.py", allow_module_level=True)
+
+
+def strided(channels: int) -> nn.Module:
+    """Convolutions and linear layers with and without a bias or a ReLU, on images of 6 x 7."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 4, 2, 1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(6, 20, (3, 2), (3, 1), (1, 0)),
+        nn.Flatten(),
+        nn.Linear(40, 9),
+        nn.ReLU(),
+        nn.Linear(9, 5),
+    )
+
+
+def flat(channels: int) -> nn.Module:
+    """Without a convolution."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(42 * channels, 5))
+
+
+@pytest.fixture
+def by_kernels(monkeypatch):
+    """The passes of a cohort are those of a GPU; says whether searches are, and which were."""
+    monkeypatch.setattr(grouped, "applies", lambda *_: True)
+    monkeypatch.setattr(stacking, "SIDE_BY_SIDE", 2)
+    monkeypatch.setattr(fused, "applies", lambda _: True)
+    known, asked, whole = {"on": True}, [], climbing.climb
+    chain_of = climbing.chain_of
+    monkeypatch.setattr(
+        climbing, "chain_of", lambda *args: chain_of(*args) if known["on"] else None
+    )
+    monkeypatch.setattr(climbing, "climb", lambda *args: (asked.append(1), whole(*args)))
+    return known, asked
+
+
+def made(build, channels: int, monkeypatch) -> Cohort:
+    """Two models of a network with weights at random."""
+    monkeypatch.setattr(networks, "build", lambda *_: build(channels))
+    cohort = Cohort("own", (channels, 6, 7), 5, [0, 1]).eval()
+    rng = torch.Generator().manual_seed(3)
+    for weights in cohort.parameters():
+        weights.data.copy_(torch.randn(weights.shape, generator=rng) / weights[0, 0].numel() ** 0.5)
+    return cohort
+
+
+def found(cohort: Cohort, channels: int, rule: str, restarts: int, *, norm="linf", stop=True):
+    """Seven images of each, of which one model need not attack some."""
+    rng = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(2, 7, channels, 6, 7, generator=rng), torch.arange(14) % 5
+    skip = torch.zeros(2, 7, dtype=torch.bool)
+    skip[0, :2] = True
+    return search(
+        cohort,
+        ImageSpace(images, 0.0, 1.0),
+        labels.view(2, 7),
+        Threat("image", norm, 0.1),
+        Search(rule, 0.03, 3, restarts),
+        [generator(0, i) for i in range(2)],
+        stop_at_success=stop,
+        skip=skip if stop else None,
+    )
+
+
+@pytest.mark.parametrize("rule", ["adam", "signed"])
+@pytest.mark.parametrize(
+    ("build", "channels", "restarts"), [(strided, 1, 2), (strided, 3, 1), (flat, 3, 2)]
+)
+def test_it_finds_what_the_steps_one_by_one_find(
+    by_kernels, monkeypatch, build, channels, restarts, rule
+):
+    known, asked = by_kernels
+    cohort = made(build, channels, monkeypatch)
+    args = cohort, channels, rule, restarts
+    of_kernel = found(*args)
+    assert len(asked) == restarts
+    known["on"] = False
+    plain = found(*args)
+    assert len(asked) == restarts
+    for name in ("success", "iterations", "restart"):
+        assert torch.equal(getattr(of_kernel, name), getattr(plain, name)), name
+    torch.testing.assert_close(of_kernel.codes, plain.codes, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(of_kernel.loss, plain.loss, atol=1e-5, rtol=1e-5)
+    assert 0 < plain.success.float().mean() < 1
+
+
+def test_other_searches_are_left_to_the_steps(by_kernels, monkeypatch):
+    """Of all steps, in an L2 ball, or with large models."""
+    _, asked = by_kernels
+    cohort = made(flat, 3, monkeypatch)
+    args = cohort, 3, "signed", 1
+    found(*args, norm="l2")
+    found(*args, stop=False)
+    monkeypatch.setattr(climbing, "SMALL", 10)
+    found(*args)
+    assert not asked
