@@ -8,21 +8,18 @@ holds of its images stays in the cache. Equal to the steps of `front` one by one
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from robustgen.cohort import Cohort
+from robustgen.front import Front
 from robustgen.gpu import fused
 from robustgen.gpu.chain import Chain, Product
 from robustgen.gpu.how import power
 from robustgen.spaces import ImageSpace, Threat
 from robustgen.step_rules import Adam
-
-if TYPE_CHECKING:
-    from robustgen.front import Front
 
 IMAGES, WARPS = 2, 4
 """Images of a program, and its warps."""
@@ -59,7 +56,7 @@ class Packed:
     room: int
 
 
-def chain_of(model: object, front: "Front", threat: Threat) -> Chain | None:
+def chain_of(model: object, front: Front, threat: Threat) -> Chain | None:
     """The pass of the model if the kernel can do this search by it."""
     if not (isinstance(model, Cohort) and type(front.space) is ImageSpace):
         return None
@@ -76,7 +73,7 @@ def chain_of(model: object, front: "Front", threat: Threat) -> Chain | None:
 
 
 def climb(
-    chain: Chain, front: "Front", threat: Threat, steps: int, step_size: float, before: int
+    chain: Chain, front: Front, threat: Threat, steps: int, step_size: float, before: int
 ) -> None:
     """Search from the codes of `front` until success; what is found is there.
 
