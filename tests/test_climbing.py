@@ -77,9 +77,9 @@ def found(cohort: Cohort, channels: int, rule: str, restarts: int, *, norm="linf
     )
 
 
-@pytest.mark.parametrize("rule", ["adam", "signed"])
 @pytest.mark.parametrize(
-    ("build", "channels", "restarts"), [(strided, 1, 2), (strided, 3, 1), (flat, 3, 2)]
+    ("build", "channels", "restarts", "rule"),
+    [(strided, 1, 2, "adam"), (strided, 3, 1, "signed"), (flat, 3, 2, "adam")],
 )
 def test_it_finds_what_the_steps_one_by_one_find(
     by_kernels, monkeypatch, build, channels, restarts, rule

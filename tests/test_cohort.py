@@ -52,6 +52,20 @@ def test_initialization_is_glorot_uniform():
             assert (module.bias == 0).all()
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_the_plain_pass_is_that_of_each_member_in_eval_mode(trained, test_images, training):
+    """To the bit, without gradients, and the mode stays."""
+    batch = stacked(test_images, 3, 20).images().requires_grad_()
+    cohort = make_cohort([0, 1, 2])
+    cohort.load_state_dict(trained.state_dict())
+    cohort.train(training)
+    plain = cohort.plainly(batch)
+    assert not plain.requires_grad
+    for i, logits in enumerate(plain):
+        assert torch.equal(logits, cohort.member(i)(batch[i]))
+    assert cohort._model[0].training is training
+
+
 def test_forward_equals_single_models_in_both_modes(trained, test_images):
     batch = stacked(test_images, 3, 60).images()
     cohort = make_cohort([0, 1, 2])
