@@ -36,7 +36,7 @@ def flat(channels: int) -> nn.Module:
 
 @pytest.fixture
 def by_kernels(monkeypatch):
-    """The passes of a cohort are those of a GPU; says whether searches are, and which were."""
+    """Passes of a cohort are those of a GPU; whether searches are, and what came of them."""
     monkeypatch.setattr(grouped, "applies", lambda *_: True)
     monkeypatch.setattr(stacking, "SIDE_BY_SIDE", 2)
     monkeypatch.setattr(fused, "applies", lambda _: True)
@@ -45,7 +45,12 @@ def by_kernels(monkeypatch):
     monkeypatch.setattr(
         climbing, "chain_of", lambda *args: chain_of(*args) if known["on"] else None
     )
-    monkeypatch.setattr(climbing, "climb", lambda *args: (asked.append(1), whole(*args)))
+
+    def climb(*args: object) -> bool:
+        asked.append(whole(*args))
+        return asked[-1]
+
+    monkeypatch.setattr(climbing, "climb", climb)
     return known, asked
 
 
@@ -88,7 +93,7 @@ def test_it_finds_what_the_steps_one_by_one_find(
     cohort = made(build, channels, monkeypatch)
     args = cohort, channels, rule, restarts
     of_kernel = found(*args)
-    assert len(asked) == restarts
+    assert asked == [True] * restarts
     known["on"] = False
     plain = found(*args)
     assert len(asked) == restarts
@@ -109,3 +114,19 @@ def test_other_searches_are_left_to_the_steps(by_kernels, monkeypatch):
     monkeypatch.setattr(climbing, "SMALL", 10)
     found(*args)
     assert not asked
+
+
+def test_where_the_kernel_cannot_be_made_the_steps_go_on(by_kernels, monkeypatch, caplog):
+    """It is said once, and not tried again."""
+    known, asked = by_kernels
+    cohort = made(flat, 3, monkeypatch)
+    monkeypatch.setattr(climbing, "_refused", [])
+    with monkeypatch.context() as patch:
+        patch.setattr("robustgen.gpu.climb_kernel.climb", None)
+        one = found(cohort, 3, "adam", 2)
+    assert asked == [False]
+    assert caplog.text.count("no search in one kernel here") == 1
+    known["on"] = False
+    other = found(cohort, 3, "adam", 2)
+    assert torch.equal(one.success, other.success)
+    assert torch.equal(one.codes, other.codes)

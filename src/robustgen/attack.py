@@ -134,8 +134,9 @@ def _climb(
     stop_at_success: bool,
 ) -> None:
     """Search from one start, after so many steps from others, and record what is found."""
-    if stop_at_success and (chain := climbing.chain_of(model, front, threat)):
-        climbing.climb(chain, front, threat, settings.steps, settings.step_size, before)
+    chain = climbing.chain_of(model, front, threat) if stop_at_success else None
+    how = settings.steps, settings.step_size, before
+    if chain and climbing.climb(chain, front, threat, *how):
         return
     for step in range(settings.steps + 1):
         if stop_at_success and not front.narrow():

@@ -6,6 +6,7 @@ holds of its images stays in the cache. Equal to the steps of `front` one by one
 `benchmarks/gpu.py` measures the gain.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,12 @@ CHUNK = 512
 """Numbers that are moved at once."""
 
 
+log = logging.getLogger("robustgen")
+
+_refused: list[str] = []
+"""What a compiler that cannot make the kernel has said."""
+
+
 @dataclass(frozen=True)
 class Packed:
     """The layers of M models as the kernel takes them.
@@ -58,7 +65,7 @@ class Packed:
 
 def chain_of(model: object, front: Front, threat: Threat) -> Chain | None:
     """The pass of the model if the kernel can do this search by it."""
-    if not (isinstance(model, Cohort) and type(front.space) is ImageSpace):
+    if _refused or not (isinstance(model, Cohort) and type(front.space) is ImageSpace):
         return None
     chain = model.frozen()
     if not isinstance(chain, Chain):
@@ -74,7 +81,7 @@ def chain_of(model: object, front: Front, threat: Threat) -> Chain | None:
 
 def climb(
     chain: Chain, front: Front, threat: Threat, steps: int, step_size: float, before: int
-) -> None:
+) -> bool:
     """Search from the codes of `front` until success; what is found is there.
 
     Args:
@@ -84,6 +91,9 @@ def climb(
         steps: iterations.
         step_size: length of a step.
         before: steps of other restarts.
+
+    Returns:
+        Whether it was done: it is not where the kernel cannot be compiled, and then never again.
     """
     from robustgen.gpu import climb_kernel
 
@@ -95,16 +105,23 @@ def climb(
     programs = -(-many // IMAGES)
     mean, square = (front.rule.state[of] for of in ("mean", "square")) if adam else (codes, codes)
     classes, numbers = chain.products[-1].how.to_channels, codes[0, 0].numel()
-    climb_kernel.climb[programs, members](
+    given = (
         codes, origin, mean, square, best, front.labels, front.alive.view(torch.uint8),
         front.found.loss, front.found.success.view(torch.uint8), front.found.when, packed.weights,
         codes.new_empty(members * programs, IMAGES * packed.room), _shares(steps, codes.device),
         many, steps, before, step_size, threat.radius, front.space.low, front.space.high,
         packed.layers, packed.places, packed.tiles, packed.weights.shape[1], packed.room, IMAGES,
-        numbers, classes, adam, power(classes, 1 << 20), CHUNK, num_warps=WARPS, maxnreg=REGISTERS,
+        numbers, classes, adam, power(classes, 1 << 20), CHUNK,
     )  # fmt: skip
+    try:
+        climb_kernel.climb[programs, members](*given, num_warps=WARPS, maxnreg=REGISTERS)
+    except Exception as error:  # whatever a compiler says
+        log.warning("no search in one kernel here, so a step at a time and slower: %s", error)
+        _refused.append(str(error))
+        return False
     if best.data_ptr() != front.found.codes.data_ptr():
         front.found.codes.copy_(best.permute(0, 1, 4, 2, 3))
+    return True
 
 
 def _last(images: Tensor) -> Tensor:
