@@ -105,8 +105,10 @@ def test_it_finds_what_the_steps_one_by_one_find(
 
 
 def test_other_searches_are_left_to_the_steps(by_kernels, monkeypatch):
-    """Of all steps, in an L2 ball, or with large models."""
+    """Of all steps, in an L2 ball, with models that end in a ReLU, or with large ones."""
     _, asked = by_kernels
+    ending = made(lambda channels: flat(channels).append(nn.ReLU()), 3, monkeypatch)
+    found(ending, 3, "signed", 1)
     cohort = made(flat, 3, monkeypatch)
     args = cohort, 3, "signed", 1
     found(*args, norm="l2")

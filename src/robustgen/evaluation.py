@@ -17,7 +17,7 @@ from robustgen.errors import UserError
 from robustgen.gpu.starts import starts
 from robustgen.growing import Growing
 from robustgen.job import log, progress
-from robustgen.spaces import SPACES, Space, Threat, draw, sizes
+from robustgen.spaces import SPACES, Space, Threat, sizes
 
 BATCH = 100
 """Examples for which random starts are drawn at once; fixed, since it decides which they are."""
@@ -156,8 +156,6 @@ def _draws(
 ) -> Iterable[Tensor]:
     """The starts of each restart, drawn as if one batch were attacked after the other."""
     device, (many, *shape) = space.origin.device, space.origin.shape[1:]
-    if device.type == "cpu" and many <= BATCH:
-        return (draw(threat.norm, (many, *shape), generators) for _ in range(settings.restarts))
     batches = [min(BATCH, many - start) for start in range(0, many, BATCH)]
     return starts(threat.norm, batches, shape, settings.restarts, generators, device)
 

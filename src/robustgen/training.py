@@ -18,7 +18,7 @@ from robustgen.errors import UserError
 from robustgen.gpu.replay import Replayed, sent
 from robustgen.gpu.starts import starts
 from robustgen.job import progress
-from robustgen.spaces import SPACES, Space, Threat, draw
+from robustgen.spaces import SPACES, Space, Threat
 from robustgen.tables import CURVES, empty
 
 log = logging.getLogger("robustgen")
@@ -128,9 +128,7 @@ def _draws(
         return []
     attacked, shape, device = images - images // 2, space.origin.shape[2:], space.origin.device
     norm, restarts = method.threat.norm, method.search.restarts
-    if device.type == "cpu":
-        return [draw(norm, (attacked, *shape), generators) for _ in range(restarts)]
-    return starts(norm, [attacked], shape, restarts, generators, device)
+    return list(starts(norm, [attacked], shape, restarts, generators, device))
 
 
 def _update(

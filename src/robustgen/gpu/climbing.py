@@ -35,7 +35,6 @@ ALIGNED = 4
 CHUNK = 512
 """Numbers that are moved at once."""
 
-
 log = logging.getLogger("robustgen")
 
 _refused: list[str] = []
@@ -65,18 +64,15 @@ class Packed:
 
 def chain_of(model: object, front: Front, threat: Threat) -> Chain | None:
     """The pass of the model if the kernel can do this search by it."""
-    if _refused or not (isinstance(model, Cohort) and type(front.space) is ImageSpace):
+    if _refused or not isinstance(model, Cohort) or type(front.space) is not ImageSpace:
+        return None
+    if not (fused.applies(front.codes) and fused.moves(front.space, front.rule, threat)):
         return None
     chain = model.frozen()
-    if not isinstance(chain, Chain):
+    if not isinstance(chain, Chain) or chain.products[-1].rectified:
         return None
-    known = (
-        fused.applies(front.codes)
-        and fused.moves(front.space, front.rule, threat)
-        and not chain.products[-1].rectified
-        and sum(of.forth[0].numel() + of.back[0].numel() for of in chain.products) <= SMALL
-    )
-    return chain if known else None
+    weights = sum(of.forth[0].numel() + of.back[0].numel() for of in chain.products)
+    return chain if weights <= SMALL else None
 
 
 def climb(

@@ -31,7 +31,7 @@ def _coarse(number):
 
 @triton.jit
 def _product(left, right):
-    """A product as exact as that of single precision, in three of tensor cores.
+    """A product about as exact as that of single precision, in three of tensor cores.
 
     Triton's own "tf32x3" does the same in twice the time, for it also looks for infinities. Sums
     over more than a tile are to be taken outside: tensor cores round theirs towards 0.

@@ -1,4 +1,4 @@
-"""Random starts for a GPU: those that the CPU would draw for itself.
+"""Random starts of searches, which a GPU gets as the CPU would draw them for itself.
 
 In an L-infinity ball they are the same to the bit, in an L2 ball up to rounding. Members draw in
 threads of their own, each in a single call: a GPU ends an update of training sooner than one thread
@@ -6,7 +6,7 @@ draws the starts of twenty models for the next.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 
@@ -23,8 +23,10 @@ def starts(
     restarts: int,
     generators: Sequence[torch.Generator],
     device: torch.device,
-) -> list[Tensor]:
+) -> Iterable[Tensor]:
     """For each restart `(M, B, *D)` of `spaces.draw`, on the device.
+
+    On a CPU, where a job has one thread, they are drawn when they are asked for.
 
     Args:
         norm: "linf" or "l2".
@@ -35,6 +37,20 @@ def starts(
         generators: one per member.
         device: where they go.
     """
+    if device.type == "cpu" and len(batches) == 1:
+        return (draw(norm, (*batches, *shape), generators) for _ in range(restarts))
+    return by_threads(norm, batches, shape, restarts, generators, device)
+
+
+def by_threads(
+    norm: str,
+    batches: Sequence[int],
+    shape: Sequence[int],
+    restarts: int,
+    generators: Sequence[torch.Generator],
+    device: torch.device,
+) -> list[Tensor]:
+    """As `starts`, all at once, by a thread for each member."""
     numbers = torch.Size(shape).numel()
     size = restarts * sum(batches) * numbers
     held = torch.empty(len(generators), size, pin_memory=device.type == "cuda")
