@@ -21,7 +21,8 @@ Pull = Callable[[Tensor], Tensor]
 Layer = Callable[[Tensor], tuple[Tensor, Pull]]
 
 FEW = 1 << 30 if WIDE else strided.MANY
-"""Channels below which the gradient to the input of a strided convolution is that of `strided`."""
+"""Channels below which the gradient to the input of a strided convolution is that of `strided`;
+elsewhere it is where that spares products."""
 
 
 def chain(model: nn.Module, state: State) -> list[Layer] | None:
@@ -90,15 +91,13 @@ def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
     stride, padding, groups = layer.stride, layer.padding, members * layer.groups
     how: Any = stride, padding, layer.dilation, groups
     to_input: Any = *how, (True, False, False)
+    ours = strided.applies(layer) and weight.device.type == "cpu"
+    fast = strided.InputGradient(weight, stride, padding, groups) if ours else None  # type: ignore[arg-type]
     few = layer.in_channels // layer.groups < FEW
-    if few and strided.applies(layer) and weight.device.type == "cpu":
-        fast = strided.InputGradient(weight, stride, padding, groups)  # type: ignore[arg-type]
-        return lambda x: (
-            last(F.conv2d(x, weight, bias, *how)),
-            lambda gradient: fast(gradient, x.shape[2:]),
-        )
 
     def back(gradient: Tensor, x: Tensor) -> Tensor:
+        if fast and (few or fast.spares(gradient.shape[2:])):
+            return fast(gradient, x.shape[2:])
         # `torch.nn.grad.conv2d_input` gives the same, but makes an input first.
         to_x, *_ = strided.gradients(gradient, x, weight, None, *to_input)
         assert to_x is not None

@@ -2,16 +2,20 @@
 
 The gradient at the s x s pixels of a block depends on the same few outputs. It is computed as s x s
 channels of an image of blocks, by a convolution of stride 1, and then laid out as pixels: the same
-sums as those of `torch.nn.functional.conv2d`, in less time. A transposed convolution is this
-gradient. `benchmarks/passes.py` measures searches that rest on it, `benchmarks/vaegan.py` VAE-GANs.
+sums as those of `torch.nn.functional.conv2d`, in less time. Where outputs are few, fewer products
+give them (`winograd`). A transposed convolution is this gradient. `benchmarks/passes.py` measures
+searches that rest on it, `benchmarks/vaegan.py` VAE-GANs.
 """
 
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from robustgen import winograd
 
 Pair = tuple[int, int]
 
@@ -187,20 +191,31 @@ class InputGradient:
     Pixels are computed in blocks, each from the n x n outputs that begin in it and those before
     them: a convolution of stride n, with a channel for each pixel of a block. n is 1 unless pixels
     have few channels: so many must be computed at once that the processor's vectors are filled.
+    Where outputs are few `winograd` spares products.
     """
 
     def __init__(self, weight: Tensor, stride: Pair, padding: Pair, groups: int) -> None:
-        """Rearrange `weight` `(G O, C, k, k)` of a convolution of G groups."""
+        """Rearrange `weight` `(G O, C, k, k)` of a convolution of G groups, when first needed."""
         self.groups, self.channels, self.padding = groups, weight.shape[1], padding
+        self.weight, self.stride = weight, stride
         self.n = 1
         while self.channels * stride[0] * stride[1] * self.n**2 < VECTOR:
             self.n += 1
         self.block = stride[0] * self.n, stride[1] * self.n
         self.before = weight.shape[2] // stride[0] - 1, weight.shape[3] // stride[1] - 1
-        ways = self._ways(weight, stride)
-        ways = ways.reshape(groups, -1, *ways.shape[1:])
+        self._by_points: dict[torch.Size, winograd.InputGradient] = {}
+
+    def spares(self, outputs: torch.Size) -> bool:
+        """Whether the gradient from outputs of this size `(H', W')` takes fewer products."""
+        return self.n == 1 and winograd.applies(outputs, self.weight.shape[2:], self.stride)
+
+    @cached_property
+    def kernel(self) -> Tensor:
+        """The rearranged weights, `(G b b C, O, *, *)`."""
+        ways = self._ways(self.weight, self.stride)
+        ways = ways.reshape(self.groups, -1, *ways.shape[1:])
         kernel = ways.permute(0, 3, 5, 2, 1, 4, 6).flatten(0, 3)
-        self.kernel = kernel.contiguous(memory_format=torch.channels_last)
+        return kernel.contiguous(memory_format=torch.channels_last)
 
     def _ways(self, weight: Tensor, stride: Pair) -> Tensor:
         """The weight between each pixel of a block and each output: `(G O, C, b, *, b, *)`."""
@@ -226,13 +241,18 @@ class InputGradient:
         Args:
             gradient: to the output, `(B, G O, H', W')`, fastest with the channels last.
         """
+        if self.spares(outputs := gradient.shape[2:]):
+            if outputs not in self._by_points:
+                of = self.weight, self.stride, self.padding, self.groups, outputs
+                self._by_points[outputs] = winograd.InputGradient(*of)
+            return self._by_points[outputs](gradient, size)
         rows, columns = (
             self._added(gradient.shape[2 + axis], size[axis], axis) for axis in range(2)
         )
         even = max(0, min(rows)), max(0, min(columns))
         odd = [n - even[1] for n in columns] + [n - even[0] for n in rows]
-        outputs = F.pad(gradient, odd) if any(odd) else gradient
-        made = F.conv2d(outputs, self.kernel, None, self.n, even, 1, self.groups)
+        padded = F.pad(gradient, odd) if any(odd) else gradient
+        made = F.conv2d(padded, self.kernel, None, self.n, even, 1, self.groups)
         pixels = self._laid_out(made.permute(0, 2, 3, 1).contiguous())
         top, left = (p % b for p, b in zip(self.padding, self.block, strict=True))
         pixels = pixels[..., top : top + size[0], left : left + size[1], :]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from robustgen import strided
+from robustgen import strided, winograd
 from robustgen.errors import UserError
 
 Shape = tuple[int, int, int]
@@ -28,7 +28,10 @@ class Transposed(nn.ConvTranspose2d):
 
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The transposed convolution, `(B, O, H', W')`; with `output_size` it is torch's own."""
-        if self.out_channels > strided.MANY or output_size is not None:
+        fast = self.out_channels <= strided.MANY or winograd.applies(
+            images.shape[2:], self.kernel_size, self.stride
+        )
+        if not fast or output_size is not None:
             return super().forward(images, output_size)
         how = (self.stride, self.padding, self.output_padding)
         kept = None if self.weight.requires_grad else self._rearranged()

@@ -1,0 +1,97 @@
+"""Gradients of strided convolutions to their input where outputs are few, by fewer products.
+
+Along an axis, a kernel of r strides that gives m outputs reaches m + r - 1 blocks of s pixels, and
+the gradient at them is a product of two polynomials, whose coefficients are that to the outputs and
+the r parts of the kernel. Both are evaluated at m + r - 1 points and multiplied there, and the
+coefficients of the product are computed from its values: (m + r - 1)^2 products of matrices instead
+of (m r)^2, as in Winograd's minimal filtering (Lavin & Gray, CVPR 2016). `benchmarks/passes.py`
+measures it.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Pair = tuple[int, int]
+
+POINTS = (0.0, 1.0, -1.0, 2.0)
+"""And infinity; as many are taken as are needed. Values at the first three are sums and
+differences, with errors of 3e-7, like those of other ways; the fourth's larger factors make them
+1e-6."""
+
+
+def applies(outputs: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether there are points enough, and products to be spared.
+
+    Args:
+        outputs: (H', W') of the convolution.
+        kernel: its height and width, which `stride` divides.
+        stride: of the convolution.
+    """
+    parts = [k // s for k, s in zip(kernel, stride, strict=True)]
+    few = all(m + r - 2 <= len(POINTS) for m, r in zip(outputs, parts, strict=True))
+    return few and min(parts) > 1
+
+
+class InputGradient:
+    """The gradient of a strided convolution to its input, from weights that are evaluated once."""
+
+    def __init__(
+        self, weight: Tensor, stride: Pair, padding: Pair, groups: int, outputs: torch.Size
+    ) -> None:
+        """Evaluate `weight` `(G O, C, k, k)` of a convolution of G groups for its `outputs`."""
+        (sh, sw), (height, width) = stride, weight.shape[2:]
+        self.groups, self.stride, self.padding = groups, stride, padding
+        parts, (rows, columns) = (height // sh, width // sw), outputs
+        self.blocks = rows + parts[0] - 1, columns + parts[1] - 1
+        of_parts = self._evaluation(parts, weight)
+        self.evaluation = self._evaluation((rows, columns), weight)
+        self.interpolation = _inverse(self._evaluation(self.blocks, weight))
+        apart = weight.reshape(groups, -1, weight.shape[1], parts[0], sh, parts[1], sw)
+        apart = apart.permute(3, 5, 0, 1, 4, 6, 2).flatten(0, 1)
+        held = (of_parts @ apart.flatten(1)).view(-1, *apart.shape[1:])
+        self.kernel = held.flatten(0, 1).flatten(2)  # (points G, O, s s C)
+
+    def _evaluation(self, coefficients: Pair, like: Tensor) -> Tensor:
+        """Of polynomials in two variables at all points: `(points, coefficients)`."""
+        axes = zip(self.blocks, coefficients, strict=True)
+        return torch.kron(*(_values(*of) for of in axes)).to(like)
+
+    def __call__(self, gradient: Tensor, size: torch.Size) -> Tensor:
+        """The gradient to an input of `size` (H, W), `(B, G C, H, W)`, with the channels last.
+
+        Args:
+            gradient: to the output, `(B, G O, H', W')`, fastest with the channels last.
+        """
+        many, (sh, sw) = len(gradient), self.stride
+        apart = gradient.reshape(many, self.groups, -1, *gradient.shape[2:])
+        outputs = apart.permute(3, 4, 1, 0, 2).flatten(0, 1)  # (H' W', G, B, O)
+        at_points = (self.evaluation @ outputs.flatten(1)).view(-1, *outputs.shape[2:])
+        made = torch.bmm(at_points, self.kernel)
+        blocks = self.interpolation @ made.view(len(self.interpolation), -1)
+        blocks = blocks.view(*self.blocks, self.groups, many, sh, sw, -1)
+        pixels = blocks.permute(3, 0, 4, 1, 5, 2, 6).flatten(5).flatten(3, 4).flatten(1, 2)
+        top, left = self.padding
+        pixels = pixels[:, top : top + size[0], left : left + size[1]]
+        missed = size[0] - pixels.shape[1], size[1] - pixels.shape[2]  # by the kernel: no gradient
+        if any(missed):
+            pixels = F.pad(pixels, (0, 0, 0, missed[1], 0, missed[0]))
+        return pixels.permute(0, 3, 1, 2)
+
+
+@cache
+def _values(points: int, coefficients: int) -> Tensor:
+    """What each coefficient adds at each point; at infinity, the last one is the value."""
+    finite = torch.tensor(POINTS[: points - 1], dtype=torch.float64)
+    at_infinity = torch.zeros(1, coefficients, dtype=torch.float64)
+    at_infinity[:, -1] = 1
+    return torch.cat([finite[:, None] ** torch.arange(coefficients), at_infinity])
+
+
+def _inverse(values: Tensor) -> Tensor:
+    """From values to coefficients."""
+    made: Tensor = torch.linalg.inv(values.double())
+    return made.to(values)
