@@ -39,10 +39,10 @@ def fresh(models: int) -> Cohort:
     return cohort
 
 
-def ours(data: Split, method: Method | None) -> None:
+def ours(data: Split, method: Method | None, models: int = MODELS) -> None:
     """An epoch of a cohort."""
-    rngs = [[generator(0, what, seed) for seed in range(MODELS)] for what in ("batches", "attacks")]
-    train(fresh(MODELS), data, EPOCH, method, Generators(*rngs))
+    rngs = [[generator(0, what, seed) for seed in range(models)] for what in ("batches", "attacks")]
+    train(fresh(models), data, EPOCH, method, Generators(*rngs))
 
 
 def plain_loop(data: Split, method: Method | None) -> None:
@@ -75,7 +75,7 @@ def attacked(model: nn.Module, batch: Split, method: Method, rng: torch.Generato
     codes = space.sample(method.threat, [rng])
     if not method.search.steps:
         return space.decode(codes)[0]
-    best, kept = torch.full((len(batch),), -torch.inf), codes
+    best, kept = torch.full_like(batch.labels, -torch.inf, dtype=codes.dtype), codes
     model.eval()
     for step in range(method.search.steps + 1):
         codes = codes.detach().requires_grad_()
@@ -99,11 +99,21 @@ def vaegan(images: Split, plain: bool, gamma: float) -> None:
     train_vaegan(model.to(HERE), images, generator(0, "training"))
 
 
+def cohorts(data: Split) -> list[Row]:
+    """More and more models on as many images; a model alone is what counts."""
+    some, method = data.take(slice(500)).keep(), METHODS["adversarial"]
+    ways = {
+        f"cohort of {models}": Way(partial(ours, some, method, models), models * len(some))
+        for models in (1, 5, 20)
+    }
+    return measured("epoch of training, adversarial, per model", ways)
+
+
 def rows() -> list[Row]:
-    """All methods, and VAE-GANs."""
+    """All methods, from images that are decoded before, and VAE-GANs."""
     data = letters(train_draws=10)["train"]
     some = with_manifold(data.take(slice(IMAGES)).keep())
-    made: list[Row] = []
+    made = cohorts(data)
     for name, method in METHODS.items():
         ways: dict[str, Callable[[], None]] = {"plain loop": plain_loop, "robustgen": ours}
         made += measured(

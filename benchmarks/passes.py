@@ -5,7 +5,7 @@
 The plain stack is the architecture mapped over the models; folding leaves batch normalization out
 of it; then come the layers with their own way back, of models one after the other and side by side,
 with torch's gradient to the pixels of all layers, with that of `strided` to those of the first
-layer, and of every one; and what is taken on a processor like this, also without `winograd`. Below,
+layer, and of every one; and what is taken on a processor like this, with `winograd` besides. Below,
 warps of letters with torch's grid and with ours, forward and back to the parameters; and whole
 processes that search, with freed memory kept or given back. All are measured in turns in one run;
 what counts is the ratio.
@@ -14,7 +14,6 @@ what counts is the ratio.
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from statistics import median
 from unittest.mock import patch
@@ -71,15 +70,15 @@ def attacks() -> dict[str, Callable[[], object]]:
         AS_HERE: stacked(*folded(model, state)),
     }
 
-    def run(passed: stacking.Pass, spared: bool = True) -> float:
+    def run(passed: stacking.Pass, points: tuple[float, ...]) -> float:
         rngs = [generator(0, "start", i) for i in range(MODELS)]
         threat, how = Threat("image", "linf", 0.3), Search("adam", 0.005, STEPS)
         args = passed, image(batch), batch.labels, threat, how, rngs
-        with nullcontext() if spared else patch.object(winograd, "POINTS", ()):
+        with patch.object(winograd, "POINTS", points):
             return search(*args, stop_at_success=False).loss.sum().item()
 
-    named = {name: partial(run, passed) for name, passed in passes.items()}
-    return {"no products spared, else as here": partial(run, passes[AS_HERE], False), **named}
+    points = {AS_HERE: winograd.POINTS}  # without any it is not taken
+    return {name: partial(run, passed, points.get(name, ())) for name, passed in passes.items()}
 
 
 def warps() -> dict[str, Callable[[], object]]:

@@ -158,7 +158,9 @@ def threads(data: Split) -> list[Row]:
         torch.set_num_threads(1)
 
     for many in sorted({1, 2, os.cpu_count() or 1}):
-        ways[f"{many} threads"] = Way(partial(run, many), MODELS * len(some) * STEPS)
+        ways[f"{many} thread{'s' * (many > 1)}"] = Way(
+            partial(run, many), MODELS * len(some) * STEPS
+        )
     return measured("threads of a job that attacks", ways, operations(cohort.member(0)))
 
 

@@ -3,19 +3,20 @@
     python benchmarks/vaegan.py
 
 Plain are torch's own layers, with the weights of a single channel in either layout, as torch leaves
-them. Then these are laid out with the channels last; then the strided layers are the package's. A
-search decodes codes and takes the gradient to them, in the end without batch normalization. All
-are measured in turns in one run; what counts is the ratio.
+them. Then these are laid out with the channels last; then the strided layers are the package's,
+without and with `winograd`. A search decodes codes and takes the gradient to them, in the end
+without batch normalization. All are measured in turns in one run; what counts is the ratio.
 """
 
 from collections.abc import Callable
 from functools import partial
+from unittest.mock import patch
 
 import torch
 from timing import compare
 from torch import nn
 
-from robustgen import device
+from robustgen import device, winograd
 from robustgen.manifolds.training import _update
 from robustgen.manifolds.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
@@ -50,6 +51,16 @@ def update(model: VaeGan) -> Callable[[], object]:
     return partial(_update, model, optimizers, images, generator(0, "training"))
 
 
+def unspared(run: Callable[[], object]) -> Callable[[], object]:
+    """The same without `winograd`, which needs points."""
+
+    def alike() -> None:
+        with patch.object(winograd, "POINTS", ()):
+            run()
+
+    return alike
+
+
 def decode(decoder: nn.Module) -> Callable[[], object]:
     """An iteration of a search."""
     return lambda: torch.autograd.grad(decoder(codes).sum(), codes)[0].sum().item()
@@ -64,9 +75,11 @@ for channels, rounds in WIDTHS.items():
     said = "-".join(map(str, channels))
     alone = made(channels, laid_out=True, ours=True, gamma=0.0)
     ways = {name: update(of) for name, of in {**kinds, "ours, gamma 0": alone}.items()}
+    ways["ours, gamma 0, no products spared"] = unspared(ways["ours, gamma 0"])
     compare(f"{said}: update", ways, rounds)
     constant = {name: kinds[name].eval().requires_grad_(False).decoder for name in kinds}
     ways = {name: decode(decoder) for name, decoder in constant.items()}
     ways["ours, folded"] = decode(constant["ours"].folded())
+    ways["ours, folded, no products spared"] = unspared(ways["ours, folded"])
     compare(f"{said}: decode", ways, rounds)
 print(f"{BATCH} images per update, {CODES} codes, on {here}")

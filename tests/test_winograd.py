@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies
+from torch import nn
 
-from robustgen import winograd
+from robustgen import layers, winograd
+from robustgen.manifolds.networks import Transposed
 from robustgen.winograd import InputGradient
 
 
@@ -53,7 +55,7 @@ def test_any_geometry_agrees_with_torch(data):
     ("parts", "outputs", "times"), [(2, 1, 2), (2, 3, 2), (2, 4, 8), (3, 3, 8)], ids=str
 )
 def test_errors_of_single_precision_are_a_few_times_torchs(parts, outputs, times):
-    """With the paper's numbers of channels: sums of 64 products."""
+    """With the paper's numbers of channels."""
     rng = torch.Generator().manual_seed(0)
     kernel, pad = 2 * parts, parts - 1
     weight = torch.randn(64, 32, kernel, kernel, generator=rng)
@@ -76,6 +78,7 @@ def test_errors_of_single_precision_are_a_few_times_torchs(parts, outputs, times
     [
         ((3, 3), 4, 2, True),
         ((1, 3), 4, 2, True),
+        ((1, 1), 4, 2, True),
         ((4, 4), 4, 2, True),
         ((5, 3), 4, 2, False),
         ((3, 5), 4, 2, False),
@@ -86,3 +89,55 @@ def test_errors_of_single_precision_are_a_few_times_torchs(parts, outputs, times
 )
 def test_where_it_applies(outputs, kernel, stride, expected):
     assert winograd.applies(outputs, (kernel, kernel), (stride, stride)) == expected
+
+
+def test_a_wide_transposed_convolution_takes_it_and_equals_torchs(monkeypatch):
+    torch.manual_seed(0)
+    how = 32, 20, 6, 2, 2, 1
+    ours, torchs = Transposed(*how).double(), nn.ConvTranspose2d(*how).double()
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 32, 3, 3, dtype=torch.float64).requires_grad_()
+    asked = _counted(monkeypatch)
+    made, expected = ours(x), torchs(x)
+    assert asked == [1]
+    torch.testing.assert_close(made, expected)
+    towards = torch.randn_like(made)
+    found = torch.autograd.grad(made, [x, *ours.parameters()], towards)
+    for one, other in zip(
+        found, torch.autograd.grad(expected, [x, *torchs.parameters()], towards), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("few", [0, 1 << 30], ids=["torch's else", "ours else"])
+@pytest.mark.parametrize("size", [7, 14])
+def test_the_layers_of_an_attacked_cohort_take_it_where_outputs_are_few(few, size, monkeypatch):
+    monkeypatch.setattr(layers, "FEW", few)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(16, 8, 4, 2, 1)).double().eval()
+    state = {
+        name: torch.randn(3, *held.shape).double() for name, held in model.state_dict().items()
+    }
+    (layer,) = layers.chain(model, state)
+    x = torch.randn(5, 3 * 16, size, size, dtype=torch.float64).requires_grad_()
+    asked = _counted(monkeypatch)
+    made, back = layer(layers.last(x.detach()))
+    towards = torch.randn_like(made)
+    found = back(towards)
+    assert asked == ([1] if size == 7 else [])
+    weight, bias = state["0.weight"].flatten(0, 1), state["0.bias"].flatten()
+    expected = F.conv2d(x, weight, bias, 2, 1, 1, 3)
+    torch.testing.assert_close(made, expected)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, x, towards)[0])
+
+
+def _counted(monkeypatch):
+    """A list that grows by 1 with each gradient that is taken this way."""
+    asked, plain = [], InputGradient.__call__
+
+    def counting(self, *args):
+        asked.append(1)
+        return plain(self, *args)
+
+    monkeypatch.setattr(InputGradient, "__call__", counting)
+    return asked

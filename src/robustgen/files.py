@@ -165,7 +165,8 @@ def read_table(path: str | Path, *schemas: pa.Schema) -> pa.Table:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     at = content.rfind(_SCHEME)
     end = at + len(_BLANK)
-    if at < 0 or content[at:end] != _digest_of(content[:at] + _BLANK + content[end:]):
+    held = memoryview(content)  # of which nothing is copied
+    if at < 0 or held[at:end] != _digest_of(held[:at], _BLANK, held[end:]):
         raise UserError(f"{path} is damaged: it is not as it was written; {remedy(path)}")
     # `read_table` would import pandas. Threads of it that are still at work as the process ends
     # have been seen to abort it.
@@ -178,9 +179,12 @@ def read_table(path: str | Path, *schemas: pa.Schema) -> pa.Table:
     return table
 
 
-def _digest_of(content: bytes) -> bytes:
+def _digest_of(*parts: bytes | memoryview) -> bytes:
     """What the footer of a table says of the file, in which `_BLANK` stands for it."""
-    return _SCHEME + hashlib.sha256(content).hexdigest().encode()
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return _SCHEME + digest.hexdigest().encode()
 
 
 _SCHEME = b"sha256:"

@@ -21,8 +21,8 @@ Pull = Callable[[Tensor], Tensor]
 Layer = Callable[[Tensor], tuple[Tensor, Pull]]
 
 FEW = 1 << 30 if WIDE else strided.MANY
-"""Channels below which the gradient to the input of a strided convolution is that of `strided`;
-elsewhere it is where that spares products."""
+"""Channels below which the gradient to the input of a strided convolution is that of `strided`.
+With more channels it is torch's, unless outputs are so few that `winograd` applies."""
 
 
 def chain(model: nn.Module, state: State) -> list[Layer] | None:

@@ -1,4 +1,4 @@
-"""How fast a machine does what a study asks of it, measured in some seconds on random images."""
+"""How fast a machine does what a study asks of it, measured within a minute on random images."""
 
 import subprocess
 import sys

@@ -22,7 +22,7 @@ Pair = tuple[int, int]
 MANY = 16
 """Channels of pixels from which torch's own gradient to them is faster than that of `convolve`,
 unless vectors are wide (`layers.FEW`): what is spared weighs less than what laying them out costs.
-Transposed convolutions gain up to here."""
+Transposed convolutions gain up to here, and beyond where `winograd` applies."""
 
 
 def applies(layer: nn.Conv2d) -> bool:
@@ -195,7 +195,7 @@ class InputGradient:
     """
 
     def __init__(self, weight: Tensor, stride: Pair, padding: Pair, groups: int) -> None:
-        """Rearrange `weight` `(G O, C, k, k)` of a convolution of G groups, when first needed."""
+        """For a convolution of G groups with `weight` `(G O, C, k, k)`."""
         self.groups, self.channels, self.padding = groups, weight.shape[1], padding
         self.weight, self.stride = weight, stride
         self.n = 1

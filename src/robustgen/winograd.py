@@ -1,11 +1,12 @@
 """Gradients of strided convolutions to their input where outputs are few, by fewer products.
 
-Along an axis, a kernel of r strides that gives m outputs reaches m + r - 1 blocks of s pixels, and
-the gradient at them is a product of two polynomials, whose coefficients are that to the outputs and
-the r parts of the kernel. Both are evaluated at m + r - 1 points and multiplied there, and the
-coefficients of the product are computed from its values: (m + r - 1)^2 products of matrices instead
-of (m r)^2, as in Winograd's minimal filtering (Lavin & Gray, CVPR 2016). `benchmarks/passes.py`
-measures it.
+Along an axis, a kernel of r strides that gives m outputs reaches m + r - 1 blocks of s pixels. The
+gradient at these blocks is a product of two polynomials: the coefficients of one are the gradients
+to the m outputs, those of the other the r parts of the kernel. Both are evaluated at m + r - 1
+points and multiplied there, and the coefficients of the product follow from its values. That takes
+(m + r - 1)^2 products of matrices, where the convolution of blocks in `strided` takes r^2 times as
+many: Winograd's minimal filtering (Lavin & Gray, CVPR 2016), transposed. `benchmarks/passes.py`
+measures it in classifiers, `benchmarks/vaegan.py` in decoders.
 """
 
 from collections.abc import Sequence
@@ -18,13 +19,13 @@ from torch import Tensor
 Pair = tuple[int, int]
 
 POINTS = (0.0, 1.0, -1.0, 2.0)
-"""And infinity; as many are taken as are needed. Values at the first three are sums and
-differences, with errors of 3e-7, like those of other ways; the fourth's larger factors make them
-1e-6."""
+"""Where polynomials are evaluated, besides infinity: at the first of these, as many as are needed.
+Values at three of them are sums and differences, whose errors are 3e-7, like those of torch's own
+way; the factors at the fourth are larger, and errors 1e-6."""
 
 
 def applies(outputs: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether there are points enough, and products to be spared.
+    """Whether there are points enough, and fewer products than in `strided`.
 
     Args:
         outputs: (H', W') of the convolution.
@@ -47,18 +48,13 @@ class InputGradient:
         self.groups, self.stride, self.padding = groups, stride, padding
         parts, (rows, columns) = (height // sh, width // sw), outputs
         self.blocks = rows + parts[0] - 1, columns + parts[1] - 1
-        of_parts = self._evaluation(parts, weight)
-        self.evaluation = self._evaluation((rows, columns), weight)
-        self.interpolation = _inverse(self._evaluation(self.blocks, weight))
+        of_parts = _evaluation(self.blocks, parts).to(weight)
+        self.evaluation = _evaluation(self.blocks, (rows, columns)).to(weight)
+        self.interpolation = _interpolation(self.blocks).to(weight)
         apart = weight.reshape(groups, -1, weight.shape[1], parts[0], sh, parts[1], sw)
         apart = apart.permute(3, 5, 0, 1, 4, 6, 2).flatten(0, 1)
         held = (of_parts @ apart.flatten(1)).view(-1, *apart.shape[1:])
         self.kernel = held.flatten(0, 1).flatten(2)  # (points G, O, s s C)
-
-    def _evaluation(self, coefficients: Pair, like: Tensor) -> Tensor:
-        """Of polynomials in two variables at all points: `(points, coefficients)`."""
-        axes = zip(self.blocks, coefficients, strict=True)
-        return torch.kron(*(_values(*of) for of in axes)).to(like)
 
     def __call__(self, gradient: Tensor, size: torch.Size) -> Tensor:
         """The gradient to an input of `size` (H, W), `(B, G C, H, W)`, with the channels last.
@@ -83,15 +79,22 @@ class InputGradient:
 
 
 @cache
+def _evaluation(points: Pair, coefficients: Pair) -> Tensor:
+    """Of polynomials in two variables, at as many points for each: `(points, coefficients)`."""
+    rows, columns = (_values(*of) for of in zip(points, coefficients, strict=True))
+    return torch.kron(rows, columns)
+
+
+@cache
+def _interpolation(points: Pair) -> Tensor:
+    """From the values of a polynomial to its coefficients."""
+    made: Tensor = torch.linalg.inv(_evaluation(points, points))
+    return made
+
+
 def _values(points: int, coefficients: int) -> Tensor:
     """What each coefficient adds at each point; at infinity, the last one is the value."""
     finite = torch.tensor(POINTS[: points - 1], dtype=torch.float64)
     at_infinity = torch.zeros(1, coefficients, dtype=torch.float64)
     at_infinity[:, -1] = 1
     return torch.cat([finite[:, None] ** torch.arange(coefficients), at_infinity])
-
-
-def _inverse(values: Tensor) -> Tensor:
-    """From values to coefficients."""
-    made: Tensor = torch.linalg.inv(values.double())
-    return made.to(values)

@@ -28,9 +28,8 @@ class Transposed(nn.ConvTranspose2d):
 
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The transposed convolution, `(B, O, H', W')`; with `output_size` it is torch's own."""
-        fast = self.out_channels <= strided.MANY or winograd.applies(
-            images.shape[2:], self.kernel_size, self.stride
-        )
+        few = winograd.applies(images.shape[2:], self.kernel_size, self.stride)
+        fast = few or self.out_channels <= strided.MANY
         if not fast or output_size is not None:
             return super().forward(images, output_size)
         how = (self.stride, self.padding, self.output_padding)
