@@ -3,20 +3,20 @@
 import pytest
 import torch
 
-from robustgen.gpu.starts import by_threads, starts
+from robustgen.gpu.starts import starts
 from robustgen.seeding import generator
 from robustgen.spaces import draw
 
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("drawn_by", [starts, by_threads])
+@pytest.mark.parametrize("at_once", [False, True])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize(("batches", "restarts"), [([7], 1), ([20, 20, 3], 2), ([5, 5], 3)])
-def test_they_are_those_of_one_batch_after_another(drawn_by, norm, members, batches, restarts):
+def test_they_are_those_of_one_batch_after_another(at_once, norm, members, batches, restarts):
     shape, rngs = (1, 4, 5), [generator(0, "start", i) for i in range(members)]
-    made = list(drawn_by(norm, batches, shape, restarts, rngs, CPU))
+    made = list(starts(norm, batches, shape, restarts, rngs, CPU, at_once))
     twins = [generator(0, "start", i) for i in range(members)]
     drawn = [[draw(norm, (size, *shape), twins) for _ in range(restarts)] for size in batches]
     for restart, found in enumerate(made):

@@ -23,10 +23,9 @@ def starts(
     restarts: int,
     generators: Sequence[torch.Generator],
     device: torch.device,
+    at_once: bool = False,
 ) -> Iterable[Tensor]:
     """For each restart `(M, B, *D)` of `spaces.draw`, on the device.
-
-    On a CPU, where a job has one thread, they are drawn when they are asked for.
 
     Args:
         norm: "linf" or "l2".
@@ -36,21 +35,11 @@ def starts(
         restarts: how many.
         generators: one per member.
         device: where they go.
+        at_once: whether those of a single batch are drawn by threads on a CPU too, where a job has
+            one thread, and each restart is else drawn when it is asked for.
     """
-    if device.type == "cpu" and len(batches) == 1:
+    if device.type == "cpu" and len(batches) == 1 and not at_once:
         return (draw(norm, (*batches, *shape), generators) for _ in range(restarts))
-    return by_threads(norm, batches, shape, restarts, generators, device)
-
-
-def by_threads(
-    norm: str,
-    batches: Sequence[int],
-    shape: Sequence[int],
-    restarts: int,
-    generators: Sequence[torch.Generator],
-    device: torch.device,
-) -> list[Tensor]:
-    """As `starts`, all at once, by a thread for each member."""
     numbers = torch.Size(shape).numel()
     size = restarts * sum(batches) * numbers
     held = torch.empty(len(generators), size, pin_memory=device.type == "cuda")
