@@ -11,11 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from peers import NAMES, STEPS, Attack, Peers, success
-from setting import ADVERSARIAL, HERE, Row, Way, letters, measured, operations, trained
+from peers import BATCH, NAMES, STEPS, Attack, Peers, success
+from setting import ADVERSARIAL, HERE, Row, Way, letters, look, measured, trained
 from torch import Tensor
 
-from robustgen.attack import Search, search
+from robustgen.attack import Found, Search, search
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
 from robustgen.files import provenance
@@ -30,21 +30,32 @@ SAME = 0.02
 
 def ours(cohort: Cohort, radius: float, until_success: bool) -> Attack:
     """The search of this package."""
-    threat, how = Threat("image", "linf", radius), Search("signed", radius / 30, STEPS)
+    return lambda x, y: found(cohort, radius, until_success, x, y).codes[0]
 
-    def attack(x: Tensor, y: Tensor) -> Tensor:
-        found = search(
-            cohort,
-            ImageSpace(x[None], 0.0, 1.0),
-            y[None],
-            threat,
-            how,
-            [generator(0, "start")],
-            stop_at_success=until_success,
-        )
-        return found.codes[0]
 
-    return attack
+def found(cohort: Cohort, radius: float, until_success: bool, x: Tensor, y: Tensor) -> Found:
+    """What it finds."""
+    return search(
+        cohort,
+        ImageSpace(x[None], 0.0, 1.0),
+        y[None],
+        Threat("image", "linf", radius),
+        Search("signed", radius / 30, STEPS),
+        [generator(0, "start")],
+        stop_at_success=until_success,
+    )
+
+
+def needed(cohort: Cohort, radius: float, x: Tensor, y: Tensor) -> float:
+    """Operations of the search until success, of those of all steps with all images.
+
+    A success in iteration i took i ways back, and one more look.
+    """
+    model = cohort.member(0).requires_grad_(False)
+    parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
+    made = torch.cat([found(cohort, radius, True, *part).iterations[0] for part in parts])
+    steps = torch.where(made < 0, STEPS, made).float().mean().item()
+    return (steps + look(model, back=False) / look(model)) / STEPS
 
 
 def compared(kind: str, cohort: Cohort, test: Split, radius: float) -> list[Row]:
@@ -72,12 +83,14 @@ def compared(kind: str, cohort: Cohort, test: Split, radius: float) -> list[Row]
         }
         for name, way in mine.items():
             ways[name] = Way(partial(success, model, x, y, way), len(x) * STEPS)
-        rows = measured(f"attack on {kind}", ways, operations(model))
+        rows = measured(f"attack on {kind}", ways, look(model))
         peers.close()
+    share = needed(cohort, radius, x, y)
     for row in rows:
         row["success"] = rates[str(row["way"])]
         if "until success" in str(row["way"]):  # what it leaves out is not computed
-            row["gflop_per_second"] = row["share_of_product_rate"] = None
+            for rate in ("gflop_per_second", "share_of_product_rate"):
+                row[rate] *= share
     return rows
 
 

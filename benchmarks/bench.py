@@ -43,7 +43,7 @@ def figure(table: pd.DataFrame) -> plt.Figure:
     shown = table.assign(
         name=table["benchmark"] + ": " + table["way"],
         whose=table["way"]
-        .str.contains("robustgen|cohort|images|threads")
+        .str.contains("robustgen|cohort|images|thread")
         .map({True: "robustgen", False: "others"}),
     )
     sns.set_theme(context="paper", style="whitegrid")

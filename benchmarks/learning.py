@@ -6,7 +6,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from searches import with_manifold
-from setting import HERE, LETTERS, Row, Way, letters, measured
+from setting import HERE, LETTERS, Row, Way, letters, measured, operations, plainly
 from torch import Tensor, nn
 
 from robustgen.attack import Search
@@ -93,10 +93,14 @@ def vaegan(images: Split, plain: bool, gamma: float) -> None:
     """An epoch of a VAE-GAN, with torch's own strided layers or ours."""
     model = VaeGan((1, 28, 28), Recipe(channels=(16, 32, 64), gamma=gamma, epochs=1))
     model.initialize(generator(0, "benchmark"))
-    for layer in model.modules():
-        if plain and isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            layer.__class__ = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.ConvTranspose2d
+    if plain:
+        plainly(model)
     train_vaegan(model.to(HERE), images, generator(0, "training"))
+
+
+def each(data: Split, method: Method | None) -> float:
+    """Operations of an epoch for an image of a model."""
+    return operations(partial(plain_loop, data, method)) / MODELS / len(data)
 
 
 def cohorts(data: Split) -> list[Row]:
@@ -106,19 +110,23 @@ def cohorts(data: Split) -> list[Row]:
         f"cohort of {models}": Way(partial(ours, some, method, models), models * len(some))
         for models in (1, 5, 20)
     }
-    return measured("epoch of training, adversarial, per model", ways)
+    return measured("epoch of training, adversarial, per model", ways, each(some, method))
 
 
 def rows() -> list[Row]:
     """All methods, from images that are decoded before, and VAE-GANs."""
     data = letters(train_draws=10)["train"]
-    some = with_manifold(data.take(slice(IMAGES)).keep())
+    some, plain = with_manifold(data.take(slice(IMAGES)).keep())
     made = cohorts(data)
     for name, method in METHODS.items():
-        ways: dict[str, Callable[[], None]] = {"plain loop": plain_loop, "robustgen": ours}
+        ways: dict[str, Callable[[], None]] = {
+            "plain loop": partial(plain_loop, plain, method),
+            "robustgen": partial(ours, some, method),
+        }
         made += measured(
             f"epoch of training, {name}, {MODELS} models",
-            {way: Way(partial(run, some, method), MODELS * IMAGES) for way, run in ways.items()},
+            {way: Way(run, MODELS * IMAGES) for way, run in ways.items()},
+            each(plain, method),
         )
     for gamma in (0.0, 1.0):
         ways = {
@@ -129,6 +137,7 @@ def rows() -> list[Row]:
         made += measured(
             f"epoch of a VAE-GAN {named} discriminator",
             {way: Way(run, IMAGES) for way, run in ways.items()},
+            operations(ways["torch's layers"]) / IMAGES,
         )
     over = {
         f"{many} images": Way(
@@ -136,4 +145,5 @@ def rows() -> list[Row]:
         )
         for many in (500, 2000, 10_000)
     }
-    return made + measured("epoch of training, adversarial, over N", over, rounds=3)
+    flop = each(some, METHODS["adversarial"])
+    return made + measured("epoch of training, adversarial, over N", over, flop, rounds=3)

@@ -31,4 +31,5 @@ def rows() -> list[Row]:
     return measured(
         f"{NEIGHBOURS} nearest images",
         {"scikit-learn": Way(theirs, work), "robustgen": Way(ours, work)},
+        2 * points.shape[1],
     )

@@ -3,14 +3,16 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
-from setting import HERE, LETTERS, Row, Way, letters, measured, operations, trained
+from setting import HERE, LETTERS, Row, Way, letters, look, measured, operations, plainly, trained
 from torch import nn
 
 from robustgen.attack import Search, search
@@ -29,8 +31,11 @@ SAME = 0.03
 """Success rates of the same search from the same starts differ by less: rounding moves a few."""
 
 
-def with_manifold(data: Split) -> Split:
-    """`data` with a learned manifold, of decoders that were trained a little."""
+def with_manifold(data: Split) -> tuple[Split, Split]:
+    """`data` with a learned manifold, of decoders that were trained a little: as ours, and plain.
+
+    Plain decoders have PyTorch's own layers, and their batch normalization.
+    """
     models = []
     for label in range(len(LETTERS)):
         model = VaeGan((1, 28, 28), Recipe(channels=(16, 32, 64), gamma=0.0, epochs=2))
@@ -38,8 +43,13 @@ def with_manifold(data: Split) -> Split:
         model.to(HERE)
         train(model, data.of_class(label), generator(0, label))
         models.append(model.eval().requires_grad_(False))
-    decoders = Decoders([model.decoder.folded() for model in models])
-    return replace(data, learned={"learned_manifold": Learned(encode(models, data), decoders)})
+    codes, ours = encode(models, data), [model.decoder.folded() for model in models]
+    plain = [plainly(deepcopy(model.decoder)) for model in models]
+    made, other = (
+        replace(data, learned={"learned_manifold": Learned(codes, Decoders(decoders))})
+        for decoders in (ours, plain)
+    )
+    return made, other
 
 
 def for_all(batch: Split, models: int) -> Split:
@@ -92,15 +102,16 @@ def plain_loop(models: Sequence[nn.Module], data: Split, space: str) -> float:
     return wrong / len(data) / len(models)
 
 
-def against_loops(data: dict[str, Split], learned: Split) -> list[Row]:
+def against_loops(data: dict[str, Split], learned: tuple[Split, Split]) -> list[Row]:
     """On-manifold searches of a cohort beside those of its models one by one."""
     cohort = trained(data["train"].take(slice(2000)), seeds=MODELS)
     models = [cohort.member(i).requires_grad_(False) for i in range(MODELS)]
     rows: list[Row] = []
-    for space, of in {"true_manifold": data["test"], "learned_manifold": learned}.items():
-        some = of.take(slice(200))
+    both = {"true_manifold": (data["test"], data["test"]), "learned_manifold": learned}
+    for space, of in both.items():
+        some, plain = (one.take(slice(200)) for one in of)
         ways: dict[str, Callable[[], float]] = {
-            "plain loop": partial(plain_loop, models, some, space),
+            "plain loop": partial(plain_loop, models, plain, space),
             "robustgen": partial(ours, cohort, some, space),
         }
         rates = {name: way() for name, way in ways.items()}
@@ -110,7 +121,7 @@ def against_loops(data: dict[str, Split], learned: Split) -> list[Row]:
         made = measured(
             f"search on the {space.replace('_', ' ')}, {MODELS} models",
             {name: Way(way, work) for name, way in ways.items()},
-            operations(models[0]) if space == "true_manifold" else None,
+            operations(ways["plain loop"]) / work,
         )
         rows += [row | {"success": rates[str(row["way"])]} for row in made]
     return rows
@@ -124,7 +135,7 @@ def cohorts(data: Split) -> list[Row]:
         cohort.initialize([generator(0, "initialization", seed) for seed in range(models)])
         run = partial(ours, cohort, some, "image")
         ways[f"cohort of {models}"] = Way(run, models * len(some) * STEPS)
-    return measured("attack on cohorts, per model", ways, operations(cohort.member(0)))
+    return measured("attack on cohorts, per model", ways, look(cohort.member(0)))
 
 
 def images(data: Split) -> list[Row]:
@@ -143,25 +154,36 @@ def images(data: Split) -> list[Row]:
     for many in (100, 1000, 10_000):
         some = learnt.take(torch.arange(many, device=HERE) % BATCH)  # the same work in each batch
         ways[f"{many} images"] = Way(partial(run, some), many * STEPS)
-    return measured("attack on more images", ways, operations(cohort.member(0)), rounds=3)
+    return measured("attack on more images", ways, look(cohort.member(0)), rounds=3)
 
 
 def threads(data: Split) -> list[Row]:
-    """A job with more threads: as many jobs as cores are as many times as fast."""
+    """A job with more threads, beside as many jobs at a time."""
     cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(MODELS)).to(HERE).eval()
     cohort.initialize([generator(0, "initialization", seed) for seed in range(MODELS)])
     some, ways = data.take(slice(200)), {}
 
-    def run(many: int) -> None:
+    def threaded(many: int) -> None:
         torch.set_num_threads(many)
         ours(cohort, some, "image")
         torch.set_num_threads(1)
 
+    def beside(many: int) -> None:
+        fork = get_context("fork")  # a job that is under way: no start, nothing to send
+        jobs = [fork.Process(target=ours, args=(cohort, some, "image")) for _ in range(many)]
+        for job in jobs:
+            job.start()
+        for job in jobs:
+            job.join()
+            if job.exitcode:
+                sys.exit("a job of the benchmark has failed")
+
+    work = MODELS * len(some) * STEPS
     for many in sorted({1, 2, os.cpu_count() or 1}):
-        ways[f"{many} thread{'s' * (many > 1)}"] = Way(
-            partial(run, many), MODELS * len(some) * STEPS
-        )
-    return measured("threads of a job that attacks", ways, operations(cohort.member(0)))
+        ways[f"{many} thread{'s' * (many > 1)}"] = Way(partial(threaded, many), work)
+        if many > 1:
+            ways[f"{many} jobs of a thread"] = Way(partial(beside, many), many * work)
+    return measured("threads of a job that attacks", ways, look(cohort.member(0)))
 
 
 def rows() -> list[Row]:

@@ -95,7 +95,8 @@ def measured(
         benchmark: what is compared.
         ways: the first is what the others are compared with, unless some are peers: then the
             fastest of these is.
-        flop: operations of an image and iteration.
+        flop: operations of an image and iteration, as the plain way does them: one that needs
+            fewer has a higher rate.
         rounds: after one that does not count, in which memory is looked at.
     """
     taken: dict[str, list[float]] = {name: [] for name in ways}
@@ -132,12 +133,25 @@ def _peak(run: Callable[[], object]) -> float | None:
     return made["peak_mb"] if isinstance(made, dict) else peak_mb(HERE)
 
 
-def operations(model: nn.Module) -> float:
-    """FLOP of a pass of one image, forward and back to it."""
-    x = torch.rand(1, 1, 28, 28, device=HERE).requires_grad_()
+def operations(run: Callable[[], object]) -> float:
+    """FLOP of a run in PyTorch's own layers, as PyTorch counts: of convolutions and products."""
     with FlopCounterMode(display=False) as counter:
-        model(x).sum().backward(inputs=[x])
+        run()
     return counter.get_total_flops()
+
+
+def look(model: nn.Module, back: bool = True) -> float:
+    """FLOP of a pass of one image: forward, and back to it."""
+    x = torch.rand(1, 1, 28, 28, device=HERE).requires_grad_()
+    return operations(lambda: model(x).sum().backward(inputs=[x]) if back else model(x.detach()))
+
+
+def plainly(model: nn.Module) -> nn.Module:
+    """The model with PyTorch's own strided layers in place of the package's."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            layer.__class__ = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.ConvTranspose2d
+    return model
 
 
 def product_rate(size: int = 1024) -> float:

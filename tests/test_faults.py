@@ -126,11 +126,13 @@ def test_two_runs_at_once_and_ctrl_c(study, copied):
     for name in lost:
         (copied / name).unlink(missing_ok=True)
     first = started(copied, *lost, "--cores=2")
-    script(copied, "attack")
+    job = script(copied, "attack")
+    os.kill(job, signal.SIGSTOP)  # the first is under way until it is stopped
     second = snakemake(copied, ROWS, "--cores", "1")
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stdout + second.stderr
     first.send_signal(signal.SIGINT)
+    os.kill(job, signal.SIGCONT)
     assert first.wait(timeout=60) != 0
     again = snakemake(copied, *lost, "--cores", "2")
     assert again.returncode == 0, again.stderr[-3000:]

@@ -22,6 +22,10 @@ THREATS, ATTACKS, METHODS = SMOKE["threats"], SMOKE["attacks"], SMOKE["methods"]
 DATA = "results/smoke/fonts"
 
 
+def test_no_job_is_warned_of_anything(study):
+    assert "Warning" not in (study / "said").read_text()
+
+
 def test_a_second_run_does_nothing(study):
     assert wanted(snakemake(study, "-n")) == {}
 

@@ -1,5 +1,7 @@
 """Measure how far the adversarial examples of an attack lie from the manifold."""
 
+import torch
+
 from robustgen import device
 from robustgen.datasets import load
 from robustgen.distance import measure
@@ -25,7 +27,7 @@ with job(snakemake.log[0], snakemake):
     rows = rows[(rows["example"] < examples) & (rows["prediction"] == rows["label"])]
     measured = measure(
         found["images"].flatten(0, 1)[rows["row"].tolist()],
-        test.take(rows["example"].to_numpy()),
+        test.take(torch.tensor(rows["example"].tolist(), device=here)),
         training,
         **settings,
     )
