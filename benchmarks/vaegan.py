@@ -5,25 +5,27 @@
 Plain are torch's own layers, with the weights of a single channel in either layout, as torch leaves
 them. Then these are laid out with the channels last; then the strided layers are the package's,
 without and with `winograd`. A search decodes codes and takes the gradient to them, in the end
-without batch normalization. All are measured in turns in one run; what counts is the ratio.
+without batch normalization; those of ten classes by the decoder of each, one after another or layer
+by layer. All are measured in turns in one run; what counts is the ratio.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from unittest.mock import patch
 
 import torch
 from timing import compare
-from torch import nn
+from torch import Tensor, nn
 
-from robustgen import device, winograd
+from robustgen import device, manifolds, winograd
+from robustgen.manifolds import Decoders
 from robustgen.manifolds.training import _update
 from robustgen.manifolds.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
 
 WIDTHS = {(16, 32, 64): 40, (64, 128, 256): 8}
 """Rounds by channels."""
-BATCH, CODES = 100, 256
+BATCH, CODES, CLASSES = 100, 256, 10
 
 here = device.setup()
 images = torch.rand(BATCH, 1, 28, 28, generator=generator(0, "images")).to(here)
@@ -66,6 +68,23 @@ def decode(decoder: nn.Module) -> Callable[[], object]:
     return lambda: torch.autograd.grad(decoder(codes).sum(), codes)[0].sum().item()
 
 
+def one_by_one(modules: Sequence[nn.Module], x: Tensor, counts: Sequence[int]) -> Tensor:
+    """Each decoder with all its layers, of its own rows."""
+    return torch.cat([of(part) for of, part in zip(modules, x.split(counts), strict=True)])
+
+
+def of_classes(decoders: list[nn.Module], layered: bool) -> Callable[[], object]:
+    """An iteration of a search with codes of all classes."""
+    several, of = Decoders(decoders), torch.arange(CODES, device=here) % CLASSES
+    way = manifolds._of_each if layered else one_by_one
+
+    def run() -> None:
+        with patch.object(manifolds, "_of_each", way):
+            torch.autograd.grad(several(codes, of).sum(), codes)[0].sum().item()
+
+    return run
+
+
 for channels, rounds in WIDTHS.items():
     kinds = {
         "plain": made(channels, laid_out=False, ours=False),
@@ -82,4 +101,10 @@ for channels, rounds in WIDTHS.items():
     ways["ours, folded"] = decode(constant["ours"].folded())
     ways["ours, folded, no products spared"] = unspared(ways["ours, folded"])
     compare(f"{said}: decode", ways, rounds)
+    several = [constant["ours"].folded() for _ in range(CLASSES)]
+    ways = {
+        "one after another": of_classes(several, layered=False),
+        "layer by layer": of_classes(several, layered=True),
+    }
+    compare(f"{said}: decode, {CLASSES} classes", ways, rounds)
 print(f"{BATCH} images per update, {CODES} codes, on {here}")

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies
 from torch import nn
 
-from robustgen import strided
+from robustgen import strided, transposed
 
 CASES = {
     # kernel, stride, padding, height, width, groups
@@ -82,13 +82,32 @@ def test_output_and_gradients_are_those_of_conv_transpose2d(case, biased, channe
     bias = _random(channels) if biased else None
     learnt = [x, weight, *([bias] if biased else [])]
     laid = [tensor.contiguous(memory_format=layout) for tensor in (x, weight)]
-    made = strided.transposed(*laid, bias, stride, padding, added)
+    made = transposed.convolve(*laid, bias, stride, padding, added)
     expected = F.conv_transpose2d(x, weight, bias, stride, padding, added)
     torch.testing.assert_close(made, expected, atol=1e-10, rtol=1e-10)
     towards = _random(*made.shape).detach()
     found = torch.autograd.grad(made, learnt, towards)
     for one, other in zip(found, torch.autograd.grad(expected, learnt, towards), strict=True):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("case", TRANSPOSES.values(), ids=TRANSPOSES.keys())
+def test_several_weights_are_each_for_their_own_rows(case, biased, channels):
+    kernel, stride, padding, added, height, width = case
+    counts = [2, 0, 1, 3]
+    x = _random(sum(counts), 3, height, width)
+    weights = _random(len(counts), 3, channels, *kernel).detach()
+    biases = _random(len(counts), channels).detach() if biased else None
+    each = [strided.InputGradient(weight, stride, padding, 1) for weight in weights]
+    made = transposed.convolve_each(x, each, biases, counts, added)
+    parts = zip(x.split(counts), weights, biases if biased else [None] * 4, strict=True)
+    expected = torch.cat([F.conv_transpose2d(*part, stride, padding, added) for part in parts])
+    torch.testing.assert_close(made, expected, atol=1e-10, rtol=1e-10)
+    towards = _random(*made.shape).detach()
+    found, wanted = (torch.autograd.grad(of, x, towards) for of in (made, expected))
+    torch.testing.assert_close(found, wanted, atol=1e-10, rtol=1e-10)
 
 
 @settings(max_examples=60, deadline=None)
@@ -107,7 +126,7 @@ def test_any_geometry_agrees_with_torch(data):
     ]
     x, weight, bias = _random(2, 2, *steps), _random(2, 3, *kernel), _random(3)
     how = tuple(stride), tuple(padding)
-    made = strided.transposed(x, weight, bias, *how, tuple(added))
+    made = transposed.convolve(x, weight, bias, *how, tuple(added))
     expected = F.conv_transpose2d(x, weight, bias, *how, tuple(added))
     torch.testing.assert_close(made, expected, atol=1e-10, rtol=1e-10)
     towards = _random(*made.shape)
@@ -124,7 +143,7 @@ def test_any_geometry_agrees_with_torch(data):
 def test_gradients_of_the_transpose_are_those_of_differences():
     given = _random(2, 2, 3, 3), _random(2, 1, 6, 6), _random(1)
     assert torch.autograd.gradcheck(
-        lambda x, weight, bias: strided.transposed(x, weight, bias, (2, 2), (2, 2), (1, 0)), given
+        lambda x, weight, bias: transposed.convolve(x, weight, bias, (2, 2), (2, 2), (1, 0)), given
     )
 
 
@@ -132,7 +151,7 @@ def test_other_devices_take_torchs_own():
     """Without a GPU: tensors without values stand for those of another device."""
     x, weight = torch.empty(2, 3, 4, 4, device="meta"), torch.empty(3, 1, 6, 6, device="meta")
     weight.requires_grad_()
-    made = strided.transposed(x, weight, None, (2, 2), (2, 2), (1, 1))
+    made = transposed.convolve(x, weight, None, (2, 2), (2, 2), (1, 1))
     assert made.shape == (2, 1, 9, 9)
     assert "ConvolutionBackward" in type(made.grad_fn).__name__
     back = strided.convolve(made, weight, None, (2, 2), (2, 2), 1)
@@ -146,7 +165,7 @@ def test_gradients_only_where_they_are_asked_for():
     assert x.grad is None
     assert weight.grad is not None
     codes, kernel = torch.rand(2, 3, 4, 4, requires_grad=True), torch.rand(3, 1, 4, 4)
-    strided.transposed(codes, kernel, None, (2, 2), (1, 1), (0, 0)).sum().backward()
+    transposed.convolve(codes, kernel, None, (2, 2), (1, 1), (0, 0)).sum().backward()
     assert codes.grad is not None
     assert kernel.grad is None
 

@@ -187,10 +187,11 @@ def test_divergence_is_told():
 
 
 @pytest.mark.parametrize("classes", [1, CLASSES])
-def test_a_mixed_batch_is_decoded_by_each_images_own_class(classes):
-    """Equal to decoding one by one, with its gradient."""
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_mixed_batch_is_decoded_by_each_images_own_class(classes, folded):
+    """Equal to decoding one by one, with its gradient; folded ones are decoded layer by layer."""
     models = [vaegan(str(k)).eval().requires_grad_(False) for k in range(classes)]
-    decoders = Decoders([model.decoder for model in models])
+    decoders = Decoders([m.decoder.folded() if folded else m.decoder for m in models])
     rng = torch.Generator().manual_seed(0)
     codes = torch.randn(3, 20, 4, generator=rng).requires_grad_()
     labels = torch.randint(CLASSES, (3, 20), generator=rng)
@@ -208,10 +209,11 @@ def test_a_mixed_batch_is_decoded_by_each_images_own_class(classes):
     torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
-def kept_for_the_gradient(classes):
+def kept_for_the_gradient(classes, folded):
     """Numbers that decoding 40 codes keeps, weights aside."""
     models = [vaegan(str(k)).eval().requires_grad_(False) for k in range(classes)]
-    weights = {w.data_ptr() for model in models for w in model.state_dict().values()}
+    decoders = [m.decoder.folded() if folded else m.decoder for m in models]
+    weights = {w.data_ptr() for of in decoders for w in of.state_dict().values()}
     kept = {}
 
     def keep(tensor):
@@ -221,12 +223,14 @@ def kept_for_the_gradient(classes):
 
     codes = torch.zeros(40, 4, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        Decoders([model.decoder for model in models])(codes, torch.arange(40) % classes)
+        Decoders(decoders)(codes, torch.arange(40) % classes)
     return sum(kept.values())
 
 
-def test_memory_does_not_grow_with_the_classes():
-    assert kept_for_the_gradient(20) == pytest.approx(kept_for_the_gradient(2), rel=0.1)
+@pytest.mark.parametrize("folded", [True, False])
+def test_memory_does_not_grow_with_the_classes(folded):
+    few, many = (kept_for_the_gradient(classes, folded) for classes in (2, 20))
+    assert many == pytest.approx(few, rel=0.1)
 
 
 def test_decoders_in_train_mode_are_refused():

@@ -1,14 +1,14 @@
-"""Strided convolutions with a fast gradient to the input, and their transposes, for CPUs.
+"""Strided convolutions with a fast gradient to the input, for CPUs.
 
 The gradient at the s x s pixels of a block depends on the same few outputs. It is computed as s x s
 channels of an image of blocks, by a convolution of stride 1, and then laid out as pixels: the same
 sums as those of `torch.nn.functional.conv2d`, in less time. Where outputs are few, fewer products
-give them (`winograd`). A transposed convolution is this gradient. `benchmarks/passes.py` measures
-searches that rest on it, `benchmarks/vaegan.py` VAE-GANs.
+give them (`winograd`). `transposed` rests on it. `benchmarks/passes.py` measures searches with it.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from robustgen import winograd
 
 Pair = tuple[int, int]
+Of = TypeVar("Of")
 
 MANY = 16
 """Channels of pixels from which torch's own gradient to them is faster than that of `convolve`,
@@ -55,35 +56,6 @@ def convolve(
     return made
 
 
-def transposed(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Pair,
-    padding: Pair,
-    output_padding: Pair,
-    rearranged: "InputGradient | None" = None,
-) -> Tensor:
-    """As `torch.nn.functional.conv_transpose2d`, differentiable once.
-
-    Args:
-        x: `(B, C, H, W)`, fastest with the channels last.
-        weight: `(C, O, k, k)`.
-        bias: `(O,)` or None.
-        stride: divides the kernel's size.
-        padding: pixels left out on each side.
-        output_padding: pixels added below and to the right, less than the stride.
-        rearranged: of weight, stride and padding, if it is at hand.
-    """
-    if x.device.type != "cpu":
-        return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
-    if rearranged is None:
-        with torch.no_grad():
-            rearranged = InputGradient(weight, stride, padding, 1)
-    made: Tensor = _Transposed.apply(x, weight, bias, stride, padding, output_padding, rearranged)
-    return made
-
-
 class _Strided(torch.autograd.Function):
     """The convolution as torch has it, and the gradients."""
 
@@ -102,10 +74,10 @@ class _Strided(torch.autograd.Function):
         """The gradients that are asked for, to input, weight and bias."""
         x, weight = ctx.saved_tensors
         stride, padding, groups = ctx.how
-        gradient = _last(gradient)
+        gradient = last(gradient)
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            to_x = _last(InputGradient(weight, stride, padding, groups)(gradient, x.shape[2:]))
+            to_x = last(InputGradient(weight, stride, padding, groups)(gradient, x.shape[2:]))
         if any(ctx.needs_input_grad[1:3]):
             wanted = False, *ctx.needs_input_grad[1:3]
             how = stride, padding, (1, 1), groups
@@ -113,43 +85,7 @@ class _Strided(torch.autograd.Function):
         return to_x, to_weight, to_bias, None, None, None
 
 
-class _Transposed(torch.autograd.Function):
-    """The gradient of a strided convolution to its input, and the gradients of that."""
-
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> Tensor:
-        """The transposed convolution, of the arguments of `transposed`."""
-        x, weight, bias, stride, padding, output_padding, rearranged = args
-        ctx.save_for_backward(x, weight)
-        ctx.how = stride, padding
-        size = torch.Size(
-            (steps - 1) * s + k - 2 * p + more
-            for steps, s, k, p, more in zip(
-                x.shape[2:], stride, weight.shape[2:], padding, output_padding, strict=True
-            )
-        )
-        made = _last(rearranged(_last(x), size))
-        return made if bias is None else made.add_(bias[:, None, None])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        """The gradients that are asked for, to input, weight and bias."""
-        x, weight = ctx.saved_tensors
-        stride, padding = ctx.how
-        gradient = _last(gradient)
-        to_x = to_weight = to_bias = None
-        if ctx.needs_input_grad[0]:
-            to_x = F.conv2d(gradient, weight, None, stride, padding)
-        if ctx.needs_input_grad[1]:
-            how = None, stride, padding, (1, 1), 1
-            _, to_weight, _ = gradients(x, gradient, weight, *how, (False, True, False))
-        if ctx.needs_input_grad[2]:
-            to_bias = gradient.sum((0, 2, 3))
-        return to_x, to_weight, to_bias, None, None, None, None
-
-
-def _last(x: Tensor) -> Tensor:
+def last(x: Tensor) -> Tensor:
     """With the channels last in memory."""
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -241,18 +177,27 @@ class InputGradient:
         Args:
             gradient: to the output, `(B, G O, H', W')`, fastest with the channels last.
         """
-        if self.spares(outputs := gradient.shape[2:]):
-            if outputs not in self._by_points:
-                of = self.weight, self.stride, self.padding, self.groups, outputs
-                self._by_points[outputs] = winograd.InputGradient(*of)
-            return self._by_points[outputs](gradient, size)
-        rows, columns = (
-            self._added(gradient.shape[2 + axis], size[axis], axis) for axis in range(2)
-        )
+        return of_each([self], [len(gradient)], gradient, size)
+
+    def adjoint(self, x: Tensor) -> Tensor:
+        """The convolution itself, of images `(B, G C, H, W)`."""
+        return F.conv2d(x, self.weight, None, self.stride, self.padding, 1, self.groups)
+
+    def by_points(self, outputs: torch.Size) -> winograd.InputGradient:
+        """The way that takes fewer products, from outputs of this size."""
+        if outputs not in self._by_points:
+            of = self.weight, self.stride, self.padding, self.groups, outputs
+            self._by_points[outputs] = winograd.InputGradient(*of)
+        return self._by_points[outputs]
+
+    def around(self, outputs: torch.Size, size: torch.Size) -> tuple[list[int], Pair]:
+        """Zeros to add around outputs of this size: as `pad` takes them, and as a convolution."""
+        rows, columns = (self._added(outputs[axis], size[axis], axis) for axis in range(2))
         even = max(0, min(rows)), max(0, min(columns))
-        odd = [n - even[1] for n in columns] + [n - even[0] for n in rows]
-        padded = F.pad(gradient, odd) if any(odd) else gradient
-        made = F.conv2d(padded, self.kernel, None, self.n, even, 1, self.groups)
+        return [n - even[1] for n in columns] + [n - even[0] for n in rows], even
+
+    def pixels(self, made: Tensor, size: torch.Size) -> Tensor:
+        """The gradient `(B, G C, H, W)` of the blocks that the kernel gives, `(B, *, H', W')`."""
         pixels = self._laid_out(made.permute(0, 2, 3, 1).contiguous())
         top, left = (p % b for p, b in zip(self.padding, self.block, strict=True))
         pixels = pixels[..., top : top + size[0], left : left + size[1], :]
@@ -287,6 +232,50 @@ class InputGradient:
         apart = made.view(many, height, width, self.groups, bh, bw, run)
         together = apart.permute(0, 1, 4, 2, 5, 3, 6).flatten(3, 4).flatten(1, 2)
         return together.permute(3, 0, 1, 2, 4)
+
+
+def of_each(
+    each: Sequence[InputGradient], counts: Sequence[int], gradient: Tensor, size: torch.Size
+) -> Tensor:
+    """As each of some convolutions of one shape gives it, of its own rows of the gradient.
+
+    Products are taken one after another, and all else at once.
+
+    Args:
+        each: the convolutions.
+        counts: how many rows each has, one after another; B in all.
+        gradient: to the output, `(B, G O, H', W')`, fastest with the channels last.
+        size: of the input (H, W).
+    """
+    one, outputs = each[0], gradient.shape[2:]
+    if one.spares(outputs):
+        by_points = [of.by_points(outputs) for of in each]
+        return by_points[0](
+            gradient,
+            size,
+            lambda at: of_rows(winograd.InputGradient.products, by_points, counts, at, dim=1),
+        )
+    odd, even = one.around(outputs, size)
+    padded = F.pad(gradient, odd) if any(odd) else gradient
+
+    def blocks(of: InputGradient, rows: Tensor) -> Tensor:
+        return F.conv2d(rows, of.kernel, None, of.n, even, 1, of.groups)
+
+    return one.pixels(of_rows(blocks, each, counts, padded), size)
+
+
+def of_rows(
+    way: Callable[[Of, Tensor], Tensor],
+    each: Sequence[Of],
+    counts: Sequence[int],
+    x: Tensor,
+    dim: int = 0,
+) -> Tensor:
+    """What each makes of its own rows, together."""
+    if len(each) == 1:
+        return way(each[0], x)
+    parts = zip(each, x.split(counts, dim), strict=True)
+    return torch.cat([way(of, part) for of, part in parts if part.shape[dim]], dim)
 
 
 VECTOR = 16

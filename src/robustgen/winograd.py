@@ -9,7 +9,7 @@ many: Winograd's minimal filtering (Lavin & Gray, CVPR 2016), transposed. `bench
 measures it in classifiers, `benchmarks/vaegan.py` in decoders.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
@@ -56,17 +56,24 @@ class InputGradient:
         held = (of_parts @ apart.flatten(1)).view(-1, *apart.shape[1:])
         self.kernel = held.flatten(0, 1).flatten(2)  # (points G, O, s s C)
 
-    def __call__(self, gradient: Tensor, size: torch.Size) -> Tensor:
+    def __call__(
+        self,
+        gradient: Tensor,
+        size: torch.Size,
+        products: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """The gradient to an input of `size` (H, W), `(B, G C, H, W)`, with the channels last.
 
         Args:
             gradient: to the output, `(B, G O, H', W')`, fastest with the channels last.
+            size: of the input.
+            products: in place of its own, where weights are not the same for all rows.
         """
         many, (sh, sw) = len(gradient), self.stride
         apart = gradient.reshape(many, self.groups, -1, *gradient.shape[2:])
         outputs = apart.permute(3, 4, 1, 0, 2).flatten(0, 1)  # (H' W', G, B, O)
         at_points = (self.evaluation @ outputs.flatten(1)).view(-1, *outputs.shape[2:])
-        made = torch.bmm(at_points, self.kernel)
+        made = (products or self.products)(at_points)
         blocks = self.interpolation @ made.view(len(self.interpolation), -1)
         blocks = blocks.view(*self.blocks, self.groups, many, sh, sw, -1)
         pixels = blocks.permute(3, 0, 4, 1, 5, 2, 6).flatten(5).flatten(3, 4).flatten(1, 2)
@@ -76,6 +83,10 @@ class InputGradient:
         if any(missed):
             pixels = F.pad(pixels, (0, 0, 0, missed[1], 0, missed[0]))
         return pixels.permute(0, 3, 1, 2)
+
+    def products(self, at_points: Tensor) -> Tensor:
+        """Of the outputs' values with those of the weights, `(points G, B, s s C)`."""
+        return torch.bmm(at_points, self.kernel)
 
 
 @cache

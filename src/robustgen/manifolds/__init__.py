@@ -49,8 +49,8 @@ class Decoders:
     def __call__(self, codes: Tensor, labels: Tensor) -> Tensor:
         """Images `(..., C, H, W)` of codes `(..., D)`, each by the decoder of its own class.
 
-        Codes are sorted by class, so that each decoder is called once; memory grows with the
-        codes, and with the classes by their weights alone.
+        Codes are sorted by class, so that each layer of each decoder is called once; memory grows
+        with the codes, and with the classes by their weights alone.
 
         Args:
             codes: codes of any leading shape.
@@ -62,7 +62,28 @@ class Decoders:
         flat, of = codes.flatten(0, -2), labels.flatten()
         order = of.argsort(stable=True)
         counts = torch.bincount(of, minlength=len(self.decoders)).tolist()
-        parts = zip(self.decoders, torch.split(flat[order], counts), strict=True)
-        made = torch.cat([decoder(part) for decoder, part in parts if len(part)])
-        made = made[order.argsort()]
+        made = _of_each(self.decoders, flat[order], counts)[order.argsort()]
         return made.view(*labels.shape, *made.shape[1:])
+
+
+def _of_each(modules: Sequence[nn.Module], x: Tensor, counts: Sequence[int]) -> Tensor:
+    """What modules of one architecture make of `x`, each of its own rows.
+
+    Args:
+        modules: of one class each, in the order of the rows.
+        x: the rows of all.
+        counts: how many each has, one after another.
+    """
+    one = modules[0]
+    if all(isinstance(module, nn.Sequential) for module in modules):
+        for layers in zip(*modules, strict=True):  # type: ignore[call-overload]
+            x = _of_each(layers, x, counts)
+        return x
+    if not one.state_dict():  # the same function for all rows
+        made: Tensor = one(x)
+    elif hasattr(one, "of_each"):
+        made = one.of_each(modules, x, counts)
+    else:
+        parts = zip(modules, x.split(counts), strict=True)
+        made = torch.cat([module(part) for module, part in parts if len(part)])
+    return made

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from robustgen import strided, winograd
+from robustgen import strided, transposed, winograd
 from robustgen.errors import UserError
 
 Shape = tuple[int, int, int]
@@ -28,13 +29,27 @@ class Transposed(nn.ConvTranspose2d):
 
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The transposed convolution, `(B, O, H', W')`; with `output_size` it is torch's own."""
-        few = winograd.applies(images.shape[2:], self.kernel_size, self.stride)
-        fast = few or self.out_channels <= strided.MANY
-        if not fast or output_size is not None:
+        if not self._fast(images) or output_size is not None:
             return super().forward(images, output_size)
         how = (self.stride, self.padding, self.output_padding)
         kept = None if self.weight.requires_grad else self._rearranged()
-        return strided.transposed(images, self.weight, self.bias, *how, kept)  # type: ignore[arg-type]
+        return transposed.convolve(images, self.weight, self.bias, *how, kept)  # type: ignore[arg-type]
+
+    @staticmethod
+    def of_each(layers: "Sequence[Transposed]", x: Tensor, counts: Sequence[int]) -> Tensor:
+        """What layers of one shape make of `x`, each of its own rows, so many one after another."""
+        one = layers[0]
+        if x.device.type != "cpu" or not one._fast(x) or one.weight.requires_grad:
+            parts = zip(layers, x.split(counts), strict=True)
+            return torch.cat([layer(part) for layer, part in parts if len(part)])
+        biases = None if one.bias is None else torch.stack([layer.bias for layer in layers])
+        each = [layer._rearranged() for layer in layers]
+        return transposed.convolve_each(x, each, biases, counts, one.output_padding)  # type: ignore[arg-type]
+
+    def _fast(self, x: Tensor) -> bool:
+        """Whether the package's way is faster than torch's."""
+        few = winograd.applies(x.shape[2:], self.kernel_size, self.stride)
+        return few or self.out_channels <= strided.MANY
 
     def _rearranged(self) -> strided.InputGradient:
         """The constant weights as `strided` needs them, made again when they are written to."""
