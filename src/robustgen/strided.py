@@ -235,7 +235,7 @@ class InputGradient:
 
 
 def of_each(
-    each: Sequence[InputGradient], counts: Sequence[int], gradient: Tensor, size: torch.Size
+    each: Sequence[InputGradient], counts: list[int], gradient: Tensor, size: torch.Size
 ) -> Tensor:
     """As each of some convolutions of one shape gives it, of its own rows of the gradient.
 
@@ -267,14 +267,14 @@ def of_each(
 def of_rows(
     way: Callable[[Of, Tensor], Tensor],
     each: Sequence[Of],
-    counts: Sequence[int],
+    counts: list[int],
     x: Tensor,
     dim: int = 0,
 ) -> Tensor:
     """What each makes of its own rows, together."""
     if len(each) == 1:
         return way(each[0], x)
-    parts = zip(each, x.split(counts, dim), strict=True)
+    parts = zip(each, torch.split(x, counts, dim), strict=True)
     return torch.cat([way(of, part) for of, part in parts if part.shape[dim]], dim)
 
 

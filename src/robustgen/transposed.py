@@ -48,7 +48,7 @@ def convolve_each(
     x: Tensor,
     each: Sequence[InputGradient],
     biases: Tensor | None,
-    counts: Sequence[int],
+    counts: list[int],
     output_padding: Pair,
 ) -> Tensor:
     """Transposed convolutions of one shape and constant weights, each of its own rows.

@@ -66,7 +66,7 @@ class Decoders:
         return made.view(*labels.shape, *made.shape[1:])
 
 
-def _of_each(modules: Sequence[nn.Module], x: Tensor, counts: Sequence[int]) -> Tensor:
+def _of_each(modules: Sequence[nn.Module], x: Tensor, counts: list[int]) -> Tensor:
     """What modules of one architecture make of `x`, each of its own rows.
 
     Args:
@@ -76,14 +76,14 @@ def _of_each(modules: Sequence[nn.Module], x: Tensor, counts: Sequence[int]) -> 
     """
     one = modules[0]
     if all(isinstance(module, nn.Sequential) for module in modules):
-        for layers in zip(*modules, strict=True):  # type: ignore[call-overload]
+        for layers in zip(*modules, strict=True):
             x = _of_each(layers, x, counts)
         return x
     if not one.state_dict():  # the same function for all rows
         made: Tensor = one(x)
-    elif hasattr(one, "of_each"):
-        made = one.of_each(modules, x, counts)
+    elif of_each := getattr(type(one), "of_each", None):
+        made = of_each(modules, x, counts)
     else:
-        parts = zip(modules, x.split(counts), strict=True)
+        parts = zip(modules, torch.split(x, counts), strict=True)
         made = torch.cat([module(part) for module, part in parts if len(part)])
     return made

@@ -36,13 +36,14 @@ class Transposed(nn.ConvTranspose2d):
         return transposed.convolve(images, self.weight, self.bias, *how, kept)  # type: ignore[arg-type]
 
     @staticmethod
-    def of_each(layers: "Sequence[Transposed]", x: Tensor, counts: Sequence[int]) -> Tensor:
+    def of_each(layers: "Sequence[Transposed]", x: Tensor, counts: list[int]) -> Tensor:
         """What layers of one shape make of `x`, each of its own rows, so many one after another."""
         one = layers[0]
         if x.device.type != "cpu" or not one._fast(x) or one.weight.requires_grad:
-            parts = zip(layers, x.split(counts), strict=True)
+            parts = zip(layers, torch.split(x, counts), strict=True)
             return torch.cat([layer(part) for layer, part in parts if len(part)])
-        biases = None if one.bias is None else torch.stack([layer.bias for layer in layers])
+        known = [layer.bias for layer in layers if layer.bias is not None]
+        biases = torch.stack(known) if known else None
         each = [layer._rearranged() for layer in layers]
         return transposed.convolve_each(x, each, biases, counts, one.output_padding)  # type: ignore[arg-type]
 
