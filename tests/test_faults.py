@@ -127,8 +127,8 @@ def test_two_runs_at_once_and_ctrl_c(study, copied):
         (copied / name).unlink(missing_ok=True)
     first = started(copied, *lost, "--cores=2")
     job = script(copied, "attack")
-    os.kill(job, signal.SIGSTOP)  # the first is under way until it is stopped
-    second = snakemake(copied, ROWS, "--cores", "1")
+    os.kill(job, signal.SIGSTOP)  # so that not all is done before the second starts
+    second = snakemake(copied, *lost, "--cores", "1")
     assert second.returncode != 0
     assert "Directory cannot be locked" in second.stdout + second.stderr
     first.send_signal(signal.SIGINT)
