@@ -3,6 +3,7 @@
 import filecmp
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -195,6 +196,8 @@ def started(
             stderr=subprocess.STDOUT,
             env=environment(project, **variables),
             start_new_session=True,
+            # Ctrl-C is ignored by what runs in the background of a script, and by its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 

@@ -4,18 +4,18 @@ The layers are those of `layers`, in train mode. Equal to the models one by one 
 `benchmarks/learning.py` measures epochs beside plain loops over them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from robustgen.gpu import grouped
 from robustgen.gpu.how import How
 from robustgen.layers import NORM, State, is_known, last
+from robustgen.normalization import normalize
 
 Step = Callable[[Tensor], Tensor]
 
@@ -33,10 +33,16 @@ def chain(model: nn.Module, state: State) -> Step | None:
         return None
     if first.device.type != "cpu" and not _all_grouped(model, first):
         return None
-    steps: list[Step] = []
+    steps: list[Callable[..., Tensor]] = []
+    normalized = False
     for name, layer in model.named_children():
         own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
-        steps.append(partial(_STEPS[type(layer)], layer, own) if type(layer) in _STEPS else layer)
+        if isinstance(layer, nn.ReLU) and normalized:
+            steps[-1] = partial(steps[-1], rectified=True)
+        else:
+            known = type(layer) in _STEPS
+            steps.append(partial(_STEPS[type(layer)], layer, own) if known else layer)
+        normalized = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
     return partial(_pass, len(first), steps)
 
 
@@ -51,7 +57,7 @@ def _is_known(layer: nn.Module) -> bool:
     return is_known(layer) and not averaged
 
 
-def _pass(members: int, steps: list[Step], images: Tensor) -> Tensor:
+def _pass(members: int, steps: Sequence[Step], images: Tensor) -> Tensor:
     x = last(images.transpose(0, 1).flatten(1, 2))
     for step in steps:
         x = step(x)
@@ -90,53 +96,26 @@ def _convolution(layer: nn.Conv2d, own: State, x: Tensor) -> Tensor:
     return laid
 
 
-def _normalization(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: State, x: Tensor) -> Tensor:
+def _normalization(
+    layer: nn.BatchNorm1d | nn.BatchNorm2d, own: State, x: Tensor, rectified: bool = False
+) -> Tensor:
     if x.device.type != "cpu":
         own["num_batches_tracked"].add_(1)
         mean, variance, weight, bias = (own[k].flatten() if k in own else None for k in NORM)
         how = {"training": True, "momentum": layer.momentum, "eps": layer.eps}
-        return F.batch_norm(x, mean, variance, weight, bias, **how)  # type: ignore[arg-type]
+        made = F.batch_norm(x, mean, variance, weight, bias, **how)  # type: ignore[arg-type]
+        return made.relu() if rectified else made
     rows = x.movedim(1, -1).flatten(0, -2)
-    with torch.no_grad():
-        mean = rows.mean(0)
-        variance = (rows - mean).square_().mean(0)
-        unbiased = variance * (len(rows) / (len(rows) - 1))
-        share = layer.momentum or 0.0
-        own["running_mean"].view(-1).lerp_(mean, share)
-        own["running_var"].view(-1).lerp_(unbiased, share)
-        own["num_batches_tracked"].add_(1)
-    weight = own["weight"].flatten() if "weight" in own else torch.ones_like(mean)
-    bias = own["bias"].flatten() if "bias" in own else torch.zeros_like(mean)
-    made: Tensor = _Normalized.apply(rows, weight, bias, mean, (variance + layer.eps).rsqrt())
+    ones = torch.ones(rows.shape[1])
+    weight = own["weight"].flatten() if "weight" in own else ones
+    bias = own["bias"].flatten() if "bias" in own else torch.zeros_like(ones)
+    made, mean, variance = normalize(rows, weight, bias, layer.eps, rectified)
+    unbiased = variance * (len(rows) / (len(rows) - 1))
+    share = layer.momentum or 0.0
+    own["running_mean"].view(-1).lerp_(mean, share)
+    own["running_var"].view(-1).lerp_(unbiased, share)
+    own["num_batches_tracked"].add_(1)
     return made.view(len(x), *x.shape[2:], -1).movedim(-1, 1)
-
-
-class _Normalized(torch.autograd.Function):
-    """Columns of mean 0 and variance 1, times a weight, plus a bias (Ioffe & Szegedy, ICML 2015).
-
-    For channels that are last in memory torch's own sums their numbers one by one in single
-    precision, too inexactly to follow a training; sums over rows are pairwise, and no slower.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *args: Tensor) -> Tensor:
-        """Of rows `(R, C)`, weight, bias, mean and inverse standard deviation, each `(C,)`."""
-        rows, weight, bias, mean, inverse = args
-        ctx.save_for_backward(rows, weight, mean, inverse)
-        scale = weight * inverse
-        return torch.addcmul(bias - mean * scale, rows, scale)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """To rows, whose mean and deviation these are, weight and bias."""
-        rows, weight, mean, inverse = ctx.saved_tensors
-        normalized = (rows - mean).mul_(inverse)
-        to_bias, to_weight = gradient.sum(0), (gradient * normalized).sum(0)
-        scale = weight * inverse
-        share = scale / len(rows)
-        centred = torch.addcmul(-to_bias * share, gradient, scale)
-        return centred.addcmul_(normalized, -to_weight * share), to_weight, to_bias, None, None
 
 
 def _product(layer: nn.Linear, own: State, x: Tensor) -> Tensor:
@@ -158,7 +137,7 @@ def _flattening(layer: nn.Flatten, own: State, x: Tensor) -> Tensor:
     return laid.flatten(1)
 
 
-_STEPS: Mapping[type[nn.Module], Callable[[Any, State, Tensor], Tensor]] = {
+_STEPS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv2d: _convolution,
     nn.BatchNorm1d: _normalization,
     nn.BatchNorm2d: _normalization,
