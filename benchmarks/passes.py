@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from timing import compare, seconds_of
 from torch import Tensor
 
-from robustgen import affine, device, layers, stacking, strided, winograd
+from robustgen import affine, device, layers, learning, stacking, strided, winograd
 from robustgen.attack import Search, search
 from robustgen.cohort import Cohort
 from robustgen.datasets import Split
@@ -33,6 +33,10 @@ from robustgen.spaces import Threat, image
 from robustgen.stacking import stacked, vectorized
 
 MODELS, EXAMPLES, STEPS, ROUNDS = 3, 50, 20, 15
+BATCH = 100
+
+Made = tuple[Tensor, Tensor, Tensor]
+"""Columns of mean 0 and variance 1, and their means and variances before."""
 
 AS_HERE = "own layers, as here"
 
@@ -81,6 +85,35 @@ def attacks() -> dict[str, Callable[[], object]]:
     return {name: partial(run, passed, points.get(name, ())) for name, passed in passes.items()}
 
 
+def updates() -> dict[str, Callable[[], object]]:
+    """Gradients to the weights of models that learn, with each kind of batch normalization."""
+    models = Cohort("convnet", (1, 28, 28), 10, range(MODELS)).to(here).train()
+    models.initialize([generator(0, "benchmark", i) for i in range(MODELS)])
+    images = torch.rand(MODELS, BATCH, 1, 28, 28, generator=generator(0, "images")).to(here)
+    held, weights = models._plain(), list(models.parameters())
+
+    def formula(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, rectified: bool) -> Made:
+        mean, variance = rows.mean(0), rows.var(0, unbiased=False)
+        made = (rows - mean) * (weight * (variance + eps).rsqrt()) + bias
+        return made.relu() if rectified else made, mean.detach(), variance.detach()
+
+    def torchs(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, rectified: bool) -> Made:
+        known = weight, bias, None, None
+        made, mean, inverse = torch.native_batch_norm(rows, *known, True, 0.0, eps)
+        variance = inverse.detach() ** -2 - eps
+        return made.relu() if rectified else made, mean.detach(), variance
+
+    def run(passed: stacking.Pass, way: Callable[..., Made]) -> float:
+        with patch.object(learning, "normalize", way):
+            gradients = torch.autograd.grad(passed(images).square().sum(), weights)
+        return gradients[0].sum().item()
+
+    plain, ours = vectorized(*held), stacked(*held)
+    ways = {"by its formula": formula, "torch's": torchs, "ours": learning.normalize}
+    named = {f"batch normalization {name}": partial(run, ours, way) for name, way in ways.items()}
+    return {"plain": partial(run, plain, formula), **named}
+
+
 def warps() -> dict[str, Callable[[], object]]:
     """Letters warped with each kind of grid."""
     letters = torch.rand(MODELS * EXAMPLES, 1, 28, 28, generator=generator(0, "images")).to(here)
@@ -123,6 +156,7 @@ if len(sys.argv) > 1:
 else:
     work = MODELS * EXAMPLES
     compare("an image and iteration of an attack", attacks(), ROUNDS, work * STEPS)
+    compare("an image of an update", updates(), ROUNDS, MODELS * BATCH)
     compare("an image and iteration of a warp", warps(), ROUNDS, work)
     kept()
     print(f"on {here}")

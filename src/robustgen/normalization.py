@@ -3,7 +3,7 @@
 Of such images torch's own sums the numbers of a channel one by one in single precision, too
 inexactly to follow a training. Here equal runs of rows stand side by side as if they were further
 channels: torch's kernels then take short sums, whose sums are taken after that, and what they do to
-rows they do to a few long ones. `benchmarks/learning.py` measures epochs with it.
+rows they do to a few long ones. `benchmarks/passes.py` measures updates with it.
 """
 
 from typing import Any
