@@ -12,6 +12,7 @@ from robustgen.attack import Search, search
 from robustgen.cohort import Cohort
 from robustgen.errors import UserError
 from robustgen.files import provenance
+from robustgen.seeding import generator
 from robustgen.spaces import SPACES, Threat
 from robustgen.training import Method, train
 
@@ -264,3 +265,37 @@ def test_changed_weights_are_seen_without_a_change_of_mode(test_images):
         torch.testing.assert_close(after[i], cohort.member(i)(batch[i]), **TOLERANCE)
     cohort.load_state_dict(make_cohort([0, 1]).state_dict())
     torch.testing.assert_close(cohort(batch), before, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: [nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.LeakyReLU(inplace=True)],
+        lambda: [nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.Identity(), nn.ReLU(inplace=True)],
+        lambda: [nn.Conv2d(1, 6, 3), nn.SiLU(inplace=True), nn.BatchNorm2d(6, affine=False)],
+        lambda: [nn.ReLU(inplace=True), nn.BatchNorm2d(1), nn.Conv2d(1, 6, 4, 2, 1), nn.ReLU()],
+    ],
+)
+def test_any_chain_learns_as_single_models_do(monkeypatch, layers):
+    """Gradients to the weights in train mode, whatever works in place."""
+
+    def build(shape, classes):
+        wide = nn.Sequential(*layers())(torch.zeros(2, *shape)).flatten(1).shape[1]
+        return nn.Sequential(*layers(), nn.Flatten(), nn.Linear(wide, classes))
+
+    monkeypatch.setitem(networks.ARCHITECTURES, "chain", build)
+    cohort = Cohort("chain", (1, 8, 8), 3, [0, 1])
+    cohort.initialize([generator(0, "chain", seed) for seed in range(2)])
+    members = [cohort.member(i).train() for i in range(2)]
+    images = torch.randn(2, 5, 1, 8, 8, generator=generator(0, "images"))
+    kept = images.clone()
+    cohort.train()(images).square().sum().backward()
+    assert torch.equal(images, kept)
+    sums = [model(x.clone()).square().sum() for model, x in zip(members, images, strict=True)]
+    for of in sums:
+        of.backward()
+    held = dict(cohort.stack.named_parameters())
+    for i, model in enumerate(members):
+        for name, weight in model.named_parameters():
+            got = held[name.replace(".", "__")].grad[i]
+            torch.testing.assert_close(got, weight.grad, rtol=1e-4, atol=1e-4)

@@ -40,8 +40,7 @@ def chain(model: nn.Module, state: State) -> Step | None:
         if isinstance(layer, nn.ReLU) and normalized:
             steps[-1] = partial(steps[-1], rectified=True)
         else:
-            known = type(layer) in _STEPS
-            steps.append(partial(_STEPS[type(layer)], layer, own) if known else layer)
+            steps.append(partial(_STEPS.get(type(layer), _as_it_is), layer, own))
         normalized = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
     return partial(_pass, len(first), steps)
 
@@ -135,6 +134,13 @@ def _flattening(layer: nn.Flatten, own: State, x: Tensor) -> Tensor:
     del layer, own
     laid: Tensor = _Laid.apply(x)
     return laid.flatten(1)
+
+
+def _as_it_is(layer: nn.Module, own: State, x: Tensor) -> Tensor:
+    del own
+    # What works in place must not overwrite what the layer before has kept, nor the caller's.
+    made: Tensor = layer(x.clone() if getattr(layer, "inplace", False) else x)
+    return made
 
 
 _STEPS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
