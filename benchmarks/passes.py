@@ -6,9 +6,12 @@ The plain stack is the architecture mapped over the models; folding leaves batch
 of it; then come the layers with their own way back, of models one after the other and side by side,
 with torch's gradient to the pixels of all layers, with that of `strided` to those of the first
 layer, and of every one; and what is taken on a processor like this, with `winograd` besides. Below,
-warps of letters with torch's grid and with ours, forward and back to the parameters; and whole
-processes that search, with freed memory kept or given back. All are measured in turns in one run;
-what counts is the ratio.
+searches on a batch of 100 images for each model, of which so many go through the layers at once;
+gradients to the weights in training, of the mapped architecture, and of the layers with batch
+normalization by its formula, by torch's kernels with the channels last, which are not exact, and
+by ours; warps of letters with torch's grid and with ours, forward and back to the parameters; and
+whole processes that search, with freed memory kept or given back. All are measured in turns in one
+run; what counts is the ratio.
 """
 
 import subprocess
@@ -45,15 +48,33 @@ if len(sys.argv) > 1:
 here = device.setup()
 
 
-def attacks() -> dict[str, Callable[[], object]]:
-    """Searches with each kind of pass."""
+def fresh() -> Cohort:
+    """Models that have not learned."""
     models = Cohort("convnet", (1, 28, 28), 10, range(MODELS)).to(here)
     models.initialize([generator(0, "benchmark", i) for i in range(MODELS)])
-    pixels = torch.rand(EXAMPLES, 1, 28, 28, generator=generator(0, "images")).to(here)
-    rows = torch.arange(EXAMPLES, device=here)
+    return models
+
+
+def batch_of(examples: int) -> Split:
+    """So many random images, the same for each model."""
+    pixels = torch.rand(examples, 1, 28, 28, generator=generator(0, "images")).to(here)
+    rows = torch.arange(examples, device=here)
     images = Split(pixels, rows, rows % 10, None, (rows, rows), tuple("ABCDEFGHIJ"))
-    batch = images.take(rows.expand(MODELS, -1))
-    model, held = models.eval()._plain()
+    return images.take(rows.expand(MODELS, -1))
+
+
+def searched(passed: stacking.Pass, batch: Split) -> float:
+    """The loss that a search through this pass comes to."""
+    rngs = [generator(0, "start", i) for i in range(MODELS)]
+    threat, how = Threat("image", "linf", 0.3), Search("adam", 0.005, STEPS)
+    args = passed, image(batch), batch.labels, threat, how, rngs
+    return search(*args, stop_at_success=False).loss.sum().item()
+
+
+def attacks() -> dict[str, Callable[[], object]]:
+    """Searches with each kind of pass."""
+    batch = batch_of(EXAMPLES)
+    model, held = fresh().eval()._plain()
     state = {name: tensor.detach() for name, tensor in held.items()}
 
     def own(models: int, few: int) -> stacking.Pass:
@@ -75,20 +96,27 @@ def attacks() -> dict[str, Callable[[], object]]:
     }
 
     def run(passed: stacking.Pass, points: tuple[float, ...]) -> float:
-        rngs = [generator(0, "start", i) for i in range(MODELS)]
-        threat, how = Threat("image", "linf", 0.3), Search("adam", 0.005, STEPS)
-        args = passed, image(batch), batch.labels, threat, how, rngs
         with patch.object(winograd, "POINTS", points):
-            return search(*args, stop_at_success=False).loss.sum().item()
+            return searched(passed, batch)
 
     points = {AS_HERE: winograd.POINTS}  # without any it is not taken
     return {name: partial(run, passed, points.get(name, ())) for name, passed in passes.items()}
 
 
+def parts() -> dict[str, Callable[[], object]]:
+    """Searches on a batch for each model, more or fewer of whose images go at once."""
+    batch, models = batch_of(BATCH), fresh().eval()
+
+    def run(at_once: int) -> float:
+        with patch.object(stacking, "AT_ONCE", at_once):
+            return searched(models.frozen(), batch)
+
+    return {f"{size} at once": partial(run, size) for size in (128, 256, stacking.AT_ONCE)}
+
+
 def updates() -> dict[str, Callable[[], object]]:
     """Gradients to the weights of models that learn, with each kind of batch normalization."""
-    models = Cohort("convnet", (1, 28, 28), 10, range(MODELS)).to(here).train()
-    models.initialize([generator(0, "benchmark", i) for i in range(MODELS)])
+    models = fresh().train()
     images = torch.rand(MODELS, BATCH, 1, 28, 28, generator=generator(0, "images")).to(here)
     held, weights = models._plain(), list(models.parameters())
 
@@ -156,6 +184,7 @@ if len(sys.argv) > 1:
 else:
     work = MODELS * EXAMPLES
     compare("an image and iteration of an attack", attacks(), ROUNDS, work * STEPS)
+    compare("an image and iteration of a batch", parts(), ROUNDS, MODELS * BATCH * STEPS)
     compare("an image of an update", updates(), ROUNDS, MODELS * BATCH)
     compare("an image and iteration of a warp", warps(), ROUNDS, work)
     kept()

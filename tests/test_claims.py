@@ -241,6 +241,7 @@ def hidden(method, n, seed, attack):
         pytest.param("rank_correlation", {"rate": lambda *_: 0.5}, UNDECIDED, id="one rate"),
         pytest.param("rank_correlation", {"error": flat_error}, UNDECIDED, id="one error"),
         pytest.param("error_reduction", {"error": flat_error}, NOT_SUPPORTED, id="no reduction"),
+        pytest.param("error_reduction", {"error": lambda *_: 0}, UNDECIDED, id="no error"),
         pytest.param("regular_slope", {"rate": steep}, NOT_SUPPORTED, id="a trade-off"),
         pytest.param(
             "regular_slope",

@@ -17,7 +17,7 @@ def test_torch_is_made_deterministic():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_is_kept():
-    """Or it would be cleared by the system at each use: a third of the time of a pass.
+    """Or it would be cleared by the system at each use.
 
     Some pages of the 3,000 of a pass are new now and then, but not in each.
     """

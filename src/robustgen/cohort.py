@@ -76,7 +76,7 @@ class Cohort(nn.Module):
     def frozen(self) -> Pass:
         """The pass of eval mode, with what `folded` makes of the weights.
 
-        It is made again whenever a tensor was written to.
+        It is made again whenever a tensor was written to, but not through its `data`.
         """
         if self._kept is None or _written(self._kept[0]) != self._kept[1]:
             model, state = self._plain()

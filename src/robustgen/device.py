@@ -41,7 +41,7 @@ def setup() -> torch.device:
     # Memory that is never read before it is written need not be filled: a tenth of all time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # The C library keeps freed memory up to the size of what was freed before. What it gives back
-    # to the system must be cleared anew when it is next needed: a third of the time of a pass.
+    # to the system must be cleared anew when it is next needed (`benchmarks/passes.py`).
     torch.empty(KEPT, dtype=torch.uint8)
     torch.backends.cudnn.benchmark = False
     torch.set_float32_matmul_precision("highest")

@@ -208,6 +208,8 @@ def error_reduction(evidence: Evidence) -> Intervals:
     wide = rows.pivot(index=["n", "seed"], columns="method", values="test_error")
     both = wide.reindex(columns=methods).dropna()
     both = _filled(both, f"models of {methods[0]} and {methods[1]} of the same N and seed")
+    if not both[methods[0]].any():
+        raise UntestedError(f"{methods[0]} training errs on no test image: nothing is to reduce")
     return _per_size(both[methods[0]] - both[methods[1]], bounds=(-1, 1))
 
 

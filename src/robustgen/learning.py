@@ -105,7 +105,7 @@ def _normalization(
         made = F.batch_norm(x, mean, variance, weight, bias, **how)  # type: ignore[arg-type]
         return made.relu() if rectified else made
     rows = x.movedim(1, -1).flatten(0, -2)
-    ones = torch.ones(rows.shape[1])
+    ones = rows.new_ones(rows.shape[1])
     weight = own["weight"].flatten() if "weight" in own else ones
     bias = own["bias"].flatten() if "bias" in own else torch.zeros_like(ones)
     made, mean, variance = normalize(rows, weight, bias, layer.eps, rectified)

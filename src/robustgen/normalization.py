@@ -6,14 +6,15 @@ channels: torch's kernels then take short sums, whose sums are taken after that,
 rows they do to a few long ones. `benchmarks/passes.py` measures updates with it.
 """
 
+from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-RUNS = 64
-"""Runs of rows side by side, at most."""
+LONGEST = 4096
+"""Rows of a run. Sums of more, as where runs do not divide the rows, are in double precision."""
 
 
 def normalize(
@@ -32,11 +33,17 @@ def normalize(
 
     Returns:
         What is made, and the mean and the biased variance of the columns, `(C,)`.
+
+    Raises:
+        ValueError: there are fewer than two rows, which have no variance.
     """
-    made: tuple[Tensor, Tensor, Tensor] = _Normalized.apply(
-        rows.contiguous(), weight, bias, eps, rectified
-    )
-    return made
+    if len(rows) < 2:
+        raise ValueError(f"batch normalization in training needs 2 rows at least, not {len(rows)}")
+    given, kind = (rows.contiguous(), weight, bias), rows.dtype
+    if len(_side_by_side(given[0])[0]) > LONGEST:
+        given = rows.double().contiguous(), weight.double(), bias.double()
+    made, mean, variance = _Normalized.apply(*given, eps, rectified)
+    return made.to(kind), mean.to(kind), variance.to(kind)
 
 
 class _Normalized(torch.autograd.Function):
@@ -84,6 +91,6 @@ class _Normalized(torch.autograd.Function):
 
 
 def _side_by_side(rows: Tensor) -> tuple[Tensor, int]:
-    """Rows `(R, C)` as `(R / n, n C)`, and n."""
-    runs = next(n for n in range(RUNS, 0, -1) if len(rows) % n == 0)
+    """Rows `(R, C)` as `(R / n, n C)`, and n: runs are no shorter than there are of them."""
+    runs = next(n for n in range(isqrt(len(rows)), 0, -1) if len(rows) % n == 0)
     return rows.view(len(rows) // runs, -1), runs

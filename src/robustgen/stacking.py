@@ -26,7 +26,7 @@ from robustgen.layers import Layer, chain, last
 State = Mapping[str, Tensor]
 Pass = Callable[[Tensor], Tensor]
 
-AT_ONCE = 256
+AT_ONCE = 512
 """Images, of models side by side together, that go through the layers at once on a CPU: what these
 hold of more does not fit its cache."""
 SIDE_BY_SIDE = 3 if WIDE else 1
