@@ -111,5 +111,5 @@ def test_every_kind_of_data_set_has_its_reader():
 
 def test_a_manifolds_defaults_are_those_of_the_library():
     """The paper's, whichever of the two ways they are left out."""
-    chosen = settings.Manifold().model_dump(exclude={"betas", "images", "judge_images"})
+    chosen = settings.Manifold().model_dump(exclude={"betas", "images", "judge"})
     assert Recipe.of(chosen) == Recipe()

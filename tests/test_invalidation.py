@@ -87,7 +87,7 @@ SETTINGS = {
         f"vaegan, latent_codes, quality, all_quality, manifold_sheet, attack 6, {RATES}, figure1",
     ),
     "the images of the judge of manifolds": (
-        {"manifolds": {"fonts": {**MANIFOLD, "judge_images": 60}}},
+        {"manifolds": {"fonts": {**MANIFOLD, "judge": {"images": 60}}}},
         "judge, quality, all_quality, claims",
     ),
 }

@@ -640,8 +640,21 @@ def test_those_manifolds_are_learned_that_are_used(spaces: list[str], learned: l
 
 @pytest.mark.parametrize(("most", "n"), [(40_000, 60), (7, 6), (3, 2)])
 def test_the_judge_is_trained_on_a_balanced_number_of_images(most: int, n: int) -> None:
-    study = Study.parse(changed((("manifolds",), {"letters": {"judge_images": most}})))
+    study = Study.parse(changed((("manifolds",), {"letters": {"judge": {"images": most}}})))
     assert study.judge_part("letters")["n"] == n
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"epochs": 3}, {"rate_decay": 0.3}, {"images": 20, "epochs": 3, "rate_decay": 0.3}],
+    ids=str,
+)
+def test_the_judge_is_trained_as_classifiers_are_but_for_what_is_given(given) -> None:
+    study = Study.parse(changed((("manifolds",), {"letters": {"judge": given}})))
+    told = {key: value for key, value in given.items() if key != "images"}
+    assert study.judge_part("letters")["classifier"] == study.classifier.model_dump() | told
+    assert study.resolved()["manifolds"]["letters"]["judge"] == {"images": 40_000} | given
+    assert Study.parse(study.resolved()).judge_part("letters") == study.judge_part("letters")
 
 
 MANIFOLD_OUT: list[tuple[Keys, Any]] = [

@@ -355,7 +355,7 @@ def at_once(said: str, rules: set[str]) -> int:
 
 def test_a_study_of_ones_own_arrays_runs(tmp_path):
     """In colour, with a manifold that is learned of all classes, as on a machine with one GPU."""
-    learned = {"latent": 2, "channels": [4], "epochs": 1, "batch_size": 10, "judge_images": 20}
+    learned = {"latent": 2, "channels": [4], "epochs": 1, "batch_size": 10, "judge": {"images": 20}}
     on_data = {"threat": "on_data_manifold", "steps": 2, "examples": 6}
     own = {
         **OWN,

@@ -44,7 +44,8 @@ def seconds(study: Study, speeds: Speeds, rule: str, of: Mapping[str, str]) -> f
     if rule == "train":
         return models * epochs * int(of["n"]) * _per_image(study, on, of["method"])
     if rule == "judge":
-        return float(study.judge_part(dataset)["n"] * epochs * on.learned)
+        judge = study.judge_part(dataset)
+        return float(judge["n"] * judge["classifier"]["epochs"] * on.learned)
     if rule == "vaegan":
         chosen, data = study.manifolds[dataset], study.datasets[dataset]
         images = data.train_examples // (1 if of["part"] == "all" else data.classes)

@@ -63,6 +63,8 @@ Width = Annotated[int, Field(ge=1, le=4096), Said("a whole number from 1 to 4,09
 """Of a layer: a few wider ones would fill any memory."""
 Several = Annotated[int, Field(ge=2, le=MOST), Said(f"a whole number from 2 to {MOST:,}")]
 Positive = Annotated[float, Field(gt=0, le=MOST), Said(f"a number above 0 and up to {MOST:,}")]
+Decay = Annotated[float, Field(gt=0, le=1), Said("a number above 0 and up to 1")]
+"""A factor on the learning rate after each epoch."""
 Seeds = Annotated[int, Field(ge=1, le=10_000), Said("a whole number from 1 to 10,000")]
 
 
@@ -94,7 +96,7 @@ class Classifier(Settings):
     epochs: Count = 20
     batch_size: Several = 100
     rate: Positive = 0.01
-    rate_decay: Annotated[float, Field(gt=0, le=1), Said("a number above 0 and up to 1")] = 0.95
+    rate_decay: Decay = 0.95
     weight_decay: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1e-4
 
 
@@ -113,12 +115,26 @@ def _class_keys(given: Any) -> Any:
     return betas
 
 
+class Judge(Settings):
+    """The classifier that judges a learned manifold: at most so many of the training images.
+
+    It is trained as the study's other classifiers are, but for what is given here.
+    """
+
+    images: Several = 40_000
+    epochs: Count | None = None
+    rate_decay: Decay | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as a config has them, without those that are the classifier's."""
+        return self.model_dump(exclude_none=True)
+
+
 class Manifold(Settings):
     """VAE-GANs that learn a data set's manifold; the defaults are the paper's for FONTS.
 
     `images` bounds how many training images each is trained on. `betas` are those of single
     classes, by their numbers from 0, and of the VAE-GAN of `all` of them, where they differ.
-    `judge_images` bounds how many train the classifier that judges the manifold.
     """
 
     latent: Width = 10
@@ -135,14 +151,15 @@ class Manifold(Settings):
     epochs: Count = 10
     batch_size: Several = 100
     rate: Positive = 0.005
-    rate_decay: Annotated[float, Field(gt=0, le=1), Said("a number above 0 and up to 1")] = 0.9
+    rate_decay: Decay = 0.9
     weight_decay: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1e-4
     images: Several = MOST
-    judge_images: Several = 40_000
+    judge: Judge = Judge()
 
     def settings(self) -> dict[str, Any]:
         """The settings as a config has them, without `betas` where there are none."""
-        return self.model_dump(mode="json", exclude=None if self.betas else {"betas"})
+        held = self.model_dump(mode="json", exclude=None if self.betas else {"betas"})
+        return {**held, "judge": self.judge.settings()}
 
 
 class Threat(Settings):

@@ -108,18 +108,18 @@ class Study(Settings):
     def manifold_part(self, dataset: str, part: str) -> dict[str, Any]:
         """What training the VAE-GAN of `part`, "all" or "class0" and so on, uses."""
         chosen = self.manifolds[dataset]
-        recipe = chosen.model_dump(exclude={"betas", "images", "judge_images"})
+        recipe = chosen.model_dump(exclude={"betas", "images", "judge"})
         recipe["beta"] = chosen.betas.get(part.removeprefix("class"), chosen.beta)
         named = {"study_seed": self.seed, "dataset": dataset}
         return {**named, "images": chosen.images, "recipe": recipe}
 
     def judge_part(self, dataset: str) -> dict[str, Any]:
         """What training the classifier uses that judges the learned manifolds of a data set."""
-        data = self.datasets[dataset]
-        most = min(self.manifolds[dataset].judge_images, data.train_examples)
+        data, judge = self.datasets[dataset], self.manifolds[dataset].judge.settings()
+        most = min(judge.pop("images"), data.train_examples)
         n = max(most - most % data.classes, data.classes)
         named = {"study_seed": self.seed, "dataset": dataset, "n": n}
-        return {**named, "classifier": self.classifier.model_dump()}
+        return {**named, "classifier": {**self.classifier.model_dump(), **judge}}
 
     def quality_part(self, dataset: str, space: str) -> dict[str, Any]:
         """What judging a learned manifold uses, beside the data set, the VAE-GANs and the judge.
