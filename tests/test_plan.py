@@ -43,14 +43,14 @@ def demo() -> Study:
     ("rule", "of", "expected"),
     [
         ("train", {"method": "normal", "n": "500"}, 3 * 500 * 20 * 1e-4),
-        # half of each batch, five steps and a look at the last codes
-        ("train", {"method": "adversarial", "n": "500"}, 3 * 500 * 20 * (1e-4 + 3 * 2e-5)),
-        ("train", {"method": "transformation", "n": "500"}, 3e4 * (1e-4 + 3 * 4e-5)),
-        ("judge", {}, 10_000 * 20 * 1e-4),
-        ("vaegan", {"part": "class3"}, 19_200 * 8 * 1e-3),
+        # half of each batch, three steps and a look at the last codes
+        ("train", {"method": "adversarial", "n": "500"}, 3 * 500 * 20 * (1e-4 + 2 * 2e-5)),
+        ("train", {"method": "transformation", "n": "500"}, 3e4 * (1e-4 + 2 * 4e-5)),
+        ("judge", {}, 40_000 * 3 * 1e-4),
+        ("vaegan", {"part": "class3"}, 19_200 * 7 * 1e-3),
         ("attack", {"attack": "regular_tenth", "method": "normal"}, 3 * 300 * 20 * 1e-5),
         ("attack", {"attack": "on_learned_manifold", "method": "normal"}, 3 * 300 * 40 * 4e-5),
-        ("distances", {"attack": "regular", "method": "normal"}, 3 * 60 * 100 * 4e-4),
+        ("distances", {"attack": "regular", "method": "normal"}, 3 * 50 * 100 * 4e-4),
         ("figure2", {}, 0),
     ],
 )
