@@ -71,6 +71,7 @@ def test_measures_of_a_manifold_that_is_known():
     own = [test.take(test.labels == k).images() for k in range(CLASSES)]
     for label, grey in enumerate((0.49, 0.51, 1.0, 1.0)):
         row, left = rows[label], (own[label] - grey).flatten(1)
+        assert row["class"] == test.classes[label]
         assert row["images"] == len(left)
         assert row["l1"] == pytest.approx(left.norm(1, dim=1).mean().item(), rel=1e-5)
         assert row["l2"] == pytest.approx(left.norm(dim=1).mean().item(), rel=1e-5)

@@ -229,6 +229,7 @@ def test_quality_in_words_has_a_block_per_manifold_and_a_column_per_class():
             "dataset": "d",
             "space": space,
             "label": label,
+            "class": None if label is None else "AB"[label],
             "images": 20 if label is None else 10 + label,
         }
         for space in ("learned_manifold", "data_manifold")
@@ -239,7 +240,7 @@ def test_quality_in_words_has_a_block_per_manifold_and_a_column_per_class():
     head, *lines = first.splitlines()
     assert head == "Data set d, learned manifold, random steps of 0.25; per class"
     cells = {line.split()[0]: line.split()[1:] for line in lines}
-    assert cells["label"] == ["0", "1", "all"]
+    assert cells["class"] == ["A", "B", "all"]
     assert cells["images"] == ["10", "11", "20"]
     assert cells["l1"] == ["0.25"] * 3
     assert cells["samples_right"] == ["%", "25", "25", "25"]

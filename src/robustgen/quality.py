@@ -50,7 +50,7 @@ def quality(
     for measured in [*held.values(), every]:
         for name, value in _row(measured).items():
             columns[name].append(value)
-    columns["label"] = [*held, None]
+    columns["label"], columns["class"] = [*held, None], [*test.classes, None]
     columns["radius"] = [threat.radius] * len(columns["label"])
     return columns
 

@@ -131,8 +131,9 @@ def quality_text(table: pa.Table) -> str:
     """
     blocks = []
     for (dataset, space), rows in table.to_pandas().groupby(["dataset", "space"], sort=False):
-        label = rows["label"].map(lambda of: "all" if np.isnan(of) else f"{of:.0f}")
-        shown = rows.drop(columns=["dataset", "space", "label", "radius"]).set_index(label)
+        of_all = rows["label"].isna()
+        shown = rows.drop(columns=["dataset", "space", "label", "radius"])
+        shown = shown.set_index(rows["class"].mask(of_all, "all")).drop(columns="class")
         shares = [field.name for field in table.schema if field.metadata[b"unit"] == b"share"]
         shown[shares] = (100 * shown[shares].astype(float)).round(1)
         shown = shown.rename(columns={name: f"{name} %" for name in shares})

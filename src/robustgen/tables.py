@@ -111,6 +111,7 @@ QUALITY = pa.schema(
         _STUDY_KEYS[0],
         _field("space", pa.string(), "", "the learned manifold"),
         _LABEL.with_nullable(True),
+        _field("class", pa.string(), "", "the name of the class", null=True),
         _field("images", pa.int32(), "images", "test images of the class"),
         _field("l1", pa.float64(), "pixel values", "mean L1 distance of reconstructions"),
         _field("l2", pa.float64(), "pixel values", "mean L2 distance of reconstructions"),
