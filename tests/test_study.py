@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -655,6 +656,26 @@ def test_the_judge_is_trained_as_classifiers_are_but_for_what_is_given(given) ->
     assert study.judge_part("letters")["classifier"] == study.classifier.model_dump() | told
     assert study.resolved()["manifolds"]["letters"]["judge"] == {"images": 40_000} | given
     assert Study.parse(study.resolved()).judge_part("letters") == study.judge_part("letters")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"epochs": None}, "judge.epochs is null, but must be a whole number from 1 to 1,000,000"),
+        ({"epochs": 0}, "judge.epochs is 0, but must be a whole number from 1 to 1,000,000"),
+        (
+            {"rate_decay": None},
+            "judge.rate_decay is null, but must be a number above 0 and up to 1",
+        ),
+        ({"rate_decay": 1.5}, "judge.rate_decay is 1.5, but must be a number above 0 and up to 1"),
+        ({"images": 1}, "judge.images is 1, but must be a whole number from 2 to 1,000,000"),
+        (7, "judge is 7, but must be a mapping"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_the_judges_settings_is_told(given, said) -> None:
+    with pytest.raises(UserError, match=re.escape(f"manifolds.letters.{said}")):
+        Study.parse(changed((("manifolds",), {"letters": {"judge": given}})))
 
 
 MANIFOLD_OUT: list[tuple[Keys, Any]] = [

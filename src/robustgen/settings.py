@@ -116,14 +116,15 @@ def _class_keys(given: Any) -> Any:
 
 
 class Judge(Settings):
-    """The classifier that judges a learned manifold: at most so many of the training images.
+    """The classifier that judges a learned manifold.
 
-    It is trained as the study's other classifiers are, but for what is given here.
+    It is trained as the study's other classifiers are, but for what is given here: on so many of
+    the training images at most, as many of each class, and one of each at least.
     """
 
     images: Several = 40_000
-    epochs: Count | None = None
-    rate_decay: Decay | None = None
+    epochs: Annotated[Count | None, Said(f"a whole number from 1 to {MOST:,}")] = None
+    rate_decay: Annotated[Decay | None, Said("a number above 0 and up to 1")] = None
 
     def settings(self) -> dict[str, Any]:
         """The settings as a config has them, without those that are the classifier's."""
