@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
 from pydantic.fields import FieldInfo
@@ -88,10 +88,13 @@ class Said:
 
 def allowed_in(field: FieldInfo) -> str:
     """What a field allows, in words."""
-    for note in field.metadata:
+    origin, notes = get_origin(field.annotation), list(field.metadata)
+    if origin is Union:  # of what is allowed, and None where the key is left out
+        for part in get_args(field.annotation):
+            notes += getattr(part, "__metadata__", ())
+    for note in notes:
         if isinstance(note, Said):
             return note.allowed
-    origin = get_origin(field.annotation)
     if origin is Literal:
         return listed(get_args(field.annotation))
     return "a list" if origin is tuple else "a mapping"

@@ -123,12 +123,8 @@ class Judge(Settings):
     """
 
     images: Several = 40_000
-    epochs: Annotated[Count | None, Said(f"a whole number from 1 to {MOST:,}")] = None
-    rate_decay: Annotated[Decay | None, Said("a number above 0 and up to 1")] = None
-
-    def settings(self) -> dict[str, Any]:
-        """The settings as a config has them, without those that are the classifier's."""
-        return self.model_dump(exclude_none=True)
+    epochs: Count | None = None
+    rate_decay: Decay | None = None
 
 
 class Manifold(Settings):
@@ -158,9 +154,9 @@ class Manifold(Settings):
     judge: Judge = Judge()
 
     def settings(self) -> dict[str, Any]:
-        """The settings as a config has them, without `betas` where there are none."""
-        held = self.model_dump(mode="json", exclude=None if self.betas else {"betas"})
-        return {**held, "judge": self.judge.settings()}
+        """The settings as a config has them, without those that are left to others."""
+        without = None if self.betas else {"betas"}
+        return self.model_dump(mode="json", exclude=without, exclude_none=True)
 
 
 class Threat(Settings):

@@ -115,7 +115,8 @@ class Study(Settings):
 
     def judge_part(self, dataset: str) -> dict[str, Any]:
         """What training the classifier uses that judges the learned manifolds of a data set."""
-        data, judge = self.datasets[dataset], self.manifolds[dataset].judge.settings()
+        data = self.datasets[dataset]
+        judge = self.manifolds[dataset].judge.model_dump(exclude_none=True)
         most = min(judge.pop("images"), data.train_examples)
         n = max(most - most % data.classes, data.classes)
         named = {"study_seed": self.seed, "dataset": dataset, "n": n}

@@ -131,9 +131,8 @@ def quality_text(table: pa.Table) -> str:
     """
     blocks = []
     for (dataset, space), rows in table.to_pandas().groupby(["dataset", "space"], sort=False):
-        of_all = rows["label"].isna()
         shown = rows.drop(columns=["dataset", "space", "label", "radius"])
-        shown = shown.set_index(rows["class"].mask(of_all, "all")).drop(columns="class")
+        shown = shown.fillna({"class": "all"}).set_index("class")
         shares = [field.name for field in table.schema if field.metadata[b"unit"] == b"share"]
         shown[shares] = (100 * shown[shares].astype(float)).round(1)
         shown = shown.rename(columns={name: f"{name} %" for name in shares})
