@@ -9,7 +9,7 @@ import yaml
 from conftest import HERE, environment, snakemake, wanted
 
 from robustgen import plan
-from robustgen.speeds import OnDataset, Speeds, measure
+from robustgen.speeds import IMAGES, STEPS, OnDataset, Speeds, _cohort, _learning, _random, measure
 from robustgen.study import Study
 
 SPEED = OnDataset(
@@ -90,6 +90,26 @@ def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path):
     path = tmp_path / "speeds.json"
     path.write_text(found.model_dump_json())
     assert plan._read(path) == found
+
+
+@pytest.mark.parametrize(
+    ("normal", "attacked", "learned", "trained"),
+    [
+        (0.03, 0.09, 1e-4, 0.06 / 150 / (STEPS + 1)),  # a quiet hour
+        (0.0, 0.09, 1e-5, 0.09 / 150 / (STEPS + 1)),  # one epoch took as long as more
+        (-0.01, -0.01, 1e-5, 2e-5),
+        (0.09, 0.08, 3e-4, 2e-5),  # normal training met with more other work
+    ],
+)
+def test_speeds_beside_other_work(normal, attacked, learned, trained, monkeypatch):
+    shape, searched = (1, 28, 28), {"image": 1e-5, "true_manifold": 2e-5}
+    cohort, rngs = _cohort(shape, 10, 1, torch.device("cpu"))
+    data = _random(shape, 10, torch.device("cpu"))
+    assert len(data) == IMAGES == 300
+    monkeypatch.setattr("robustgen.speeds._epoch", lambda *of: attacked if of[2] else normal)
+    found = _learning(cohort, data, rngs, searched)
+    assert found[0] == pytest.approx(learned)
+    assert found[1]["true_manifold"] == pytest.approx(trained)
 
 
 @pytest.mark.parametrize(

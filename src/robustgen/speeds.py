@@ -97,15 +97,14 @@ def _on_dataset(study: Study, dataset: str, here: torch.device) -> OnDataset:
     first, last = study.cohorts()[0]
     cohort, rngs = _cohort(of.shape, of.classes, 1 + last - first, here)
     used = {threat.space for threat in study.threats.values()}
-    spaces = [space for space in used if study.has(dataset, space)]
+    spaces: list[str] = [space for space in used if study.has(dataset, space)]
     near = [space for space in MANIFOLDS if study.has(dataset, space)]
-    learn = _epoch(cohort, data, None, rngs)
-    trained = {space: _epoch(cohort, data, space, rngs) - learn for space in spaces}
-    images = len(data) * len(rngs)
+    searched = {space: _search(cohort, data, space, rngs) for space in spaces}
+    learned, trained = _learning(cohort, data, rngs, searched)
     return OnDataset(
-        learned=learn / images,
-        trained={space: more / (images / 2 * (STEPS + 1)) for space, more in trained.items()},
-        searched={space: _search(cohort, data, space, rngs) for space in spaces},
+        learned=learned,
+        trained=trained,
+        searched=searched,
         vaegan=vaegan,
         approached={space: _approach(data, space) for space in near},
     )
@@ -115,7 +114,7 @@ def _cohort(
     shape: tuple[int, int, int], classes: int, models: int, here: torch.device
 ) -> tuple[Cohort, list[torch.Generator]]:
     """Models that have not learned, and generators."""
-    cohort = Cohort("convnet", shape, classes, range(models)).to(here)
+    cohort = Cohort("convnet", shape, classes, range(models)).to(here).eval()
     rngs = [generator(0, "plan", seed) for seed in cohort.seeds]
     cohort.initialize(rngs)
     return cohort, rngs
@@ -130,12 +129,29 @@ def _train(
     train(cohort, data, Schedule(epochs, BATCH, 1e-3, 1.0, 0.0), method, Generators(rngs, rngs))
 
 
+def _learning(
+    cohort: Cohort, data: Split, rngs: list[torch.Generator], searched: dict[str, float]
+) -> tuple[float, dict[str, float]]:
+    """`learned` and `trained` of `OnDataset`, given `searched`.
+
+    They are differences of times, any of which other work on the machine may have made longer. But
+    what they measure takes at least an iteration of an attack, which has larger batches and
+    nothing to update: in the same space, or, to learn, in the cheapest one.
+    """
+    images = len(data) * len(rngs)
+    learn = _epoch(cohort, data, None, rngs)
+    more = {space: _epoch(cohort, data, space, rngs) - learn for space in searched}
+    iterations = images / 2 * (STEPS + 1)
+    trained = {space: max(more[space] / iterations, least) for space, least in searched.items()}
+    return max(learn / images, min(searched.values(), default=0.0)), trained
+
+
 def _epoch(cohort: Cohort, data: Split, space: str | None, rngs: list[torch.Generator]) -> float:
     """Seconds of an epoch that is not the first one."""
     short, long = (
         _seconds(partial(_train, cohort, data, space, rngs, epochs)) for epochs in (1, 1 + EPOCHS)
     )
-    return max(long - short, 0.0) / EPOCHS
+    return (long - short) / EPOCHS
 
 
 def _random(shape: tuple[int, int, int], classes: int, here: torch.device) -> Split:
