@@ -3,7 +3,7 @@
 import pytest
 from conftest import SMOKE, changed, snakemake
 
-from robustgen.config_files import refuse_repeated_keys
+from robustgen.config_files import read, refuse_repeated_keys
 from robustgen.errors import UserError
 
 REPEATED = {
@@ -28,6 +28,32 @@ def test_other_files_are_not(tmp_path, text):
     path.write_text(text)
     refuse_repeated_keys(path)
     refuse_repeated_keys(tmp_path / "none.yaml")
+
+
+UNREADABLE = {
+    "not there": (None, "cannot be read: No such file or directory"),
+    "not YAML": (b"a: 1\n  b: [1,\n", ", line 2, is not YAML: mapping values are not allowed here"),
+    "not closed": (b"a: [1,\n", ", line 2, is not YAML: expected the node content, but found"),
+    "not text": (b"\xff\xfe\x00", " is not YAML: it is not text in UTF-8"),
+    "with a key twice": (b"a: 1\na: 2\n", ", line 2: a is there twice, but must be there once"),
+}
+
+
+@pytest.mark.parametrize(("held", "sentence"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_cannot_be_read_is_one_sentence(tmp_path, held, sentence):
+    path = tmp_path / "study.yaml"
+    if held is not None:
+        path.write_bytes(held)
+    with pytest.raises(UserError) as raised:
+        read(path)
+    assert sentence in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_file_is_read(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("a: é\n", encoding="utf-8")
+    assert read(path) == {"a": "é"}
 
 
 def test_blocks_that_were_appended_are_one_sentence(tmp_path):

@@ -9,7 +9,17 @@ import yaml
 from conftest import HERE, environment, snakemake, wanted
 
 from robustgen import plan
-from robustgen.speeds import IMAGES, STEPS, OnDataset, Speeds, _cohort, _learning, _random, measure
+from robustgen.speeds import (
+    IMAGES,
+    STEPS,
+    OnDataset,
+    Speeds,
+    _cohort,
+    _learning,
+    _random,
+    lacks,
+    measure,
+)
 from robustgen.study import Study
 
 SPEED = OnDataset(
@@ -78,18 +88,19 @@ def test_jobs_are_those_of_snakemake(demo, tmp_path):
     assert shared[-1] == f"{total - starts * 3 / 4:.1f} minutes with 4 jobs at a time"
 
 
-def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path):
+def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr("robustgen.speeds.IMAGES", 60)  # fewer than deserve trust
     study = Study.parse({**demo.resolved(), "seeds": 1, "cohort_size": 1})
     found = measure(study, torch.device("cpu"))
     on = found.datasets["fonts"]
     assert set(on.trained) == set(on.searched) >= set(SPEED.searched)
-    assert set(on.approached) >= set(SPEED.approached)
+    assert set(on.approached) == set(SPEED.approached)
     parts = (on.trained, on.searched, on.approached)
     taken = [found.start, on.learned, on.vaegan, *(v for part in parts for v in part.values())]
     assert all(0 < value < 60 for value in taken)
     path = tmp_path / "speeds.json"
     path.write_text(found.model_dump_json())
-    assert plan._read(path) == found
+    assert plan._speeds(path, study) == found
 
 
 @pytest.mark.parametrize(
@@ -113,11 +124,37 @@ def test_speeds_beside_other_work(normal, attacked, learned, trained, monkeypatc
 
 
 @pytest.mark.parametrize(
+    ("part", "lacking"),
+    [
+        ({"trained": {}}, "in the space image on fonts"),
+        ({"searched": {"image": 1e-5}}, "in the space learned_manifold on fonts"),
+        ({"vaegan": 0.0}, "of VAE-GANs on fonts"),
+        ({"approached": {"true_manifold": 1e-4}}, "towards the learned_manifold on fonts"),
+        ({}, None),
+    ],
+)
+def test_speeds_that_lack_what_a_study_asks_for(demo, part, lacking):
+    fonts = SPEED.model_copy(update=part)
+    speeds = SPEEDS.model_copy(update={"datasets": {"fonts": fonts}})
+    assert next(lacks(demo, speeds), None) == lacking
+
+
+@pytest.mark.parametrize(
     ("args", "sentence"),
     [
         (["--cores", "0"], "robustgen: --cores is 0, but must be 1 or more"),
-        (["--configfile", "no.yaml"], "robustgen: no.yaml is no readable config"),
+        (["--configfile", "no.yaml"], "robustgen: the config no.yaml cannot be read: No such file"),
         (["--speeds", "no.json"], "robustgen: no.json holds no speeds as --write-speeds writes"),
+        (["--write-speeds", "README.md/a"], "robustgen: README.md cannot be written: File exists"),
+        (
+            ["--speeds", "benchmarks/h200.json"],
+            "robustgen: benchmarks/h200.json has no speed of VAE-GANs on fonts, but must have it "
+            "for the study demo; measure them with its config and --write-speeds",
+        ),
+        (
+            ["--speeds", "benchmarks/h200.json", "--configfile", "config/fashion.yaml"],
+            "robustgen: benchmarks/h200.json has no speed of the data set clothes, but must",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(args, sentence):
@@ -136,7 +173,7 @@ def test_mistakes_are_one_sentence(args, sentence):
 
 def test_the_speeds_of_a_gpu_plan_the_grid_of_the_paper():
     study = Study.parse(yaml.safe_load((HERE / "config" / "paper_fonts.yaml").read_text()))
-    speeds = plan._read(HERE / "benchmarks" / "h200.json")
+    speeds = plan._speeds(HERE / "benchmarks" / "h200.json", study)
     assert speeds.shared
     one = {"dataset": "fonts", "first": "0", "last": "4", "n": "40000"}
     for method in study.methods_of("fonts"):

@@ -1,11 +1,31 @@
-"""Config files as they are written: what their reader would not tell of."""
+"""Config files as they are written: what Snakemake, which reads them, would not tell of."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from robustgen.errors import UserError
+
+
+def read(path: str | Path) -> Any:
+    """What a YAML or JSON file holds.
+
+    Raises:
+        UserError: saying why it cannot be read, or where it has a key twice.
+    """
+    try:
+        held = yaml.safe_load(Path(path).read_bytes())
+    except OSError as error:
+        raise UserError(f"the config {path} cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        place = f", line {error.problem_mark.line + 1}," if error.problem_mark else ""
+        raise UserError(f"the config {path}{place} is not YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"the config {path} is not YAML: it is not text in UTF-8") from error
+    refuse_repeated_keys(path)
+    return held
 
 
 def refuse_repeated_keys(path: str | Path) -> None:

@@ -13,12 +13,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from robustgen import device
+from robustgen.config_files import read
 from robustgen.errors import UserError
-from robustgen.speeds import OnDataset, Speeds, measure
+from robustgen.files import whole
+from robustgen.speeds import OnDataset, Speeds, lacks, measure
 from robustgen.study import Study
 
 JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
@@ -104,24 +105,28 @@ def main() -> None:
 def _main(given: argparse.Namespace) -> None:
     if given.cores < 1:
         raise UserError(f"--cores is {given.cores}, but must be 1 or more")
-    try:
-        study = Study.parse(yaml.safe_load(given.configfile.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{given.configfile} is no readable config: {error}") from None
-    speeds = _read(given.speeds) if given.speeds else measure(study, device.setup())
+    study = Study.parse(read(given.configfile))
     if given.write_speeds:
-        given.write_speeds.write_text(speeds.model_dump_json(indent=2), encoding="utf-8")
+        with whole(given.write_speeds) as partial:
+            measured = measure(study, device.setup())
+            partial.write_text(measured.model_dump_json(indent=2), encoding="utf-8")
         return
-    if missing := set(study.datasets) - set(speeds.datasets):
-        raise UserError(f"{given.speeds} has no speeds for {min(missing)}, but must have them")
+    speeds = _speeds(given.speeds, study) if given.speeds else measure(study, device.setup())
     print(told(study, speeds, list(jobs(_dry_run(given.configfile))), given.cores))
 
 
-def _read(path: Path) -> Speeds:
+def _speeds(path: Path, study: Study) -> Speeds:
+    """Speeds from a file, which must be all that the study asks for."""
     try:
-        return Speeds.model_validate_json(path.read_text(encoding="utf-8"))
+        speeds = Speeds.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         raise UserError(f"{path} holds no speeds as --write-speeds writes them") from None
+    if lacking := next(lacks(study, speeds), None):
+        raise UserError(
+            f"{path} has no speed {lacking}, but must have it for the study {study.study}; "
+            "measure them with its config and --write-speeds"
+        )
+    return speeds
 
 
 def _dry_run(config: Path) -> str:

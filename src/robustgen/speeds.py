@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -22,7 +22,7 @@ from robustgen.manifolds.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
 from robustgen.settings import LEARNED
 from robustgen.spaces import SPACES, Threat
-from robustgen.study import MANIFOLDS, Study
+from robustgen.study import Study
 from robustgen.training import Generators, Method, Schedule, train
 
 IMAGES, STEPS, EPOCHS = 300, 5, 3
@@ -72,6 +72,22 @@ def measure(study: Study, here: torch.device) -> Speeds:
     return Speeds(machine=named, shared=shared, start=start, datasets=datasets)
 
 
+def lacks(study: Study, speeds: Speeds) -> Iterator[str]:
+    """What a study asks for and speeds lack, in words."""
+    for name in study.datasets:
+        if (on := speeds.datasets.get(name)) is None:
+            yield f"of the data set {name}"
+            continue
+        if name in study.manifolds and not on.vaegan:
+            yield f"of VAE-GANs on {name}"
+        for space in _spaces(study, name):
+            if space not in on.trained or space not in on.searched:
+                yield f"in the space {space} on {name}"
+        for space in _near(study, name):
+            if space not in on.approached:
+                yield f"towards the {space} on {name}"
+
+
 def begin() -> None:
     """What a job does before it is at work: on a GPU, compile and record as well."""
     here = device.setup()
@@ -96,18 +112,27 @@ def _on_dataset(study: Study, dataset: str, here: torch.device) -> OnDataset:
         data = replace(data, learned={name: Learned(codes, decoders) for name in LEARNED})
     first, last = study.cohorts()[0]
     cohort, rngs = _cohort(of.shape, of.classes, 1 + last - first, here)
-    used = {threat.space for threat in study.threats.values()}
-    spaces: list[str] = [space for space in used if study.has(dataset, space)]
-    near = [space for space in MANIFOLDS if study.has(dataset, space)]
-    searched = {space: _search(cohort, data, space, rngs) for space in spaces}
+    searched = {space: _search(cohort, data, space, rngs) for space in _spaces(study, dataset)}
     learned, trained = _learning(cohort, data, rngs, searched)
     return OnDataset(
         learned=learned,
         trained=trained,
         searched=searched,
         vaegan=vaegan,
-        approached={space: _approach(data, space) for space in near},
+        approached={space: _approach(data, space) for space in _near(study, dataset)},
     )
+
+
+def _spaces(study: Study, dataset: str) -> list[str]:
+    """Those in which a data set is attacked, by any method or attack."""
+    used = {threat.space for threat in study.threats.values()}
+    return sorted(space for space in used if study.has(dataset, space))
+
+
+def _near(study: Study, dataset: str) -> list[str]:
+    """The manifolds to which distances are measured: the known one, and one that is learned."""
+    known = [space for space in ("true_manifold",) if study.has(dataset, space)]
+    return known + study.learned(dataset)[:1]
 
 
 def _cohort(
