@@ -42,6 +42,7 @@ SIZES = (250, 1000, 5000)
 PAPER = (250, 500, 1000, 2500, 5000, 10000, 20000, 40000)
 TRUE, LEARNED = "on_true_manifold", "on_learned_manifold"
 ON = {"fonts": [TRUE]}
+REGULAR = {"regular": "L∞ radius 0.3"}
 ATTACKED = {"fonts": [TRUE, LEARNED], "emnist": [LEARNED], "fashion_mnist": [LEARNED]}
 REPORT = Path(__file__).parents[1] / "workflow" / "report"
 
@@ -173,12 +174,12 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
     "distances of all kinds and four data sets": lambda: distances(all_kinds()),
     "robustness": lambda: robustness(
-        *study(), ["regular", "on_true_manifold"], not_adversarial=["normal", "transformation"]
+        *study(), {**REGULAR, TRUE: "L∞ radius 0.1"}, not_adversarial=["normal", "transformation"]
     ),
     "robustness of four data sets": lambda: robustness(
-        *study(sizes=PAPER, datasets=("fonts", "emnist", "fashion_mnist", "celeba")), ["regular"]
+        *study(sizes=PAPER, datasets=("fonts", "emnist", "fashion_mnist", "celeba")), REGULAR
     ),
-    "robustness of two data sets": lambda: robustness(*study(datasets=("a", "b")), ["regular"]),
+    "robustness of two data sets": lambda: robustness(*study(datasets=("a", "b")), REGULAR),
     "manifold": lambda: manifold(["T-shirt/top", "Ankle boot", "@"], learned(3)),
     "manifold of letters": lambda: manifold(list("@W"), learned(2, 1)),
     "manifold in colour": lambda: manifold(
@@ -207,7 +208,8 @@ def texts(figure: Figure) -> list[Text]:
 
 
 def entries(figure: Figure) -> list[str]:
-    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    found = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    return [text for text in found if text]
 
 
 def colours(figure: Figure) -> set[str]:
@@ -239,9 +241,9 @@ def test_a_figure_is_saved_as_png_and_pdf_with_the_same_bytes_each_time(
 
 def test_neither_order_nor_own_settings_change_a_figure(tmp_path: Path) -> None:
     errors, rates = study()
-    style.save(robustness(errors, rates, ["regular"]), tmp_path / "a.png", tmp_path / "a.pdf")
+    style.save(robustness(errors, rates, REGULAR), tmp_path / "a.png", tmp_path / "a.pdf")
     with matplotlib.rc_context({"font.size": 20, "legend.handletextpad": 3.0}):
-        figure = robustness(errors[::-1], rates[::-1], ["regular"])
+        figure = robustness(errors[::-1], rates[::-1], REGULAR)
         style.save(figure, tmp_path / "b.png", tmp_path / "b.pdf")
         assert matplotlib.rcParams["font.size"] == 20
     assert filecmp.cmp(tmp_path / "a.png", tmp_path / "b.png", shallow=False)
@@ -271,7 +273,7 @@ def test_each_method_has_one_colour_in_figures_3_and_4() -> None:
     assert len({look.colour for look in looks.values()}) == len(METHODS)
     expected = {look.colour for look in looks.values()}
     sizes = ["N = 250", "N = 1k", "N = 5k"]
-    for figure in (FIGURES["generalization"](), robustness(*study(), ["regular"])):
+    for figure in (FIGURES["generalization"](), robustness(*study(), REGULAR)):
         assert colours(figure) == expected
         assert entries(figure) == [*(look.label for look in looks.values()), *sizes]
     held = tuple(method for method in METHODS if method != "adversarial")
@@ -295,7 +297,7 @@ def test_methods_of_the_user_get_looks_of_their_own() -> None:
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_means_and_intervals_are_those_over_seeds(seeds: int) -> None:
     errors, rates = study(("normal",), seeds=seeds)
-    bars = robustness(errors, rates, ["regular"]).axes[1].containers[0]
+    bars = robustness(errors, rates, REGULAR).axes[1].containers[0]
     for place, n in enumerate(SIZES):
         values = errors.loc[errors["n"] == n, "test_error"]
         mean, low, high = t_interval(values.to_numpy(), bounds=(0, 1))
@@ -315,6 +317,35 @@ def test_points_are_the_models() -> None:
         sorted(own["success_rate_from_right"])
     )
     assert points.get_sizes()[0] < points.get_sizes()[-1]
+
+
+def test_sizes_begin_a_column_of_the_legend() -> None:
+    figure = generalization(*study(tuple(style._KNOWN)[:5]), ON)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    left = {text.get_text(): text.get_window_extent().x0 for text in legend.get_texts()}
+    methods = {place for name, place in left.items() if name and not name.startswith("N = ")}
+    sizes = {place for name, place in left.items() if name.startswith("N = ")}
+    assert len(sizes) == 1
+    assert max(methods) < min(sizes)
+
+
+def test_panels_of_a_data_sets_attacks_are_of_one_height() -> None:
+    errors, rates = study(datasets=("a", "b"))
+    weak = (rates["dataset"] == "a") & (rates["attack"] == LEARNED)
+    rates.loc[weak, "success_rate_from_right"] /= 10
+    figure = generalization(errors, rates, {"a": [TRUE, LEARNED], "b": [LEARNED]})
+    high = [axes.get_ylim()[1] for axes in figure.axes[2:]]
+    of_a, of_b = {*high[:2], *high[3:5]}, {high[2], high[5]}
+    assert len(of_a) == len(of_b) == 1
+    assert of_a != of_b
+    drawn = rates[(rates["dataset"] == "a") & rates["attack"].isin([TRUE, LEARNED])]
+    assert drawn["success_rate_from_right"].max() <= of_a.pop() <= 1.2
+
+
+def test_success_is_named_with_norm_and_radius() -> None:
+    figure = robustness(*study(), REGULAR)
+    assert figure.axes[0].get_ylabel() == "regular\nL∞ radius 0.3\nsuccess rate"
 
 
 def test_each_attack_has_its_column_below_its_data_set() -> None:
@@ -374,11 +405,11 @@ def test_a_lone_panel_names_more_sizes_than_a_narrow_one(columns: int) -> None:
         (lambda: generalization(*study(), {"another": [TRUE], "fonts": []}), 1),
         (lambda: generalization(*(table.head(0) for table in study()), ON), 1),
         (lambda: generalization(*study(datasets=("a", "fonts")), ON), 5),
-        (lambda: robustness(*study(), []), 1),
-        (lambda: robustness(*study(("transformation",)), ["regular"]), 2),
-        (lambda: robustness(*study(), ["regular"], normal=None, adversarial=None), 2),
-        (lambda: robustness(*(table.head(0) for table in study()), ["regular"]), 2),
-        (lambda: robustness(*study(), ["regular", "absent"], not_adversarial=["normal"]), 3),
+        (lambda: robustness(*study(), {}), 1),
+        (lambda: robustness(*study(("transformation",)), REGULAR), 2),
+        (lambda: robustness(*study(), REGULAR, normal=None, adversarial=None), 2),
+        (lambda: robustness(*(table.head(0) for table in study()), REGULAR), 2),
+        (lambda: robustness(*study(), {**REGULAR, "absent": ""}, not_adversarial=["normal"]), 3),
         (lambda: distances(measured()), 3),
         (lambda: distances(measured(known=False)), 2),
         (lambda: distances(measured().assign(success=False), method=None), 3),
@@ -406,7 +437,7 @@ def test_the_line_is_that_of_least_squares_with_its_interval() -> None:
     errors, rates = study(("normal", "transformation", "adversarial"))
     rates["success_rate"] *= np.random.default_rng(1).uniform(0.8, 1, len(rates))
     fitted = ["normal", "transformation"]
-    axes = robustness(errors, rates, ["on_true_manifold"], not_adversarial=fitted).axes[0]
+    axes = robustness(errors, rates, {TRUE: ""}, not_adversarial=fitted).axes[0]
     (line,) = axes.lines
     (band,) = (c for c in axes.collections if isinstance(c, PolyCollection))
     models = errors.merge(rates[rates["attack"] == "on_true_manifold"])
@@ -427,7 +458,7 @@ def test_the_line_is_that_of_least_squares_with_its_interval() -> None:
 def test_a_lost_success_rate_loses_one_point() -> None:
     errors, rates = study(("normal",))
     rates.loc[rates["attack"] == "regular", "success_rate"] = [np.nan, *[0.9] * 8]
-    points = robustness(errors, rates, ["regular"]).axes[0].collections[0]
+    points = robustness(errors, rates, REGULAR).axes[0].collections[0]
     assert len(points.get_offsets()) == 8
 
 

@@ -197,13 +197,17 @@ class Study(Settings):
         used |= {self.space(attack) for attack in self.attacks.values()}
         return [space for space in LEARNED if space in used] or [LEARNED[0]]
 
+    def budget(self, attack: str) -> str:
+        """Norm and radius of an attack, in words."""
+        threat = self.threats[self.attacks[attack].threat]
+        norm = {"linf": "L∞", "l2": "L2"}[threat.norm]
+        return f"{norm} radius {threat.radius:g}"
+
     def in_words(self, attacks: Iterable[str]) -> str:
         """A clause for captions: the threat of each attack, and how many images it is tried on."""
         said = []
         for name in attacks:
-            threat, images = self.threats[self.attacks[name].threat], self.attacks[name].examples
-            norm = {"linf": "L∞", "l2": "L2"}[threat.norm]
-            said.append(f"{name}: {norm} radius {threat.radius:g}, {images} test images")
+            said.append(f"{name}: {self.budget(name)}, {self.attacks[name].examples} test images")
         return f"Attacks ({'; '.join(said)})" if said else "No attack is drawn"
 
     def roles(self) -> Roles:

@@ -117,8 +117,8 @@ rule figure4:
         runtime=10,
     params:
         drawn={
-            role: ROLES[role]
-            for role in ("regular_attacks", "normal", "adversarial", "not_adversarial")
+            "regular_attacks": {name: STUDY.budget(name) for name in ROLES["regular_attacks"]},
+            **{role: ROLES[role] for role in ("normal", "adversarial", "not_adversarial")},
         },
         attacks_are=STUDY.in_words(ROLES["regular_attacks"]),
         code=code_of("figure4"),

@@ -73,7 +73,7 @@ def distances(
             _angles(axes[-1], own, angles, looks)
             axes[-1].tick_params(labelleft=axes is columns[0])
     panels.share_labels(figure)
-    legends.legend(figure, _handles(looks), "\n".join(dict.fromkeys(words)))
+    legends.legend(figure, _handles(looks), title="\n".join(dict.fromkeys(words)))
     return figure
 
 

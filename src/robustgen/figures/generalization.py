@@ -1,6 +1,7 @@
 """Figure 3: robustness on the manifold is generalization."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from string import ascii_lowercase
 
 import pandas as pd
@@ -35,7 +36,8 @@ def generalization(
 
     Returns:
         One panel of the test error per data set, as wide as its attacks together, and below it
-        two panels per attack; one colour and marker per training method.
+        two panels per attack, those of a data set to the same height; one colour and marker per
+        training method.
     """
     errors = errors.sort_values(panels.MODEL_KEYS)  # points cover each other in this order
     drawn = {name: list(attacks.get(name, ())) for name in sorted(errors["dataset"].unique())}
@@ -48,11 +50,10 @@ def generalization(
         for attack in drawn[dataset]:
             attacked = panels.with_rate(models, success_rates, attack, rate)
             _success(lower[dataset, attack], attacked, looks, areas)
+        panels.share_heights(chain(*(lower[dataset, attack] for attack in drawn[dataset])))
     panels.share_labels(figure)
-    handles = legends.method_handles(looks)
-    if lower:
-        handles += legends.size_handles(areas)
-    legends.legend(figure, handles)
+    sizes = legends.size_handles(areas) if lower else []
+    legends.legend(figure, legends.method_handles(looks), sizes)
     return figure
 
 

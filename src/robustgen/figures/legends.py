@@ -40,14 +40,20 @@ def size_handles(areas: Mapping[int, float]) -> list[Artist]:
     ]
 
 
-def legend(figure: Figure, handles: Sequence[Artist], title: str | None = None) -> None:
-    """One legend for the whole figure below its panels, which stay as large as without it."""
+def legend(figure: Figure, *groups: Sequence[Artist], title: str | None = None) -> None:
+    """One legend for the whole figure below its panels, which stay as large as without it.
+
+    Args:
+        groups: entries that belong together; each begins a column, unless there is but one.
+        title: words above them.
+    """
     width, height = figure.get_size_inches()
     for columns in (3, 2, 1):
+        handles, rows = _in_columns([group for group in groups if group], columns)
         made = figure.legend(
-            handles=list(handles),
+            handles=handles,
             loc="outside lower center",
-            ncols=columns,
+            ncols=max(math.ceil(len(handles) / rows), 1),
             title=title,
             handlelength=2.1,
             handletextpad=0.5,
@@ -60,3 +66,20 @@ def legend(figure: Figure, handles: Sequence[Artist], title: str | None = None) 
             break
         made.remove()
     figure.set_size_inches(width, height + size.height / figure.dpi)
+
+
+def _in_columns(groups: Sequence[Sequence[Artist]], columns: int) -> tuple[list[Artist], int]:
+    """Entries column by column, in no more than so many, and the number of rows.
+
+    Empty entries fill the last column of a group. Groups share a column if there are too few.
+    """
+    if len(groups) > columns:
+        groups = [[handle for group in groups for handle in group]]
+    rows = 1
+    while sum(math.ceil(len(group) / rows) for group in groups) > columns:
+        rows += 1
+    placed: list[Artist] = []
+    for group in groups:
+        gaps = -len(group) % rows if len(groups) > 1 else 0
+        placed += [*group, *(Line2D([], [], linestyle="none", label="") for _ in range(gaps))]
+    return placed, rows

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
 from robustgen.figures.style import (
     COLUMN_WIDTH,
@@ -80,6 +80,13 @@ def share_labels(figure: Figure) -> None:
             axes.set_ylabel("")
         else:
             rows.add(place.rowspan.start)
+
+
+def share_heights(panels: Iterable[Axes]) -> None:
+    """Let the vertical axes of panels that show the same rate end where the highest one does."""
+    drawn = [panel for panel in panels if panel.has_data()]
+    for panel in drawn:
+        panel.set_ylim(*max((other.get_ylim() for other in drawn), key=lambda limits: limits[1]))
 
 
 def title(axes: Axes, letter: str, text: str = "") -> None:
@@ -168,7 +175,8 @@ def _step(sizes: Sequence[int], methods: int) -> float:
     if len(sizes) < 2:
         return 0.05
     logs = np.log(sizes)
-    return float(min(0.5 * np.diff(logs).min() / methods, 0.05 * (logs[-1] - logs[0])))
+    all_of_them = min(0.5 * np.diff(logs).min(), 0.15 * (logs[-1] - logs[0]))
+    return float(min(all_of_them / methods, 0.05 * (logs[-1] - logs[0])))
 
 
 def _crowding(means: int) -> float:
@@ -258,5 +266,7 @@ def rate_axis(axes: Axes, which: Literal["x", "y"], label: str) -> None:
     limits = (-0.035 * high, 1.06 * high)
     if which == "x":
         axes.set_xlim(*limits)
+        # Were it left to the layout: one with a name at the edge makes room, and loses the name.
+        axes.xaxis.set_major_locator(MaxNLocator(int(_width(axes) / _NAME), steps=[1, 2, 5, 10]))
     else:
         axes.set_ylim(*limits)

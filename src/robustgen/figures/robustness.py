@@ -21,7 +21,7 @@ _BAND = 0.25
 def robustness(
     errors: pd.DataFrame,
     success_rates: pd.DataFrame,
-    regular_attacks: Sequence[str],
+    regular_attacks: Mapping[str, str],
     normal: str | None = "normal",
     adversarial: str | None = "adversarial",
     not_adversarial: Sequence[str] = (),
@@ -31,7 +31,8 @@ def robustness(
     Args:
         errors: the table `ERRORS`.
         success_rates: the table `SUCCESS_RATES`.
-        regular_attacks: names of the attacks drawn; without one only the test error is.
+        regular_attacks: the attacks drawn by name, with their norm and radius in words; without
+            one only the test error is.
         normal: method without attacks in training.
         adversarial: method trained on regular adversarial examples.
         not_adversarial: methods through whose means over the seeds a line is fitted.
@@ -47,14 +48,15 @@ def robustness(
     figure, columns = panels.grid(datasets, [1.0] * (len(regular_attacks) + 1))
     for dataset, axes in zip(datasets, columns, strict=True):
         models = errors[errors["dataset"] == dataset]
-        for panel, attack in zip(axes, regular_attacks, strict=False):
+        for panel, (attack, budget) in zip(axes, regular_attacks.items(), strict=False):
             attacked = panels.with_rate(models, success_rates, attack, "success_rate")
-            label = f"{style.label(attack)}\nsuccess rate"
+            label = f"{style.label(attack)}\n{budget}\nsuccess rate"
             _success(panel, attacked, looks, areas, label, not_adversarial)
         _cost(axes[-1], models[models["method"].isin([normal, adversarial])], looks)
     panels.share_labels(figure)
     if regular_attacks:
-        legends.legend(figure, _handles(looks, areas, not_adversarial))
+        methods = legends.method_handles(looks)
+        legends.legend(figure, methods, _further_handles(areas, not_adversarial))
     else:
         compared = {name: looks[name] for name in looks if name in (normal, adversarial)}
         legends.legend(figure, legends.method_handles(compared))
@@ -99,9 +101,9 @@ def _fit(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     axes.plot(at, height, color=_LINE, zorder=2)
 
 
-def _handles(looks: style.Looks, areas: Mapping[int, float], fitted: Sequence[str]) -> list[Artist]:
-    """Entries for the legend: methods, sizes and the line."""
-    handles = legends.method_handles(looks) + legends.size_handles(areas)
+def _further_handles(areas: Mapping[int, float], fitted: Sequence[str]) -> list[Artist]:
+    """Entries for the legend beside methods: sizes and the line."""
+    handles = legends.size_handles(areas)
     if fitted:
         label = "fit without adversarial"
         handles.append(Line2D([], [], color=_LINE, linewidth=1.1, label=label))
