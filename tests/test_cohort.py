@@ -299,3 +299,14 @@ def test_any_chain_learns_as_single_models_do(monkeypatch, layers):
         for name, weight in model.named_parameters():
             got = held[name.replace(".", "__")].grad[i]
             torch.testing.assert_close(got, weight.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_a_cohort_of_inference_mode():
+    """It keeps nothing of what is made of weights that do not tell of being written to."""
+    images = torch.rand(2, 3, 1, 28, 28, generator=generator(0, "images"))
+    expected = make_cohort([0, 1]).eval()(images)
+    with torch.inference_mode():
+        cohort = make_cohort([0, 1]).eval()
+        assert cohort(images).equal(expected)
+        next(cohort.parameters()).zero_()
+        assert not cohort(images).equal(expected)

@@ -273,3 +273,14 @@ def test_saved_codes_and_decoders_are_found_again(tmp_path):
     decoders = Decoders([model.decoder.folded() for model in models])
     labels = data.labels[:12]
     assert torch.equal(found.decoders(found.codes, labels), decoders(codes[:12], labels))
+
+
+def test_a_decoder_of_inference_mode():
+    codes = torch.randn(3, RECIPE.latent, generator=generator(0, "codes"))
+    expected = vaegan("A").eval().decoder.requires_grad_(False)(codes)
+    with torch.inference_mode():
+        decoder = vaegan("A").eval().decoder.requires_grad_(False)
+        assert decoder(codes).equal(expected)
+        for weights in decoder.parameters():
+            weights.zero_()
+        assert decoder(codes).eq(0.5).all()

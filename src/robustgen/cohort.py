@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustgen import networks
 from robustgen.folding import folded
 from robustgen.stacking import Pass, alone, stacked, vectorized
-from robustgen.tensors import load_tensors, save_tensors
+from robustgen.tensors import load_tensors, save_tensors, written
 
 
 class Cohort(nn.Module):
@@ -29,7 +29,7 @@ class Cohort(nn.Module):
         self, architecture: str, shape: tuple[int, int, int], classes: int, seeds: Sequence[int]
     ) -> None:
         super().__init__()
-        self._kept: tuple[list[Tensor], list[tuple[int, int]], Pass] | None = None
+        self._kept: tuple[list[Tensor], object, Pass] | None = None
         self.architecture, self.shape, self.classes = architecture, shape, classes
         self.seeds = list(seeds)
         with torch.device("meta"):
@@ -78,10 +78,10 @@ class Cohort(nn.Module):
 
         It is made again whenever a tensor was written to, but not through its `data`.
         """
-        if self._kept is None or _written(self._kept[0]) != self._kept[1]:
+        if self._kept is None or written(*self._kept[0]) != self._kept[1]:
             model, state = self._plain()
             held = list(state.values())
-            self._kept = held, _written(held), stacked(*folded(model, state))
+            self._kept = held, written(*held), stacked(*folded(model, state))
         return self._kept[2]
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Cohort":
@@ -142,11 +142,6 @@ class Cohort(nn.Module):
         cohort.to(device)
         cohort.stack.load_state_dict({_flat(name): tensor for name, tensor in state.items()})
         return cohort.eval()
-
-
-def _written(tensors: list[Tensor]) -> list[tuple[int, int]]:
-    """What changes when one of the tensors is written to, or given other memory."""
-    return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
 
 
 def _flat(name: str) -> str:

@@ -58,3 +58,14 @@ def digest(tensors: Mapping[str, torch.Tensor], text: str = "") -> str:
         sha256.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         sha256.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return sha256.hexdigest()
+
+
+def written(*tensors: torch.Tensor) -> object:
+    """What is another value once one of the tensors was written to, or given other memory.
+
+    Of tensors made in inference mode, which do not count what is written to them, each value is
+    another one: what is made of them cannot be kept.
+    """
+    if any(tensor.is_inference() for tensor in tensors):
+        return object()
+    return [(tensor.data_ptr(), tensor._version) for tensor in tensors]

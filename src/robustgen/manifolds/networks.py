@@ -8,6 +8,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from robustgen import strided, transposed, winograd
 from robustgen.errors import UserError
+from robustgen.tensors import written
 
 Shape = tuple[int, int, int]
 
@@ -25,7 +26,7 @@ class Convolution(nn.Conv2d):
 class Transposed(nn.ConvTranspose2d):
     """As `nn.ConvTranspose2d`, of a stride that divides the kernel's size and without groups."""
 
-    _kept: tuple[tuple[int, int], strided.InputGradient] | None = None
+    _kept: tuple[object, strided.InputGradient] | None = None
 
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The transposed convolution, `(B, O, H', W')`; with `output_size` it is torch's own."""
@@ -54,10 +55,10 @@ class Transposed(nn.ConvTranspose2d):
 
     def _rearranged(self) -> strided.InputGradient:
         """The constant weights as `strided` needs them, made again when they are written to."""
-        written = self.weight.data_ptr(), self.weight._version
-        if self._kept is None or self._kept[0] != written:
+        now = written(self.weight)
+        if self._kept is None or self._kept[0] != now:
             made = strided.InputGradient(self.weight, self.stride, self.padding, 1)  # type: ignore[arg-type]
-            self._kept = written, made
+            self._kept = now, made
         return self._kept[1]
 
 
