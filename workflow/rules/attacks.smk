@@ -14,6 +14,7 @@ rule attack:
         f"{RESULTS}/logs/{{dataset}}/attack/{{attack}}/{COHORT}.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/attack/{{attack}}/{COHORT}.tsv"
+    priority: PRIORITY["attack"]
     threads: 1
     resources:
         mem_mb=memory(2000),

@@ -14,6 +14,7 @@ rule train:
         f"{RESULTS}/logs/{{dataset}}/train/{COHORT}.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/train/{COHORT}.tsv"
+    priority: PRIORITY["train"]
     threads: 1
     resources:
         mem_mb=memory(2000),

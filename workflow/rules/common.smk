@@ -65,6 +65,10 @@ def require_writable(folder, otherwise="name another results folder with --direc
 # marked, or Snakemake would warn of each rule.
 CACHING = workflow.workflow_settings.cache is not None
 
+# Where cores are few, what most has to wait for goes first: else the longest way to the end, over
+# VAE-GANs and training on what they learned, begins last, and other cores have nothing to do.
+PRIORITY = {"vaegan": 3, "latent_codes": 3, "train": 2, "attack": 1}
+
 STAGES = ("dataset", "manifolds", "classifiers", "attacks", "distances", "figures")
 
 with one_sentence():

@@ -60,6 +60,7 @@ rule vaegan:
     wildcard_constraints:
         part=r"all|class\d+",
     cache: CACHING
+    priority: PRIORITY["vaegan"]
     threads: 1
     resources:
         mem_mb=lambda w: memory(8000 if w.part == "all" else 3000)(w),  # letters are kept as floats
@@ -86,6 +87,7 @@ rule latent_codes:
     wildcard_constraints:
         space=one_of(LEARNED),
     cache: CACHING
+    priority: PRIORITY["latent_codes"]
     threads: 1
     resources:
         mem_mb=memory(3000),
