@@ -65,9 +65,8 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy, and no patience."""
+    """No proxy."""
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(downloads, "SILENCE", 0.3)
 
 
 def a_file(*addresses: str, installed: Path | None = None) -> PublicFile:
@@ -134,8 +133,10 @@ BAD_SOURCES = {
 
 @pytest.mark.parametrize(("how", "why"), BAD_SOURCES.items(), ids=BAD_SOURCES)
 def test_a_bad_source_is_one_sentence_and_leaves_nothing(
-    tmp_path: Path, server: str, how: str, why: str
+    tmp_path: Path, server: str, how: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if why in ("timed out", "it sends only"):  # others must not be given up on a busy machine
+        monkeypatch.setattr(downloads, "SILENCE", 0.3)
     folder = tmp_path / "data"
     with pytest.raises(UserError) as caught:
         fetch([a_file(f"{server}/{how}/images.gz")], folder)
