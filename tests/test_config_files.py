@@ -34,7 +34,9 @@ UNREADABLE = {
     "not there": (None, "cannot be read: No such file or directory"),
     "not YAML": (b"a: 1\n  b: [1,\n", ", line 2, is not YAML: mapping values are not allowed here"),
     "not closed": (b"a: [1,\n", ", line 2, is not YAML: expected the node content, but found"),
-    "not text": (b"\xff\xfe\x00", " is not YAML: it is not text in UTF-8"),
+    "not text": (b"\xff\x00", " is not YAML: invalid start byte"),
+    "with a character that is none": (b'a: "\x07"', "YAML: special characters are not allowed"),
+    "with a day that is none": (b"a: 2020-13-01\n", " is not YAML: month must be in 1..12"),
     "with a key twice": (b"a: 1\na: 2\n", ", line 2: a is there twice, but must be there once"),
 }
 
@@ -50,9 +52,10 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, held, sentence):
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_a_file_is_read(tmp_path):
+@pytest.mark.parametrize("text", ["a: é\n", '{\n\t"a": "é"}'], ids=["YAML", "JSON"])
+def test_a_file_is_read(tmp_path, text):
     path = tmp_path / "study.yaml"
-    path.write_text("a: é\n", encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     assert read(path) == {"a": "é"}
 
 

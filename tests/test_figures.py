@@ -21,7 +21,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from scipy.stats import t
 
-from robustgen.figures import style
+from robustgen.figures import panels, style
 from robustgen.figures.distances import KINDS, distances
 from robustgen.figures.examples import Attacked, examples
 from robustgen.figures.generalization import generalization
@@ -317,6 +317,36 @@ def test_points_are_the_models() -> None:
         sorted(own["success_rate_from_right"])
     )
     assert points.get_sizes()[0] < points.get_sizes()[-1]
+
+
+@pytest.mark.parametrize("highest", [0.67, 0.68, 0.9])
+def test_the_last_tick_of_test_error_is_not_cut_off(highest: float) -> None:
+    """The layout makes room for its name, and with less room there may be other ticks."""
+    errors, rates = study(tuple(style._KNOWN)[:5], (500, 1000, 1500))
+    errors["test_error"] *= highest / errors["test_error"].max()
+    attacks = REGULAR | {TRUE: "L∞ radius 0.03"}
+    figure = robustness(errors, rates, attacks, not_adversarial=["normal", "transformation"])
+    with matplotlib.rc_context(style.settings()):  # as a figure is saved
+        for _ in range(2):
+            figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        figure.draw_without_rendering()
+        for text in texts(figure):
+            assert text.get_window_extent().x1 <= figure.bbox.x1, text
+
+
+@pytest.mark.parametrize("methods", [1, 2, 5, 8])
+def test_methods_stand_near_their_n(methods: int) -> None:
+    names = [f"m{i}" for i in range(methods)]
+    errors, _ = study(tuple(names))
+    figure = Figure()
+    axes = figure.subplots()
+    panels.against_n(axes, errors, "test_error", style.looks(names), "")
+    places = np.array([bars.lines[0].get_xdata() for bars in axes.containers], float)
+    span = np.log(max(SIZES) / min(SIZES))
+    aside = np.log(places / np.array(SIZES, float))
+    assert np.ptp(aside, axis=0).max() <= 0.15 * span
+    assert methods == 1 or np.diff(np.sort(aside[:, 0])).min() > 0.005 * span
 
 
 def test_sizes_begin_a_column_of_the_legend() -> None:

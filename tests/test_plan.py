@@ -109,6 +109,7 @@ def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path, monkeypatch):
         (0.03, 0.09, 1e-4, 0.06 / 150 / (STEPS + 1)),  # a quiet hour
         (0.0, 0.09, 1e-5, 0.09 / 150 / (STEPS + 1)),  # one epoch took as long as more
         (-0.01, -0.01, 1e-5, 2e-5),
+        (0.03, 0.0303, 1e-4, 0.0003 / 150 / (STEPS + 1)),  # on a GPU less than in an attack
         (0.09, 0.08, 3e-4, 2e-5),  # normal training met with more other work
     ],
 )
@@ -146,6 +147,14 @@ def test_speeds_that_lack_what_a_study_asks_for(demo, part, lacking):
         (["--configfile", "no.yaml"], "robustgen: the config no.yaml cannot be read: No such file"),
         (["--speeds", "no.json"], "robustgen: no.json holds no speeds as --write-speeds writes"),
         (["--write-speeds", "README.md/a"], "robustgen: README.md cannot be written: File exists"),
+        (
+            ["--write-speeds", "tests"],
+            "robustgen: tests is a folder, but --write-speeds names",
+        ),
+        (
+            ["--write-speeds", "a.json", "--speeds", "benchmarks/h200.json"],
+            "robustgen: --write-speeds measures this machine: leave out --speeds",
+        ),
         (
             ["--speeds", "benchmarks/h200.json"],
             "robustgen: benchmarks/h200.json has no speed of VAE-GANs on fonts, but must have it "

@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import shutil
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,9 @@ def test_results_do_not_depend_on_cores_or_on_what_else_is_studied(study, tmp_pa
             compared += 1
     manifold = 3 * 3 + 1  # of each letter the model, twice, and its curves; the codes
     assert compared == 3 + manifold + 2 * 3 + 2 * 2 + 1 + 1
+    order = [rule for rule, _ in groupby(re.findall(r"^rule (\w+):", run.stderr, re.M))]
+    assert set(order[:2]) == {"prototypes", "codes"}
+    assert order[2:6] == ["vaegan", "latent_codes", "train", "attack"], "longest ways first"
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
-"""Config files as they are written: what Snakemake, which reads them, would not tell of."""
+"""Config files as they are written: read as Snakemake does, and what it would not tell of."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,24 @@ def read(path: str | Path) -> Any:
         UserError: saying why it cannot be read, or where it has a key twice.
     """
     try:
-        held = yaml.safe_load(Path(path).read_bytes())
+        held = _json_or_yaml(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"the config {path} cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
         place = f", line {error.problem_mark.line + 1}," if error.problem_mark else ""
         raise UserError(f"the config {path}{place} is not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"the config {path} is not YAML: it is not text in UTF-8") from error
+    except (ValueError, yaml.YAMLError) as error:
+        why = error.reason if isinstance(error, yaml.reader.ReaderError) else error
+        raise UserError(f"the config {path} is not YAML: {why}") from error
     refuse_repeated_keys(path)
     return held
+
+
+def _json_or_yaml(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return yaml.safe_load(text)
 
 
 def refuse_repeated_keys(path: str | Path) -> None:

@@ -107,6 +107,10 @@ def _main(given: argparse.Namespace) -> None:
         raise UserError(f"--cores is {given.cores}, but must be 1 or more")
     study = Study.parse(read(given.configfile))
     if given.write_speeds:
+        if given.speeds:
+            raise UserError("--write-speeds measures this machine: leave out --speeds")
+        if given.write_speeds.is_dir():
+            raise UserError(f"{given.write_speeds} is a folder, but --write-speeds names a file")
         with whole(given.write_speeds) as partial:
             measured = measure(study, device.setup())
             partial.write_text(measured.model_dump_json(indent=2), encoding="utf-8")

@@ -124,7 +124,7 @@ def _on_dataset(study: Study, dataset: str, here: torch.device) -> OnDataset:
 
 
 def _spaces(study: Study, dataset: str) -> list[str]:
-    """Those in which a data set is attacked, by any method or attack."""
+    """Those of all threats that a data set has."""
     used = {threat.space for threat in study.threats.values()}
     return sorted(space for space in used if study.has(dataset, space))
 
@@ -159,16 +159,19 @@ def _learning(
 ) -> tuple[float, dict[str, float]]:
     """`learned` and `trained` of `OnDataset`, given `searched`.
 
-    They are differences of times, any of which other work on the machine may have made longer. But
-    what they measure takes at least an iteration of an attack, which has larger batches and
-    nothing to update: in the same space, or, to learn, in the cheapest one.
+    They are differences of times, any of which other work on the machine may have made longer.
+    Where one is not positive, an iteration of an attack stands for it: in the same space, or, to
+    learn, in the cheapest one.
     """
     images = len(data) * len(rngs)
     learn = _epoch(cohort, data, None, rngs)
     more = {space: _epoch(cohort, data, space, rngs) - learn for space in searched}
     iterations = images / 2 * (STEPS + 1)
-    trained = {space: max(more[space] / iterations, least) for space, least in searched.items()}
-    return max(learn / images, min(searched.values(), default=0.0)), trained
+    trained = {
+        space: more[space] / iterations if more[space] > 0 else instead
+        for space, instead in searched.items()
+    }
+    return learn / images if learn > 0 else min(searched.values(), default=0.0), trained
 
 
 def _epoch(cohort: Cohort, data: Split, space: str | None, rngs: list[torch.Generator]) -> float:

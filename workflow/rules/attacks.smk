@@ -14,7 +14,7 @@ rule attack:
         f"{RESULTS}/logs/{{dataset}}/attack/{{attack}}/{COHORT}.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/attack/{{attack}}/{COHORT}.tsv"
-    priority: PRIORITY["attack"]
+    priority: PRIORITY["attacks"]
     threads: 1
     resources:
         mem_mb=memory(2000),

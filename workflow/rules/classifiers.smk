@@ -14,7 +14,7 @@ rule train:
         f"{RESULTS}/logs/{{dataset}}/train/{COHORT}.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/train/{COHORT}.tsv"
-    priority: PRIORITY["train"]
+    priority: PRIORITY["classifiers"]
     threads: 1
     resources:
         mem_mb=memory(2000),

@@ -67,7 +67,7 @@ CACHING = workflow.workflow_settings.cache is not None
 
 # Where cores are few, what most has to wait for goes first: else the longest way to the end, over
 # VAE-GANs and training on what they learned, begins last, and other cores have nothing to do.
-PRIORITY = {"vaegan": 3, "latent_codes": 3, "train": 2, "attack": 1}
+PRIORITY = {"dataset": 4, "manifolds": 3, "classifiers": 2, "attacks": 1}
 
 STAGES = ("dataset", "manifolds", "classifiers", "attacks", "distances", "figures")
 

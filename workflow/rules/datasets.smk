@@ -20,6 +20,7 @@ rule images:
     wildcard_constraints:
         dataset=one_of(COLLECTED),
     cache: CACHING
+    priority: PRIORITY["dataset"]
     threads: 1
     resources:
         mem_mb=memory(4000),

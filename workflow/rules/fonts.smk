@@ -19,6 +19,7 @@ rule prototypes:
     wildcard_constraints:
         dataset=one_of(FONTS),
     cache: CACHING
+    priority: PRIORITY["dataset"]
     threads: 1
     resources:
         mem_mb=1000,
@@ -41,6 +42,7 @@ rule codes:
     wildcard_constraints:
         dataset=one_of(FONTS),
     cache: CACHING
+    priority: PRIORITY["dataset"]
     threads: 1
     resources:
         mem_mb=2000,

@@ -60,7 +60,7 @@ rule vaegan:
     wildcard_constraints:
         part=r"all|class\d+",
     cache: CACHING
-    priority: PRIORITY["vaegan"]
+    priority: PRIORITY["manifolds"]
     threads: 1
     resources:
         mem_mb=lambda w: memory(8000 if w.part == "all" else 3000)(w),  # letters are kept as floats
@@ -87,7 +87,7 @@ rule latent_codes:
     wildcard_constraints:
         space=one_of(LEARNED),
     cache: CACHING
-    priority: PRIORITY["latent_codes"]
+    priority: PRIORITY["manifolds"]
     threads: 1
     resources:
         mem_mb=memory(3000),

@@ -16,6 +16,7 @@ rule judge:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/judge.tsv"
     cache: CACHING
+    priority: PRIORITY["classifiers"]
     threads: 1
     resources:
         mem_mb=memory(3000),

@@ -44,7 +44,7 @@ def legend(figure: Figure, *groups: Sequence[Artist], title: str | None = None) 
     """One legend for the whole figure below its panels, which stay as large as without it.
 
     Args:
-        groups: entries that belong together; each begins a column, unless there is but one.
+        groups: entries that belong together; each begins a column where columns are enough.
         title: words above them.
     """
     width, height = figure.get_size_inches()
@@ -71,7 +71,7 @@ def legend(figure: Figure, *groups: Sequence[Artist], title: str | None = None) 
 def _in_columns(groups: Sequence[Sequence[Artist]], columns: int) -> tuple[list[Artist], int]:
     """Entries column by column, in no more than so many, and the number of rows.
 
-    Empty entries fill the last column of a group. Groups share a column if there are too few.
+    Empty entries fill the last column of a group. Where columns are not enough, groups share them.
     """
     if len(groups) > columns:
         groups = [[handle for group in groups for handle in group]]

@@ -266,7 +266,8 @@ def rate_axis(axes: Axes, which: Literal["x", "y"], label: str) -> None:
     limits = (-0.035 * high, 1.06 * high)
     if which == "x":
         axes.set_xlim(*limits)
-        # Were it left to the layout: one with a name at the edge makes room, and loses the name.
+        # As many ticks as the width has room for: by themselves they would follow the layout, which
+        # makes room for a name at the edge, so that the axis has fewer ticks, and none there.
         axes.xaxis.set_major_locator(MaxNLocator(int(_width(axes) / _NAME), steps=[1, 2, 5, 10]))
     else:
         axes.set_ylim(*limits)
