@@ -115,7 +115,8 @@ def test_results_do_not_depend_on_cores_or_on_what_else_is_studied(study, tmp_pa
             compared += 1
     manifold = 3 * 3 + 1  # of each letter the model, twice, and its curves; the codes
     assert compared == 3 + manifold + 2 * 3 + 2 * 2 + 1 + 1
-    order = [rule for rule, _ in groupby(re.findall(r"^rule (\w+):", run.stderr, re.M))]
+    started = re.findall(r"^(?:local)?rule (\w+):", run.stdout + run.stderr, re.M)
+    order = [rule for rule, _ in groupby(started)]
     assert set(order[:2]) == {"prototypes", "codes"}
     assert order[2:6] == ["vaegan", "latent_codes", "train", "attack"], "longest ways first"
 
