@@ -119,6 +119,7 @@ def test_speeds_beside_other_work(normal, attacked, learned, trained, monkeypatc
     data = _random(shape, 10, torch.device("cpu"))
     assert len(data) == IMAGES == 300
     monkeypatch.setattr("robustgen.speeds._epoch", lambda *of: attacked if of[2] else normal)
+    monkeypatch.setattr("robustgen.speeds._search", lambda *of: searched[of[2]])
     found = _learning(cohort, data, rngs, searched)
     assert found[0] == pytest.approx(learned)
     assert found[1]["true_manifold"] == pytest.approx(trained)

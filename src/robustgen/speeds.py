@@ -130,8 +130,8 @@ def _spaces(study: Study, dataset: str) -> list[str]:
 
 
 def _near(study: Study, dataset: str) -> list[str]:
-    """The manifolds to which distances are measured: the known one, and one that is learned."""
-    known = [space for space in ("true_manifold",) if study.has(dataset, space)]
+    """The manifolds to which distances are measured: the known one, and the first learned one."""
+    known = ["true_manifold"] if study.has(dataset, "true_manifold") else []
     return known + study.learned(dataset)[:1]
 
 
@@ -161,7 +161,7 @@ def _learning(
 
     They are differences of times, any of which other work on the machine may have made longer.
     Where one is not positive, an iteration of an attack stands for it: in the same space, or, to
-    learn, in the cheapest one.
+    learn, on pixels.
     """
     images = len(data) * len(rngs)
     learn = _epoch(cohort, data, None, rngs)
@@ -171,7 +171,7 @@ def _learning(
         space: more[space] / iterations if more[space] > 0 else instead
         for space, instead in searched.items()
     }
-    return learn / images if learn > 0 else min(searched.values(), default=0.0), trained
+    return learn / images if learn > 0 else _search(cohort, data, "image", rngs), trained
 
 
 def _epoch(cohort: Cohort, data: Split, space: str | None, rngs: list[torch.Generator]) -> float:

@@ -53,7 +53,7 @@ def legend(figure: Figure, *groups: Sequence[Artist], title: str | None = None) 
         made = figure.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=max(math.ceil(len(handles) / rows), 1),
+            ncols=max(len(handles) // rows, 1),
             title=title,
             handlelength=2.1,
             handletextpad=0.5,
@@ -80,6 +80,6 @@ def _in_columns(groups: Sequence[Sequence[Artist]], columns: int) -> tuple[list[
         rows += 1
     placed: list[Artist] = []
     for group in groups:
-        gaps = -len(group) % rows if len(groups) > 1 else 0
-        placed += [*group, *(Line2D([], [], linestyle="none", label="") for _ in range(gaps))]
+        gaps = range(-len(group) % rows)
+        placed += [*group, *(Line2D([], [], linestyle="none", label="") for _ in gaps)]
     return placed, rows

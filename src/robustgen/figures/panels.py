@@ -85,8 +85,9 @@ def share_labels(figure: Figure) -> None:
 def share_heights(panels: Iterable[Axes]) -> None:
     """Let the vertical axes of panels that show the same rate end where the highest one does."""
     drawn = [panel for panel in panels if panel.has_data()]
+    limits = max((panel.get_ylim() for panel in drawn), key=lambda ends: ends[1], default=None)
     for panel in drawn:
-        panel.set_ylim(*max((other.get_ylim() for other in drawn), key=lambda limits: limits[1]))
+        panel.set_ylim(limits)
 
 
 def title(axes: Axes, letter: str, text: str = "") -> None:
