@@ -1,0 +1,505 @@
+"""Each mistake in a config is one sentence."""
+
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from studies import KIND_NAMES, OUT, Keys, changed, refused, valid
+
+from robustgen.config_errors import shown
+from robustgen.errors import UserError
+from robustgen.study import Study
+
+MISTAKES: dict[str, tuple[Keys, Any, str]] = {
+    # what it shows: (keys, value given, the sentence)
+    "unknown key": (
+        ("threats", "ball", "colour"),
+        1,
+        "threats.ball.colour is no known key; allowed are space, norm and radius",
+    ),
+    "misspelt key": (
+        ("attacks", "pixels", "restart"),
+        3,
+        "attacks.pixels.restart is no known key (did you mean restarts?); allowed are "
+        "threat, steps, step_rule, step_size, restarts and examples",
+    ),
+    "misspelt key of the whole": (
+        ("atacks",),
+        {},
+        "atacks is no known key (did you mean attacks?); allowed are study, seed, seeds, "
+        "cohort_size, sizes, datasets, classifier, manifolds, threats, methods, attacks, distances "
+        "and downloads",
+    ),
+    "misspelt key of a data set": (
+        ("datasets", "letters", "letter"),
+        "AB",
+        "datasets.letters.letter is no known key (did you mean letters?); allowed are kind, "
+        "fonts, fonts_from, letters, transformations, train_draws and test_draws",
+    ),
+    "key that is no text": (
+        ("classifier",),
+        {True: 1},
+        "classifier.true is no known key; allowed are architecture, epochs, batch_size, rate, "
+        "rate_decay and weight_decay",
+    ),
+    "missing number": (
+        ("threats", "ball", "radius"),
+        OUT,
+        "threats.ball.radius is missing, but must be a number above 0 and up to 1,000,000",
+    ),
+    "missing choice": (
+        ("threats", "ball", "norm"),
+        OUT,
+        "threats.ball.norm is missing, but must be linf or l2",
+    ),
+    "missing list": (("sizes",), OUT, "sizes is missing, but must be a list"),
+    "missing mapping": (("methods",), OUT, "methods is missing, but must be a mapping"),
+    "missing threat of an attack": (
+        ("attacks", "pixels", "threat"),
+        OUT,
+        "attacks.pixels.threat is missing, but must be the name of a threat, as text",
+    ),
+    "list for a mapping": (
+        ("attacks",),
+        ["pixels"],
+        "attacks is ['pixels'], but must be a mapping of names to settings",
+    ),
+    "text for a mapping": (
+        ("threats", "ball"),
+        "linf",
+        "threats.ball is 'linf', but must be a mapping with keys space, norm and radius",
+    ),
+    "number for a list": (("sizes",), 20, "sizes is 20, but must be a list"),
+    "bool for a whole number": (
+        ("seeds",),
+        True,
+        "seeds is true, but must be a whole number from 1 to 10,000",
+    ),
+    "bool for a number": (
+        ("threats", "ball", "radius"),
+        False,
+        "threats.ball.radius is false, but must be a number above 0 and up to 1,000,000",
+    ),
+    "bool in a list": (
+        ("sizes",),
+        [True],
+        "sizes[0] is true, but must be a whole number from 1 to 1,000,000",
+    ),
+    "fraction for a whole number": (
+        ("attacks", "pixels", "steps"),
+        2.5,
+        "attacks.pixels.steps is 2.5, but must be a whole number from 1 to 1,000,000",
+    ),
+    "1e-4, which YAML reads as text": (
+        ("classifier",),
+        {"weight_decay": "1e-4"},
+        "classifier.weight_decay is '1e-4', but must be a number of 0 or more; "
+        "YAML reads this as text, write 1.0e-4",
+    ),
+    "1.5e4, which YAML reads as text": (
+        ("classifier",),
+        {"rate": "1.5e4"},
+        "classifier.rate is '1.5e4', but must be a number above 0 and up to 1,000,000; "
+        "YAML reads this as text, write 1.5e+4",
+    ),
+    "1e3 for a whole number": (
+        ("sizes",),
+        ["1e3"],
+        "sizes[0] is '1e3', but must be a whole number from 1 to 1,000,000; "
+        "write 1000 in the file, without quotes",
+    ),
+    "number in quotes": (
+        ("threats", "ball", "radius"),
+        "0.3",
+        "threats.ball.radius is '0.3', but must be a number above 0 and up to 1,000,000; "
+        "write 0.3 in the file, without quotes",
+    ),
+    "number for text": (
+        ("study",),
+        2024,
+        "study is 2024, but must be text of up to 60 letters, digits, - and _ alone; "
+        "put it in quotes, or YAML reads it as a number or a truth value",
+    ),
+    "null number": (
+        ("seeds",),
+        None,
+        "seeds is null, but must be a whole number from 1 to 10,000; "
+        "leave the key out for its default",
+    ),
+    "null without a default": (
+        ("threats", "ball", "radius"),
+        None,
+        "threats.ball.radius is null, but must be a number above 0 and up to 1,000,000",
+    ),
+    "null threat": (
+        ("methods", "plain", "threat"),
+        None,
+        "methods.plain.threat is null, but must be the name of a threat, as text; "
+        "leave the key out for its default",
+    ),
+    "null block": (
+        ("distances",),
+        None,
+        "distances is null, but must be a mapping; leave the key out for its default",
+    ),
+    "null method": (
+        ("methods", "plain"),
+        None,
+        "methods.plain is null, but must be a mapping, {} for its defaults, with keys "
+        "threat, steps, step_rule and step_size",
+    ),
+    "null in a list": (
+        ("sizes",),
+        [20, None],
+        "sizes[1] is null, but must be a whole number from 1 to 1,000,000",
+    ),
+    "no sizes": (("sizes",), [], "sizes is [], but must be non-empty"),
+    "no methods": (("methods",), {}, "methods is {}, but must be non-empty"),
+    "no attacks": (("attacks",), {}, "attacks is {}, but must be non-empty"),
+    "no threats": (("threats",), {}, "threats is {}, but must be non-empty"),
+    "no data sets": (("datasets",), {}, "datasets is {}, but must be non-empty"),
+    "no methods measured": (
+        ("distances", "methods"),
+        [],
+        "distances.methods is [], but must be non-empty",
+    ),
+    "study name that is a path": (
+        ("study",),
+        "a/b",
+        "study is 'a/b', but must be text of up to 60 letters, digits, - and _ alone",
+    ),
+    "study name that ends a line": (
+        ("study",),
+        "a\n",
+        r"study is 'a\n', but must be text of up to 60 letters, digits, - and _ alone",
+    ),
+    "negative seed": (("seed",), -1, "seed is -1, but must be a whole number of 0 or more"),
+    "seeds beyond all reason": (
+        ("seeds",),
+        10**30,
+        f"seeds is {10**30}, but must be a whole number from 1 to 10,000",
+    ),
+    "a radius beyond all reason": (
+        ("threats", "ball", "radius"),
+        1e39,
+        "threats.ball.radius is 1e+39, but must be a number above 0 and up to 1,000,000",
+    ),
+    "a name too long for a file": (
+        ("study",),
+        "x" * 61,
+        f"study is {shown('x' * 61)}, but must be text of up to 60 letters, digits, - and _ alone",
+    ),
+    "no seeds": (("seeds",), 0, "seeds is 0, but must be a whole number from 1 to 10,000"),
+    "seeds that fill no cohort": (
+        ("seeds",),
+        7,
+        "seeds is 7, but must be at most cohort_size, 3, or a multiple of it, such as 6 or 9, "
+        "so that raising it adds cohorts and retrains none",
+    ),
+    "N of zero": (("sizes",), [0], "sizes[0] is 0, but must be a whole number from 1 to 1,000,000"),
+    "N twice": (
+        ("sizes",),
+        [20, 40, 20],
+        "sizes[2] is 20, but must differ from those before it",
+    ),
+    "N larger than the data set": (
+        ("sizes",),
+        [20, 62],
+        "sizes[1] is 62, but must be at most 60, the number of train images of datasets.letters",
+    ),
+    "N no multiple of the classes": (
+        ("sizes",),
+        [20, 21],
+        "sizes[1] is 21, but must be a multiple of 2, the number of classes of datasets.letters",
+    ),
+    "data set without a kind": (
+        ("datasets", "letters", "kind"),
+        OUT,
+        f"datasets.letters.kind is missing, but must be {KIND_NAMES}",
+    ),
+    "unknown kind": (
+        ("datasets", "letters", "kind"),
+        "font",
+        f"datasets.letters.kind is 'font', but must be {KIND_NAMES} (did you mean fonts?)",
+    ),
+    "kind that is a list": (
+        ("datasets", "letters", "kind"),
+        [1],
+        f"datasets.letters.kind is [1], but must be {KIND_NAMES}",
+    ),
+    "null data set": (
+        ("datasets", "letters"),
+        None,
+        "datasets.letters is null, but must be a mapping with the key kind",
+    ),
+    "name that is no path part": (
+        ("methods", "My method"),
+        {},
+        "methods.'My method' is no usable name: "
+        "it must be a lower-case letter and then lower-case letters, digits or _, 60 in all",
+    ),
+    "name that YAML reads as true": (
+        ("threats", True),
+        {},
+        "threats.true is no usable name: "
+        "it must be a lower-case letter and then lower-case letters, digits or _, 60 in all",
+    ),
+    "name of a data set": (
+        ("datasets", "Letters"),
+        {"kind": "fonts"},
+        "datasets.Letters is no usable name: "
+        "it must be a lower-case letter and then lower-case letters, digits or _, 60 in all",
+    ),
+    "name of a results folder": (
+        ("datasets", "tables"),
+        {"kind": "fonts"},
+        "datasets.tables must have another name: this one is a results folder's",
+    ),
+    "reserved name": (
+        ("attacks", "clean"),
+        {"threat": "ball"},
+        "attacks.clean must have another name: this one is for unchanged images",
+    ),
+    "no fonts": (
+        ("datasets", "letters", "fonts"),
+        0,
+        "datasets.letters.fonts is 0, but must be a whole number from 1 to 1,000,000",
+    ),
+    "one letter": (
+        ("datasets", "letters", "letters"),
+        "A",
+        "datasets.letters.letters is 'A', but must be text of 2 or more different characters "
+        "from A-Z, a-z and 0-9",
+    ),
+    "a letter twice": (
+        ("datasets", "letters", "letters"),
+        "ABA",
+        "datasets.letters.letters is 'ABA', but must be text of 2 or more different characters "
+        "from A-Z, a-z and 0-9",
+    ),
+    "a letter beyond ASCII": (
+        ("datasets", "letters", "letters"),
+        "AÄ",
+        "datasets.letters.letters is 'AÄ', but must be text of 2 or more different characters "
+        "from A-Z, a-z and 0-9",
+    ),
+    "unknown transformations": (
+        ("datasets", "letters", "transformations"),
+        "harder",
+        "datasets.letters.transformations is 'harder', but must be slight, easy, moderate or hard",
+    ),
+    "fonts from nowhere": (
+        ("datasets", "letters", "fonts_from"),
+        "",
+        "datasets.letters.fonts_from is '', but must be installed, or the path of a folder of "
+        "fonts, as text",
+    ),
+    "unknown architecture": (
+        ("classifier",),
+        {"architecture": "resnet"},
+        "classifier.architecture is 'resnet', but must be convnet",
+    ),
+    "batch of one": (
+        ("classifier",),
+        {"batch_size": 1},
+        "classifier.batch_size is 1, but must be a whole number from 2 to 1,000,000",
+    ),
+    "rate that grows": (
+        ("classifier",),
+        {"rate_decay": 1.1},
+        "classifier.rate_decay is 1.1, but must be a number above 0 and up to 1",
+    ),
+    "negative radius": (
+        ("threats", "ball", "radius"),
+        -0.3,
+        "threats.ball.radius is -0.3, but must be a number above 0 and up to 1,000,000",
+    ),
+    "radius of zero": (
+        ("threats", "ball", "radius"),
+        0,
+        "threats.ball.radius is 0, but must be a number above 0 and up to 1,000,000",
+    ),
+    "infinite radius": (
+        ("threats", "ball", "radius"),
+        float("inf"),
+        "threats.ball.radius is inf, but must be a number above 0 and up to 1,000,000 and finite",
+    ),
+    "unknown space": (
+        ("threats", "ball", "space"),
+        "pixels",
+        "threats.ball.space is 'pixels', but must be image, true_manifold, transformation, "
+        "learned_manifold or data_manifold",
+    ),
+    "unknown norm": (
+        ("threats", "ball", "norm"),
+        2,
+        "threats.ball.norm is 2, but must be linf or l2",
+    ),
+    "unknown threat of a method": (
+        ("methods", "hardened", "threat"),
+        "bal",
+        "methods.hardened.threat is 'bal', but must be one of the threats: "
+        "ball, manifold or warp (did you mean ball?)",
+    ),
+    "unknown threat of an attack": (
+        ("attacks", "pixels", "threat"),
+        "x",
+        "attacks.pixels.threat is 'x', but must be one of the threats: ball, manifold or warp",
+    ),
+    "search without a threat": (
+        ("methods", "plain", "steps"),
+        40,
+        "methods.plain.steps is 40, but must be left out: the method has no threat",
+    ),
+    "step size without steps": (
+        ("methods", "warped", "step_size"),
+        0.1,
+        "methods.warped.step_size is 0.1, but must be left out: with 0 steps nothing is searched",
+    ),
+    "negative steps of a method": (
+        ("methods", "hardened", "steps"),
+        -1,
+        "methods.hardened.steps is -1, but must be a whole number of 0 or more",
+    ),
+    "attack without steps": (
+        ("attacks", "pixels", "steps"),
+        0,
+        "attacks.pixels.steps is 0, but must be a whole number from 1 to 1,000,000",
+    ),
+    "unknown step rule": (
+        ("attacks", "pixels", "step_rule"),
+        "sgd",
+        "attacks.pixels.step_rule is 'sgd', but must be adam, signed or normalized",
+    ),
+    "more examples than test images": (
+        ("attacks", "pixels", "examples"),
+        21,
+        "attacks.pixels.examples is 21, but must be at most 20, "
+        "the number of test images of datasets.letters",
+    ),
+    "distances of an unknown method": (
+        ("distances", "methods"),
+        ["plane"],
+        "distances.methods[0] is 'plane', but must be one of the methods: "
+        "plain, warped, hardened or on_manifold (did you mean plain?)",
+    ),
+    "distances of an unknown attack": (
+        ("distances", "attacks"),
+        ["pixels", "x"],
+        "distances.attacks[1] is 'x', but must be one of the attacks: warps, pixels or codes",
+    ),
+    "distances of an attack twice": (
+        ("distances", "attacks"),
+        ["pixels", "pixels"],
+        "distances.attacks[1] is 'pixels', but must differ from those before it",
+    ),
+    "distances of more examples than attacked": (
+        ("distances", "examples"),
+        11,
+        "distances.examples is 11, but must be at most 10, "
+        "the number of examples of attacks.pixels",
+    ),
+    "share of nothing": (
+        ("datasets", "photos"),
+        {"kind": "images", "path": "photos", "test_share": 0},
+        "datasets.photos.test_share is 0, but must be a number above 0 and below 1",
+    ),
+    "images from nowhere": (
+        ("datasets", "photos"),
+        {"kind": "images"},
+        "datasets.photos.path is missing, but must be the path of a folder with a sub-folder per "
+        "class, as text",
+    ),
+    "files that are not there": (
+        ("datasets", "photos"),
+        {"kind": "npz", "path": "no.npz"},
+        "there is no file no.npz to take images from",
+    ),
+    "mirror in two lines": (
+        ("downloads",),
+        {"mirror": "http://a\n"},
+        r"downloads.mirror is 'http://a\n', but must be the path of a folder, or an address, "
+        "as text",
+    ),
+    "null mirror": (
+        ("downloads",),
+        {"mirror": None},
+        "downloads.mirror is null, but must be the path of a folder, or an address, as text; "
+        "leave the key out for its default",
+    ),
+    "as many neighbours as images": (
+        ("distances", "neighbours"),
+        60,
+        "distances.neighbours is 60, but must be below 60, "
+        "the number of train images of datasets.letters",
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "value", "says"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_sentence(keys: Keys, value: Any, says: str) -> None:
+    assert refused(changed((keys, value))) == says
+
+
+@pytest.mark.parametrize("config", [None, 3, ["study"]], ids=repr)
+def test_a_config_that_is_no_mapping(config: Any) -> None:
+    assert refused(config).startswith(f"the config is {'null' if config is None else config}, but")
+
+
+def test_a_misspelt_key_is_told_before_the_missing_one() -> None:
+    assert refused(changed((("size",), [20]), (("sizes",), OUT))).startswith("size is no known")
+
+
+def test_long_values_are_cut() -> None:
+    assert len(refused(changed((("study",), "?" * 10_000)))) < 150
+
+
+def paths_in(block: Any, above: Keys = ()) -> Iterator[Keys]:
+    """The keys of every value in a config."""
+    items = block.items() if isinstance(block, dict) else enumerate(block)
+    for key, value in items:
+        yield (*above, key)
+        if isinstance(value, dict | list):
+            yield from paths_in(value, (*above, key))
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(0, 100)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["1e-4", "fonts", "image", "linf", "adam", "ball", "plain", "pixels"])
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCALARS, inner, max_size=3)
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_change_gives_a_study_or_one_sentence(data: st.DataObject) -> None:
+    config = Study.parse(valid()).resolved()
+    for _ in range(data.draw(st.integers(1, 2))):
+        *above, last = data.draw(st.sampled_from(list(paths_in(config))))
+        block: Any = reduce(lambda held, key: held[key], above, config)
+        match data.draw(st.sampled_from(["set", "add", "drop"])):
+            case "add" if isinstance(block, dict):
+                block[data.draw(SCALARS)] = data.draw(VALUES)
+            case "drop":
+                del block[last]
+            case _:
+                block[last] = data.draw(VALUES)
+    try:
+        study = Study.parse(config)
+    except UserError as error:
+        told = str(error)
+    else:
+        assert Study.parse(study.resolved()) == study
+        return
+    assert len(told.splitlines()) == 1
+    assert len(told) < 500
