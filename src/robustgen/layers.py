@@ -73,10 +73,12 @@ def _rectified(layer: Layer) -> Layer:
     """The layer and a ReLU, for a layer that does not need its output for the way back."""
 
     def pass_on(x: Tensor) -> tuple[Tensor, Pull]:
+        """The output, in the layer's own memory, and the way back."""
         y, pull = layer(x)
         y = y.relu_()
 
         def back(gradient: Tensor) -> Tensor:
+            """The gradient where the output is positive, through the layer."""
             into = gradient if gradient.stride() == y.stride() else torch.empty_like(y)
             return pull(_threshold_backward(gradient, y, 0, grad_input=into))
 
@@ -96,6 +98,7 @@ def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
     few = layer.in_channels // layer.groups < FEW
 
     def back(gradient: Tensor, x: Tensor) -> Tensor:
+        """The gradient to the input, which was `x`."""
         if fast and (few or fast.spares(gradient.shape[2:])):
             return fast(gradient, x.shape[2:])
         # `torch.nn.grad.conv2d_input` gives the same, but makes an input first.
@@ -132,6 +135,7 @@ def _product(layer: nn.Linear, own: State, members: int) -> Layer:
         return x.view(len(x), members, -1).transpose(0, 1)
 
     def multiply(x: Tensor) -> tuple[Tensor, Pull]:
+        """The output of all members, and the way back."""
         rows, forth = apart(x), weight.transpose(1, 2)
         made = torch.bmm(rows, forth) if bias is None else torch.baddbmm(bias, rows, forth)
         return made.transpose(0, 1).flatten(1), (
@@ -151,6 +155,7 @@ def _as_it_is(layer: nn.Module, own: State, members: int) -> Layer:
     del own, members
 
     def pass_on(x: Tensor) -> tuple[Tensor, Pull]:
+        """The output, and autograd's way back."""
         with torch.enable_grad():
             start = x.detach().requires_grad_()
             # What works in place must not overwrite what the layer before has kept.
