@@ -163,3 +163,18 @@ def test_without_a_known_manifold_its_columns_are_empty():
     assert np.ma.getmaskarray(columns["neighbour_angle"]).all()
     for a, b in itertools.pairwise(columns.values()):
         assert len(a) == len(b) == 4
+
+
+def test_no_example_has_no_distance(training_images, test_images):
+    """Where no model classifies any of the first images correctly, nothing was attacked."""
+    learned = {"learned_manifold": test_images.learned["learned_manifold"]}
+    columns = measure(
+        torch.empty(0, 1, 28, 28),
+        replace(test_images, learned=learned).take(slice(0)),
+        training_images,
+        steps=2,
+        step_size=0.05,
+        neighbours=3,
+    )
+    assert set(columns) >= {"true_manifold_distance", "learned_manifold_angle"}
+    assert all(len(values) == 0 for values in columns.values())

@@ -222,6 +222,7 @@ def _column(values: Tensor) -> Any:
 
 
 def _joined(parts: list[Distance]) -> Distance:
-    return Distance(
-        torch.cat([part.distance for part in parts]), torch.cat([part.angle for part in parts])
-    )
+    """All `parts` as one; without any part, the distances of no example."""
+    distances, angles = [part.distance for part in parts], [part.angle for part in parts]
+    no_values = torch.empty(0)
+    return Distance(torch.cat(distances or [no_values]), torch.cat(angles or [no_values]))

@@ -17,6 +17,7 @@ from robustgen.errors import UserError
 from robustgen.gpu.starts import starts
 from robustgen.growing import Growing
 from robustgen.job import log, progress
+from robustgen.predictions import NO_CLASS, predicted_class
 from robustgen.spaces import SPACES, Space, Threat, sizes
 
 BATCH = 100
@@ -52,7 +53,7 @@ def predictions(cohort: Cohort, data: Split) -> dict[str, Any]:
     Raises:
         UserError: logits are not finite, as after a last update that went astray.
     """
-    answers = []
+    predicted = []
     with torch.no_grad():
         for start in range(0, len(data), BATCH):
             batch = _for_all(cohort, data.take(slice(start, start + BATCH)))
@@ -61,8 +62,21 @@ def predictions(cohort: Cohort, data: Split) -> dict[str, Any]:
                 raise UserError(
                     "training diverged: logits are not finite; set a lower classifier.rate"
                 )
-            answers.append(logits.argmax(-1))
-    return {**_keys(cohort, data), "prediction": _column(torch.cat(answers, 1))}
+            predicted.append(predicted_class(logits))
+    classes = torch.cat(predicted, 1)
+    _warn_of_ties(classes)
+    return {**_keys(cohort, data), "prediction": _column(classes)}
+
+
+def _warn_of_ties(classes: Tensor) -> None:
+    """Log how many of the `classes` `(M, B)` were not predicted because of equal logits."""
+    ties = int((classes == NO_CLASS).sum())
+    if ties:
+        log.warning(
+            "%d of %d predictions count as wrong: their highest logits are equal",
+            ties,
+            classes.numel(),
+        )
 
 
 def attack(
@@ -122,8 +136,10 @@ def _attack_batch(
     space = SPACES[threat.space](batch)
     clean = batch.images()
     with torch.no_grad():
-        prediction = cohort(clean).argmax(-1)
-        start = cohort(space.decode(space.origin)).argmax(-1) if space.encodes else prediction
+        prediction = predicted_class(cohort(clean))
+        start = prediction
+        if space.encodes:
+            start = predicted_class(cohort(space.decode(space.origin)))
     skip = prediction != batch.labels
     drawn = _draws(space, threat, settings, generators)
     args = (cohort, space, batch.labels, threat, settings, drawn)
@@ -212,10 +228,11 @@ def _check(
     moved = sizes(found.codes - space.origin)
     within = (found.codes >= space.low - SLACK) & (found.codes <= space.high + SLACK)
     inside = within.flatten(2).all(2) & (moved[threat.norm] <= threat.radius * (1 + SLACK) + 1e-6)
-    success = found.success & inside & (logits.argmax(-1) != labels)
+    prediction = predicted_class(logits)
+    success = found.success & inside & (prediction != labels)
     loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return {
-        "answer": logits.argmax(-1),
+        "answer": prediction,
         "success": success,
         "iterations": torch.where(success, found.iterations, -1),
         "restart": torch.where(success, found.restart, -1),

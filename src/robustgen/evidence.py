@@ -281,6 +281,8 @@ def adversarial_images_factor(evidence: Evidence) -> Intervals:
         method = _role(evidence, role)
         rows = evidence.errors[evidence.errors["method"] == method]
         rows = _filled(rows, f"models of {method}")
+        if rows["n"].nunique() < 2:
+            raise UntestedError("a factor in training images needs models of two or more N")
         curves.append({seed: (of["n"], of["test_error"]) for seed, of in rows.groupby("seed")})
     normal, adversarial = curves
     seeds = [seed for seed in normal if seed in adversarial]

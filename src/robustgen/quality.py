@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robustgen.datasets import Split
 from robustgen.manifolds import BOUND, Decoders
 from robustgen.manifolds.vaegan import AT_ONCE, VaeGan
+from robustgen.predictions import predicted_class
 from robustgen.spaces import LearnedSpace, Threat
 from robustgen.tables import QUALITY, empty
 
@@ -79,9 +80,9 @@ def _measured(
                 "l2": left.norm(dim=1),
                 "mean": mean,
                 "posterior": log_variance.exp(),
-                "right": judge(images).argmax(1) == label,
-                "reconstruction": judge(made).argmax(1) == label,
-                "step": judge(stepped).argmax(1) == label,
+                "right": predicted_class(judge(images)) == label,
+                "reconstruction": predicted_class(judge(made)) == label,
+                "step": predicted_class(judge(stepped)) == label,
             }
         )
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -93,8 +94,9 @@ def _sampled(
 ) -> Tensor:
     """Whether each of `count` samples of a class's model is right."""
     codes = prior(count, model, rng)
-    answers = [judge(model.decoder(part)).argmax(1) for part in torch.split(codes, AT_ONCE)]
-    return torch.cat(answers) == label
+    parts = torch.split(codes, AT_ONCE)
+    predicted = [predicted_class(judge(model.decoder(part))) for part in parts]
+    return torch.cat(predicted) == label
 
 
 def prior(count: int, model: VaeGan, rng: torch.Generator) -> Tensor:

@@ -19,7 +19,10 @@ def _field(name: str, kind: pa.DataType, unit: str, about: str, *, null: bool = 
 _SEED = _field("seed", pa.int32(), "1", "seed of the model, which names it within its cohort")
 _EXAMPLE = _field("example", pa.int32(), "1", "row of the image in its split")
 _LABEL = _field("label", pa.int32(), "class", "true class")
-_PREDICTION = _field("prediction", pa.int32(), "class", "the model's answer to the clean image")
+_TIE = "-1 if its highest logits are equal, which is wrong for every label"
+_PREDICTION = _field(
+    "prediction", pa.int32(), "class", f"class that the model predicts for the clean image; {_TIE}"
+)
 _EPOCH = _field("epoch", pa.int32(), "1", "epoch, from 1")
 _RATE = _field("rate", pa.float64(), "1", "learning rate in the epoch")
 _STUDY_KEYS = [
@@ -144,7 +147,7 @@ ATTACKS = pa.schema(
         _LABEL,
         _PREDICTION,
         _field("start_correct", pa.bool_(), "", "the unperturbed code decodes to a right answer"),
-        _field("answer", pa.int32(), "class", "the model's answer to the example as saved"),
+        _field("answer", pa.int32(), "class", f"class predicted for the example as saved; {_TIE}"),
         _field("success", pa.bool_(), "", "wrong answer, re-checked on the example as saved"),
         _field("iterations", pa.int32(), "1", "iterations to success", null=True),
         _field("restart", pa.int32(), "1", "restart of the success, from 0", null=True),

@@ -1,12 +1,13 @@
 """Measure how far the adversarial examples of an attack lie from the manifold."""
 
+import numpy as np
 import torch
 
 from robustgen import device
 from robustgen.datasets import load
 from robustgen.distance import measure
 from robustgen.files import read_table, write_table
-from robustgen.job import job
+from robustgen.job import job, log
 from robustgen.manifolds.vaegan import learned
 from robustgen.tables import ATTACKS, DISTANCES
 from robustgen.tensors import load_tensors
@@ -25,12 +26,12 @@ with job(snakemake.log[0], snakemake):
     # Only images that the model got right were attacked; the others are still test images.
     rows = rows.assign(row=range(len(rows)))
     rows = rows[(rows["example"] < examples) & (rows["prediction"] == rows["label"])]
-    measured = measure(
-        found["images"].flatten(0, 1)[rows["row"].tolist()],
-        test.take(torch.tensor(rows["example"].tolist(), device=here)),
-        training,
-        **settings,
-    )
+    if rows.empty:
+        log.warning("no model classifies any of the first %d test images correctly", examples)
+    image_rows = torch.tensor(rows["row"].to_numpy(np.int64), device=here)
+    example_rows = torch.tensor(rows["example"].to_numpy(np.int64), device=here)
+    adversarial_images = found["images"].flatten(0, 1)[image_rows]
+    measured = measure(adversarial_images, test.take(example_rows), training, **settings)
 
     columns = {name: rows[name].to_numpy() for name in ("seed", "example", "success")}
     columns["attack"] = [snakemake.wildcards.attack] * len(rows)

@@ -2,7 +2,8 @@
 
 from robustgen.datasets import load
 from robustgen.figures.examples import Attacked, examples
-from robustgen.figures.selection import fooled_by_all
+from robustgen.figures.fonts import drawable_names
+from robustgen.figures.selection import fooled_by_all, predicted_names
 from robustgen.figures.style import save
 from robustgen.files import read_table
 from robustgen.job import job
@@ -24,13 +25,13 @@ with job(snakemake.log[0], snakemake):
     chosen = fooled_by_all(
         table.iloc[: min(map(len, tables.values()))] for table in tables.values()
     )
+    class_names = drawable_names(test.classes)
     attacked = {}
     for attack, table in tables.items():
-        of = table.loc[chosen]
-        answers = [test.classes[row.answer] if row.success else None for row in of.itertuples()]
-        attacked[attack] = Attacked(found[attack][chosen].numpy(), answers)
+        predictions = predicted_names(table.loc[chosen], class_names)
+        attacked[attack] = Attacked(found[attack][chosen].numpy(), predictions)
     shown = test.take(chosen)
-    names = [test.classes[label] for label in shown.labels]
+    names = [class_names[label] for label in shown.labels]
     save(
         examples(shown.images().numpy(), names, attacked),
         snakemake.output.png,

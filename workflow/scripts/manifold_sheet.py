@@ -2,6 +2,7 @@
 
 from robustgen import device
 from robustgen.datasets import load
+from robustgen.figures.fonts import drawable_names
 from robustgen.figures.manifold import Shown, manifold
 from robustgen.figures.style import save
 from robustgen.job import job
@@ -18,4 +19,4 @@ with job(snakemake.log[0], snakemake):
     models = [VaeGan.load(path, here) for path in snakemake.input.models]
     rng = generator(settings["study_seed"], "sheet", settings["dataset"], space)
     shown = Shown(**sheet(models, test, COLUMNS, rng))
-    save(manifold(test.classes, shown), snakemake.output.png, snakemake.output.pdf)
+    save(manifold(drawable_names(test.classes), shown), snakemake.output.png, snakemake.output.pdf)

@@ -117,7 +117,7 @@ def _success(
     """Success rate against N and against test error."""
     if attacked.empty:
         for panel in axes:
-            panels.nothing(panel, _NOT_ATTACKED)
+            panels.nothing(panel, panels.NO_RATE)
         return
     panels.against_n(axes[0], attacked, "success", looks, _LABEL)
     panels.scatter(axes[1], attacked, looks, areas, _LABEL)

@@ -25,6 +25,7 @@ from robustgen.statistics import t_interval
 
 N_LABEL = "training images N"
 TEST_ERROR_LABEL = "test error"
+NO_RATE = "no success rate: not attacked, or\nno image was classified correctly"
 MODEL_KEYS = ["dataset", "method", "n", "seed"]
 _AREAS = (8.0, 34.0)
 _HEIGHT = 1.6

@@ -46,17 +46,19 @@ def robustness(
     areas = panels.areas_of(errors["n"])
     looks = style.looks(errors["method"])
     figure, columns = panels.grid(datasets, [1.0] * (len(regular_attacks) + 1))
+    is_any_line_drawn = False
     for dataset, axes in zip(datasets, columns, strict=True):
         models = errors[errors["dataset"] == dataset]
         for panel, (attack, budget) in zip(axes, regular_attacks.items(), strict=False):
             attacked = panels.with_rate(models, success_rates, attack, "success_rate")
             label = f"{style.label(attack)}\n{budget}\nsuccess rate"
-            _success(panel, attacked, looks, areas, label, not_adversarial)
+            is_line_drawn = _success(panel, attacked, looks, areas, label, not_adversarial)
+            is_any_line_drawn |= is_line_drawn
         _cost(axes[-1], models[models["method"].isin([normal, adversarial])], looks)
     panels.share_labels(figure)
     if regular_attacks:
         methods = legends.method_handles(looks)
-        legends.legend(figure, methods, _further_handles(areas, not_adversarial))
+        legends.legend(figure, methods, _further_handles(areas, is_any_line_drawn))
     else:
         compared = {name: looks[name] for name in looks if name in (normal, adversarial)}
         legends.legend(figure, legends.method_handles(compared))
@@ -69,17 +71,23 @@ def _success(
     looks: style.Looks,
     areas: Mapping[int, float],
     label: str,
-    fitted: Sequence[str],
-) -> None:
-    """Success rate against test error, and the line through the models of the methods `fitted`."""
+    fitted_methods: Sequence[str],
+) -> bool:
+    """Success rate against test error, and the line through the means of `fitted_methods`.
+
+    Returns:
+        Whether the line is drawn: it needs the means of three or more methods and N.
+    """
     if attacked.empty:
-        panels.nothing(axes, "not attacked")
-        return
-    of_line = attacked[attacked["method"].isin(fitted)]
-    of_line = of_line.groupby(["method", "n"])[["test_error", "success"]].mean()
-    if of_line["test_error"].nunique() > 2:
-        _fit(axes, of_line["test_error"].to_numpy(), of_line["success"].to_numpy())
+        panels.nothing(axes, panels.NO_RATE)
+        return False
+    fitted = attacked[attacked["method"].isin(fitted_methods)]
+    means = fitted.groupby(["method", "n"])[["test_error", "success"]].mean()
+    has_line = means["test_error"].nunique() > 2
+    if has_line:
+        _fit(axes, means["test_error"].to_numpy(), means["success"].to_numpy())
     panels.scatter(axes, attacked, looks, areas, label)
+    return has_line
 
 
 def _fit(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
@@ -101,10 +109,10 @@ def _fit(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     axes.plot(at, height, color=_LINE, zorder=2)
 
 
-def _further_handles(areas: Mapping[int, float], fitted: Sequence[str]) -> list[Artist]:
-    """Entries for the legend beside methods: sizes and the line."""
+def _further_handles(areas: Mapping[int, float], is_line_drawn: bool) -> list[Artist]:
+    """Entries for the legend beside methods: sizes, and the line where one is drawn."""
     handles = legends.size_handles(areas)
-    if fitted:
+    if is_line_drawn:
         label = "fit without adversarial"
         handles.append(Line2D([], [], color=_LINE, linewidth=1.1, label=label))
     return handles

@@ -1,9 +1,11 @@
-"""Which test images figure 1 shows."""
+"""The test images that figure 1 shows, and what the model predicts for them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
+
+from robustgen.predictions import NO_CLASS
 
 
 def fooled_by_all(attacks: Iterable[pd.DataFrame], most: int = 6) -> list[int]:
@@ -23,3 +25,19 @@ def fooled_by_all(attacks: Iterable[pd.DataFrame], most: int = 6) -> list[int]:
     right = (first["prediction"] == first["label"]).to_numpy()
     chosen = first[common if common.any() else right].drop_duplicates("label")
     return [int(example) for example in chosen.sort_values("label")["example"].head(most)]
+
+
+def predicted_names(examples: pd.DataFrame, classes: Sequence[str]) -> list[str | None]:
+    """The name of the class that the model predicts for each adversarial example.
+
+    Args:
+        examples: rows of `tables.ATTACKS`.
+        classes: names of all classes.
+
+    Returns:
+        None where the attack had no success, "tie" where the highest logits are equal.
+    """
+    return [
+        None if not success else "tie" if prediction == NO_CLASS else classes[prediction]
+        for prediction, success in zip(examples["answer"], examples["success"], strict=True)
+    ]

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from robustgen.figures.fonts import DEFAULT_FAMILY, use_fallback_fonts
 from robustgen.files import whole
 
 COLUMN_WIDTH = 3.25
@@ -131,7 +132,11 @@ def label(name: str) -> str:
 
 
 def name(text: str, longest: int = LONGEST) -> str:
-    """A user's name, of a class for example, cut if long, and drawn letter by letter."""
+    """A user's name, of a class for example, cut if long, and drawn letter by letter.
+
+    Texts that are made after the call use a fallback font where the usual one lacks a character.
+    """
+    use_fallback_fonts(text)
     cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return cut.replace("$", r"\$")  # else what stands between two of them is set as a formula
 
@@ -152,7 +157,7 @@ def settings() -> Any:
     return {
         **{key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"},
         **theme,
-        "font.family": ["DejaVu Sans"],  # comes with matplotlib: the same on every machine
+        "font.family": [DEFAULT_FAMILY],
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlelocation": "left",

@@ -1,0 +1,23 @@
+"""From logits to predicted classes."""
+
+from torch import Tensor
+
+NO_CLASS = -1
+"""The prediction of a model whose highest logits are equal: it is wrong for every label."""
+
+
+def predicted_class(logits: Tensor) -> Tensor:
+    """The class with the highest logit, or `NO_CLASS` where several classes share it.
+
+    `argmax` alone returns the first of equal logits, so that a model without any preference would
+    count as right on class 0.
+
+    Args:
+        logits: `(..., K)`.
+
+    Returns:
+        `(...)` classes, int64.
+    """
+    highest = logits.max(-1, keepdim=True)
+    is_tied = (logits == highest.values).sum(-1) > 1
+    return highest.indices.squeeze(-1).masked_fill(is_tied, NO_CLASS)

@@ -1,0 +1,41 @@
+"""Predicted classes, and what a model without any preference counts as."""
+
+import logging
+
+import pandas as pd
+import pytest
+import torch
+from conftest import make_cohort, make_split
+
+from robustgen.evaluation import predictions
+from robustgen.figures.selection import predicted_names
+from robustgen.predictions import NO_CLASS, predicted_class
+
+LOGITS = {
+    "a single highest logit": ([0.0, 2.0, 1.0], 1),
+    "the highest logit is the first": ([2.0, 1.0, 1.0], 0),
+    "all logits are equal": ([0.0, 0.0, 0.0], NO_CLASS),
+    "the two highest logits are equal": ([1.0, 3.0, 3.0], NO_CLASS),
+    "the two lowest logits are equal": ([1.0, 1.0, 3.0], 2),
+}
+
+
+@pytest.mark.parametrize(("logits", "predicted"), LOGITS.values(), ids=LOGITS)
+def test_equal_highest_logits_predict_no_class(logits, predicted):
+    assert predicted_class(torch.tensor([[logits]])).tolist() == [[predicted]]
+
+
+def test_a_model_whose_logits_all_tie_is_right_on_no_image(caplog):
+    cohort = make_cohort([0]).eval()
+    for name, weights in cohort.state_dict().items():
+        if weights.is_floating_point() and "running" not in name:
+            weights.zero_()
+    with caplog.at_level(logging.WARNING, "robustgen"):
+        table = predictions(cohort, make_split("test").take(slice(12)))
+    assert set(table["prediction"]) == {NO_CLASS}
+    assert "12 of 12 predictions count as wrong" in caplog.text
+
+
+def test_figure_1_names_a_tie_and_leaves_out_failures():
+    examples = pd.DataFrame({"answer": [1, NO_CLASS, 0], "success": [True, True, False]})
+    assert predicted_names(examples, ["cat", "dog"]) == ["dog", "tie", None]
