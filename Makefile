@@ -36,7 +36,7 @@ lint: $(VENV)/.ready-lint ## style and types
 	$(BIN)/mypy
 
 docs: $(VENV)/.ready-docs ## the documentation, as pages that need no network
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "documentation: $(abspath site/index.html)"
 
 bench: $(VENV)/.ready-bench ## attacks, training and distances beside others, on this machine

@@ -66,37 +66,37 @@ def draw() -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _box(left: int, top: int, colour: str, name: str, lines: list[str]) -> str:
+def _box(x: int, y: int, colour: str, name: str, lines: list[str]) -> str:
     """A stage: its name above one or two lines of words."""
-    middle = left + BOX_WIDTH // 2
+    middle = x + BOX_WIDTH // 2
     height = BOX_HEIGHT if len(lines) > 1 else 72
     rows = "".join(
-        f'<text x="{middle}" y="{top + 56 + 20 * row}" font-size="15">{escape(line)}</text>'
+        f'<text x="{middle}" y="{y + 56 + 20 * row}" font-size="15">{escape(line)}</text>'
         for row, line in enumerate(lines)
     )
     return (
-        f'<g text-anchor="middle" fill="{INK}"><rect x="{left}" y="{top}" width="{BOX_WIDTH}" '
+        f'<g text-anchor="middle" fill="{INK}"><rect x="{x}" y="{y}" width="{BOX_WIDTH}" '
         f'height="{height}" rx="10" fill="{colour}" stroke="{ARROW}"/>'
-        f'<text x="{middle}" y="{top + 31}" font-size="18" font-weight="bold">{escape(name)}</text>'
+        f'<text x="{middle}" y="{y + 31}" font-size="18" font-weight="bold">{escape(name)}</text>'
         f"{rows}</g>"
     )
 
 
-def _bar(left: int, top: int, width: int, words: str) -> str:
+def _bar(x: int, y: int, width: int, words: str) -> str:
     """The configuration file above all stages."""
     return (
-        f'<g text-anchor="middle" fill="{INK}"><rect x="{left}" y="{top}" width="{width}" '
+        f'<g text-anchor="middle" fill="{INK}"><rect x="{x}" y="{y}" width="{width}" '
         f'height="40" rx="10" fill="#e9e4f0" stroke="{ARROW}"/>'
-        f'<text x="{left + width // 2}" y="{top + 26}" font-size="17" font-weight="bold">'
+        f'<text x="{x + width // 2}" y="{y + 26}" font-size="17" font-weight="bold">'
         f"{escape(words)}</text></g>"
     )
 
 
-def _label(middle: int, top: int, words: str) -> str:
+def _label(middle: int, y: int, words: str) -> str:
     """Words on a background of their own, without a frame."""
     return (
-        f'<g text-anchor="middle" fill="{INK}"><rect x="{middle - 95}" y="{top}" width="190" '
-        f'height="26" rx="13" fill="#eeeeee"/><text x="{middle}" y="{top + 18}" font-size="14">'
+        f'<g text-anchor="middle" fill="{INK}"><rect x="{middle - 95}" y="{y}" width="190" '
+        f'height="26" rx="13" fill="#eeeeee"/><text x="{middle}" y="{y + 18}" font-size="14">'
         f"{escape(words)}</text></g>"
     )
 

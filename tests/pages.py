@@ -21,16 +21,16 @@ class Block(NamedTuple):
 def blocks(page: str, language: str) -> list[Block]:
     """The blocks of a page in one language, in their order."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    every = [Block(*match.groups(default="")) for match in _FENCE.finditer(text)]
-    return [block for block in every if block.language == language]
+    candidates = [Block(*match.groups(default="")) for match in _FENCE.finditer(text)]
+    return [block for block in candidates if block.language == language]
 
 
 def block(page: str, title: str) -> str:
     """The text of the one block of a page that has this title."""
     (text,) = (
-        found.text
+        example.text
         for kind in ("yaml", "python")
-        for found in blocks(page, kind)
-        if found.title == title
+        for example in blocks(page, kind)
+        if example.title == title
     )
     return text

@@ -45,12 +45,12 @@ SCHEMAS = [name for name, value in vars(tables).items() if isinstance(value, pa.
 
 def blocks_of_settings() -> Iterator[type[Settings]]:
     """Every mapping that a config may have."""
-    ahead: list[type] = [Settings]
-    while ahead:
-        chosen = ahead.pop()
-        ahead += chosen.__subclasses__()
-        if chosen is not Settings:
-            yield chosen
+    queue: list[type[Settings]] = [Settings]
+    while queue:
+        model = queue.pop()
+        queue += model.__subclasses__()
+        if model is not Settings:
+            yield model
 
 
 OF_CONFIGS = list(blocks_of_settings())
@@ -64,11 +64,11 @@ def test_every_key_of_a_config_has_a_meaning(model: type[Settings]) -> None:
 
 
 def test_every_block_of_a_config_is_shown() -> None:
-    shown = {arguments.strip() for name, arguments in MARKERS if name == "settings"}
-    assert shown == set(HOOKS.BLOCKS)
+    block_names = {arguments.strip() for name, arguments in MARKERS if name == "settings"}
+    assert block_names == set(HOOKS.BLOCKS)
     assert ("kinds", "") in MARKERS
-    known = {*HOOKS.BLOCKS.values(), *data_settings.KINDS.values()}
-    bases = {base for model in known for base in model.__mro__}
+    models = {*HOOKS.BLOCKS.values(), *data_settings.KINDS.values()}
+    bases = {base for model in models for base in model.__mro__}
     assert set(OF_CONFIGS) <= bases
 
 
@@ -80,8 +80,8 @@ def test_a_default_that_depends_on_the_study_is_shown_in_words() -> None:
 
 
 def test_every_table_of_a_study_is_shown() -> None:
-    shown = {arguments.strip() for name, arguments in MARKERS if name == "columns"}
-    assert shown == set(SCHEMAS)
+    schema_names = {arguments.strip() for name, arguments in MARKERS if name == "columns"}
+    assert schema_names == set(SCHEMAS)
     assert "| `success_rate` | float64 | share |" in HOOKS.columns_table("SUCCESS_RATES")
 
 
@@ -117,9 +117,9 @@ def test_pages_name_what_exists(page: Path) -> None:
     text = page.read_text("utf-8")
     targets = re.findall(r"^(\w[\w-]*):", (HERE / "Makefile").read_text(), re.M)
     assert set(re.findall(r"(?:`|^)make ([\w-]+)", text, re.M)) <= set(targets)
-    ours = r"(?:config|profiles|benchmarks|docs|workflow|src|tests)/[\w./-]+\w"
+    project_path = r"(?:config|profiles|benchmarks|docs|workflow|src|tests)/[\w./-]+\w"
     invented = {"src/robustgen/networks/mlp.py"}
-    for name in set(re.findall(rf"`({ours})`", text)) - invented:
+    for name in set(re.findall(rf"`({project_path})`", text)) - invented:
         assert (HERE / name).exists(), name
 
 
@@ -175,30 +175,30 @@ def register_rows() -> None:
     Study.model_rebuild(force=True)
 
 
-def joined(config: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+def merge(config: dict[str, Any], addition: dict[str, Any]) -> dict[str, Any]:
     """Two configs as Snakemake joins them: the second adds to the first."""
-    both = dict(config)
-    for key, value in more.items():
-        inner = both.get(key)
+    merged = dict(config)
+    for key, value in addition.items():
+        inner = merged.get(key)
         nested = isinstance(inner, dict) and isinstance(value, dict)
-        both[key] = joined(inner, value) if nested else value
-    return both
+        merged[key] = merge(inner, value) if nested else value
+    return merged
 
 
 def configs() -> Iterator[tuple[str, dict[str, Any]]]:
     """Every config of the pages: those that are whole, and these with each later block added."""
     for page in PAGES:
         config: dict[str, Any] = {}
-        for number, shown in enumerate(blocks(page.name, "yaml")):
-            if is_profile(shown):
+        for number, example in enumerate(blocks(page.name, "yaml")):
+            if is_profile(example):
                 continue
-            given = yaml.safe_load(shown.text)
-            config = given if "study" in given else joined(config, given)
-            yield f"{page.stem} {number} {shown.title}".strip(), config
+            content = yaml.safe_load(example.text)
+            config = content if "study" in content else merge(config, content)
+            yield f"{page.stem} {number} {example.title}".strip(), config
 
 
-def is_profile(shown: Block) -> bool:
-    return shown.title.startswith("profiles/")
+def is_profile(example: Block) -> bool:
+    return example.title.startswith("profiles/")
 
 
 @pytest.mark.usefixtures("user_files", "registries")
@@ -221,9 +221,9 @@ def test_pages_have_configs_for_each_way() -> None:
 def test_the_first_model_can_be_loaded_and_attacked(study, monkeypatch, capsys) -> None:
     monkeypatch.chdir(study)
     exec(block("quickstart.md", "first_model.py"), {})
-    said = capsys.readouterr().out
-    assert re.search(r"test error of the first model: 0\.\d{3}\n", said)
-    assert re.search(r"successes: \d+ of \d+\n", said)
+    output = capsys.readouterr().out
+    assert re.search(r"test error of the first model: 0\.\d{3}\n", output)
+    assert re.search(r"successes: \d+ of \d+\n", output)
 
 
 def test_the_table_of_a_study_can_be_read_as_shown(study, monkeypatch, capsys) -> None:
@@ -240,11 +240,11 @@ def test_the_step_rule_of_the_page(trained: Cohort, test_images) -> None:
     batch, rngs = stacked(test_images, 3, 40), [generator(0, "a page", s) for s in range(3)]
     threat, settings = Threat("image", "linf", 0.3), Search("momentum", 0.05, 12)
     space = spaces.SPACES["image"](batch)
-    found = attack.search(
+    result = attack.search(
         trained, space, batch.labels, threat, settings, rngs, stop_at_success=True
     )
-    assert found.success.float().mean() > 0.5
-    assert (found.codes - space.origin).abs().max() <= 0.3 + 1e-5
+    assert result.success.float().mean() > 0.5
+    assert (result.codes - space.origin).abs().max() <= 0.3 + 1e-5
 
 
 @pytest.mark.usefixtures("registries")
@@ -258,12 +258,12 @@ def test_the_space_of_the_page(trained: Cohort, test_images) -> None:
     for steps in (0, settings.steps):
         rngs = [generator(0, "a page", s) for s in range(3)]
         search = Search("adam", 0.1, steps)
-        found = attack.search(
+        result = attack.search(
             trained, space, batch.labels, threat, search, rngs, stop_at_success=False
         )
-        assert (found.codes >= space.low).all()
-        assert (found.codes <= space.high).all()
-        losses.append(found.loss.mean())
+        assert (result.codes >= space.low).all()
+        assert (result.codes <= space.high).all()
+        losses.append(result.loss.mean())
     assert losses[1] > losses[0]
 
 
@@ -288,10 +288,10 @@ def test_the_kind_of_data_set_of_the_page(user_files: Path) -> None:
     data = study.datasets["digits"]
     assert (data.classes, data.train_examples, data.test_examples) == (2, 128, 32)
     assert data.shape == (1, 8, 8)
-    before = data.signature()
+    old_signature = data.signature()
     bank, examples = images.collect(**study.images_part("digits"), downloads={})
     assert bank.shape == (160, 1, 8, 8)
     assert examples.num_rows == 160
     with (user_files / "digits.txt").open("a") as file:
         file.write(" ")
-    assert data.signature() != before
+    assert data.signature() != old_signature

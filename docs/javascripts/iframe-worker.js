@@ -6,36 +6,30 @@
     constructor(url) {
       super()
       this.onmessage = null
-      this.onerror = null
       this.iframe = document.createElement("iframe")
       this.iframe.hidden = true
       document.body.appendChild(this.iframe)
-      const frame = this.iframe.contentWindow
-      this.frame = frame
-      this.listener = (event) => {
-        if (event.source !== frame) return
-        const message = new MessageEvent("message", { data: event.data })
-        this.dispatchEvent(message)
-        if (this.onmessage) this.onmessage(message)
-      }
-      window.addEventListener("message", this.listener)
+      this.frame = this.iframe.contentWindow
+      this.frame.postMessage = (data) => setTimeout(() => this.deliver(data))
+      this.frame.importScripts = (...urls) =>
+        urls.reduce((done, part) => done.then(() => load(this.frame, part)), Promise.resolve())
       // Messages that arrive before the script is loaded wait for it.
-      this.ready = new Promise((resolve) => {
-        frame.postMessage = (data) => window.postMessage.call(window, data, "*")
-        frame.importScripts = (...urls) =>
-          urls.reduce((done, part) => done.then(() => load(frame, part)), Promise.resolve())
-        load(frame, url).then(resolve)
-      })
+      this.ready = load(this.frame, url)
     }
 
+    // From the script in the frame to the page.
+    deliver(data) {
+      const message = new MessageEvent("message", { data })
+      this.dispatchEvent(message)
+      if (this.onmessage) this.onmessage(message)
+    }
+
+    // From the page to the script in the frame.
     postMessage(data) {
-      this.ready.then(() => {
-        this.frame.dispatchEvent(new MessageEvent("message", { data }))
-      })
+      this.ready.then(() => this.frame.dispatchEvent(new MessageEvent("message", { data })))
     }
 
     terminate() {
-      window.removeEventListener("message", this.listener)
       this.iframe.remove()
     }
   }

@@ -17,18 +17,21 @@ from robustgen.settings import (
 )
 
 
-def _check_class_keys(given: Any) -> Any:
-    """Keys that are numbers of classes, or `all`, as text; YAML reads bare numbers as such."""
-    if not isinstance(given, dict):
-        raise mistake(f"is {shown(given)}, but must be a mapping of classes to numbers")
+def _check_class_keys(value: Any) -> Any:
+    """Turn keys into text, since YAML reads bare numbers as numbers; refuse other keys.
+
+    Allowed keys are `all` and the numbers of classes.
+    """
+    if not isinstance(value, dict):
+        raise mistake(f"is {shown(value)}, but must be a mapping of classes to numbers")
     betas = {}
-    for key, value in given.items():
+    for key, beta in value.items():
         if key != "all" and (isinstance(key, bool) or not str(key).isdecimal()):
             raise mistake("is no known key; allowed are all and numbers of classes", key_text(key))
         name = key if key == "all" else str(int(key))
         if name in betas:
             raise mistake("is given twice", name)
-        betas[name] = value
+        betas[name] = beta
     return betas
 
 
@@ -83,6 +86,6 @@ class Manifold(Settings):
     """The classifier that measures how good the learned manifold is."""
 
     def settings(self) -> dict[str, Any]:
-        """The settings as a config has them, without those that are left to others."""
-        without = None if self.betas else {"betas"}
-        return self.model_dump(mode="json", exclude=without, exclude_none=True)
+        """The settings as a config has them, without those whose default depends on others."""
+        excluded = None if self.betas else {"betas"}
+        return self.model_dump(mode="json", exclude=excluded, exclude_none=True)
