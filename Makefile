@@ -11,7 +11,7 @@ SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 REPORT := results/demo/report.html
 LOCK := .lock.json
 
-.PHONY: demo test test-long test-slurm lint bench plan lock clean
+.PHONY: demo test test-long test-slurm lint docs bench plan lock clean
 
 demo: $(VENV)/.ready ## the study on FONTS, from font files to figures and verdicts
 	$(SNAKEMAKE)
@@ -35,6 +35,10 @@ lint: $(VENV)/.ready-lint ## style and types
 	$(BIN)/snakefmt --line-length 100 --check Snakefile workflow/rules
 	$(BIN)/mypy
 
+docs: $(VENV)/.ready-docs ## the documentation, as pages that need no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "documentation: $(abspath site/index.html)"
+
 bench: $(VENV)/.ready-bench ## attacks, training and distances beside others, on this machine
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
 	$(BIN)/python benchmarks/bench.py results/benchmarks
@@ -43,7 +47,7 @@ plan: $(VENV)/.ready ## how long what is left of a study will take here, or at o
 	@$(BIN)/python -m robustgen.plan --configfile $(CONFIG) --cores $(JOBS) $(if $(SPEEDS),--speeds $(SPEEDS))
 
 lock: ## resolve constraints.txt anew from the ranges in pyproject.toml
-	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report $(LOCK) '.[paper-fonts,test,lint,slurm,bench]'
+	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report $(LOCK) '.[paper-fonts,test,lint,docs,slurm,bench]'
 	$(PYTHON) tests/lock.py $(LOCK) > constraints.txt
 	rm $(LOCK)
 

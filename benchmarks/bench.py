@@ -69,7 +69,7 @@ def figure(table: pd.DataFrame) -> plt.Figure:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """The table as README shows it."""
+    """The table in Markdown; docs/speed.md shows most of its columns."""
     numbers = table[list(SHOWN)].rename(columns=SHOWN)
     lines = [
         "| " + " | ".join(numbers.columns) + " |",

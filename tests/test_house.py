@@ -10,7 +10,7 @@ from conftest import HERE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from robustgen import data_settings, settings
+from robustgen import data_settings, manifold_settings, settings
 from robustgen.affine import RANGES
 from robustgen.attack import STEP_RULES
 from robustgen.datasets.images import OWN, PUBLIC
@@ -111,5 +111,5 @@ def test_every_kind_of_data_set_has_its_reader():
 
 def test_a_manifolds_defaults_are_those_of_the_library():
     """The paper's, whichever of the two ways they are left out."""
-    chosen = settings.Manifold().model_dump(exclude={"betas", "images", "judge"})
+    chosen = manifold_settings.Manifold().model_dump(exclude={"betas", "images", "judge"})
     assert Recipe.of(chosen) == Recipe()

@@ -253,8 +253,8 @@ def told(expected: str) -> str:
     return ", ".join(words) or "nothing"
 
 
-def test_the_readme_has_the_table():
-    text = (HERE / "README.md").read_text(encoding="utf-8")
+def test_the_documentation_has_the_table():
+    text = (HERE / "docs/reruns.md").read_text(encoding="utf-8")
     rows = [(name, told(expected)) for name, (_, expected) in SETTINGS.items()]
     rows += [(f"code: {name}", told(expected)) for name, (_, expected) in EDITS.items()]
     rows += [(f"code: {name}", told("")) for name in HARMLESS]

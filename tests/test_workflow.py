@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import HERE, SMOKE, changed, same, snakemake, wanted
+from pages import block
 from PIL import Image
 from safetensors import safe_open
 
@@ -398,13 +399,12 @@ def test_a_study_of_ones_own_arrays_runs(tmp_path):
     assert wanted(snakemake(tmp_path, rows, "-n", config=config))["images"] == 1
 
 
-def test_the_readmes_study_of_ones_own_images_runs_through(tmp_path):
+def test_the_documented_study_of_ones_own_images_runs_through(tmp_path):
     """The config as it is printed, on a folder of dark and bright photos: up to the figures."""
-    blocks = (HERE / "README.md").read_text(encoding="utf-8").split("```yaml\n")[1:]
-    (block,) = (text.split("```")[0] for text in blocks if text.startswith("study:"))
-    assert len(block.splitlines()) == 10
+    whole = block("own-data.md", "mine.yaml")
+    assert len(whole.splitlines()) == 10
     config = tmp_path / "mine.yaml"
-    config.write_text(block)
+    config.write_text(whole)
     rng = np.random.default_rng(0)
     for name, least in (("cats", 0), ("dogs", 100)):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -417,14 +417,9 @@ def test_the_readmes_study_of_ones_own_images_runs_through(tmp_path):
     assert pq.read_metadata(results / "mine/dataset/examples.parquet").num_rows == 630
     for name in ("mine/figures/figure1", "figures/figure2", "figures/figure3", "figures/figure4"):
         assert (results / f"{name}.png").stat().st_size > 1000
-    learned = next(
-        yaml.safe_load(of.split("```")[0]) for of in blocks if of.startswith("manifolds:")
-    )
-    whole = yaml.safe_load(block)
-    for key, value in learned.items():
-        whole[key] = {**whole.get(key, {}), **value}
-    config.write_text(yaml.safe_dump(whole))
-    jobs = wanted(snakemake(tmp_path, "-n", config=config))
+    (tmp_path / "manifold.yaml").write_text(block("own-data.md", "manifold.yaml"))
+    both = ("--configfile", config, tmp_path / "manifold.yaml")
+    jobs = wanted(snakemake(tmp_path, "-n", *both, config=config))
     assert {rule: jobs[rule] for rule in ("vaegan", "train", "attack")} == {
         "vaegan": 2,
         "train": 1,

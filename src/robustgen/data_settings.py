@@ -21,6 +21,7 @@ class Dataset(Settings):
 
     has_true_manifold: ClassVar[bool]
     kind: str
+    """The kind of data set, which decides the other keys."""
 
     @property
     @abstractmethod
@@ -65,19 +66,27 @@ class Fonts(Dataset):
 
     has_true_manifold: ClassVar[bool] = True
     kind: Literal["fonts"]
+    """FONTS: letters of many fonts, whose manifold is known."""
     fonts: Count = 1000
+    """Number of fonts."""
     fonts_from: Annotated[
         FilePath, Said("installed, or the path of a folder of fonts, as text")
     ] = "installed"
+    """Where fonts are taken from: the installed font packages, or a folder of TTF and OTF files."""
     letters: Annotated[
         str,
         Field(pattern="^[A-Za-z0-9]{2,}$"),
         AfterValidator(distinct),
         Said("text of 2 or more different characters from A-Z, a-z and 0-9"),
     ] = "ABCDEFGHIJ"
+    """The letters, each of which is a class."""
     transformations: Transformations = "hard"
+    """The ranges from which the six parameters of each image are drawn. They also bound the space
+    `transformation`."""
     train_draws: Count = 96
+    """Training images of each font and letter."""
     test_draws: Count = 16
+    """Test images of each font and letter."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -111,6 +120,7 @@ class Collected(Dataset):
     has_true_manifold: ClassVar[bool] = False
 
     transformations: Transformations = "slight"
+    """The ranges of the six parameters in the space `transformation`."""
 
     @property
     @abstractmethod
@@ -141,6 +151,7 @@ class Emnist(Collected):
     """Handwritten digits: the split "digits" of EMNIST (Cohen et al., 2017)."""
 
     kind: Literal["emnist"]
+    """The digits of EMNIST, which are downloaded."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -157,6 +168,7 @@ class FashionMnist(Collected):
     """Articles of clothing: Fashion-MNIST (Xiao et al., 2017)."""
 
     kind: Literal["fashion_mnist"]
+    """Fashion-MNIST, which is downloaded."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -173,6 +185,7 @@ class CelebA(Collected):
     """Faces with and without the attribute "Male": CelebA (Liu et al., 2015)."""
 
     kind: Literal["celeba"]
+    """CelebA with the classes "not male" and "male", which is downloaded."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -192,13 +205,16 @@ class OwnImages(Collected):
     """Images of the user's, whose files are looked at while the config is read."""
 
     test_share: Annotated[float, Field(gt=0, lt=1), Said("a number above 0 and below 1")] = 0.2
+    """Share of the images of each class that is kept for testing."""
 
 
 class Images(OwnImages):
     """A folder of images with a sub-folder for each class, of which a share is held out."""
 
     kind: Literal["images"]
+    """Your own image files."""
     path: Annotated[FilePath, Said("the path of a folder with a sub-folder per class, as text")]
+    """The folder. Each of its sub-folders is a class."""
 
     @cached_property
     def counts(self) -> tuple[int, int, int]:
@@ -223,7 +239,10 @@ class Npz(OwnImages):
     """An npz file of arrays; a share is held out only if it has no test images of its own."""
 
     kind: Literal["npz"]
+    """Your own arrays."""
     path: Annotated[FilePath, Said("the path of an npz file, as text")]
+    """The file, with the arrays `images` and `labels`, and `test_images` and `test_labels` if the
+    test split is fixed."""
 
     @cached_property
     def counts(self) -> tuple[int, int, int]:
@@ -288,8 +307,10 @@ class Downloads(Settings):
     """
 
     folder: Annotated[FilePath, Said("the path of a folder, as text")] = "data"
+    """The folder that keeps the files."""
     mirror: Annotated[
         str | None,
         Field(pattern=r"^\P{Cc}+$"),
         Said("the path of a folder, or an address, as text"),
     ] = None
+    """A folder or an address that has the same files and is tried before the internet."""

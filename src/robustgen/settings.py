@@ -1,18 +1,28 @@
 """The blocks of a study's config, each with what it allows and its defaults."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from robustgen.config_errors import Said, allowed_in, key_text, listed, mistake, near, shown
 
 
 class Settings(BaseModel):
-    """A mapping in a config: frozen, strictly typed, with no key unknown, missing or null."""
+    """A mapping in a config: frozen, strictly typed, with no key unknown, missing or null.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    The docstring under each field is the meaning of the key. The documentation shows it.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -41,6 +51,13 @@ class Settings(BaseModel):
                 value = shown(getattr(self, key))
                 raise mistake(f"is {value}, but must be left out: {why}", key)
         return self
+
+
+@dataclass(frozen=True)
+class DefaultText:
+    """Annotates a field whose default depends on other settings: the default in words."""
+
+    text: str
 
 
 T = TypeVar("T", str, tuple[Any, ...])
@@ -93,78 +110,28 @@ class Classifier(Settings):
     """The network and how it is trained, the same for every method."""
 
     architecture: Literal["convnet"] = "convnet"
+    """The network. `convnet` is the paper's: three convolutions and two linear layers."""
     epochs: Count = 20
+    """Passes over the N training images."""
     batch_size: Several = 100
+    """Images for each update of the weights."""
     rate: Positive = 0.01
+    """Learning rate of Adam in the first epoch."""
     rate_decay: Decay = 0.95
+    """Factor on the learning rate after each epoch."""
     weight_decay: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1e-4
-
-
-def _class_keys(given: Any) -> Any:
-    """Keys that are numbers of classes, or `all`, as text; YAML reads bare numbers as such."""
-    if not isinstance(given, dict):
-        raise mistake(f"is {shown(given)}, but must be a mapping of classes to numbers")
-    betas = {}
-    for key, value in given.items():
-        if key != "all" and (isinstance(key, bool) or not str(key).isdecimal()):
-            raise mistake("is no known key; allowed are all and numbers of classes", key_text(key))
-        name = key if key == "all" else str(int(key))
-        if name in betas:
-            raise mistake("is given twice", name)
-        betas[name] = value
-    return betas
-
-
-class Judge(Settings):
-    """The classifier that judges a learned manifold.
-
-    It is trained as the study's other classifiers are, but for what is given here: on so many of
-    the training images at most, as many of each class, and one of each at least.
-    """
-
-    images: Several = 40_000
-    epochs: Count | None = None
-    rate_decay: Decay | None = None
-
-
-class Manifold(Settings):
-    """VAE-GANs that learn a data set's manifold; the defaults are the paper's for FONTS.
-
-    `images` bounds how many training images each is trained on. `betas` are those of single
-    classes, by their numbers from 0, and of the VAE-GAN of `all` of them, where they differ.
-    """
-
-    latent: Width = 10
-    channels: Annotated[tuple[Width, ...], Field(strict=False, min_length=1)] = (
-        64,
-        128,
-        256,
-    )
-    beta: Positive = 3.0
-    betas: Annotated[dict[str, Positive], BeforeValidator(_class_keys)] = Field(
-        default_factory=dict
-    )
-    gamma: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1.0
-    epochs: Count = 10
-    batch_size: Several = 100
-    rate: Positive = 0.005
-    rate_decay: Decay = 0.9
-    weight_decay: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1e-4
-    images: Several = MOST
-    judge: Judge = Judge()
-
-    def settings(self) -> dict[str, Any]:
-        """The settings as a config has them, without those that are left to others."""
-        without = None if self.betas else {"betas"}
-        return self.model_dump(mode="json", exclude=without, exclude_none=True)
+    """L2 penalty on the weights."""
 
 
 class Threat(Settings):
     """A set of allowed perturbations: a ball in a space."""
 
     space: Literal["image", "true_manifold", "transformation", "learned_manifold", "data_manifold"]
+    """Coordinates in which images are changed."""
     norm: Literal["linf", "l2"]
+    """Norm of the change: `linf` bounds each coordinate, `l2` bounds the Euclidean length."""
     radius: Positive
+    """Largest allowed norm of the change, in coordinates of the space."""
 
 
 class Method(Settings):
@@ -173,10 +140,18 @@ class Method(Settings):
     Without a threat it is plain training; with `steps: 0` it draws at random and searches nothing.
     """
 
-    threat: Annotated[str | None, Said("the name of a threat, as text")] = None
+    threat: Annotated[
+        str | None,
+        Said("the name of a threat, as text"),
+        DefaultText("none: all images are clean"),
+    ] = None
+    """The threat within which half of each batch is perturbed."""
     steps: Whole = 40
+    """Steps of the search. With 0 steps the perturbation is drawn at random."""
     step_rule: StepRule = "adam"
+    """How a gradient becomes a step."""
     step_size: Positive = 0.005
+    """Length of a step, in coordinates of the space."""
 
     @model_validator(mode="after")
     def _check_search(self) -> Self:
@@ -197,11 +172,19 @@ class Attack(Settings):
     """An attack on trained classifiers; `examples` defaults to the test split where smaller."""
 
     threat: Annotated[str, Said("the name of a threat, as text")]
+    """The threat within which adversarial examples are searched."""
     steps: Count = 40
+    """Steps of the search from each start."""
     step_rule: StepRule = "adam"
+    """How a gradient becomes a step."""
     step_size: Positive = 0.005
+    """Length of a step, in coordinates of the space."""
     restarts: Count = 1
-    examples: Count = 1000
+    """Random starts. The attack succeeds on an image if the search from one start succeeds."""
+    examples: Annotated[
+        Count, DefaultText("1000, or the smallest test split of the study where it has fewer")
+    ] = 1000
+    """Test images that are attacked: the first ones of the test split."""
 
 
 class Distances(Settings):
@@ -212,9 +195,24 @@ class Distances(Settings):
     where that is smaller than said here.
     """
 
-    methods: Annotated[Names, Field(min_length=1)] = ()
-    attacks: Names = ()
-    examples: Count = 200
+    methods: Annotated[
+        Names,
+        Field(min_length=1),
+        DefaultText("the methods without a threat; all methods if each has one"),
+    ] = ()
+    """Methods whose models' adversarial examples are measured."""
+    attacks: Annotated[Names, DefaultText("the attacks in the space `image` or on a manifold")] = ()
+    """Attacks whose adversarial examples are measured."""
+    examples: Annotated[
+        Count,
+        DefaultText("200, or fewer: no more than a measured attack or a test split has"),
+    ] = 200
+    """Test images whose adversarial examples are measured: the first ones of the test split."""
     steps: Count = 200
+    """Steps of the search for the nearest image of a manifold."""
     step_size: Positive = 0.05
-    neighbours: Several = 50
+    """Length of a step of that search, in coordinates of the manifold."""
+    neighbours: Annotated[
+        Several, DefaultText("50, or one less than the smallest train split of the study")
+    ] = 50
+    """Nearest training images, whose affine span stands for the manifold where it is unknown."""

@@ -8,13 +8,13 @@ from pydantic import AfterValidator, Field, ValidationError
 from robustgen.config_errors import Said, sentence
 from robustgen.data_settings import ByKind, Dataset, Downloads
 from robustgen.errors import UserError
+from robustgen.manifold_settings import Manifold
 from robustgen.settings import (
     LEARNED,
     Attack,
     Classifier,
     Count,
     Distances,
-    Manifold,
     Method,
     Name,
     Seeds,
@@ -60,18 +60,31 @@ class Study(Settings):
         Field(pattern="^[A-Za-z0-9_-]{1,60}$"),
         Said("text of up to 60 letters, digits, - and _ alone"),
     ]
+    """Name of the study. Its results are in the folder `results/<study>`."""
     seed: Whole = 0
+    """The number from which all random draws of the study follow."""
     seeds: Seeds = 5
+    """Models for each data set, method and N. Their seeds are 0, 1, 2 and so on."""
     cohort_size: Seeds = 5
+    """Models that are trained together, in one job. More seeds must be a multiple of it."""
     sizes: Annotated[tuple[Count, ...], Field(strict=False, min_length=1), AfterValidator(distinct)]
+    """Numbers of training images, N. Each is a multiple of the number of classes."""
     datasets: Annotated[dict[Name, Annotated[Dataset, ByKind()]], Field(min_length=1)]
+    """Data sets by name."""
     classifier: Classifier = Classifier()
+    """The network and how it is trained."""
     manifolds: dict[Name, Manifold] = Field(default_factory=dict)
+    """Learned manifolds, by the name of their data set. Other data sets have none."""
     threats: Annotated[dict[Name, Threat], Field(min_length=1)]
+    """Threats by name, for methods and attacks to use."""
     methods: Annotated[dict[Name, Method], Field(min_length=1)]
+    """Training methods by name."""
     attacks: Annotated[dict[Name, Attack], Field(min_length=1)]
+    """Attacks by name. Each is run on the models of all methods."""
     distances: Distances = Distances()
+    """Which distances to the manifold are measured, and how."""
     downloads: Downloads = Downloads()
+    """Where the files of public data sets are. It has no effect on results."""
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> Self:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from robustgen.config_errors import listed, near, refusal
 from robustgen.errors import UserError
-from robustgen.settings import LEARNED, Attack, Manifold, Method
+from robustgen.manifold_settings import Manifold
+from robustgen.settings import LEARNED, Attack, Method
 from robustgen.tables import CLEAN
 
 if TYPE_CHECKING:
