@@ -1,64 +1,14 @@
 """The kinds of data set: what a study may ask of each, and how many images each has."""
 
-import math
-from abc import abstractmethod
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from robustgen import arrayfile, imagefolder
 from robustgen.config_errors import Said, listed, mistake, near, shown
-from robustgen.holdout import held_out
+from robustgen.dataset_settings import Collected, Dataset, Transformations
 from robustgen.settings import Count, FilePath, Settings, distinct
-
-Transformations = Literal["slight", "easy", "moderate", "hard"]
-
-
-class Dataset(Settings):
-    """What a study asks of a data set, whatever its kind."""
-
-    has_true_manifold: ClassVar[bool]
-    kind: str
-    """The kind of data set, which decides the other keys."""
-
-    @property
-    @abstractmethod
-    def classes(self) -> int:
-        """Number of classes."""
-
-    @property
-    @abstractmethod
-    def train_examples(self) -> int:
-        """Images in the train split."""
-
-    @property
-    @abstractmethod
-    def test_examples(self) -> int:
-        """Images in the test split."""
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images, in pixels.
-
-        Raises:
-            UserError: the first image of the user's cannot be read.
-        """
-
-    @property
-    def megabytes(self) -> int:
-        """What the images take in memory, in 1e6 bytes."""
-        return math.ceil((self.train_examples + self.test_examples) * math.prod(self.shape) / 1e6)
-
-    def signature(self) -> str:
-        """What changes when the user's files do; empty without such files.
-
-        Raises:
-            UserError: the files are missing.
-        """
-        return ""
+from robustgen.user_data_settings import Images, Npz
 
 
 class Fonts(Dataset):
@@ -114,39 +64,6 @@ class Fonts(Dataset):
         return 0
 
 
-class Collected(Dataset):
-    """Images that were collected, not drawn; the paper allows them the `slight` transformations."""
-
-    has_true_manifold: ClassVar[bool] = False
-
-    transformations: Transformations = "slight"
-    """The ranges of the six parameters in the space `transformation`."""
-
-    @property
-    @abstractmethod
-    def counts(self) -> tuple[int, int, int]:
-        """Number of classes, and of train and test images of each.
-
-        Raises:
-            UserError: files of the user's are missing, damaged or not as they must be.
-        """
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return self.counts[0]
-
-    @property
-    def train_examples(self) -> int:
-        """Images in the train split, equally many of each class."""
-        return self.counts[0] * self.counts[1]
-
-    @property
-    def test_examples(self) -> int:
-        """Images in the test split, equally many of each class."""
-        return self.counts[0] * self.counts[2]
-
-
 class Emnist(Collected):
     """Handwritten digits: the split "digits" of EMNIST (Cohen et al., 2017)."""
 
@@ -199,70 +116,6 @@ class CelebA(Collected):
         They are the males, the fewer, of 162,770 images for training and 19,962 for testing.
         """
         return 2, 68_261, 7_715
-
-
-class OwnImages(Collected):
-    """Images of the user's, whose files are looked at while the config is read."""
-
-    test_share: Annotated[float, Field(gt=0, lt=1), Said("a number above 0 and below 1")] = 0.2
-    """Share of the images of each class that is kept for testing."""
-
-
-class Images(OwnImages):
-    """A folder of images with a sub-folder for each class, of which a share is held out."""
-
-    kind: Literal["images"]
-    """Your own image files."""
-    path: Annotated[FilePath, Said("the path of a folder with a sub-folder per class, as text")]
-    """The folder. Each of its sub-folders is a class."""
-
-    @cached_property
-    def counts(self) -> tuple[int, int, int]:
-        """Number of classes, and of train and test images of each."""
-        files = imagefolder.image_files(self.path)
-        fewest = min(files, key=lambda name: len(files[name]))
-        each = len(files[fewest])
-        test = held_out(each, self.test_share, f"the folder {self.path}/{fewest}")
-        return len(files), each - test, test
-
-    @cached_property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the first image, as all must have."""
-        return imagefolder.first_shape(self.path)
-
-    def signature(self) -> str:
-        """A digest of the files' names and contents."""
-        return imagefolder.signature(self.path)
-
-
-class Npz(OwnImages):
-    """An npz file of arrays; a share is held out only if it has no test images of its own."""
-
-    kind: Literal["npz"]
-    """Your own arrays."""
-    path: Annotated[FilePath, Said("the path of an npz file, as text")]
-    """The file, with the arrays `images` and `labels`, and `test_images` and `test_labels` if the
-    test split is fixed."""
-
-    @cached_property
-    def counts(self) -> tuple[int, int, int]:
-        """Number of classes, and of train and test images of each."""
-        labels = arrayfile.read_labels(self.path)
-        fewest = {split: min(arrayfile.frequencies(of)) for split, of in labels.items()}
-        classes = len(arrayfile.frequencies(labels["train"]))
-        if "test" in fewest:
-            return classes, fewest["train"], fewest["test"]
-        test = held_out(fewest["train"], self.test_share, f"a class in {self.path}")
-        return classes, fewest["train"] - test, test
-
-    @cached_property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the images."""
-        return arrayfile.read_shape(self.path)
-
-    def signature(self) -> str:
-        """A digest of the file."""
-        return arrayfile.digest(self.path)
 
 
 KINDS: dict[str, type[Dataset]] = {

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Self, TypedDict
 from pydantic import AfterValidator, Field, ValidationError
 
 from robustgen.config_errors import Said, sentence
-from robustgen.data_settings import ByKind, Dataset, Downloads
+from robustgen.data_settings import ByKind, Downloads
+from robustgen.dataset_settings import Dataset
 from robustgen.errors import UserError
 from robustgen.manifold_settings import Manifold
 from robustgen.settings import (

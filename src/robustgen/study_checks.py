@@ -10,7 +10,7 @@ from robustgen.settings import LEARNED, Attack, Method
 from robustgen.tables import CLEAN
 
 if TYPE_CHECKING:
-    from robustgen.data_settings import Dataset
+    from robustgen.dataset_settings import Dataset
     from robustgen.study import Study
 
 S = TypeVar("S", bound="Study")
