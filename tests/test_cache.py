@@ -36,7 +36,7 @@ def shared(tmp_path_factory) -> Path:
 def request(folder: Path, study: str, *args: str, made: str = MADE, **keys):
     config = changed(folder, study=study, sizes=[60], **{"datasets": {"fonts": FONTS}, **keys})
     target = f"results/{study}/{made}"
-    cache = {"SNAKEMAKE_OUTPUT_CACHE": str(folder / "cache")}
+    cache = {"SNAKEMAKE_OUTPUT_CACHE": "cache"}  # relative to the folder of the results
     return snakemake(folder, "--cores=2", "--cache", *args, "--", target, config=config, **cache)
 
 
@@ -75,11 +75,20 @@ def test_a_damaged_file_in_the_cache_is_named(shared, tmp_path):
     assert ran(request(tmp_path, "first", made=bank)) == [bank[6:], "dataset/fonts.parquet"]
 
 
-@pytest.mark.parametrize("folder", ["", "nowhere"])
-def test_a_cache_that_is_not_there_is_one_sentence(tmp_path, folder):
-    run = snakemake(tmp_path, "-n", "--cache", SNAKEMAKE_OUTPUT_CACHE=folder)
+MISSING_CACHES = {
+    "no folder is named": ("", "SNAKEMAKE_OUTPUT_CACHE is not set"),
+    "the folder does not exist": ("nowhere", "CACHE is nowhere, but {folder}/nowhere is no folder"),
+    "it is a file": ("study.yaml", "CACHE is study.yaml, but {folder}/study.yaml is no folder"),
+}
+
+
+@pytest.mark.parametrize(("value", "sentence"), MISSING_CACHES.values(), ids=MISSING_CACHES)
+def test_a_cache_that_is_not_there_is_one_sentence(tmp_path, value, sentence):
+    config = changed(tmp_path)
+    run = snakemake(tmp_path, "-n", "--cache", config=config, SNAKEMAKE_OUTPUT_CACHE=value)
     assert run.returncode != 0
-    assert f"--cache needs a folder: SNAKEMAKE_OUTPUT_CACHE is {folder or 'not set'}" in run.stderr
+    assert "robustgen: --cache needs a folder that exists: SNAKEMAKE_OUTPUT_CACHE" in run.stderr
+    assert sentence.format(folder=tmp_path) in run.stderr
     assert "Traceback" not in run.stderr
 
 

@@ -109,7 +109,7 @@ def test_a_checkpoint_is_refused_when_decoders_differ(test_images):
     assert of[0] != of[1]
 
 
-@pytest.mark.parametrize("given", ["often", "-1", "nan", ""])
+@pytest.mark.parametrize("given", ["often", "-1", "nan"])
 def test_the_interval_is_a_number_of_seconds(given, tmp_path, monkeypatch):
     monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", given)
     with pytest.raises(UserError, match="must be a number of seconds, 0 or more"):

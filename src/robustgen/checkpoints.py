@@ -4,8 +4,6 @@ import glob
 import hashlib
 import json
 import logging
-import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
@@ -15,14 +13,11 @@ import torch
 from torch import Tensor
 
 from robustgen.adam import Optimizer
+from robustgen.environment import checkpoint_seconds
 from robustgen.errors import UserError
 from robustgen.tensors import digest, load_tensors, save_tensors
 
 log = logging.getLogger("robustgen")
-
-EVERY = 60.0
-"""Seconds of work between two checkpoints, where `VARIABLE` does not say otherwise."""
-VARIABLE = "ROBUSTGEN_CHECKPOINT_SECONDS"
 
 
 class Checkpoint:
@@ -41,12 +36,12 @@ class Checkpoint:
             path: of the file; a job's own.
             identity: whatever the work depends on, as JSON has it (see `identity`).
             every: least time between two writes, and before the first one, in seconds; by default
-                what the environment says, or `EVERY`.
+                see `environment.checkpoint_seconds`.
 
         Raises:
             UserError: the environment says something else than a number of seconds.
         """
-        self.path, self.every = Path(path), _interval() if every is None else every
+        self.path, self.every = Path(path), checkpoint_seconds() if every is None else every
         self._identity = json.dumps(identity, sort_keys=True)
         self._last = monotonic()
 
@@ -95,18 +90,6 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
         for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.*"):
             left.unlink()
-
-
-def _interval() -> float:
-    """The least time between two checkpoints, in seconds."""
-    given = os.environ.get(VARIABLE, str(EVERY))
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = math.nan
-    if not seconds >= 0:
-        raise UserError(f"{VARIABLE} is {given!r}, but must be a number of seconds, 0 or more")
-    return seconds
 
 
 def identity(

@@ -13,6 +13,7 @@ finally:
     if _collecting:
         gc.enable()
 
+from robustgen.environment import DEVICE_VARIABLE, device_name  # noqa: E402
 from robustgen.errors import UserError  # noqa: E402
 
 CPU_THREADS = 1
@@ -46,7 +47,7 @@ def setup() -> torch.device:
     torch.backends.cudnn.benchmark = False
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False  # three digits of convolutions, without being asked
-    name = os.environ.get("ROBUSTGEN_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
+    name = device_name() or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -54,7 +55,7 @@ def setup() -> torch.device:
             torch.cuda.set_device(device)  # where kernels are started and graphs are recorded
     except (RuntimeError, AssertionError) as error:
         said = str(error).partition("\n")[0]
-        raise UserError(f"ROBUSTGEN_DEVICE is {name!r}, which cannot be used: {said}") from error
+        raise UserError(f"{DEVICE_VARIABLE} is {name!r}, which cannot be used: {said}") from error
     # As use_deterministic_algorithms does, without importing the compiler (1.5 s a job). On CUDA
     # the backward pass of grid_sample counts as nondeterministic for its gradient to the image,
     # which is never asked for here: an error there would be a false alarm.

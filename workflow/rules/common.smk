@@ -1,10 +1,8 @@
 """The study, and how its parts are named on disk."""
 
 import os
-import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -16,15 +14,6 @@ from robustgen.study import Study
 
 SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
 REPORT = Path(workflow.basedir) / "workflow" / "report"
-
-
-@contextmanager
-def one_sentence():
-    """Tell a mistake of the user's and stop; a WorkflowError would add lines of our code."""
-    try:
-        yield
-    except UserError as error:
-        sys.exit(f"robustgen: {error}")
 
 
 # Jobs compare their code with what it is now.

@@ -1,0 +1,182 @@
+"""What the environment around the workflow hands over, and what jobs get to see of it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from conftest import HERE, STUDY, copied_project, environment
+
+from robustgen.environment import CHECKPOINT_SECONDS, checkpoint_seconds, device_name
+from robustgen.errors import UserError
+
+DEVICES = {
+    "unset": (None, None),
+    "empty": ("", None),
+    "the CPU": ("cpu", "cpu"),
+    "a GPU": ("cuda:1", "cuda:1"),
+    "surrounding spaces": (" cuda ", "cuda"),
+}
+
+
+@pytest.mark.parametrize(("value", "expected"), DEVICES.values(), ids=DEVICES)
+def test_the_device_is_read_from_the_environment(monkeypatch, value, expected):
+    monkeypatch.delenv("ROBUSTGEN_DEVICE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ROBUSTGEN_DEVICE", value)
+    assert device_name() == expected
+
+
+INTERVALS = {
+    "unset": (None, CHECKPOINT_SECONDS),
+    "empty": ("", CHECKPOINT_SECONDS),
+    "zero": ("0", 0.0),
+    "a fraction": ("0.5", 0.5),
+    "never": ("inf", float("inf")),
+}
+
+
+@pytest.mark.parametrize(("value", "expected"), INTERVALS.values(), ids=INTERVALS)
+def test_the_interval_of_checkpoints_is_read_from_the_environment(monkeypatch, value, expected):
+    monkeypatch.delenv("ROBUSTGEN_CHECKPOINT_SECONDS", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", value)
+    assert checkpoint_seconds() == expected
+
+
+@pytest.mark.parametrize("value", ["toaster", "gpu", "cuda:", "cuda:-1", "meta", "CPU", "cpu,cuda"])
+def test_a_device_that_is_not_allowed_is_refused(monkeypatch, value):
+    monkeypatch.setenv("ROBUSTGEN_DEVICE", value)
+    sentence = f"^ROBUSTGEN_DEVICE is '{value}', but must be cpu, cuda or cuda:<number>$"
+    with pytest.raises(UserError, match=sentence):
+        device_name()
+
+
+@pytest.mark.parametrize("value", ["often", "-1", "nan", "60s"])
+def test_an_interval_that_is_no_number_is_refused(monkeypatch, value):
+    monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", value)
+    with pytest.raises(UserError, match=f"SECONDS is '{value}', but must be a number of seconds"):
+        checkpoint_seconds()
+
+
+READ_RULES = """
+import json, os, runpy, sys
+from types import SimpleNamespace
+folder = sys.argv[1]
+workflow = SimpleNamespace(basedir=folder)
+runpy.run_path(f"{folder}/workflow/rules/environment.smk", {"workflow": workflow})
+names = ("MPLBACKEND", "PATH")
+print(json.dumps({"executable": sys.executable, **{name: os.environ[name] for name in names}}))
+"""
+"""Reads the first rule file as Snakemake does, and prints what jobs would get."""
+
+
+def read_environment_rules(
+    *options: str, project: Path = HERE, python: str | Path = sys.executable, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [python, *options, "-c", READ_RULES, project],
+        capture_output=True,
+        text=True,
+        env=environment(**variables),
+    )
+
+
+def test_figures_need_no_display():
+    """Jupyter sets this variable to a module that other environments do not have."""
+    run = read_environment_rules(MPLBACKEND="module://matplotlib_inline.backend_inline")
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["MPLBACKEND"] == "agg"
+
+
+def test_the_path_of_the_interpreter_is_kept_where_it_can_be_part_of_a_command():
+    run = read_environment_rules(PATH="/bin")
+    assert run.returncode == 0, run.stderr
+    outcome = json.loads(run.stdout)
+    assert outcome["executable"] == sys.executable
+    assert outcome["PATH"] == "/bin"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    """A clone with an environment of its own, in a folder whose name a shell would interpret."""
+    project = copied_project(
+        tmp_path_factory.mktemp("clones") / "my {x} \"clone\" (1) 'é' $HOME & #%"
+    )
+    venv.create(project / ".venv", symlinks=True)
+    (packages,) = (project / ".venv").glob("lib/python*/site-packages")
+    installed = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "installed.pth").write_text("\n".join([str(project / "src"), *installed]))
+    return project
+
+
+def test_jobs_look_for_the_interpreter_where_its_path_cannot_be_part_of_a_command(clone):
+    run = read_environment_rules(
+        project=clone, python=clone / ".venv/bin/python", PYTHONPATH="", PATH="/bin"
+    )
+    assert run.returncode == 0, run.stderr
+    outcome = json.loads(run.stdout)
+    assert outcome["executable"] == "python"
+    assert outcome["PATH"] == f"{clone}/.venv/bin:/bin"
+
+
+def test_a_clone_in_any_folder_runs_jobs(clone):
+    results = clone / "my results"
+    command = [clone / ".venv/bin/python", "-P", "-m", "snakemake", "--configfile", STUDY]
+    command += ["--directory", results, "--cores=1", "--nocolor"]
+    run = subprocess.run(
+        [*map(str, command), "results/smoke/fonts/dataset/examples.parquet"],
+        capture_output=True,
+        text=True,
+        cwd=clone,
+        env=environment(PYTHONPATH=""),
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    log = results / "results/smoke/logs/fonts/codes.log"
+    assert log.read_text().endswith("done\n")
+
+
+def test_an_interpreter_that_jobs_cannot_call_is_one_sentence(tmp_path):
+    python = tmp_path / "my python"
+    python.symlink_to(sys.executable)
+    site = [path for path in sys.path if path.endswith("site-packages")]
+    paths = os.pathsep.join([str(HERE / "src"), *site])
+    run = read_environment_rules(python=python, PYTHONPATH=paths)
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"robustgen: jobs cannot call the interpreter {python}: install the environment in a "
+        "folder whose path has only letters, digits, - and _\n"
+    )
+
+
+def test_a_package_of_another_clone_is_one_sentence(tmp_path):
+    source = tmp_path / "src/robustgen"
+    source.mkdir(parents=True)
+    (tmp_path / "workflow/rules").mkdir(parents=True)
+    shutil.copy(HERE / "workflow/rules/environment.smk", tmp_path / "workflow/rules")
+    run = read_environment_rules(project=tmp_path)
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"robustgen: the workflow is {tmp_path}, but the package robustgen is imported from "
+        f"{HERE}/src/robustgen: activate the environment of this clone and unset PYTHONPATH\n"
+    )
+    source.rmdir()  # a workflow without the package's source uses the one that is installed
+    assert read_environment_rules(project=tmp_path).returncode == 0
+
+
+def test_a_missing_package_is_one_sentence():
+    run = read_environment_rules("-S", PYTHONPATH="")
+    assert run.returncode == 1
+    assert run.stderr.startswith("robustgen: the package robustgen is not installed for ")
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_wrong_variable_is_one_sentence_before_anything_runs():
+    run = read_environment_rules(ROBUSTGEN_DEVICE="toaster")
+    assert run.returncode == 1
+    assert run.stderr.startswith("robustgen: ROBUSTGEN_DEVICE is 'toaster', but must be cpu")
+    assert len(run.stderr.splitlines()) == 1

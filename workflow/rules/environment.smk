@@ -1,0 +1,69 @@
+"""Check the environment that Snakemake was started in, and set what jobs take over from it.
+
+A job on a cluster reads this file as well, so what is set here holds for every job.
+"""
+
+import importlib.util
+import os
+import shlex
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def require_package_of_this_clone():
+    """Stop if the package robustgen is not installed or is imported from another clone."""
+    source = Path(workflow.basedir) / "src" / "robustgen"
+    spec = importlib.util.find_spec("robustgen")
+    if spec is None or spec.origin is None:
+        sys.exit(
+            f"robustgen: the package robustgen is not installed for {sys.executable}: activate the "
+            "environment that has it, or install it in the project's folder with pip install -e ."
+        )
+    imported = Path(spec.origin).parent
+    if source.is_dir() and not source.samefile(imported):
+        sys.exit(
+            f"robustgen: the workflow is {source.parents[1]}, but the package robustgen is imported "
+            f"from {imported}: activate the environment of this clone and unset PYTHONPATH"
+        )
+
+
+def hide_path_of_interpreter():
+    """Let jobs look for the interpreter in PATH if its own path cannot be part of a command.
+
+    Snakemake writes `sys.executable` without quotes into the command of each job, where the shell
+    would split it at a space. Snakemake calls "python" in containers in the same way.
+    """
+    if shlex.quote(sys.executable) == sys.executable:
+        return
+    folder, name = os.path.split(sys.executable)
+    if os.pathsep in folder or shlex.quote(name) != name:
+        sys.exit(
+            f"robustgen: jobs cannot call the interpreter {sys.executable}: install the environment "
+            "in a folder whose path has only letters, digits, - and _"
+        )
+    os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])
+    sys.executable = name
+
+
+require_package_of_this_clone()
+hide_path_of_interpreter()
+
+# Figures need no display. Notebooks name a backend here that other programs cannot import.
+os.environ["MPLBACKEND"] = "agg"
+
+from robustgen.environment import require_valid_variables
+from robustgen.errors import UserError
+
+
+@contextmanager
+def one_sentence():
+    """Print a `UserError` as one sentence and stop; a WorkflowError would add lines of our code."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"robustgen: {error}")
+
+
+with one_sentence():
+    require_valid_variables()
