@@ -1,0 +1,58 @@
+"""Progress bars with the time left, for `snakemake --logger robustgen`.
+
+Snakemake finds logger plugins by the prefix of their names. This one is the community's plugin for
+Rich (`snakemake-logger-plugin-rich`) with two changes: bars show the time left, and Snakemake's own
+plain lines are kept where bars are of no use: without a terminal (CI, a file, a scheduler), in a dry
+run, and where colours are switched off.
+"""
+
+import logging
+import sys
+
+from rich.progress import ProgressColumn, Task, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+from snakemake_logger_plugin_rich import LogHandler as RichHandler
+
+SPEED_PERIOD_S = 3600.0
+"""Jobs that finished within so many seconds determine the time left. Rich's default of 30 seconds is
+shorter than a job that trains."""
+
+
+class TimeLeftColumn(ProgressColumn):
+    """The time left, from the pace of the jobs that have finished; "-:--:--" until two have."""
+
+    max_refresh = 0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._remaining = TimeRemainingColumn()
+
+    def render(self, task: Task) -> Text:
+        """The time left of the jobs of one rule, or of the study."""
+        if task.finished:
+            return Text("")
+        return self._remaining.render(task).append(" left", style="dim")
+
+
+class LogHandler(RichHandler):  # type: ignore[misc]  # the plugin has no type stubs
+    """Bars in a terminal; elsewhere nothing, which leaves Snakemake its own lines."""
+
+    def __post_init__(self) -> None:
+        """Replace the elapsed time by the time left."""
+        settings = self.common_settings
+        self.is_active = sys.stderr.isatty() and not (settings.dryrun or settings.nocolor)
+        super().__post_init__()
+        progress = self.progress
+        progress.speed_estimate_period = SPEED_PERIOD_S
+        columns = [column for column in progress.columns if not isinstance(column, TimeElapsedColumn)]
+        progress.columns = (*columns, TimeLeftColumn())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a record, in a terminal."""
+        if self.is_active:
+            super().emit(record)
+
+    @property
+    def writes_to_stream(self) -> bool:
+        """Whether this replaces Snakemake's own lines."""
+        return bool(self.is_active)
