@@ -14,10 +14,9 @@ LOCK := .lock.json
 .PHONY: demo test test-long test-slurm lint docs bench plan lock clean
 
 demo: $(VENV)/.ready ## the study on FONTS, from font files to figures and verdicts
-	$(SNAKEMAKE)
+	ROBUSTGEN_SUMMARY=no $(SNAKEMAKE)
 	$(SNAKEMAKE) --report $(REPORT)
-	@cat results/demo/tables/verdicts.txt
-	@echo "report: $(abspath $(REPORT))"
+	@$(BIN)/python -m robustgen.closing results/demo
 
 test: $(VENV)/.ready-test browser ## what must pass before every commit
 	$(BIN)/python -m pytest --numprocesses 2

@@ -16,6 +16,7 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/environment.smk"
 include: "workflow/rules/common.smk"
+include: "workflow/rules/closing.smk"
 include: "workflow/rules/fonts.smk"
 include: "workflow/rules/datasets.smk"
 include: "workflow/rules/manifolds.smk"

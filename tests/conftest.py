@@ -246,6 +246,7 @@ def study(tmp_path_factory) -> Path:
             folder.mkdir()
             run = snakemake(folder, "--cores", "2")
             (folder / "said").write_text(run.stderr)
+            (folder / "printed").write_text(run.stdout)
             (folder / "returned").write_text(str(run.returncode))
     assert (folder / "returned").read_text() == "0", (folder / "said").read_text()[-3000:]
     return folder

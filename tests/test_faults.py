@@ -85,6 +85,11 @@ def test_a_damaged_file_is_told_and_can_be_made_again(study, copied, damage):
     assert f"robustgen: {COHORT} is " in said, said[-3000:]
     assert "Traceback" not in said
     assert not (copied / ROWS).exists()
+    *_, count, sentence, log = run.stderr.rstrip().splitlines()
+    assert count.startswith("robustgen: 1 job failed")
+    details = "dataset fonts, attack regular, method normal, n 60, first 0, last 1"
+    assert sentence.startswith(f"  attack ({details}): {COHORT} is ")
+    assert log == "    log: results/smoke/logs/fonts/attack/regular/normal/n60/seeds0-1.log"
     (copied / COHORT).unlink()
     run = snakemake(copied, ROWS, "--cores", "1")
     assert run.returncode == 0, run.stderr[-3000:]

@@ -71,6 +71,13 @@ def test_a_process_of_its_own_ends_with_its_job(tmp_path):
     assert (tmp_path / "log").read_text().endswith("done\n")
 
 
+def test_a_process_of_its_own_fails_with_its_job(tmp_path):
+    failing = ENDED.replace('print("said", end="")', "raise MemoryError('so much')")
+    run = subprocess.run([sys.executable, "-c", failing], cwd=tmp_path, capture_output=True)
+    sentence = b"robustgen: there is not enough memory: so much; see log\n"
+    assert (run.returncode, run.stdout, run.stderr) == (1, b"", sentence)
+
+
 def test_progress_ends_in_the_log(tmp_path):
     with job(tmp_path / "log"):
         assert list(progress(range(3), "step")) == [0, 1, 2]
@@ -91,7 +98,7 @@ def test_what_a_reader_stumbles_over_names_the_file():
 def test_a_job_whose_code_was_changed_after_planning_fails(tmp_path, monkeypatch, without):
     """A comment is no change; what is changed later has no part in the job."""
     monkeypatch.setattr("gc.freeze", lambda: None)  # this process goes on
-    monkeypatch.setattr("robustgen.job._end", lambda: None)
+    monkeypatch.setattr("robustgen.job._end_process", lambda failure: failure and sys.exit(failure))
     now, own = time.time(), tmp_path / "train.py"
     monkeypatch.setenv("ROBUSTGEN_PLANNED", str(now))
 

@@ -28,6 +28,14 @@ def test_no_job_is_warned_of_anything(study):
     assert "Warning" not in (study / "said").read_text()
 
 
+def test_a_run_ends_with_the_verdicts_and_where_results_lie(study):
+    printed = (study / "printed").read_text()
+    verdicts = (study / "results/smoke/tables/verdicts.txt").read_text()
+    assert f"\n{verdicts}\nTables:  results/smoke/tables\n" in printed
+    assert "Report:  make it with snakemake --report results/smoke/report.html" in printed
+    assert printed.endswith(f" --directory {study} --configfile {HERE}/config/smoke.yaml\n")
+
+
 def test_a_second_run_does_nothing(study):
     assert wanted(snakemake(study, "-n")) == {}
 
@@ -243,6 +251,12 @@ BAD = {
     "an empty list": ({"sizes": []}, "sizes is []"),
     "an unknown threat": ({"methods": {"m": {"threat": "none"}}}, "methods.m.threat is 'none'"),
 }
+
+
+def test_a_weak_search_is_told_before_any_job(tmp_path):
+    attacks = {**ATTACKS, "regular": {**ATTACKS["regular"], "steps": 2}}
+    run = snakemake(tmp_path, "-n", config=changed(tmp_path, attacks=attacks))
+    assert "robustgen: the steps of attacks.regular (2 steps of 0.05 reach 0.1 of" in run.stdout
 
 
 @pytest.mark.parametrize(("keys", "sentence"), BAD.values(), ids=BAD.keys())

@@ -6,7 +6,6 @@ supplement of Stutz et al. (CVPR 2019): positive translations move the letter le
 scale above 1 makes it smaller.
 """
 
-import math
 from functools import cache
 from typing import Any
 
@@ -14,21 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustgen.coordinate_bounds import RANGES as RANGES
+
 IDENTITY = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-
-RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    name: ((-t, -t, -h, -h, low, -r), (t, t, h, h, high, r))
-    for name, (t, h, low, high, r) in {
-        "slight": (0.15, 0.2, 0.85, 1.15, math.pi / 10),
-        "easy": (0.1, 0.2, 0.9, 1.1, math.pi / 6),
-        "moderate": (0.2, 0.4, 0.85, 1.15, math.pi / 3),
-        "hard": (0.2, 0.5, 0.75, 1.15, math.pi / 2),
-    }.items()
-}
-"""Lower and upper ends of the six parameters, by name.
-
-"hard" is the paper's FONTS, "slight" its EMNIST, Fashion-MNIST and CelebA.
-"""
 
 
 def bounds(name: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

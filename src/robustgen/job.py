@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from robustgen.errors import UserError
 
@@ -48,11 +48,12 @@ def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
     if script is not None:
         gc.freeze()  # what was imported is no garbage
         logging.raiseExceptions = False  # a full disk must not hide what else is said
-    before = signal.signal(signal.SIGTERM, _stopped)
+    previous_handler = signal.signal(signal.SIGTERM, _stopped)
     handler = logging.FileHandler(logfile, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
+    failure = ""
     try:
         if script is not None:
             _require_planned_code(script)
@@ -60,28 +61,36 @@ def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
         log.info("done")
     except UserError as error:
         log.error("%s", error)
-        sys.exit(f"robustgen: {error}")
+        failure = f"robustgen: {error}"
     except Exception as error:
-        if _lacks_memory(error):
-            log.exception("out of memory")
-            sys.exit(f"robustgen: there is not enough memory: {error}; see {logfile}")
-        log.exception("failed")
-        raise
+        if not _lacks_memory(error):
+            log.exception("failed")
+            raise
+        log.exception("out of memory")
+        failure = f"robustgen: there is not enough memory: {error}; see {logfile}"
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
         log.removeHandler(handler)
         handler.close()
     if script is not None:
-        _end()
+        _end_process(failure)
+    if failure:
+        sys.exit(failure)
 
 
-def _end() -> None:
-    """End the process at once: to take PyTorch apart takes Python a tenth of a job's start."""
+def _end_process(failure: str) -> NoReturn:
+    """Print the `failure`, if there is one, and end the process at once.
+
+    Python needs a tenth of a job's start to unload PyTorch, and after an error the libraries below
+    it print messages about objects that were not freed.
+    """
+    if failure:
+        print(failure, file=sys.stderr)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    os._exit(0)
+    os._exit(1 if failure else 0)
 
 
 def _stopped(number: int, _frame: object) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from robustgen.config_errors import listed, near, refusal
 from robustgen.errors import UserError
 from robustgen.manifold_settings import Manifold
+from robustgen.radii import require_possible_radii
 from robustgen.settings import LEARNED, Attack, Method
 from robustgen.tables import CLEAN
 
@@ -30,6 +31,7 @@ def checked(study: S) -> S:
     _check_sizes(study)
     _check_manifolds(study)
     _check_threats(study)
+    require_possible_radii(study)
     study = _with_defaults(study)
     _check_examples(study)
     _check_distances(study)

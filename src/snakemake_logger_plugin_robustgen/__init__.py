@@ -2,8 +2,8 @@
 
 Snakemake finds logger plugins by the prefix of their names. This one is the community's plugin for
 Rich (`snakemake-logger-plugin-rich`) with two changes: bars show the time left, and Snakemake's own
-plain lines are kept where bars are of no use: without a terminal (CI, a file, a scheduler), in a dry
-run, and where colours are switched off.
+plain lines are kept where bars are of no use: without a terminal (CI, a file, a scheduler), in a
+dry run, and where colours are switched off.
 """
 
 import logging
@@ -14,8 +14,8 @@ from rich.text import Text
 from snakemake_logger_plugin_rich import LogHandler as RichHandler
 
 SPEED_PERIOD_S = 3600.0
-"""Jobs that finished within so many seconds determine the time left. Rich's default of 30 seconds is
-shorter than a job that trains."""
+"""Jobs that finished within so many seconds determine the time left. Rich's default of 30 seconds
+is shorter than a job that trains."""
 
 
 class TimeLeftColumn(ProgressColumn):
@@ -44,7 +44,9 @@ class LogHandler(RichHandler):  # type: ignore[misc]  # the plugin has no type s
         super().__post_init__()
         progress = self.progress
         progress.speed_estimate_period = SPEED_PERIOD_S
-        columns = [column for column in progress.columns if not isinstance(column, TimeElapsedColumn)]
+        columns = [
+            column for column in progress.columns if not isinstance(column, TimeElapsedColumn)
+        ]
         progress.columns = (*columns, TimeLeftColumn())
 
     def emit(self, record: logging.LogRecord) -> None:

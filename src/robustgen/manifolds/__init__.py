@@ -7,8 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-BOUND = 2.0
-"""Largest coordinate of a code, where the prior is standard normal (Stutz et al., section 3.2)."""
+from robustgen.coordinate_bounds import BOUND as BOUND
 
 
 @dataclass(frozen=True)

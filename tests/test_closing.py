@@ -1,0 +1,50 @@
+"""The last lines of a run."""
+
+import pytest
+
+from robustgen.closing import FailedJob, format_failure, format_success, job_error
+from robustgen.errors import UserError
+from robustgen.job import job
+
+KILLED = "2026-01-01 00:00:00 INFO epoch 1/3, 9 s left\n"
+LOGS = {
+    "a job that was killed": (KILLED, "it ended without an error message; it was probably killed"),
+    "an empty log": ("", "it ended without an error message; it was probably killed"),
+    "no log": (None, "it left no log; its error is in the output above"),
+    "a mistake": ("2026-01-01 00:00:00,1 ERROR a.npz is damaged\n", "a.npz is damaged"),
+    "a bug": (f"{KILLED}x ERROR failed\nTraceback\n  x\nKeyError: 'a'\n", "KeyError: 'a'"),
+}
+
+
+@pytest.mark.parametrize(("text", "sentence"), LOGS.values(), ids=LOGS)
+def test_the_error_of_a_job_is_the_last_one_in_its_log(tmp_path, text, sentence):
+    path = tmp_path / "job.log"
+    if text is not None:
+        path.write_text(text)
+    assert job_error(str(path)).startswith(sentence)
+
+
+@pytest.mark.parametrize("error", [UserError("the sky is green"), MemoryError("too much")])
+def test_the_error_is_found_in_a_log_that_a_job_wrote(tmp_path, error):
+    with pytest.raises(SystemExit), job(tmp_path / "log"):
+        raise error
+    assert str(error) in job_error(str(tmp_path / "log"))
+
+
+def test_a_failed_run_names_jobs_errors_and_logs():
+    failed = [FailedJob("train", {"n": str(n)}, f"{n}.log") for n in range(7)]
+    lines = format_failure([*failed, FailedJob("codes", {}, None)]).splitlines()
+    assert lines[0].startswith("robustgen: 8 jobs failed")
+    assert lines[1].startswith("  codes: it left no log")
+    assert lines[2:4] == [f"  train (n 0): {job_error('0.log')}", "    log: 0.log"]
+    assert lines[-1] == "  and 3 more"
+
+
+def test_a_finished_run_ends_with_verdicts_and_places(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/verdicts.txt").write_text("Data set a\n  1. It is so: supported\n")
+    before = format_success(tmp_path, "snakemake --report x")
+    assert before.startswith("Data set a\n  1. It is so: supported\n\nTables:")
+    assert "make it with snakemake --report x" in before
+    (tmp_path / "report.html").touch()
+    assert f"Report:  {tmp_path}/report.html" in format_success(tmp_path, "snakemake --report x")

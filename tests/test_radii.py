@@ -1,0 +1,91 @@
+"""Radii that a space cannot have, and searches that cannot cross their ball."""
+
+import math
+
+import pytest
+from studies import changed, refused, valid
+
+from robustgen.radii import short_search_warning
+from robustgen.study import Study
+
+HARD = (math.pi**2 + 2 * 0.4**2 + 2 * 1.0**2 + 0.4**2) ** 0.5
+TOO_LARGE = {
+    "8, meant as 8/255": (
+        {"space": "image", "norm": "linf", "radius": 8},
+        "threats.ball.radius is 8, but must be at most 1, the largest linf distance within the "
+        "space image of datasets.letters; pixels are in [0, 1]: write 0.03137 for 8/255",
+    ),
+    "an L2 radius beyond all images of 28x28": (
+        {"space": "image", "norm": "l2", "radius": 28.1},
+        "threats.ball.radius is 28.1, but must be at most 28, the largest l2 distance within the "
+        "space image of datasets.letters; pixels are in [0, 1]: write 0.1102 for 28.1/255",
+    ),
+    "a rotation by more than the ranges": (
+        {"space": "transformation", "norm": "linf", "radius": 3.2},
+        "threats.ball.radius is 3.2, but must be at most 3.142, the largest linf distance within "
+        "the space transformation of datasets.letters",
+    ),
+    "an L2 radius beyond all parameters": (
+        {"space": "true_manifold", "norm": "l2", "radius": 4},
+        f"threats.ball.radius is 4, but must be at most {HARD:.4g}, the largest l2 distance within "
+        "the space true_manifold of datasets.letters",
+    ),
+}
+
+
+@pytest.mark.parametrize(("threat", "sentence"), TOO_LARGE.values(), ids=TOO_LARGE)
+def test_a_radius_larger_than_the_space_is_refused(threat, sentence):
+    assert refused(changed((("threats", "ball"), threat))) == sentence
+
+
+def test_codes_of_a_learned_manifold_are_bounded_too():
+    config = changed((("threats", "ball", "space"), "learned_manifold"))
+    config["manifolds"] = {"letters": {"latent": 3}}
+    config["methods"] = {"plain": {}}
+    config["threats"]["ball"]["radius"] = 4.1
+    assert "must be at most 4, the largest linf distance" in refused(config)
+    config["threats"]["ball"] |= {"norm": "l2", "radius": 6.9}
+    Study.parse(config)
+
+
+SEARCHES = {
+    # norm, radius, rule, steps, step size: the reach, or nothing if the search can cross the ball
+    "as far as the radius": ("linf", 0.3, "signed", 3, 0.1, None),
+    "a little less": (
+        "linf",
+        0.3,
+        "signed",
+        29,
+        0.01,
+        "29 steps of 0.01 reach 0.29 of the radius 0.3",
+    ),
+    "the paper's": (
+        "linf",
+        0.3,
+        "adam",
+        40,
+        0.005,
+        "40 steps of 0.005 reach 0.2 of the radius 0.3",
+    ),
+    "L2 steps": ("l2", 3, "normalized", 40, 0.005, "40 steps of 0.005 reach 0.2 of the radius 3"),
+    "L2 steps that are longer": ("l2", 3, "normalized", 40, 0.3, None),
+    "L2 by steps in every pixel": ("l2", 3, "adam", 40, 0.005, None),
+    "too few of these": ("l2", 3, "signed", 10, 0.01, "10 steps of 0.01 reach 2.8 of the radius 3"),
+}
+
+
+@pytest.mark.parametrize(
+    ("norm", "radius", "rule", "steps", "step_size", "reach"), SEARCHES.values(), ids=SEARCHES
+)
+def test_a_search_that_cannot_cross_its_ball_is_told(norm, radius, rule, steps, step_size, reach):
+    search = {"threat": "ball", "step_rule": rule, "steps": steps, "step_size": step_size}
+    config = valid()
+    config["threats"]["ball"] |= {"norm": norm, "radius": radius}
+    config["methods"] = {"plain": {}, "random": {"threat": "ball", "steps": 0}, "hardened": search}
+    config["attacks"] = {"pixels": search}
+    del config["distances"]
+    warning = short_search_warning(Study.parse(config))
+    if reach is None:
+        assert warning == ""
+    else:
+        assert warning.startswith(f"the steps of attacks.pixels ({reach}) and methods.hardened (")

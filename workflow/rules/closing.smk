@@ -1,0 +1,56 @@
+"""What a run says before it begins and after it ends.
+
+Snakemake prints lines of its own after these hooks, so that the last lines are printed at exit.
+"""
+
+import atexit
+import shlex
+
+from snakemake.logging import logger
+from snakemake_interface_executor_plugins.settings import ExecMode
+
+from robustgen.closing import FailedJob, format_failure, format_success
+from robustgen.radii import short_search_warning
+
+IS_MAIN_PROCESS = workflow.exec_mode == ExecMode.DEFAULT
+
+if IS_MAIN_PROCESS and short_search_warning(STUDY):
+    logger.warning(f"robustgen: {short_search_warning(STUDY)}")
+
+
+def report_command():
+    """The command that makes the report of this run, from the folder in which snakemake is called.
+
+    Snakemake has changed to the folder of the results when this is read; the shell's is in PWD.
+    """
+    called_from = Path(os.environ.get("PWD", os.getcwd()))
+    options = ["--report", f"{RESULTS}/report.html"]
+    if Path(workflow.main_snakefile).parent != called_from:
+        options += ["--snakefile", workflow.main_snakefile]
+    if Path.cwd() != called_from:
+        options += ["--directory", os.getcwd()]
+    if workflow.overwrite_configfiles:
+        options += ["--configfile", *map(str, workflow.overwrite_configfiles)]
+    if workflow.config_settings.config:
+        options += [
+            "--config",
+            *(f"{key}={value}" for key, value in workflow.config_settings.config.items()),
+        ]
+    return shlex.join(["snakemake", *options])
+
+
+def failed_jobs():
+    """The jobs that failed in this run, those of a group one by one."""
+    for failed in workflow.scheduler.failed:
+        for job in getattr(failed, "jobs", [failed]):
+            yield FailedJob(job.rule.name, dict(job.wildcards_dict), next(iter(job.log), None))
+
+
+onsuccess:
+    if any(job.rule.name == "all" for job in workflow.dag.jobs):
+        if os.environ.get("ROBUSTGEN_SUMMARY") != "no":
+            atexit.register(print, "\n" + format_success(RESULTS, report_command()))
+
+
+onerror:
+    atexit.register(print, "\n" + format_failure(failed_jobs()), file=sys.stderr)
