@@ -46,10 +46,15 @@ def failed_jobs():
             yield FailedJob(job.rule.name, dict(job.wildcards_dict), next(iter(job.log), None))
 
 
+def is_whole_study():
+    """Whether this run was asked for the verdicts, and with them for the whole study."""
+    verdicts = f"{RESULTS}/tables/verdicts.txt"
+    return any(verdicts in job.input for job in workflow.dag.jobs)
+
+
 onsuccess:
-    if any(job.rule.name == "all" for job in workflow.dag.jobs):
-        if os.environ.get("ROBUSTGEN_SUMMARY") != "no":
-            atexit.register(print, "\n" + format_success(RESULTS, report_command()))
+    if is_whole_study() and os.environ.get("ROBUSTGEN_SUMMARY") != "no":
+        atexit.register(print, "\n" + format_success(RESULTS, report_command()))
 
 
 onerror:

@@ -12,8 +12,10 @@ from robustgen.errors import UserError
 from robustgen.fingerprint import fingerprint
 from robustgen.study import Study
 
-SCRIPTS = Path(workflow.basedir) / "workflow" / "scripts"
-REPORT = Path(workflow.basedir) / "workflow" / "report"
+RULES = workflow.current_basedir
+"""The folder of the rules, in this clone or wherever a module of Snakemake has them from."""
+REPORT = "../report"
+"""The folder of the captions, relative to that of the rules, as Snakemake takes them."""
 
 
 # Jobs compare their code with what it is now.
@@ -92,7 +94,8 @@ def code_of(script, without=()):
     Parameters that are functions of more than wildcards do not make Snakemake run a job again.
     """
     with one_sentence():
-        found = fingerprint(SCRIPTS / f"{script}.py", without)
+        path = workflow.sourcecache.get_path(RULES.join(f"../scripts/{script}.py"))
+        found = fingerprint(path, without)
     return " without ".join(filter(None, [found, " ".join(without)]))
 
 
@@ -125,7 +128,7 @@ def per_cohort(pattern, methods=STUDY.methods_of, **of):
 
 def figure(name, folder="figures", file=None, **labels):
     """Output files of a figure: a PNG with its caption for the report, and a PDF."""
-    caption = REPORT / f"{name}.rst"
+    caption = f"{REPORT}/{name}.rst"
     path = f"{RESULTS}/{folder}/{file or name}"
     return {
         "png": report(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 def require_package_of_this_clone():
     """Stop if the package robustgen is not installed or is imported from another clone."""
-    source = Path(workflow.basedir) / "src" / "robustgen"
+    source = Path(workflow.current_basedir.join("../../src/robustgen").get_path_or_uri(False))
     spec = importlib.util.find_spec("robustgen")
     if spec is None or spec.origin is None:
         sys.exit(

@@ -60,7 +60,7 @@ rule all_quality:
         quality=f"{RESULTS}/tables/manifolds.parquet",
         text=report(
             f"{RESULTS}/tables/manifolds.txt",
-            caption=REPORT / "manifolds.rst",
+            caption=f"{REPORT}/manifolds.rst",
             category="Claims",
             labels={"table": "learned manifolds"},
         ),

@@ -123,7 +123,7 @@ rule claims:
         claims=f"{RESULTS}/tables/claims.parquet",
         verdicts=report(
             f"{RESULTS}/tables/verdicts.txt",
-            caption=REPORT / "verdicts.rst",
+            caption=f"{REPORT}/verdicts.rst",
             category="Claims",
             labels={"table": "verdicts"},
         ),
