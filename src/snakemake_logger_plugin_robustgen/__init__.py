@@ -1,7 +1,8 @@
 """Progress bars with the time left, for `snakemake --logger robustgen`.
 
 Snakemake finds logger plugins by the prefix of their names. This one is the community's plugin for
-Rich (`snakemake-logger-plugin-rich`) with two changes: bars show the time left, and Snakemake's own
+Rich (`snakemake-logger-plugin-rich`) with two changes: bars show the time left in place of the time
+since the start and of the number of running jobs (which counts one too many), and Snakemake's own
 plain lines are kept where bars are of no use: without a terminal (CI, a file, a scheduler), in a
 dry run, and where colours are switched off.
 """
@@ -16,6 +17,9 @@ from snakemake_logger_plugin_rich import LogHandler as RichHandler
 SPEED_PERIOD_S = 3600.0
 """Jobs that finished within so many seconds determine the time left. Rich's default of 30 seconds
 is shorter than a job that trains."""
+
+FRAME_LINES = 4
+"""Lines of the terminal that bars leave free: for their frame and for a message above it."""
 
 
 class TimeLeftColumn(ProgressColumn):
@@ -38,7 +42,7 @@ class LogHandler(RichHandler):  # type: ignore[misc]  # the plugin has no type s
     """Bars in a terminal; elsewhere nothing, which leaves Snakemake its own lines."""
 
     def __post_init__(self) -> None:
-        """Replace the elapsed time by the time left."""
+        """Choose the columns of the bars."""
         settings = self.common_settings
         self.is_active = sys.stderr.isatty() and not (settings.dryrun or settings.nocolor)
         super().__post_init__()
@@ -53,6 +57,15 @@ class LogHandler(RichHandler):  # type: ignore[misc]  # the plugin has no type s
         """Show a record, in a terminal."""
         if self.is_active:
             super().emit(record)
+            self._fit_into_terminal()
+
+    def _fit_into_terminal(self) -> None:
+        """Hide bars of finished rules, the oldest first, if there are more bars than lines."""
+        visible = [task for task in self.progress.tasks if task.visible]
+        finished = [task for task in visible if task.finished]
+        surplus = max(len(visible) + FRAME_LINES - self.console.height, 0)
+        for task in finished[:surplus]:
+            self.progress.update(task.id, visible=False)
 
     @property
     def writes_to_stream(self) -> bool:
