@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from robustgen import arrayfile, imagefolder
+from robustgen import arrayfile, imagefolder, notes
 from robustgen.data_settings import KINDS
 from robustgen.datasets import Split, load, public
 from robustgen.datasets.images import collect
@@ -241,8 +241,7 @@ def test_a_folder_of_images(tmp_path, shape):
     (tmp_path / "photos/notes.txt").write_text("no image")
     (tmp_path / "photos/.hidden").mkdir()
     data = splits(tmp_path, "images", path=str(tmp_path / "photos"), test_share=0.2)
-    files = imagefolder.image_files(tmp_path / "photos")
-    images = imagefolder.read_images([file for held in files.values() for file in held])
+    images = imagefolder.read_images(imagefolder.scan(tmp_path / "photos").files)
     assert images.shape == (11, 3 if len(shape) == 3 else 1, 9, 10)
     for split in data.values():
         found(split, images, np.repeat([0, 1], [5, 6]))
@@ -257,7 +256,7 @@ def test_jpegs_are_images_too(tmp_path):
     file = tmp_path / "a" / "1.JPEG"
     Image.fromarray(np.full((9, 10), 77, np.uint8)).save(file)
     assert (imagefolder.read_images([file]) == 77).all()
-    assert file in imagefolder.image_files(tmp_path)["a"]
+    assert file in imagefolder.scan(tmp_path).files
 
 
 def saved(path: Path, pixels: np.ndarray | None = None, mode: str = "L", **of: Any) -> None:
@@ -284,16 +283,22 @@ def refused(kind: str, folder: Path, path: Path) -> str:
 
 BAD_PHOTOS = {
     "one class": (lambda f: (f / "a").rename(f / ".a"), "has 1 sub-folder, but must have 2"),
-    "an empty class": (lambda f: (f / "c").mkdir(), "c has no images, which end in .png, .jpg or"),
+    "an empty class": (
+        lambda f: (f / "c").mkdir(),
+        "c has no images, which end in .png, .jpg, .jpeg, .webp, .tif, .tiff or .bmp",
+    ),
     "one image of a class": (lambda f: photos(f, {"c": 1}), "c has 1 image, but must have 2"),
-    "no image": (lambda f: (f / "a/1.png").write_text("?"), "a/1.png is not a readable PNG or"),
+    "no image": (
+        lambda f: (f / "a/1.png").write_text("?"),
+        "a/1.png is not a readable PNG, JPEG, ",
+    ),
     "a truncated image": (
         lambda f: (f / "a/1.png").write_bytes((f / "a/1.png").read_bytes()[:-30]),
-        "a/1.png is not a readable PNG or JPEG file",
+        "a/1.png is not a readable PNG, JPEG, WebP, TIFF or BMP file",
     ),
     "another format": (
-        lambda f: saved(f / "a/1.png", format="BMP"),
-        "a/1.png is not a readable PNG or JPEG file",
+        lambda f: saved(f / "a/1.png", format="GIF"),
+        "a/1.png is not a readable PNG, JPEG, WebP, TIFF or BMP file",
     ),
     "another size": (
         lambda f: saved(f / "b/1.png", np.zeros((9, 11), np.uint8)),
@@ -305,10 +310,10 @@ BAD_PHOTOS = {
     ),
     "transparent": (
         lambda f: saved(f / "a/0.png", mode="RGBA"),
-        "a/0.png has the mode RGBA, but must have L (grey) or RGB (colour)",
+        "a/0.png has the mode RGBA (colour and transparent), but must have L (grey) or RGB",
     ),
     "too small": (
-        lambda f: [saved(p, np.zeros((7, 9), np.uint8)) for p in f.rglob("*.png")],
+        lambda f: [saved(p, grey(1, 7, 9)[0]) for p in f.rglob("*.png")],
         "the images have 7x9 pixels, but must have 8x8 at least",
     ),
 }
@@ -322,19 +327,17 @@ def test_a_bad_folder_is_one_sentence(tmp_path, spoil, says):
 
 
 def test_a_missing_folder_is_one_sentence(tmp_path):
-    for call in (imagefolder.image_files, imagefolder.signature):
-        with pytest.raises(UserError, match=r"there is no folder .*nowhere to take images from"):
-            call(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere to take images from"):
+        imagefolder.scan(tmp_path / "nowhere")
     (tmp_path / "flat").mkdir()
     with pytest.raises(UserError, match="flat has no sub-folders, but must have 2 or more"):
-        imagefolder.signature(tmp_path / "flat")
+        imagefolder.scan(tmp_path / "flat")
 
 
 def test_signatures_change_with_the_files(tmp_path, monkeypatch):
     """With names and contents, whatever the times; also where digests were noted."""
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos", {"a": 2, "b": 2})
-    np.savez(tmp_path / "held.npz", labels=[0, 1])
     file = tmp_path / "photos/a/0.png"
 
     def other_bytes() -> None:
@@ -350,7 +353,7 @@ def test_signatures_change_with_the_files(tmp_path, monkeypatch):
         (lambda: file.rename(file.with_name("x.png")), 3),
     )
     for settled in (1e9, 0.0):
-        monkeypatch.setattr(imagefolder, "SETTLED", settled)
+        monkeypatch.setattr(notes, "SETTLED", settled)
         photos(tmp_path / "photos", {"a": 2, "b": 2})
         (tmp_path / "photos/a/x.png").unlink(missing_ok=True)
         seen = set()
@@ -364,17 +367,10 @@ def test_signatures_change_with_the_files(tmp_path, monkeypatch):
 def test_a_noted_file_is_not_read_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos", {"a": 2, "b": 2})
-    monkeypatch.setattr(imagefolder, "SETTLED", 0.0)
-    before = imagefolder.signature(tmp_path / "photos")
+    monkeypatch.setattr(notes, "SETTLED", 0.0)
+    before = imagefolder.scan(tmp_path / "photos").signature()
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} is read"))
-    assert imagefolder.signature(tmp_path / "photos") == before
-
-
-def test_signatures_of_arrays_change_with_the_file(tmp_path):
-    np.savez(tmp_path / "held.npz", labels=[0, 1])
-    before = own("npz", tmp_path / "held.npz").signature()
-    np.savez(tmp_path / "held.npz", labels=[1, 0])
-    assert own("npz", tmp_path / "held.npz").signature() != before
+    assert imagefolder.scan(tmp_path / "photos").signature() == before
 
 
 ARRAYS: dict[str, Any] = {"images": grey(9, 8, 12), "labels": np.array([0, 1, 1, 0, 1, 0, 1, 1, 0])}
@@ -407,6 +403,31 @@ def test_an_npz_file(tmp_path, arrays, examples):
     assert settings.classes == 2
 
 
+@pytest.mark.parametrize("settled", [1e9, 0.0], ids=["read", "noted"])
+def test_signatures_of_arrays_change_with_the_file(tmp_path, monkeypatch, settled):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(notes, "SETTLED", settled)
+    path = tmp_path / "held.npz"
+    np.savez(path, **ARRAYS)
+    before = own("npz", path)
+    assert own("npz", path).signature() == before.signature()
+    np.savez(path, **{**ARRAYS, "labels": 1 - ARRAYS["labels"]})
+    assert own("npz", path).signature() != before.signature()
+
+
+def test_a_noted_npz_file_is_not_read_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(notes, "SETTLED", 0.0)
+    np.savez(tmp_path / "held.npz", **ARRAYS)
+    before = arrayfile.summarize("held.npz")
+    monkeypatch.setattr(arrayfile, "read_arrays", lambda path: pytest.fail(f"{path} is read"))
+    assert arrayfile.summarize(tmp_path / "held.npz") == before
+    (note,) = notes.FOLDER.glob("*.json")
+    note.write_text('{"version": 1, "stamp": [1], "summary": null}')
+    with pytest.raises(pytest.fail.Exception, match="is read"):
+        arrayfile.summarize("held.npz")
+
+
 FLOATS = ARRAYS["images"] / 255
 BAD_NPZ = {
     # what it shows: (arrays, what the sentence says)
@@ -431,12 +452,12 @@ BAD_NPZ = {
     ),
     "test labels of another class": (
         {**ARRAYS, **OF_TESTS, "test_labels": np.array([0, 1, 2, 0, 1])},
-        "a label is 2, but must be 0 to K-1 for K classes, two or more, each of which occurs "
-        "(test_labels of ",
+        "a label is 2, but must be 0 to K-1 for K classes, two or more, each of which has train "
+        "images (test_labels of ",
     ),
-    "test labels without a class": (
-        {**ARRAYS, **OF_TESTS, "test_labels": np.ones(5, int)},
-        "no label is 0, though the largest is 1, but must be",
+    "no test labels": (
+        {**ARRAYS, "test_images": grey(2)[:0], "test_labels": np.ones(0, int)},
+        "have the shape (0,), but must have (N,)",
     ),
     "labels that are no whole numbers": (
         {**ARRAYS, "labels": ARRAYS["labels"] / 2},
@@ -479,7 +500,6 @@ def test_bad_arrays_are_one_sentence(tmp_path, arrays, says):
 
 def test_a_file_that_is_no_npz_is_one_sentence(tmp_path):
     path = tmp_path / "held.npz"
-    assert "there is no file" in refused("npz", tmp_path, tmp_path / "held.npz")
     path.write_bytes(b"no arrays")
     assert "is no npz file" in refused("npz", tmp_path, tmp_path / "held.npz")
     with path.open("wb") as file:
@@ -490,8 +510,8 @@ def test_a_file_that_is_no_npz_is_one_sentence(tmp_path):
     np.savez(path, **ARRAYS)
     path.write_bytes(path.read_bytes()[:-40])
     assert "is not a readable npz file" in refused("npz", tmp_path, tmp_path / "held.npz")
-    with pytest.raises(UserError, match=r"nowhere\.npz cannot be read: No such file"):
-        arrayfile.digest(tmp_path / "nowhere.npz")
+    with pytest.raises(UserError, match=r"there is no file .*nowhere\.npz to take images from"):
+        arrayfile.summarize(tmp_path / "nowhere.npz")
 
 
 def test_a_header_names_ranges_and_classes(tmp_path):

@@ -133,6 +133,7 @@ def folder_of_user_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, pixels in enumerate(rng.integers(0, 256, (320, 8, 8), np.uint8)):
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
     pixels = rng.integers(0, 256, (640, 8, 8), np.uint8)
+    (tmp_path / "my_fonts").mkdir()
     np.savez(tmp_path / "photos.npz", images=pixels, labels=np.arange(640) % 2)
     table = np.column_stack([np.arange(160) % 2, rng.integers(0, 256, (160, 64))])
     np.savetxt(tmp_path / "digits.txt", table, "%d")
@@ -289,7 +290,7 @@ def test_the_kind_of_data_set_of_the_page(user_files: Path) -> None:
     assert (data.classes, data.train_examples, data.test_examples) == (2, 128, 32)
     assert data.shape == (1, 8, 8)
     old_signature = data.signature()
-    bank, examples = images.collect(**study.images_part("digits"), downloads={})
+    bank, examples = images.collect(**study.images_part("digits"), path="digits.txt", downloads={})
     assert bank.shape == (160, 1, 8, 8)
     assert examples.num_rows == 160
     with (user_files / "digits.txt").open("a") as file:

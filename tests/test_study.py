@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,13 +125,16 @@ def test_cohorts(seeds: int, cohort_size: int, cohorts: list[tuple[int, int]]) -
     assert study.cohorts() == cohorts
 
 
-def test_paths_may_start_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
+def test_paths_that_start_at_home_are_kept_as_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "fonts").mkdir()
     fonts = (("datasets", "letters", "fonts_from"), "~/fonts")
-    downloads = (("downloads",), {"folder": "~/data"})
+    downloads = (("downloads",), {"folder": "~/data", "mirror": "~/mirror"})
     study = Study.parse(changed(fonts, downloads))
-    assert study.fonts_part("letters")["fonts_from"] == "/home/someone/fonts"
-    assert study.downloads.folder == "/home/someone/data"
+    assert study.resolved()["datasets"]["letters"]["fonts_from"] == "~/fonts"
+    assert study.downloads.model_dump() == {"folder": "~/data", "mirror": "~/mirror"}
 
 
 def test_roles() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from studies import KIND_NAMES, OUT, Keys, changed, refused, valid
 from robustgen.config_errors import shown
 from robustgen.errors import UserError
 from robustgen.study import Study
+
+RELATIVE = "is relative to the working directory, which snakemake's --directory sets"
 
 MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     # what it shows: (keys, value given, the sentence)
@@ -404,7 +407,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     ),
     "share of nothing": (
         ("datasets", "photos"),
-        {"kind": "images", "path": "photos", "test_share": 0},
+        {"kind": "images", "path": "docs", "test_share": 0},
         "datasets.photos.test_share is 0, but must be a number above 0 and below 1",
     ),
     "images from nowhere": (
@@ -416,7 +419,8 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "files that are not there": (
         ("datasets", "photos"),
         {"kind": "npz", "path": "no.npz"},
-        "there is no file no.npz to take images from",
+        f"datasets.photos.path is 'no.npz', but there is no file {Path.cwd()}/no.npz to take "
+        f"images from; no.npz {RELATIVE}",
     ),
     "mirror in two lines": (
         ("downloads",),

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from studies import MANIFOLD_OUT, Keys, changed, valid
+from studies import CONFIGS, MANIFOLD_OUT, Keys, changed, valid
 
 from robustgen.study import Study
 
@@ -37,7 +37,7 @@ def test_parts() -> None:
         "weight_decay": 1e-4,
     }
     assert set(jobs) == {"fonts", "codes"} | TRAINING | ATTACKS | DISTANCES
-    assert jobs["fonts"] == {"fonts": 5, "fonts_from": "installed", "letters": "AB"}
+    assert jobs["fonts"] == {"fonts": 5, "letters": "AB"}
     assert jobs["codes"] == {
         "study_seed": 0,
         "dataset": "letters",
@@ -83,7 +83,7 @@ def test_parts() -> None:
         (("seeds",), 6, set()),
         (("sizes",), [20, 40, 60], set()),
         (("datasets", "letters", "fonts"), 6, {"fonts", "codes"}),
-        (("datasets", "letters", "fonts_from"), "a/folder", {"fonts"}),
+        (("datasets", "letters", "fonts_from"), str(CONFIGS), set()),
         (("datasets", "letters", "letters"), "XY", {"fonts", "codes"}),
         (("datasets", "letters", "transformations"), "easy", {"codes"}),
         (("datasets", "letters", "train_draws"), 7, {"codes"}),

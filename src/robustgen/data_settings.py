@@ -1,12 +1,13 @@
 """The kinds of data set: what a study may ask of each, and how many images each has."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from robustgen.config_errors import Said, listed, mistake, near, shown
 from robustgen.dataset_settings import Collected, Dataset, Transformations
+from robustgen.paths import FONTS_PURPOSE, INSTALLED, expand_home, is_address, require_folder
 from robustgen.settings import Count, FilePath, Settings, distinct
 from robustgen.user_data_settings import Images, Npz
 
@@ -37,6 +38,12 @@ class Fonts(Dataset):
     """Training images of each font and letter."""
     test_draws: Count = 16
     """Test images of each font and letter."""
+
+    @model_validator(mode="after")
+    def _check_folder(self) -> Self:
+        if self.fonts_from == INSTALLED:
+            return self
+        return self.check_path("fonts_from", lambda path: require_folder(path, FONTS_PURPOSE))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -167,3 +174,10 @@ class Downloads(Settings):
         Said("the path of a folder, or an address, as text"),
     ] = None
     """A folder or an address that has the same files and is tried before the internet."""
+
+    @model_validator(mode="after")
+    def _check_homes(self) -> Self:
+        self.check_path("folder", expand_home)
+        if self.mirror is None or is_address(self.mirror):
+            return self
+        return self.check_path("mirror", expand_home)

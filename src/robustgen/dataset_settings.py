@@ -77,11 +77,16 @@ class Collected(Dataset):
         return self.counts[0]
 
     @property
+    def test_classes(self) -> int:
+        """Number of classes that have test images."""
+        return self.classes
+
+    @property
     def train_examples(self) -> int:
         """Images in the train split, equally many of each class."""
         return self.counts[0] * self.counts[1]
 
     @property
     def test_examples(self) -> int:
-        """Images in the test split, equally many of each class."""
-        return self.counts[0] * self.counts[2]
+        """Images in the test split, equally many of each class that has any."""
+        return self.test_classes * self.counts[2]

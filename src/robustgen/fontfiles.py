@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,11 +15,20 @@ import fontpkg
 from PIL import ImageFont
 
 from robustgen.errors import UserError, reading
+from robustgen.paths import (
+    FONTS_PURPOSE,
+    INSTALLED,
+    count_suffixes,
+    require_folder,
+    walk_files,
+)
 
 if TYPE_CHECKING:
     from fontTools.ttLib import TTFont  # loaded where it is used, so that `signature` is quick
 
-INSTALLED = "installed"
+log = logging.getLogger("robustgen")
+
+SUFFIXES = (".ttf", ".otf")
 FONT_FILE = "font file"
 MORE = 'pip install -e ".[paper-fonts]" or any other package fontpkg-<family>'
 _WIDTHS = (50.0, 62.5, 75.0, 87.5, 100.0, 112.5, 125.0, 150.0, 200.0)  # of OS/2 classes 1 to 9
@@ -157,20 +167,15 @@ def installed_styles() -> list[Style]:
     )
 
 
-def _font_files(folder: Path) -> list[Path]:
-    """All .ttf and .otf files in a folder and below, hidden ones apart, by relative path."""
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder} to take fonts from")
-    files = [
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in (".ttf", ".otf")
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and not file.is_dir()
-    ]
-    if not files:
-        raise UserError(f"the folder {folder} has no font files, which end in .ttf or .otf")
-    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+def _list_font_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The font files in a folder and below, ordered by relative path, and the other files."""
+    files = walk_files(folder)
+    font_files = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if not font_files:
+        raise UserError(
+            f"the folder {folder} has no font files, which end in {' or '.join(SUFFIXES)}"
+        )
+    return font_files, [file for file in files if file.suffix.lower() not in SUFFIXES]
 
 
 def folder_styles(path: str | Path) -> list[Style]:
@@ -181,8 +186,16 @@ def folder_styles(path: str | Path) -> list[Style]:
     Raises:
         UserError: there is no such folder, it has no font files or one of them is damaged.
     """
+    font_files, other_files = _list_font_files(require_folder(path, FONTS_PURPOSE))
+    if other_files:
+        log.warning(
+            "%d files left out, which do not end in %s: %s",
+            len(other_files),
+            " or ".join(SUFFIXES),
+            count_suffixes(other_files),
+        )
     families: dict[str, list[Style]] = {}
-    for file in _font_files(Path(path)):
+    for file in font_files:
         for style in _file_styles(file):
             families.setdefault(fontpkg.slugify(style.family), []).append(style)
     return _in_turn(styles for _, styles in sorted(families.items()))
@@ -204,6 +217,7 @@ def signature(fonts_from: str = INSTALLED) -> str:
             raise UserError(f"no fonts are installed: get some with {MORE}")
         have = [(p.name, p.value, p.dist.version if p.dist else "") for p in points]
     else:
-        folder = Path(fonts_from)
-        have = [(f.relative_to(folder).as_posix(), _digest(f), "") for f in _font_files(folder)]
+        folder = require_folder(fonts_from, FONTS_PURPOSE)
+        files, _ = _list_font_files(folder)
+        have = [(file.relative_to(folder).as_posix(), _digest(file), "") for file in files]
     return hashlib.sha256(json.dumps(sorted(have)).encode()).hexdigest()

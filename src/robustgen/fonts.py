@@ -15,7 +15,6 @@ from robustgen import tables
 from robustgen.errors import UserError, reading
 from robustgen.fontfiles import (
     FONT_FILE,
-    INSTALLED,
     MORE,
     Style,
     folder_styles,
@@ -23,6 +22,7 @@ from robustgen.fontfiles import (
     lacking,
     signature,
 )
+from robustgen.paths import INSTALLED
 
 __all__ = [
     "Prototypes",

@@ -1,13 +1,13 @@
 """The blocks of a study's config, each with what it allows and its defaults."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from robustgen.config_errors import Said, allowed_in, key_text, listed, mistake, near, shown
+from robustgen.errors import UserError
 
 
 class Settings(BaseModel):
@@ -52,6 +52,15 @@ class Settings(BaseModel):
                 raise mistake(f"is {value}, but must be left out: {why}", key)
         return self
 
+    def check_path(self, key: str, check: Callable[[str], object]) -> Self:
+        """This, if `check` accepts the path at `key`; else its `UserError` as a mistake there."""
+        value = getattr(self, key)
+        try:
+            check(value)
+        except UserError as error:
+            raise mistake(f"is {shown(value)}, but {error}", key) from None
+        return self
+
 
 @dataclass(frozen=True)
 class DefaultText:
@@ -85,12 +94,8 @@ Decay = Annotated[float, Field(gt=0, le=1), Said("a number above 0 and up to 1")
 Seeds = Annotated[int, Field(ge=1, le=10_000), Said("a whole number from 1 to 10,000")]
 
 
-def _at_home(path: str) -> str:
-    return str(Path(path).expanduser())
-
-
-FilePath = Annotated[str, Field(min_length=1), AfterValidator(_at_home)]
-"""Of a file or folder of the user's; `~` stands for the home folder."""
+FilePath = Annotated[str, Field(min_length=1)]
+"""Of a file or folder of the user's, as written; `paths.expand_home` replaces `~` at its use."""
 Name = Annotated[
     str,
     Field(pattern="^[a-z][a-z0-9_]{0,59}$"),

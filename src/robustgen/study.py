@@ -107,8 +107,8 @@ class Study(Settings):
         return [(first, first + size - 1) for first in range(0, self.seeds, size)]
 
     def fonts_part(self, dataset: str) -> dict[str, Any]:
-        """What rendering the letters uses."""
-        return self.datasets[dataset].model_dump(include={"fonts", "fonts_from", "letters"})
+        """What rendering the letters uses, beside the fonts, which count by their signature."""
+        return self.datasets[dataset].model_dump(include={"fonts", "letters"})
 
     def codes_part(self, dataset: str) -> dict[str, Any]:
         """What drawing the codes uses."""
@@ -116,8 +116,12 @@ class Study(Settings):
         return {"study_seed": self.seed, "dataset": dataset, **drawn}
 
     def images_part(self, dataset: str) -> dict[str, Any]:
-        """What collecting the images of a data set without codes uses, beside its files."""
-        return {"study_seed": self.seed, "dataset": dataset, **self.datasets[dataset].model_dump()}
+        """What collecting the images of a data set without codes uses, beside its files.
+
+        Files of the user's count by their signature, not by their path.
+        """
+        settings = self.datasets[dataset].model_dump(exclude={"path"})
+        return {"study_seed": self.seed, "dataset": dataset, **settings}
 
     def manifold_part(self, dataset: str, part: str) -> dict[str, Any]:
         """What training the VAE-GAN of `part`, "all" or "class0" and so on, uses."""

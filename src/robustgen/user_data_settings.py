@@ -1,14 +1,17 @@
 """The settings of the user's own images, in a folder or an npz file."""
 
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robustgen import arrayfile, imagefolder
+from robustgen.arrayfile import ArraySummary
 from robustgen.config_errors import Said
 from robustgen.dataset_settings import Collected
 from robustgen.holdout import held_out
+from robustgen.imagefolder import ImageFolder
+from robustgen.paths import IMAGES_PURPOSE, require_file, require_folder
 from robustgen.settings import FilePath
 
 
@@ -27,23 +30,33 @@ class Images(OwnImages):
     path: Annotated[FilePath, Said("the path of a folder with a sub-folder per class, as text")]
     """The folder. Each of its sub-folders is a class."""
 
+    @model_validator(mode="after")
+    def _check_folder(self) -> Self:
+        return self.check_path("path", lambda path: require_folder(path, IMAGES_PURPOSE))
+
+    @cached_property
+    def _folder(self) -> ImageFolder:
+        return imagefolder.scan(self.path)
+
     @cached_property
     def counts(self) -> tuple[int, int, int]:
         """Number of classes, and of train and test images of each."""
-        files = imagefolder.image_files(self.path)
-        fewest = min(files, key=lambda name: len(files[name]))
-        each = len(files[fewest])
-        test = held_out(each, self.test_share, f"the folder {self.path}/{fewest}")
-        return len(files), each - test, test
+        counts = self._folder.count_images()
+        fewest = min(counts)
+        name = self._folder.classes[counts.index(fewest)]
+        test = held_out(fewest, self.test_share, f"the folder {self.path}/{name}")
+        return len(counts), fewest - test, test
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the first image, as all must have."""
-        return imagefolder.first_shape(self.path)
+        first = self._folder.files[self._folder.distinct.rows[0]]
+        channels, height, width = imagefolder.read_image(first).shape
+        return channels, height, width
 
     def signature(self) -> str:
         """A digest of the files' names and contents."""
-        return imagefolder.signature(self.path)
+        return self._folder.signature()
 
 
 class Npz(OwnImages):
@@ -55,22 +68,34 @@ class Npz(OwnImages):
     """The file, with the arrays `images` and `labels`, and `test_images` and `test_labels` if the
     test split is fixed."""
 
-    @cached_property
-    def counts(self) -> tuple[int, int, int]:
-        """Number of classes, and of train and test images of each."""
-        labels = arrayfile.read_labels(self.path)
-        fewest = {split: min(arrayfile.frequencies(of)) for split, of in labels.items()}
-        classes = len(arrayfile.frequencies(labels["train"]))
-        if "test" in fewest:
-            return classes, fewest["train"], fewest["test"]
-        test = held_out(fewest["train"], self.test_share, f"a class in {self.path}")
-        return classes, fewest["train"] - test, test
+    @model_validator(mode="after")
+    def _check_file(self) -> Self:
+        return self.check_path("path", lambda path: require_file(path, IMAGES_PURPOSE))
 
     @cached_property
+    def _summary(self) -> ArraySummary:
+        return arrayfile.summarize(self.path)
+
+    @cached_property
+    def counts(self) -> tuple[int, int, int]:
+        """Number of classes, and of train and test images of each that has any."""
+        train, test = self._summary.train, self._summary.test
+        if test is not None:
+            return len(train), min(train), min(count for count in test if count)
+        test_images = held_out(min(train), self.test_share, f"a class in {self.path}")
+        return len(train), min(train) - test_images, test_images
+
+    @property
+    def test_classes(self) -> int:
+        """Number of classes that have test images."""
+        test = self._summary.test
+        return self.classes if test is None else sum(count > 0 for count in test)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images."""
-        return arrayfile.read_shape(self.path)
+        return self._summary.shape
 
     def signature(self) -> str:
         """A digest of the file."""
-        return arrayfile.digest(self.path)
+        return self._summary.digest

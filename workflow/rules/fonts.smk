@@ -5,7 +5,7 @@ from robustgen.fontfiles import signature
 FONTS = [name for name, dataset in STUDY.datasets.items() if dataset.kind == "fonts"]
 
 with one_sentence():
-    FONTS_ON_HAND = {name: signature(STUDY.fonts_part(name)["fonts_from"]) for name in FONTS}
+    FONTS_ON_HAND = {name: signature(STUDY.datasets[name].fonts_from) for name in FONTS}
 
 
 rule prototypes:

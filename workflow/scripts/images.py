@@ -7,8 +7,12 @@ from robustgen.tensors import save_tensors
 
 with job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
-    # Where downloads are kept is no part of a study: a change of it runs nothing again.
-    images, examples = collect(**settings, downloads=snakemake.config["downloads"])
+    # Where files are is no part of a job's params: a change of it runs nothing again.
+    images, examples = collect(
+        **settings,
+        path=snakemake.config["datasets"][snakemake.wildcards.dataset].get("path"),
+        downloads=snakemake.config["downloads"],
+    )
     about = {"settings": settings, "provenance": provenance("cpu")}
     save_tensors(snakemake.output.bank, {"images": images}, about)
     write_table(snakemake.output.examples, examples, examples.schema)

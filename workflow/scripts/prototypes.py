@@ -5,13 +5,16 @@ import torch
 from robustgen.files import provenance, write_table
 from robustgen.fonts import prototypes
 from robustgen.job import job
+from robustgen.paths import INSTALLED
 from robustgen.tables import FONTS
 from robustgen.tensors import save_tensors
 
 with job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
-    made = prototypes(**settings)
-    images = torch.as_tensor(made.images).flatten(0, 1)[:, None]
+    # Where the fonts are is no part of the job's params: a change of it runs nothing again.
+    dataset = snakemake.config["datasets"][snakemake.wildcards.dataset]
+    letters = prototypes(**settings, fonts_from=dataset.get("fonts_from", INSTALLED))
+    images = torch.as_tensor(letters.images).flatten(0, 1)[:, None]
     about = {"settings": settings, "provenance": provenance("cpu")}
     save_tensors(snakemake.output.bank, {"images": images}, about)
-    write_table(snakemake.output.fonts, made.table, FONTS)
+    write_table(snakemake.output.fonts, letters.table, FONTS)

@@ -127,15 +127,17 @@ def interleave(labels: np.ndarray, generators: Sequence[torch.Generator]) -> np.
     """A random order of the rows of `labels` `(N,)` in which every run of K has each class once.
 
     Where classes are not equally frequent, each is cut to the smallest one's number, at random.
+    Classes without rows are left out; K is the number of the others.
 
     Args:
-        labels: classes, 0 to K - 1.
+        labels: classes, 0 to K - 1; at least one row.
         generators: one per class, so that the order of one does not depend on the others.
     """
-    by_class = [np.flatnonzero(labels == k) for k in range(len(generators))]
+    by_class = [np.flatnonzero(labels == label) for label in range(len(generators))]
     shuffled = [
         rows[torch.randperm(len(rows), generator=rng).numpy()]
         for rows, rng in zip(by_class, generators, strict=True)
+        if len(rows)
     ]
     fewest = min(map(len, shuffled))
     return np.stack([rows[:fewest] for rows in shuffled], axis=1).reshape(-1)

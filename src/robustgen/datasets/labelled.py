@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robustgen.datasets import interleave
+from robustgen.duplicates import digest_pixels
 from robustgen.errors import UserError
 from robustgen.holdout import held_out
 from robustgen.seeding import generator
@@ -31,7 +32,7 @@ class Labelled:
     """Images and their classes, of which some may be asked for."""
 
     labels: Rows
-    """(N,), each of the classes at least once."""
+    """(N,). In a train split each class occurs; a test split may lack some, but not all."""
     read: Callable[[Rows], Images]
     """Images (M, C, H, W), in 0…255, of M rows."""
 
@@ -59,6 +60,7 @@ def assemble(
 
     Each split has as many images of each class as there are of its smallest one, drawn at random,
     in the balanced order that `datasets` describes; the bank holds these alone, in the same order.
+    Classes without test images are left out of the test split, and the log names them.
 
     Args:
         collection: what to choose from.
@@ -68,8 +70,9 @@ def assemble(
         test_share: share of each class held out where the collection has no test split.
 
     Raises:
-        UserError: the images are too small for the classifier, or a class is.
+        UserError: the images are too small for the classifier, or a class has too few of them.
     """
+    _check_classes(collection)
     train = collection.train
     rows = interleave(train.labels, _generators(collection, study_seed, dataset, "train"))
     if collection.test is None:
@@ -80,19 +83,60 @@ def assemble(
         test = collection.test
         rngs = _generators(collection, study_seed, dataset, "test")
         parts = {"train": (train, rows), "test": (test, interleave(test.labels, rngs))}
-    images = [held.read(chosen) for held, chosen in parts.values()]
+    images = [split.read(chosen) for split, chosen in parts.values()]
     _check_shapes(collection.name, *(part.shape[1:] for part in images))
     log.info(
         "%d train and %d test images of %d classes", *map(len, images), len(collection.classes)
     )
+    _log_common_images(*images)
     about = {"ranges": transformations, "classes": json.dumps(collection.classes)}
     columns = {
         "split": np.repeat(list(parts), [len(part) for part in images]),
-        "label": np.concatenate([held.labels[chosen] for held, chosen in parts.values()]),
+        "label": np.concatenate([split.labels[chosen] for split, chosen in parts.values()]),
         "source": np.arange(sum(map(len, images))),
     }
     table = pa.table(columns).cast(EXAMPLES).replace_schema_metadata(about)
     return torch.from_numpy(np.concatenate(images)), table
+
+
+def _check_classes(collection: Collection) -> None:
+    """Refuse a class without train images, and a test split without images.
+
+    Log which classes have no test images.
+    """
+    missing = _list_missing_classes(collection, collection.train)
+    if missing:
+        raise UserError(f"{collection.name}: class {missing[0]} has no train images")
+    if collection.test is None:
+        return
+    if not len(collection.test.labels):
+        raise UserError(f"{collection.name} has no test images")
+    missing = _list_missing_classes(collection, collection.test)
+    if missing:
+        log.warning(
+            "%d of %d classes have no test images: %s; test errors and success rates are about "
+            "the other classes",
+            len(missing),
+            len(collection.classes),
+            ", ".join(missing),
+        )
+
+
+def _list_missing_classes(collection: Collection, split: Labelled) -> list[str]:
+    present = set(split.labels.tolist())
+    return [name for label, name in enumerate(collection.classes) if label not in present]
+
+
+def _log_common_images(train: Images, test: Images) -> None:
+    """Log how many test images have the same pixels as a train image."""
+    train_digests = set(digest_pixels(train))
+    common = sum(digest in train_digests for digest in digest_pixels(test))
+    if common:
+        log.warning(
+            "%d of %d test images are also train images, pixel by pixel: test errors are too low",
+            common,
+            len(test),
+        )
 
 
 def _generators(

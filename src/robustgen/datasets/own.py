@@ -1,37 +1,55 @@
 """The user's own images, from a folder or an npz file."""
 
-import numpy as np
+import logging
 
-from robustgen.arrayfile import read_images, read_labels
+import numpy as np
+import numpy.typing as npt
+
+from robustgen import imagefolder
+from robustgen.arrayfile import read_arrays, require_visible
 from robustgen.datasets.labelled import Collection, Labelled
-from robustgen.imagefolder import image_files
-from robustgen.imagefolder import read_images as read_files
+
+log = logging.getLogger("robustgen")
 
 
 def images(path: str) -> Collection:
-    """The images of a folder with a sub-folder for each class.
+    """The distinct images of a folder with a sub-folder for each class.
 
     Raises:
         UserError: the folder or one of its files is not as it must be.
     """
-    files = image_files(path)
-    labels = np.repeat(np.arange(len(files)), [len(held) for held in files.values()])
-    # All are read, so that a bad one is told whichever are chosen.
-    held = read_files([file for of in files.values() for file in of])
-    return Collection(f"the folder {path}", tuple(files), Labelled(labels, lambda rows: held[rows]))
+    folder = imagefolder.scan(path)
+    folder.count_images()
+    folder.log_left_out()
+    rows = folder.distinct.rows
+    labels = np.array([folder.labels[row] for row in rows], np.int64)
+    # All images are read, so that a bad file is reported whichever images are chosen.
+    pixels = imagefolder.read_images([folder.files[row] for row in rows])
+    name = f"the folder {path}"
+    require_visible(name, pixels)
+    return Collection(name, folder.classes, _labelled(pixels, labels))
 
 
 def npz(path: str) -> Collection:
-    """The images of an npz file; the classes are named by their numbers.
+    """The images of an npz file, of which each counts once if the file has no test split.
+
+    The classes are named by their numbers.
 
     Raises:
         UserError: the file is not as it must be.
     """
-    labels = read_labels(path)
-    splits = [_split(path, split, labels[split]) for split in labels]
-    return Collection(path, tuple(map(str, np.unique(labels["train"]))), *splits)
+    content = read_arrays(path)
+    if content.other_arrays:
+        log.warning("arrays left out: %s", ", ".join(content.other_arrays))
+    if content.distinct is not None:
+        content.distinct.log_left_out(lambda row: f"image {row}")
+    rows = content.train_rows
+    train = _labelled(content.images["train"][rows], content.labels["train"][rows])
+    test = None
+    if "test" in content.labels:
+        test = _labelled(content.images["test"], content.labels["test"])
+    return Collection(path, tuple(map(str, range(content.classes))), train, test)
 
 
-def _split(path: str, split: str, labels: np.ndarray) -> Labelled:
-    held = read_images(path, split, len(labels))
-    return Labelled(labels, lambda rows: held[rows])
+def _labelled(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Labelled:
+    return Labelled(labels, lambda rows: pixels[rows])

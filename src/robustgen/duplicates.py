@@ -1,0 +1,77 @@
+"""Images that occur more than once in a data set of the user's."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+log = logging.getLogger("robustgen")
+
+
+@dataclass(frozen=True)
+class DistinctImages:
+    """Which images of a data set are kept if each one counts once.
+
+    Attributes:
+        rows: the kept images.
+        copies: pairs of a copy that is left out and the kept image of the same class.
+        contradictions: pairs of an image that is left out and the same image in another class.
+    """
+
+    rows: tuple[int, ...]
+    copies: tuple[tuple[int, int], ...]
+    contradictions: tuple[tuple[int, int], ...]
+
+    def log_left_out(self, name_image: Callable[[int], str]) -> None:
+        """Log how many images are left out and why, each reason with one example.
+
+        Args:
+            name_image: how to name the image of a row.
+        """
+        for pairs, reason in (
+            (self.copies, "copies of images of the same class"),
+            (self.contradictions, "images that occur in more than one class"),
+        ):
+            if pairs:
+                left_out, twin = map(name_image, pairs[0])
+                log.warning("%d %s left out, e.g. %s (as %s)", len(pairs), reason, left_out, twin)
+
+
+def find_distinct(labels: Sequence[int], contents: Sequence[Hashable]) -> DistinctImages:
+    """Choose each image once.
+
+    Of images with the same content and label, the first is kept. Images with the same content and
+    different labels are all left out, because none of the labels can be trusted.
+
+    Args:
+        labels: the class of each image.
+        contents: what is equal for equal images, e.g. a digest.
+    """
+    rows_by_content: dict[Hashable, list[int]] = {}
+    for row, content in enumerate(contents):
+        rows_by_content.setdefault(content, []).append(row)
+    kept: list[int] = []
+    copies: list[tuple[int, int]] = []
+    contradictions: list[tuple[int, int]] = []
+    for rows in rows_by_content.values():
+        first = rows[0]
+        other_rows = [row for row in rows if labels[row] != labels[first]]
+        if other_rows:
+            contradictions += [
+                (row, other_rows[0] if labels[row] == labels[first] else first) for row in rows
+            ]
+        else:
+            kept.append(first)
+            copies += [(row, first) for row in rows[1:]]
+    return DistinctImages(tuple(kept), tuple(copies), tuple(contradictions))
+
+
+def digest_pixels(images: npt.NDArray[np.uint8]) -> list[bytes]:
+    """A digest of the pixels of each image `(N, ...)`."""
+    return [
+        hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+        for image in images
+    ]
