@@ -1,7 +1,9 @@
 """Tables hold what they were given, as pyarrow itself would hold it."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from robustgen.files import numbers, read_table, write_table
+from robustgen.files import _read_commit, numbers, read_table, whole, write_table
 from robustgen.tables import EXAMPLES
 from robustgen.tensors import save_tensors
 
@@ -67,6 +69,7 @@ def test_columns_of_several_parts_are_read_whole(tmp_path):
 
 JOB = """
 import sys
+from pathlib import Path
 import numpy as np
 from robustgen import device, evaluation, training
 from robustgen.datasets import load
@@ -91,3 +94,69 @@ def test_jobs_do_not_import_what_takes_long(tmp_path):
     write_table(tmp_path / "examples.parquet", rows, schema)
     run = subprocess.run([sys.executable, "-c", JOB], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository with one commit, which tracks `tracked.py`."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "tracked.py").write_text("1\n")
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", "-C", str(folder), *arguments], check=True)
+    return folder
+
+
+def read_head(repository: Path) -> str:
+    command = ["git", "-C", str(repository), "rev-parse", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_the_commit_is_that_of_the_repository_which_tracks_the_file(repository: Path) -> None:
+    commit = read_head(repository)
+    assert _read_commit(repository / "tracked.py") == commit
+    (repository / "tracked.py").write_text("2\n")
+    assert _read_commit(repository / "tracked.py") == f"{commit}+changed"
+
+
+def test_a_project_unpacked_in_another_repository_has_no_commit(repository: Path) -> None:
+    (repository / "unpacked").mkdir()
+    (repository / "unpacked" / "tracked.py").write_text("1\n")
+    assert _read_commit(repository / "unpacked" / "tracked.py") == "none"
+
+
+def test_a_variable_of_git_names_no_other_repository(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "tracked.py").write_text("1\n")
+    commit = read_head(repository)
+    monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "alone"))
+    assert _read_commit(tmp_path / "alone" / "tracked.py") == "none"
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    assert _read_commit(repository / "tracked.py") == commit
+
+
+def test_a_refusal_of_git_gives_no_commit(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a repository of another owner: words on stderr, or even on stdout, and exit 128."""
+    (tmp_path / "bin").mkdir()
+    git = tmp_path / "bin" / "git"
+    git.write_text("#!/bin/sh\necho fatal: detected dubious ownership\nexit 128\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert _read_commit(repository / "tracked.py") == "none"
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert _read_commit(repository / "tracked.py") == "none"
+
+
+def test_only_abandoned_files_of_this_project_are_removed(tmp_path: Path) -> None:
+    for name in (".x.gz.abcd_123.gz", ".x.gz.bak", ".x.gz.my_notes"):
+        (tmp_path / name).write_text("x")
+    with whole(tmp_path / "x.gz") as partial:
+        partial.write_text("y")
+    assert {path.name for path in tmp_path.iterdir()} == {"x.gz", ".x.gz.bak", ".x.gz.my_notes"}

@@ -63,7 +63,8 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 def _remove_abandoned(path: Path) -> None:
     """Remove what a killed writer of `path` left; whoever still writes holds a lock."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+    name, suffix = glob.escape(path.name), glob.escape(path.suffix)
+    for left in path.parent.glob(f".{name}.{'?' * 8}{suffix}"):  # as `tempfile.mkstemp` names it
         with suppress(OSError), left.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()
@@ -76,22 +77,39 @@ def provenance(device: str) -> dict[str, str]:
     The commit is suffixed with "+changed" where tracked files differ from it.
     """
     packages = ("robustgen", "torch", "numpy", "pyarrow", "pillow", "safetensors")
-    made: dict[str, str] = {}
+    record: dict[str, str] = {}
     for package in packages:
         try:
-            made[package] = version(package)
+            record[package] = version(package)
         except ModuleNotFoundError:
-            made[package] = "not installed"
-    here = Path(__file__).parent
-    commit = ["git", "-C", str(here), "describe", "--always", "--abbrev=40"]
+            record[package] = "not installed"
+    return {**record, "commit": _read_commit(Path(__file__)), "device": device}
+
+
+def _read_commit(file: Path) -> str:
+    """The commit of the git repository that tracks a file; "none" if there is none.
+
+    A repository that does not track the file is another project's, inside which this one lies.
+    """
+    if not _run_git(file.parent, "ls-files", "--error-unmatch", "--", file.name):
+        return "none"
+    options = ("--always", "--abbrev=40", "--exclude=*", "--dirty=+changed")
+    return _run_git(file.parent, "describe", *options) or "none"
+
+
+def _run_git(folder: Path, *arguments: str) -> str:
+    """What git prints about the repository in which a folder is; empty if git fails or is missing.
+
+    Variables of git are left out, because they may name another repository.
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
-        asked = subprocess.run(
-            [*commit, "--exclude=*", "--dirty=+changed"], capture_output=True, text=True
+        process = subprocess.run(
+            ["git", "-C", str(folder), *arguments], env=environment, capture_output=True, text=True
         )
-        made["commit"] = asked.stdout.strip() or "none"
-    except FileNotFoundError:
-        made["commit"] = "none"
-    return {**made, "device": device}
+    except OSError:
+        return ""
+    return process.stdout.strip() if process.returncode == 0 else ""
 
 
 def write_table(path: str | Path, rows: pa.Table | Mapping[str, Any], schema: pa.Schema) -> None:
