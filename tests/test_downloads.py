@@ -3,7 +3,7 @@
 import hashlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -109,15 +109,79 @@ def test_sources_are_asked_in_order(tmp_path: Path, server: str) -> None:
     assert fetch([file], folder) == [kept]
 
 
-def test_a_wrong_file_in_the_folder_is_removed_and_fetched_anew(
-    tmp_path: Path, server: str
+@pytest.mark.parametrize("content", [CONTENT[:-1], b""], ids=["cut short", "empty"])
+def test_a_wrong_file_in_the_folder_is_kept_and_named(
+    tmp_path: Path, server: str, content: bytes
 ) -> None:
-    put(tmp_path / PLACE, CONTENT[:-1])
-    with pytest.raises(UserError, match="could not be fetched"):
+    kept = put(tmp_path / PLACE, content)
+    other = PublicFile("letters/labels.gz", MD5, (f"{server}/good/x",))
+    with pytest.raises(UserError) as caught:
+        fetch([other, a_file(f"{server}/good/x")], tmp_path, f"{server}/good")
+    assert str(caught.value) == (
+        f"{kept} has the MD5 checksum {hashlib.md5(content).hexdigest()}, but must have {MD5}: "
+        "remove or replace the file"
+    )
+    assert kept.read_bytes() == content
+    assert held(tmp_path) == [kept]
+
+
+UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a folder": (Path.mkdir, " is a folder, but must be a file of a public data set"),
+    "a broken link": (lambda path: path.symlink_to("gone"), " is a link to gone, which does not"),
+    "a loop": (
+        lambda path: path.symlink_to(path.name),
+        " cannot be read: Too many levels of symbolic links",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "sentence"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_is_no_file_in_the_folder_is_kept_and_named(
+    tmp_path: Path, server: str, make: Callable[[Path], object], sentence: str
+) -> None:
+    path = tmp_path / PLACE
+    path.parent.mkdir()
+    make(path)
+    with pytest.raises(UserError) as caught:
+        fetch([a_file(f"{server}/good/x")], tmp_path)
+    assert str(caught.value).startswith(f"{path}{sentence}")
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_file_without_permission_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(tmp_path / PLACE)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match=f"{path} cannot be read: Permission denied"):
         fetch([a_file()], tmp_path)
-    assert not held(tmp_path)
-    put(tmp_path / PLACE, CONTENT[:-1])
-    assert fetch([a_file(f"{server}/good/x")], tmp_path)[0].read_bytes() == CONTENT
+
+
+def test_home_folders_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put(tmp_path / "mirror" / PLACE)
+    assert fetch([a_file()], "~/data", "~/mirror") == [tmp_path / "data" / PLACE]
+    for folder, mirror in (("~no_such_user/x", None), ("~/other", "~no_such_user/x")):
+        with pytest.raises(UserError, match="no home folder is known for ~no_such_user: write"):
+            fetch([a_file()], folder, mirror)
+
+
+def test_a_relative_folder_is_named_in_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        fetch([a_file()], "data", "mirror")
+    assert str(caught.value) == (
+        f"{PLACE} could not be fetched ({tmp_path}/mirror/{PLACE}: No such file or directory): put "
+        f"{PLACE} into the folder {tmp_path}/data, or name a folder or address that has them as "
+        "downloads.mirror; data is relative to the working directory, which snakemake's "
+        "--directory sets"
+    )
 
 
 BAD_SOURCES = {

@@ -1,6 +1,8 @@
 """Files of public data sets: fetched once, checked, and kept in a folder outside the results."""
 
+import hashlib
 import logging
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from torchvision.datasets.utils import USER_AGENT, check_integrity
 
 from robustgen.errors import UserError
 from robustgen.files import whole
+from robustgen.paths import expand_home, is_address, require_file, working_directory_note
 
 log = logging.getLogger("robustgen")
 
@@ -47,54 +50,63 @@ def fetch(files: Sequence[PublicFile], folder: str | Path, mirror: str | None = 
     """Where `files` lie on this machine, after fetching those that do not.
 
     Each is looked for in the data folder, where the system's packages install it, in the mirror
-    and on the internet, in this order. What is fetched stays in the folder; a file there whose
-    checksum is wrong is removed.
+    and on the internet, in this order. What is fetched stays in the folder. A file in the folder
+    is never changed or removed, because the user may have put it there.
 
     Args:
         files: what is needed.
-        folder: the data folder.
+        folder: the data folder; `~` is the home folder.
         mirror: a folder, or an http(s) address, with the files at their places.
 
     Raises:
-        UserError: a file is nowhere, or no source gives it whole; the sentence says why, and which
-            files to put where.
+        UserError: a file in the data folder has a wrong checksum or cannot be read; or a file is
+            nowhere, or no source gives it whole. The sentence says what to do.
     """
-    found = [_on_hand(file, Path(folder)) for file in files]
+    data_folder = expand_home(folder)
+    paths = [_find_locally(file, data_folder) for file in files]
     for index, file in enumerate(files):
-        if found[index] is None:
-            kept, failures = _fetched(file, Path(folder), mirror)
-            if kept is None:
-                missing = [f.place for f, p in zip(files, found, strict=True) if p is None]
+        if paths[index] is None:
+            fetched, failures = _fetch_one(file, data_folder, mirror)
+            if fetched is None:
+                missing = [f.place for f, path in zip(files, paths, strict=True) if path is None]
                 raise UserError(
                     f"{file.place} could not be fetched ({'; '.join(failures)}): put "
-                    f"{', '.join(missing)} into the folder {folder}, or name a folder or address "
-                    "that has them as downloads.mirror"
+                    f"{', '.join(missing)} into the folder {data_folder.absolute()}, or name a "
+                    "folder or address that has them as downloads.mirror"
+                    f"{working_directory_note(folder)}"
                 )
-            found[index] = kept
-    return [path for path in found if path is not None]
+            paths[index] = fetched
+    return [path for path in paths if path is not None]
 
 
-def _on_hand(file: PublicFile, folder: Path) -> Path | None:
-    """The file in the data folder, or else as installed."""
-    kept = folder / file.place
-    if check_integrity(kept, file.md5):
-        return kept
-    if kept.is_file():
-        log.warning("%s has a wrong checksum and is removed", kept)
-        try:
-            kept.unlink()
-        except OSError as error:
-            raise UserError(
-                f"{kept} has a wrong checksum and cannot be removed: {error.strerror}"
-            ) from error
-    return file.installed if file.installed is not None and file.installed.is_file() else None
+def _find_locally(file: PublicFile, folder: Path) -> Path | None:
+    """The file in the data folder, or else as installed.
+
+    Raises:
+        UserError: the file in the data folder has a wrong checksum or cannot be read.
+    """
+    path = folder / file.place
+    if not os.path.lexists(path):
+        installed = file.installed
+        return installed if installed is not None and installed.is_file() else None
+    require_file(path, "of a public data set")
+    try:
+        with path.open("rb") as stream:
+            md5 = hashlib.file_digest(stream, "md5").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path.absolute()} cannot be read: {error.strerror}") from error
+    if md5 != file.md5:
+        raise UserError(
+            f"{path.absolute()} has the MD5 checksum {md5}, but must have {file.md5}: remove or "
+            "replace the file"
+        )
+    return path
 
 
-def _fetched(file: PublicFile, folder: Path, mirror: str | None) -> tuple[Path | None, list[str]]:
+def _fetch_one(file: PublicFile, folder: Path, mirror: str | None) -> tuple[Path | None, list[str]]:
     """The file as fetched from the first source that gives it whole; why the others did not."""
-    sources = [] if mirror is None else [f"{mirror.rstrip('/')}/{file.place}"]
     failures: list[str] = []
-    for source in (*sources, *file.addresses):
+    for source in (*_mirror_sources(file, mirror), *file.addresses):
         log.info("fetching %s", source)
         try:
             with whole(folder / file.place) as partial:
@@ -102,11 +114,21 @@ def _fetched(file: PublicFile, folder: Path, mirror: str | None) -> tuple[Path |
                 if not check_integrity(partial, file.md5):
                     raise _WrongError("it is cut short or another file, by its checksum")
         except (OSError, HTTPException, ValueError, _WrongError) as error:
+            if isinstance(error, UserError):
+                raise
             failures.append(f"{source}: {_reason(error)}")
             log.warning("%s", failures[-1])
         else:
             return folder / file.place, failures
     return None, failures
+
+
+def _mirror_sources(file: PublicFile, mirror: str | None) -> list[str]:
+    if mirror is None:
+        return []
+    if is_address(mirror):
+        return [f"{mirror.rstrip('/')}/{file.place}"]
+    return [str(expand_home(mirror).absolute() / file.place)]
 
 
 def _reason(error: Exception) -> str:
@@ -120,8 +142,8 @@ def _reason(error: Exception) -> str:
 def _copy(source: str, place: Path) -> None:
     """Copy an address or a file to `place`, at a bearable pace."""
     with place.open("wb") as copy:
-        if "://" not in source:
-            with Path(source).expanduser().open("rb") as original:
+        if not is_address(source):
+            with Path(source).open("rb") as original:
                 shutil.copyfileobj(original, copy)
             return
         request = Request(source, headers={"User-Agent": USER_AGENT})
