@@ -1,5 +1,6 @@
 """Measures of learned manifolds, against VAE-GANs and judges whose answers are known."""
 
+import io
 from dataclasses import replace
 
 import pyarrow as pa
@@ -8,9 +9,14 @@ import torch
 from conftest import CLASSES, make_split, vaegan
 from torch import nn
 
+from robustgen.claims import _by_manifold
+from robustgen.figures.manifold import Shown, manifold
+from robustgen.files import read_table, write_table
 from robustgen.manifolds import BOUND
-from robustgen.quality import prior, quality, sheet
+from robustgen.manifolds.vaegan import encode
+from robustgen.quality import _MEASURES, NO_IMAGE, prior, quality, sheet
 from robustgen.spaces import Threat
+from robustgen.summaries import quality_text
 from robustgen.tables import QUALITY
 
 THREAT = Threat("learned_manifold", "linf", 0.3)
@@ -144,3 +150,55 @@ def test_a_class_of_fewer_images_than_columns_repeats_them():
     models = [vaegan("one").eval().requires_grad_(False)]
     made = sheet(models, make_split("test").take(slice(3 * CLASSES)), 8, torch.Generator())
     assert (made["images"][:, :3] == made["images"][:, 3:6]).all()
+
+
+@pytest.mark.parametrize("space", ["learned_manifold", "data_manifold"])
+def test_a_class_without_test_images_has_no_measures(space):
+    test = make_split("test")
+    test = test.take(test.labels != 2)
+    models = [Known([-0.04, 0, 0, 0])] * (CLASSES if space == "learned_manifold" else 1)
+    rows = measured(models, replace(THREAT, space=space), test=test)
+    row = rows[2]
+    assert (row["class"], row["images"], row["radius"]) == (test.classes[2], 0, 0.3)
+    assert {row[name] for name in _MEASURES} == {None}
+    assert len(_MEASURES) == 11
+    assert rows[None]["images"] == len(test)
+    assert rows[None]["right"] == pytest.approx(1 / 3)
+
+
+def test_tables_and_words_of_a_class_without_test_images(tmp_path):
+    test = make_split("test")
+    rows = measured([Known([-0.04, 0, 0, 0])] * CLASSES, test=test.take(test.labels != 0))
+    write_table(
+        tmp_path / "quality.parquet", pa.Table.from_pylist([*rows.values()], QUALITY), QUALITY
+    )
+    table = read_table(tmp_path / "quality.parquet", QUALITY)
+    lines = {line.split()[0]: line.split()[1:] for line in quality_text(table).splitlines()[1:]}
+    assert lines["images"] == ["0", "60", "60", "60", "180"]
+    assert lines["l1"][0] == "-"
+    (quality_over_all,) = _by_manifold(table).values()
+    assert 0 <= quality_over_all.right <= 1
+
+
+@pytest.mark.parametrize("models", [CLASSES, 1])
+def test_a_class_without_test_images_has_samples_alone(models):
+    test = make_split("test")
+    networks = [vaegan(str(k)).eval().requires_grad_(False) for k in range(models)]
+    without, whole = (
+        sheet(networks, split, 5, torch.Generator().manual_seed(0))
+        for split in (test.take(test.labels != 1), test)
+    )
+    for name, pictures in without.items():
+        assert pictures.shape == (CLASSES, 5, 1, 28, 28)
+        assert (pictures[1] == (whole[name][1] if name == "samples" else NO_IMAGE)).all()
+        for label in (0, 2, 3):
+            assert (pictures[label] == whole[name][label]).all()
+    figure = manifold(test.classes, Shown(**without))
+    figure.savefig(io.BytesIO(), dpi=50)
+
+
+def test_codes_of_a_split_without_a_class():
+    test = make_split("test")
+    networks = [vaegan(str(k)).eval().requires_grad_(False) for k in range(CLASSES)]
+    rows = test.labels != 1
+    assert torch.equal(encode(networks, test.take(rows)), encode(networks, test)[rows])

@@ -18,6 +18,10 @@ from robustgen.predictions import predicted_class
 from robustgen.spaces import LearnedSpace, Threat
 from robustgen.tables import QUALITY, empty
 
+_MEASURES = [f.name for f in QUALITY if f.nullable and f.name not in ("label", "class")]
+NO_IMAGE = 0.75
+"""Value of pixels where a sheet has no picture: the grey between the pictures."""
+
 
 def quality(
     models: Sequence[VaeGan],
@@ -38,40 +42,49 @@ def quality(
     Returns:
         The columns of `tables.QUALITY` but `dataset` and `space`, a row per class and one over
         all, whose class is None. Samples of a model of all classes have no class to be right of.
+        A class without test images has no measures: they are None.
     """
-    held: dict[int, dict[str, Tensor]] = {}
+    measures: dict[int, dict[str, Tensor]] = {}
     for label in range(len(test.classes)):
-        own = test.of_class(label)
-        found = _measured(models, own, judge, threat, rng)
+        class_split = test.of_class(label)
+        if not len(class_split):
+            measures[label] = {}
+            continue
+        measures[label] = _measure(models, class_split, judge, threat, rng)
         if len(models) > 1:
-            found["sample"] = _sampled(models[label], len(own), label, judge, rng)
-        held[label] = found
-    every = {name: torch.cat([of[name] for of in held.values()]) for name in held[0]}
+            samples = _sampled(models[label], len(class_split), label, judge, rng)
+            measures[label]["sample"] = samples
+    parts = [part for part in measures.values() if part]
+    over_all = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     columns = empty(QUALITY)
-    for measured in [*held.values(), every]:
-        for name, value in _row(measured).items():
+    for row in map(_row, [*measures.values(), over_all]):
+        for name, value in row.items():
             columns[name].append(value)
-    columns["label"], columns["class"] = [*held, None], [*test.classes, None]
+    columns["label"], columns["class"] = [*measures, None], [*test.classes, None]
     columns["radius"] = [threat.radius] * len(columns["label"])
     return columns
 
 
 @torch.no_grad()
-def _measured(
-    models: Sequence[VaeGan], own: Split, judge: nn.Module, threat: Threat, rng: torch.Generator
+def _measure(
+    models: Sequence[VaeGan],
+    class_split: Split,
+    judge: nn.Module,
+    threat: Threat,
+    rng: torch.Generator,
 ) -> dict[str, Tensor]:
-    """What each image `(B,)` of one class, its code `(B, D)` and its posterior come to."""
-    label = int(own.labels[0])
+    """Measures of the images `(B,)` of one class, one or more, and of their codes `(B, D)`."""
+    label = int(class_split.labels[0])
     model = models[label] if len(models) > 1 else models[0]
-    bound, decoders = own.ranges[0].new_tensor(BOUND), Decoders([model.decoder])
+    bound, decoders = class_split.ranges[0].new_tensor(BOUND), Decoders([model.decoder])
     parts: list[dict[str, Tensor]] = []
-    for start in range(0, len(own), AT_ONCE):
-        some = own.take(slice(start, start + AT_ONCE))
-        images = some.images()
+    for start in range(0, len(class_split), AT_ONCE):
+        batch = class_split.take(slice(start, start + AT_ONCE))
+        images = batch.images()
         mean, log_variance = model.encoder(images)
         codes = mean.clamp(-BOUND, BOUND)
         made = model.decoder(codes)
-        space = LearnedSpace(codes[None], -bound, bound, some.labels[None], decoders)
+        space = LearnedSpace(codes[None], -bound, bound, batch.labels[None], decoders)
         stepped = space.decode(space.sample(threat, [rng]))[0]
         left = (made - images).flatten(1)
         parts.append(
@@ -106,21 +119,24 @@ def prior(count: int, model: VaeGan, rng: torch.Generator) -> Tensor:
     return codes.to(next(model.parameters()).device)
 
 
-def _row(of: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The measures of one class, or of all, from those of the images."""
-    right, reconstructed, mean = of["right"], of["reconstruction"], of["mean"].double()
+def _row(measures: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The measures of one class, or of all, from those of the images; None without images."""
+    if not measures:
+        return {"images": 0, **dict.fromkeys(_MEASURES)}
+    right, reconstructed = measures["right"], measures["reconstruction"]
+    mean = measures["mean"].double()
     values = {
-        "l1": of["l1"],
-        "l2": of["l2"],
+        "l1": measures["l1"],
+        "l2": measures["l2"],
         "code_mean": mean.mean(0).square().mean().sqrt(),
         "code_variance": mean.var(0, correction=0),
-        "posterior_variance": of["posterior"],
+        "posterior_variance": measures["posterior"],
         "beyond_bound": mean.abs() > BOUND,
         "right": right,
         "reconstructions_right": reconstructed,
         "reconstructions_kept": reconstructed[right],
-        "steps_kept": of["step"][reconstructed],
-        "samples_right": of.get("sample", right[:0]),
+        "steps_kept": measures["step"][reconstructed],
+        "samples_right": measures.get("sample", right[:0]),
     }
     means = {name: value.double().mean().item() for name, value in values.items()}
     shares = {name: None if np.isnan(mean) else mean for name, mean in means.items()}
@@ -141,21 +157,25 @@ def sheet(
 
     Returns:
         `images`, their `reconstructions`, `samples` from the prior, and `interpolations` on the
-        straight line between the codes of the first two images.
+        straight line between the codes of the first two images. A class without test images has
+        only `samples`; the other pictures are grey.
     """
     rows: dict[str, list[Any]] = {}
     for label in range(len(test.classes)):
         model = models[label] if len(models) > 1 else models[0]
+        samples = model.decoder(prior(columns, model, rng))
+        no_pictures = torch.full_like(samples, NO_IMAGE)
+        pictures = dict.fromkeys(("images", "reconstructions", "interpolations"), no_pictures)
         images = test.of_class(label).take(slice(columns)).images()
-        images = images[torch.arange(columns, device=images.device) % len(images)]
-        codes = model.encode(images).clamp(-BOUND, BOUND)
-        way = torch.linspace(0, 1, columns, device=codes.device)[:, None]
-        made = {
-            "images": images,
-            "reconstructions": model.decoder(codes),
-            "samples": model.decoder(prior(columns, model, rng)),
-            "interpolations": model.decoder(torch.lerp(codes[:1], codes[1:2], way)),
-        }
-        for name, value in made.items():
+        if len(images):
+            images = images[torch.arange(columns, device=images.device) % len(images)]
+            codes = model.encode(images).clamp(-BOUND, BOUND)
+            weights = torch.linspace(0, 1, columns, device=codes.device)[:, None]
+            pictures = {
+                "images": images,
+                "reconstructions": model.decoder(codes),
+                "interpolations": model.decoder(torch.lerp(codes[:1], codes[1:2], weights)),
+            }
+        for name, value in (pictures | {"samples": samples}).items():
             rows.setdefault(name, []).append(value.cpu().numpy())
     return {name: np.stack(values) for name, values in rows.items()}

@@ -109,6 +109,14 @@ _SHARE = [
     ("steps_kept", "of right reconstructions, those that a random step within radius leaves right"),
     ("samples_right", "samples of the prior within the bounds; null where they have no class"),
 ]
+_MEASURES = (
+    ("l1", "pixel values", "mean L1 distance of reconstructions"),
+    ("l2", "pixel values", "mean L2 distance of reconstructions"),
+    ("code_mean", "1", "mean of the codes, RMS over coordinates; prior: 0"),
+    ("code_variance", "1", "their variance, mean over coordinates"),
+    ("posterior_variance", "1", "with code_variance 1 in all as the prior"),
+    ("beyond_bound", "share", "coordinates beyond the bound; prior: 0.046"),
+)
 QUALITY = pa.schema(
     [
         _STUDY_KEYS[0],
@@ -116,12 +124,10 @@ QUALITY = pa.schema(
         _LABEL.with_nullable(True),
         _field("class", pa.string(), "", "the name of the class", null=True),
         _field("images", pa.int32(), "images", "test images of the class"),
-        _field("l1", pa.float64(), "pixel values", "mean L1 distance of reconstructions"),
-        _field("l2", pa.float64(), "pixel values", "mean L2 distance of reconstructions"),
-        _field("code_mean", pa.float64(), "1", "mean of the codes, RMS over coordinates; prior: 0"),
-        _field("code_variance", pa.float64(), "1", "their variance, mean over coordinates"),
-        _field("posterior_variance", pa.float64(), "1", "with code_variance 1 in all as the prior"),
-        _field("beyond_bound", pa.float64(), "share", "coordinates beyond the bound; prior: 0.046"),
+        *(
+            _field(name, pa.float64(), unit, description, null=True)
+            for name, unit, description in _MEASURES
+        ),
         *(
             _field(name, pa.float64(), "share", f"{about}, rightly classified", null=True)
             for name, about in _SHARE
