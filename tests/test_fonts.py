@@ -1,3 +1,4 @@
+import logging
 import re
 import subprocess
 import sys
@@ -235,6 +236,25 @@ def test_a_folder_without_fonts_is_refused(tmp_path):
         assert said == f"there is no folder {nowhere} to take fonts from"
         said = refused(lambda call=call: call(str(tmp_path)))
         assert said == f"the folder {tmp_path} has no font files, which end in .ttf or .otf"
+
+
+def test_fonts_in_linked_folders_are_found_and_other_files_are_logged(tmp_path, caplog):
+    make(tmp_path / "elsewhere/below/a.ttf")
+    folder = tmp_path / "fonts"
+    make(folder / "b.otf", wider(30))
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(folder)
+    for name in ("c.ttc", "d.woff", "e.WOFF2", "OFL.txt", ".hidden.woff"):
+        (folder / name).write_bytes(b"")
+    before = fonts.signature(str(folder))
+    with caplog.at_level(logging.INFO):
+        files = {style.file.relative_to(folder).as_posix() for style in fonts.folder_styles(folder)}
+    assert files == {"b.otf", "linked/below/a.ttf"}
+    assert caplog.messages == [
+        "4 files left out, which do not end in .ttf or .otf: 1 .ttc, 1 .txt, 1 .woff, 1 .woff2"
+    ]
+    make(tmp_path / "elsewhere/below/a.ttf", wider(40))
+    assert fonts.signature(str(folder)) != before
 
 
 def test_too_few_installed_fonts_say_how_to_get_more(monkeypatch):

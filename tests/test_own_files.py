@@ -381,3 +381,32 @@ BAD_ARRAYS = {
 def test_arrays_that_would_be_misread_are_refused(tmp_path, content, sentence):
     np.savez(tmp_path / "mine.npz", **content)
     assert sentence in refusal("npz", tmp_path / "mine.npz")
+
+
+@pytest.mark.parametrize("name", ["photos", "photos/a", "photos/a/deep"])
+def test_a_folder_without_permission_is_one_sentence(photos, monkeypatch, name):
+    save(photos / "a/deep/x.png")
+    forbidden, list_folder = photos.parent / name, Path.iterdir
+
+    def refuse(folder: Path) -> Any:
+        if folder == forbidden:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return list_folder(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert refusal("images", photos) == f"the folder {forbidden} cannot be read: Permission denied"
+
+
+def test_a_file_without_permission_is_one_sentence(photos, monkeypatch):
+    def refuse(file: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert refusal("images", photos) == f"{photos}/a/0.png cannot be read: Permission denied"
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "val", "test")], ids=len)
+def test_folders_of_splits_are_no_classes(tmp_path, names):
+    for name in names:
+        save(tmp_path / "photos" / name / "x.png")
+    assert "which are splits, but must have 2 or more" in refusal("images", tmp_path / "photos")

@@ -1,5 +1,6 @@
 """Each mistake in a config is one sentence."""
 
+import os
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
@@ -507,3 +508,83 @@ def test_any_change_gives_a_study_or_one_sentence(data: st.DataObject) -> None:
         return
     assert len(told.splitlines()) == 1
     assert len(told) < 500
+
+
+NUL = "a path must be UTF-8 without control characters"
+NO_HOME = "no home folder is known for ~no_such_user: write the path in full"
+PATHS: dict[str, tuple[str, str]] = {
+    # what it shows: (a path, what the sentence says)
+    "home of nobody": ("~no_such_user/x", NO_HOME),
+    "null byte": ("a\0b", NUL),
+    "null byte in a home folder": ("~a\0b/x", NUL),
+    "two lines": ("a\nb", NUL),
+    "half a character": ("a\ud800", "as text"),
+    "long name": ("/" + "x" * 300, "/" + "x" * 196 + "... cannot be read: File name too long"),
+    "long path": ("/x" * 3000, "cannot be read: File name too long"),
+    "loop": ("loop", "/loop cannot be read: Too many levels of symbolic links; loop is relative"),
+    "broken link": ("broken", "/broken is a link to gone, which does not exist: mend or remove"),
+    "missing": ("missing/x", "/missing/x to take "),
+    "below a file": ("file/x", "/file/x to take "),
+    "pipe": ("pipe", "/pipe is "),
+}
+KINDS_OF_PATHS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    # kind: (key, what is expected instead, an existing path of the wrong type)
+    "images": ("path", "folder", {"file": "is a file, but must be a folder to take images from"}),
+    "npz": ("path", "file", {"folder": "is a folder, but must be a file to take images from"}),
+    "fonts": ("fonts_from", "folder", {"file": "is a file, but must be a folder to take fonts"}),
+}
+
+
+@pytest.fixture
+def odd_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "broken").symlink_to("gone")
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path
+
+
+def refused_path(kind: str, path: str) -> str:
+    key = KINDS_OF_PATHS[kind][0]
+    sentence = refused(changed((("datasets", "photos"), {"kind": kind, key: path})))
+    assert sentence.startswith(f"datasets.photos.{key} is {shown(path)}, but ")
+    assert len(sentence.splitlines()) == 1
+    assert len(sentence) < 600
+    return sentence
+
+
+@pytest.mark.usefixtures("odd_files")
+@pytest.mark.parametrize("kind", KINDS_OF_PATHS)
+@pytest.mark.parametrize(("path", "says"), PATHS.values(), ids=PATHS)
+def test_a_path_that_cannot_be_used_is_one_sentence(kind: str, path: str, says: str) -> None:
+    assert says in refused_path(kind, path)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PATHS)
+def test_a_path_of_the_wrong_type_is_named_in_full(kind: str, odd_files: Path) -> None:
+    for path, says in KINDS_OF_PATHS[kind][2].items():
+        assert f"{odd_files}/{path} {says}" in refused_path(kind, path)
+        assert refused_path(kind, path).endswith(f"; {path} {RELATIVE}")
+        assert RELATIVE not in refused_path(kind, str(odd_files / path))
+
+
+@pytest.mark.usefixtures("odd_files")
+@pytest.mark.parametrize("kind", KINDS_OF_PATHS)
+def test_a_path_without_permission_is_one_sentence(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert "/folder cannot be read: Permission denied" in refused_path(kind, "folder")
+
+
+@pytest.mark.parametrize("key", ["folder", "mirror"])
+@pytest.mark.parametrize("path", ["~no_such_user/x", "a\0b"])
+def test_a_place_of_downloads_that_cannot_be_used_is_one_sentence(key: str, path: str) -> None:
+    sentence = refused(changed((("downloads",), {key: path})))
+    assert sentence.startswith(f"downloads.{key} is {shown(path)}, but ")
+    assert "no home folder is known" in sentence or "must be " in sentence

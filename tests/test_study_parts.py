@@ -1,9 +1,12 @@
 """Each job's part of a study holds what the job uses alone."""
 
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from studies import CONFIGS, MANIFOLD_OUT, Keys, changed, valid
 
 from robustgen.study import Study
@@ -154,3 +157,29 @@ def test_the_config_is_left_as_it_was_and_the_study_is_frozen() -> None:
     assert config == valid()
     with pytest.raises(ValueError, match="frozen"):
         study.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", ["images", "npz", "fonts"])
+def test_the_place_of_files_is_in_no_part_but_in_the_record(kind: str, tmp_path: Path) -> None:
+    """The same files under two paths make the same parts."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 28, 28), np.uint8)
+    studies = []
+    for name in ("here", "there"):
+        folder = tmp_path / name
+        for number, image in enumerate(pixels):
+            (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / "ab"[number % 2] / f"{number}.png")
+        np.savez(folder / "mine.npz", images=pixels, labels=np.arange(60) % 2)
+        path = str(folder / "mine.npz" if kind == "npz" else folder)
+        data = {"kind": kind, "path": path}
+        if kind == "fonts":
+            data = {**valid()["datasets"]["letters"], "fonts_from": path}
+        studies.append(Study.parse(changed((("datasets", "letters"), data), *MANIFOLD_OUT)))
+    here, there = studies
+    assert kind == "fonts" or here.datasets["letters"].signature() == (
+        there.datasets["letters"].signature()
+    )
+    part = Study.fonts_part if kind == "fonts" else Study.images_part
+    assert part(here, "letters") == part(there, "letters")
+    assert str(tmp_path) not in json.dumps(part(here, "letters"))
+    assert here.resolved() != there.resolved()

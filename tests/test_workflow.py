@@ -409,8 +409,14 @@ def test_a_study_of_ones_own_arrays_runs(tmp_path):
     moved = {**yaml.safe_load(config.read_text()), "downloads": {"folder": "elsewhere"}}
     config.write_text(yaml.safe_dump(moved, sort_keys=False))
     assert wanted(snakemake(tmp_path, *targets, "-n", config=config)) == {}
-    arrays(tmp_path / "mine.npz", images=np.zeros((30, 12, 12), np.uint8))
-    assert wanted(snakemake(tmp_path, rows, "-n", config=config))["images"] == 1
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "mine.npz").rename(tmp_path / "elsewhere/photos.npz")
+    moved["datasets"]["mine"]["path"] = "~/photos.npz"
+    config.write_text(yaml.safe_dump(moved, sort_keys=False))
+    home = str(tmp_path / "elsewhere")
+    assert wanted(snakemake(tmp_path, *targets[:-1], "-n", config=config, HOME=home)) == {}
+    arrays(tmp_path / "elsewhere/photos.npz", labels=1 - np.arange(30) % 2)
+    assert wanted(snakemake(tmp_path, rows, "-n", config=config, HOME=home))["images"] == 1
 
 
 def test_the_documented_study_of_ones_own_images_runs_through(tmp_path):
@@ -473,13 +479,13 @@ def test_a_folder_of_images_is_looked_at_before_any_job(tmp_path):
     (tmp_path / "photos/a/0.png").write_bytes(b"no image")
     run = snakemake(tmp_path, "-n", config=changed(tmp_path, datasets=mine, **OWN))
     assert run.returncode != 0
-    assert "photos/a/0.png is not a readable PNG or JPEG file" in run.stderr
+    assert "photos/a/0.png is not a readable PNG, JPEG, WebP, TIFF or BMP file" in run.stderr
     assert "Traceback" not in run.stderr
 
 
 BAD_ARRAYS = {
-    "before any job": ({"labels": np.ones(30)}, "are float64, but must be of a type of whole"),
-    "in the job": (
+    "labels": ({"labels": np.ones(30)}, "are float64, but must be of a type of whole"),
+    "pixels": (
         {"images": np.ones((30, 12, 12)) * 2},
         "have the pixel 2, but must be in [0, 1]",
     ),
