@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from snakemake.utils import update_config
 
 from robustgen.errors import UserError
 
@@ -38,6 +39,23 @@ def read(path: str | Path) -> Any:
     refuse_repeated_keys(path)
     refuse_misread_values(path)
     return content
+
+
+def read_merged(paths: Sequence[Path]) -> Any:
+    """The content of one config file, or of several of which later ones add to the first.
+
+    Raises:
+        UserError: a file cannot be read or is refused, or one of several is not a mapping.
+    """
+    contents = [read(path) for path in paths]
+    if len(contents) == 1:
+        return contents[0]
+    config: dict[str, Any] = {}
+    for path, content in zip(paths, contents, strict=True):
+        if not isinstance(content, dict):
+            raise UserError(f"the config {path} must be a mapping with keys such as study")
+        update_config(config, content)
+    return config
 
 
 def _parse_json_or_yaml(text: bytes) -> Any:
