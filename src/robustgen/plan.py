@@ -160,7 +160,7 @@ def _dry_run(configs: Sequence[Path]) -> str:
     Raises:
         UserError: the dry run failed; the sentence is the package's own, or begins Snakemake's.
     """
-    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1"]
+    command = [sys.executable, "-P", "-m", "snakemake", "--dry-run", "--cores", "1"]
     command += ["--configfile", *map(str, configs)]
     run = subprocess.run(
         command, capture_output=True, text=True, encoding="utf-8", errors="replace"
