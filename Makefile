@@ -40,6 +40,10 @@ export MPLCONFIGDIR := $(XDG_CACHE_HOME)/matplotlib
 export TRITON_CACHE_DIR := $(XDG_CACHE_HOME)/triton
 endif
 
+ifneq "$(shell case $$(umask) in (*0??) echo usable;; esac)" "usable"
+$(error the umask $(shell umask) hides new files from their owner: set another one, such as 022)
+endif
+
 .PHONY: demo test test-long test-slurm lint docs bench plan lock clean
 
 demo: $(READY) ## the study on FONTS, from font files to figures and verdicts

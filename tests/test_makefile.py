@@ -249,6 +249,20 @@ def test_an_environment_whose_path_make_cannot_use_is_one_sentence(clone):
     )
 
 
+@pytest.mark.parametrize("mask", ["777", "100"])
+def test_a_umask_that_hides_files_from_their_owner_is_one_sentence(clone, mask):
+    command = ["sh", "-c", f"umask {mask}; exec make plan"]
+    run = subprocess.run(command, cwd=clone, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert len(run.stderr.splitlines()) == 1
+    assert f"the umask 0{mask} hides new files from their owner: set another" in run.stderr
+
+
+def test_a_umask_that_hides_files_from_others_is_allowed(clone):
+    run = subprocess.run(["sh", "-c", "umask 077; exec make --dry-run plan"], cwd=clone)
+    assert run.returncode == 0
+
+
 def installed_clone(folder: Path, *requirements: str, source: Path | None) -> str:
     path = {} if source is None else {"PYTHONPATH": str(source)}
     return subprocess.run(

@@ -22,6 +22,7 @@ from robustgen.speeds import (
     _cohort,
     _learning,
     _random,
+    _seconds,
     lacks,
     measure,
 )
@@ -112,6 +113,25 @@ def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path, monkeypatch):
     path = tmp_path / "speeds.json"
     path.write_text(found.model_dump_json())
     assert plan._speeds(path, study) == found
+
+
+RUNS = {
+    "short": ([9.0, 3.0, 2.0, 4.0], 2.0, 4),
+    "long": ([9.0, 7.0, 5.0, 1.0], 5.0, 3),
+    "very long": ([90.0, 60.0], 60.0, 2),
+}
+
+
+@pytest.mark.parametrize(("durations", "least", "count"), RUNS.values(), ids=RUNS)
+def test_long_runs_are_repeated_less_often(monkeypatch, durations, least, count):
+    clock, remaining = [0.0], list(durations)
+    monkeypatch.setattr("robustgen.speeds.time.perf_counter", lambda: clock[0])
+
+    def run():
+        clock[0] += remaining.pop(0)
+
+    assert _seconds(run) == least
+    assert len(remaining) == len(durations) - count
 
 
 @pytest.fixture
