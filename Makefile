@@ -1,62 +1,122 @@
 # `make demo` and `make test` set everything up on a machine with Python 3.11 or newer.
 
-VENV ?= .venv
 PYTHON ?= python3
 CORES ?= all
 CONFIG ?= config/config.yaml
 JOBS ?= $(shell nproc)
+
+# Without an environment in this clone, `make demo` and `make plan` use the active one if this clone
+# is installed in it, for example a conda environment.
+CLONE := .ci/installed_clone.py
+ifeq "$(origin VENV)" "undefined"
+VENV := .venv
+ifeq "$(wildcard $(VENV)/bin/python)" ""
+ACTIVE := $(filter this,$(shell env -u PYTHONPATH -u PYTHONHOME $(PYTHON) $(CLONE) torch snakemake 2>/dev/null))
+endif
+endif
+ifneq "$(words $(VENV))" "1"
+$(error VENV is "$(VENV)", but make needs the path of a folder without spaces)
+endif
+
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+READY := $(if $(ACTIVE),,$(VENV)/.ready)
+RUN := $(if $(ACTIVE),$(PYTHON),"$(BIN)/python")
+INSTALL := "$(BIN)/python" -m pip install --quiet --constraint constraints.txt --editable
+# -P: a file in this folder is never imported in place of a package.
+SNAKEMAKE := $(RUN) -P -m snakemake --cores $(CORES)
 REPORT := results/demo/report.html
 LOCK := .lock.json
 
+# Variables with which other modules would be imported, or packages installed elsewhere
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONINSPECT PIP_USER PIP_TARGET PIP_PREFIX
+
+# Snakemake does not start without a cache folder. The user's one may be on a read-only disk.
+CACHE := $(shell folder="$${XDG_CACHE_HOME:-$$HOME/.cache}"; \
+  { [ "$$XDG_CACHE_HOME" ] || { [ "$$HOME" ] && [ -d "$$HOME" ]; }; } \
+  && mkdir -p "$$folder/snakemake" 2>/dev/null && [ -w "$$folder/snakemake" ] && echo usable)
+ifneq "$(CACHE)" "usable"
+export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
+export MPLCONFIGDIR := $(XDG_CACHE_HOME)/matplotlib
+export TRITON_CACHE_DIR := $(XDG_CACHE_HOME)/triton
+endif
+
+ifneq "$(shell case $$(umask) in (*0??) echo usable;; esac)" "usable"
+$(error the umask $(shell umask) hides new files from their owner: set another one, such as 022)
+endif
+
 .PHONY: demo test test-long test-slurm lint docs bench plan lock clean
 
-demo: $(VENV)/.ready ## the study on FONTS, from font files to figures and verdicts
+demo: $(READY) ## the study on FONTS, from font files to figures and verdicts
 	ROBUSTGEN_SUMMARY=no $(SNAKEMAKE)
 	$(SNAKEMAKE) --report $(REPORT)
-	@$(BIN)/python -m robustgen.closing results/demo
+	@$(RUN) -P -m robustgen.closing results/demo
 
 test: $(VENV)/.ready-test browser ## what must pass before every commit
-	$(BIN)/python -m pytest --numprocesses 2
+	"$(BIN)/python" -m pytest --numprocesses 2
 
 test-long: $(VENV)/.ready-test browser ## what takes minutes; needs the extra paper-fonts
 	$(INSTALL) '.[paper-fonts]'
-	$(BIN)/python -m pytest -m long
+	"$(BIN)/python" -m pytest -m long
 
 test-slurm: $(VENV)/.ready-test $(VENV)/.ready-slurm cluster ## the study on a SLURM of one node
-	$(BIN)/python -m pytest -m slurm -rs
+	"$(BIN)/python" -m pytest -m slurm -rs
 
 lint: $(VENV)/.ready-lint ## style and types
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/snakefmt --line-length 100 --check Snakefile workflow/rules
-	$(BIN)/mypy
+	"$(BIN)/python" -m ruff check
+	"$(BIN)/python" -m ruff format --check
+	"$(BIN)/python" -m snakefmt --line-length 100 --check Snakefile workflow/rules
+	"$(BIN)/python" -m mypy
 
 docs: $(VENV)/.ready-docs ## the documentation, as pages that need no network
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
-	@echo "documentation: $(abspath site/index.html)"
+	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict
+	@printf 'documentation: %s\n' "$$PWD/site/index.html"
 
 bench: $(VENV)/.ready-bench ## attacks, training and distances beside others, on this machine
-	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
-	$(BIN)/python benchmarks/bench.py results/benchmarks
+	"$(BIN)/python" -m pip install --quiet --no-deps torchattacks==3.5.1
+	"$(BIN)/python" benchmarks/bench.py results/benchmarks
 
-plan: $(VENV)/.ready ## how long what is left of a study will take here, or at other speeds
-	@$(BIN)/python -m robustgen.plan --configfile $(CONFIG) --cores $(JOBS) $(if $(SPEEDS),--speeds $(SPEEDS))
+# CONFIG is one file, whatever its name, or several of which later ones add to the first.
+plan: export CONFIG := $(CONFIG)
+plan: export SPEEDS := $(SPEEDS)
+plan: $(READY) ## how long what is left of a study will take here, or at other speeds
+	@set -f; if [ -e "$$CONFIG" ]; then set -- "$$CONFIG"; else set -- $$CONFIG; fi; \
+	  exec $(RUN) -P -m robustgen.plan --cores $(JOBS) $(if $(SPEEDS),--speeds "$$SPEEDS") --configfile "$$@"
 
 lock: ## resolve constraints.txt anew from the ranges in pyproject.toml
 	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report $(LOCK) '.[paper-fonts,test,lint,docs,slurm,bench]'
 	$(PYTHON) tests/lock.py $(LOCK) > constraints.txt
 	rm $(LOCK)
 
-clean: ## remove the environment, not the results
-	rm -rf $(VENV)
+clean: environment $(if $(filter .venv,$(VENV)),,own) ## remove the environment, not the results
+	rm -rf "$(VENV)"
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+# A folder of the user, or an environment of conda, is neither filled nor removed.
+.PHONY: environment
+environment:
+	@if [ -e "$(VENV)" ] && ! [ -e "$(VENV)/pyvenv.cfg" ] && [ "$$(ls -A "$(VENV)")" ]; then \
+	  echo "robustgen: $(VENV) is not an environment of Python's venv: name another VENV, or" \
+	    "activate this one and leave VENV out" >&2; exit 1; \
+	fi
+
+# An environment has one package robustgen: to install this clone's would replace another clone's.
+# The package of a clone that was moved cannot be found, and is installed again.
+.PHONY: own
+own: environment
+	@if [ -e "$(VENV)/.ready" ] && ! [ -x "$(BIN)/python" ]; then \
+	  echo "robustgen: $(VENV) has no working Python: remove it, to have it set up again" >&2; exit 1; \
+	elif [ -x "$(BIN)/python" ]; then \
+	  clone=$$("$(BIN)/python" $(CLONE)) || exit; \
+	  if [ -z "$$clone" ] && [ -e "$(VENV)/.ready" ]; then $(INSTALL) . --no-deps; \
+	  elif [ -n "$$clone" ] && [ "$$clone" != this ]; then \
+	    printf 'robustgen: the environment %s has the package of another clone, %s: %s\n' \
+	      "$(VENV)" "$$clone" "name another VENV, or remove the environment" >&2; exit 1; \
+	  fi; \
+	fi
+
+$(VENV)/.ready: pyproject.toml constraints.txt | own
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	@echo "installing Python packages into $(VENV): 6 GB, some minutes"
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv "$(VENV)"
 	$(INSTALL) .
 	touch $@
 

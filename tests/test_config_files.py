@@ -1,9 +1,9 @@
-"""What the reader of config files would not tell of."""
+"""Mistakes in config files that the readers of YAML and JSON accept silently."""
 
 import pytest
 from conftest import SMOKE, changed, snakemake
 
-from robustgen.config_files import read, refuse_repeated_keys
+from robustgen.config_files import read, refuse_misread_values, refuse_repeated_keys
 from robustgen.errors import UserError
 
 REPEATED = {
@@ -22,12 +22,58 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path, text, sentence):
         refuse_repeated_keys(path)
 
 
+MISREAD = {
+    "octal": ("060", 'the octal number 48; write 60, or "060" if it is text'),
+    "zero": ("00", 'the octal number 0; write 0, or "00" if it is text'),
+    "signed": ("-0_10", 'the octal number -8; write -10, or "-0_10" if it is text'),
+    "hexadecimal": ("0x1F", 'the hexadecimal number 31; write 31, or "0x1F" if it is text'),
+    "binary": ("0b1_1", 'the binary number 3; write 3, or "0b1_1" if it is text'),
+    "a time": ("1:30", 'the sexagesimal number 90; write 90, or "1:30" if it is text'),
+    "a time of the day": ("1:30:05", "the sexagesimal number 5405; write 5405, or"),
+    "a fraction": ("1:30.5", "the sexagesimal number 90.5; write 90.5, or"),
+    "a tag": ("!!int '060'", "the octal number 48; write 60, or"),
+    "Norway": ("NO", 'a truth value; write "NO" in quotes if it is text, or else true or false'),
+    "on": ("on", 'a truth value; write "on" in quotes if it is text, or else true or false'),
+    "a date": ("2026-01-31", 'a date; write "2026-01-31" in quotes'),
+}
+PLACES = {
+    "value": "a: 1\nb: {}\n",
+    "item": "- 1\n- [2, {}]\n",
+    "key": "a: 1\n{}: 3\n",
+    "key in a flow": "a: [&b [*b],\n  {{{}: 3}}]\n",
+}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize(("text", "meaning"), MISREAD.values(), ids=MISREAD)
+def test_a_value_that_yaml_misreads_is_refused(tmp_path, text, meaning, place):
+    path = tmp_path / "study.yaml"
+    path.write_text(place.format(text))
+    with pytest.raises(UserError) as raised:
+        read(path)
+    value = text.removeprefix("!!int ").strip("'")
+    assert str(raised.value).startswith(f"{path}, line 2: YAML reads {value} as {meaning}")
+
+
+CLEAR = ["0", "-7", "1_000", "0.5", "00.5", "1.0e-4", "1e3", "08", "0o17", "true", "False", "null"]
+QUOTED = ['"060"', "'1:30'", '"NO"', "'2026-01-31'", "!!str 060"]
+WORDS = ["none", "Norway", "1:99", "12:30pm", "0x", "2026-1", "C:/0/1", ".inf"]
+
+
+@pytest.mark.parametrize("text", [*CLEAR, *QUOTED, *WORDS])
+def test_other_values_are_read(tmp_path, text):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"{{a: {text}, {text}: [{text}]}}\n")
+    refuse_misread_values(path)
+
+
 @pytest.mark.parametrize("text", ["", "a: 1\nb: {a: 1}\nc: [{a: 1}, {a: 1}]\n", "a: [", "\x00"])
 def test_other_files_are_not(tmp_path, text):
     path = tmp_path / "study.yaml"
     path.write_text(text)
-    refuse_repeated_keys(path)
-    refuse_repeated_keys(tmp_path / "none.yaml")
+    for file in (path, tmp_path / "none.yaml"):
+        refuse_repeated_keys(file)
+        refuse_misread_values(file)
 
 
 UNREADABLE = {

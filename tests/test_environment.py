@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ READ_RULES = """
 import json, os, runpy, sys
 from types import SimpleNamespace
 folder = sys.argv[1]
-workflow = SimpleNamespace(basedir=folder)
+workflow = SimpleNamespace(basedir=folder, configfiles=sys.argv[2:])
 runpy.run_path(f"{folder}/workflow/rules/environment.smk", {"workflow": workflow})
 names = ("MPLBACKEND", "PATH")
 print(json.dumps({"executable": sys.executable, **{name: os.environ[name] for name in names}}))
@@ -76,10 +77,14 @@ print(json.dumps({"executable": sys.executable, **{name: os.environ[name] for na
 
 
 def read_environment_rules(
-    *options: str, project: Path = HERE, python: str | Path = sys.executable, **variables: str
+    *options: str,
+    project: Path = HERE,
+    python: str | Path = sys.executable,
+    configs: Sequence[Path] = (),
+    **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [python, *options, "-c", READ_RULES, project],
+        [python, *options, "-c", READ_RULES, project, *configs],
         capture_output=True,
         text=True,
         env=environment(**variables),
@@ -180,3 +185,14 @@ def test_a_wrong_variable_is_one_sentence_before_anything_runs():
     assert run.returncode == 1
     assert run.stderr.startswith("robustgen: ROBUSTGEN_DEVICE is 'toaster', but must be cpu")
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_config_value_that_yaml_misreads_is_one_sentence(tmp_path):
+    config = tmp_path / "my study.yaml"
+    config.write_text("sizes: [060]\n")
+    run = read_environment_rules(configs=[STUDY, config])
+    assert run.returncode == 1
+    assert run.stderr == (
+        f"robustgen: {config}, line 1: YAML reads 060 as the octal number 48; write 60, "
+        'or "060" if it is text\n'
+    )

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,6 +11,9 @@ import yaml
 from conftest import HERE, environment, snakemake, wanted
 
 from robustgen import plan
+from robustgen.config_files import read_merged
+from robustgen.errors import UserError
+from robustgen.spaces import SPACES
 from robustgen.speeds import (
     IMAGES,
     STEPS,
@@ -17,6 +22,7 @@ from robustgen.speeds import (
     _cohort,
     _learning,
     _random,
+    _seconds,
     lacks,
     measure,
 )
@@ -91,7 +97,13 @@ def test_jobs_are_those_of_snakemake(demo, tmp_path):
 def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path, monkeypatch):
     monkeypatch.setattr("robustgen.speeds.IMAGES", 60)  # fewer than deserve trust
     study = Study.parse({**demo.resolved(), "seeds": 1, "cohort_size": 1})
-    found = measure(study, torch.device("cpu"))
+    messages: list[str] = []
+    found = measure(study, torch.device("cpu"), messages.append)
+    parts = ("VAE-GANs", "attacks", "training", "distances")
+    assert messages == [
+        "measuring how long a job takes to start",
+        *(f"measuring the speed of fonts (1 of 1): {part}" for part in parts),
+    ]
     on = found.datasets["fonts"]
     assert set(on.trained) == set(on.searched) >= set(SPEED.searched)
     assert set(on.approached) == set(SPEED.approached)
@@ -101,6 +113,82 @@ def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path, monkeypatch):
     path = tmp_path / "speeds.json"
     path.write_text(found.model_dump_json())
     assert plan._speeds(path, study) == found
+
+
+RUNS = {
+    "short": ([9.0, 3.0, 2.0, 4.0], 2.0, 4),
+    "long": ([9.0, 7.0, 5.0, 1.0], 5.0, 3),
+    "very long": ([90.0, 60.0], 60.0, 2),
+}
+
+
+@pytest.mark.parametrize(("durations", "least", "count"), RUNS.values(), ids=RUNS)
+def test_long_runs_are_repeated_less_often(monkeypatch, durations, least, count):
+    clock, remaining = [0.0], list(durations)
+    monkeypatch.setattr("robustgen.speeds.time.perf_counter", lambda: clock[0])
+
+    def run():
+        clock[0] += remaining.pop(0)
+
+    assert _seconds(run) == least
+    assert len(remaining) == len(durations) - count
+
+
+@pytest.fixture
+def paper() -> dict:
+    """The study of the paper: FONTS, and two data sets whose images have the same shape."""
+    return yaml.safe_load((HERE / "config" / "paper.yaml").read_text())
+
+
+def measure_nothing(study: Study, monkeypatch) -> tuple[list[list[str]], list[str], Speeds]:
+    """The groups that are measured, what is reported, and speeds that were not measured."""
+    per_space = dict.fromkeys(SPACES, 1e-5)
+    speed = OnDataset(
+        learned=1e-4, trained=per_space, searched=per_space, vaegan=1e-3, approached=per_space
+    )
+
+    def report_one_part(*arguments):
+        arguments[-1]("attacks")
+        return speed
+
+    measure_group = Mock(side_effect=report_one_part)
+    monkeypatch.setattr("robustgen.speeds._measure_group", measure_group)
+    monkeypatch.setattr("robustgen.speeds._seconds", Mock(return_value=2.0))
+    messages: list[str] = []
+    speeds = measure(study, torch.device("cpu"), messages.append)
+    return [call.args[1] for call in measure_group.call_args_list], messages, speeds
+
+
+def test_equal_data_sets_are_measured_once(paper, monkeypatch):
+    study = Study.parse(paper)
+    groups, messages, speeds = measure_nothing(study, monkeypatch)
+    assert groups == [["fonts", "digits", "clothes"]]  # though betas and epochs differ
+    assert messages[1:] == ["measuring the speed of fonts, digits and clothes (1 of 1): attacks"]
+    assert set(speeds.datasets["fonts"].searched) == set(SPACES)
+    assert set(speeds.datasets["digits"].searched) == set(SPACES) - {"true_manifold"}
+    assert set(speeds.datasets["fonts"].approached) == {"true_manifold", "learned_manifold"}
+    assert set(speeds.datasets["clothes"].approached) == {"learned_manifold"}
+    assert list(lacks(study, speeds)) == []
+
+
+UNEQUAL = {
+    "no manifold": ("manifolds", {"digits": None}),
+    "other channels": ("manifolds", {"digits": {"channels": [16, 32, 64]}}),
+    "no discriminator": ("manifolds", {"digits": {"gamma": 0.0}}),
+    "other classes": ("datasets", {"fonts": {"letters": "ABCDE"}}),
+}
+
+
+@pytest.mark.parametrize(("key", "changes"), UNEQUAL.values(), ids=UNEQUAL)
+def test_unequal_data_sets_are_measured_apart(paper, monkeypatch, key, changes):
+    for name, values in changes.items():
+        if values is None:
+            del paper[key][name]
+        else:
+            paper[key][name] |= values
+    groups, messages, _ = measure_nothing(Study.parse(paper), monkeypatch)
+    assert sorted(map(len, groups)) == [1, 2]
+    assert messages[-1].endswith(" (2 of 2): attacks")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +229,91 @@ def test_speeds_that_lack_what_a_study_asks_for(demo, part, lacking):
     assert next(lacks(demo, speeds), None) == lacking
 
 
+FAILURES = {
+    "a mistake in the config": (
+        "robustgen: seeds is 0, but must be 1\nmore of Snakemake's",
+        "seeds is 0, but must be 1",
+    ),
+    "no workflow": (
+        "Error: No Snakefile found, tried Snakefile, snakefile",
+        f"{Path.cwd()} has no Snakefile: run this in the folder of the project, or of the workflow "
+        "that you deployed",
+    ),
+    "a missing file": (
+        "Building DAG of jobs...\nMissingInputException in rule x, line 3:\n\n    a.png\n\n",
+        "the dry run of Snakemake failed: MissingInputException in rule x, line 3: a.png",
+    ),
+    "an unknown option": (
+        "usage: snakemake\nsnakemake: error: ambiguous option: --q\n",
+        "the dry run of Snakemake failed: snakemake: error: ambiguous option: --q",
+    ),
+    "other words": ("killed\n \n", "the dry run of Snakemake failed: killed"),
+    "nothing": ("\n", "the dry run of Snakemake failed: it gave no reason"),
+}
+
+
+@pytest.mark.parametrize(("output", "sentence"), FAILURES.values(), ids=FAILURES)
+def test_a_failed_dry_run_is_one_sentence(output, sentence):
+    assert plan._reason_of_failure(output) == sentence
+    long = plan._reason_of_failure("Error: " + "a word " * 1000)
+    assert len(long) < 400
+    assert len(long.splitlines()) == 1
+
+
+def run_plan(*options: str | Path, folder: Path = HERE, **variables: str):
+    return subprocess.run(
+        [sys.executable, "-m", "robustgen.plan", *map(str, options)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(**variables),
+    )
+
+
+def test_a_dry_run_that_fails_ends_the_plan_before_anything_is_measured(tmp_path):
+    run = run_plan("--configfile", HERE / "config/smoke.yaml", folder=tmp_path)
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"robustgen: {tmp_path} has no Snakefile: run this in the folder")
+    assert len(run.stderr.splitlines()) == 1
+    assert run.stdout == ""
+
+
+@pytest.fixture
+def speeds_file(tmp_path) -> Path:
+    path = tmp_path / "my speeds.json"
+    path.write_text(SPEEDS.model_dump_json())
+    return path
+
+
+def test_a_plan_of_several_files(tmp_path, speeds_file):
+    """Later files add to the first; one may have a name with spaces."""
+    more = tmp_path / "more of it.yaml"
+    more.write_text("study: larger\nsizes: [60, 90]\nclassifier: {epochs: 4}\n")
+    configs = ["--configfile", HERE / "config/smoke.yaml", more]
+    run = run_plan(*configs, "--speeds", speeds_file)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("larger on a machine\n")
+    (train,) = (line.split() for line in run.stdout.splitlines() if line.startswith("train"))
+    assert train[1] == "12"  # of six methods, at two sizes
+
+
+def test_merged_files_are_mappings(tmp_path):
+    path = tmp_path / "list.yaml"
+    path.write_text("- a\n")
+    with pytest.raises(UserError, match=r"list\.yaml must be a mapping with keys such as study$"):
+        read_merged([HERE / "config/smoke.yaml", path])
+
+
+def test_ctrl_c_leaves_no_traceback(monkeypatch, tmp_path):
+    monkeypatch.setattr("robustgen.plan.measure", Mock(side_effect=KeyboardInterrupt))
+    target = tmp_path / "speeds.json"
+    monkeypatch.setattr("sys.argv", ["plan", "--write-speeds", str(target)])
+    with pytest.raises(SystemExit) as raised:
+        plan.main()
+    assert raised.value.code == 130
+    assert not target.exists()
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
@@ -168,14 +341,7 @@ def test_speeds_that_lack_what_a_study_asks_for(demo, part, lacking):
     ],
 )
 def test_mistakes_are_one_sentence(args, sentence):
-    run = subprocess.run(
-        [sys.executable, "-m", "robustgen.plan", *args],
-        capture_output=True,
-        text=True,
-        cwd=HERE,
-        env=environment(),
-        check=False,
-    )
+    run = run_plan(*args)
     assert run.returncode == 1
     assert run.stderr.startswith(sentence)
     assert len(run.stderr.splitlines()) == 1

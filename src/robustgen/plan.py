@@ -10,13 +10,14 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 from pydantic import ValidationError
 
 from robustgen import device
-from robustgen.config_files import read
+from robustgen.config_files import read_merged
 from robustgen.errors import UserError
 from robustgen.files import whole
 from robustgen.speeds import OnDataset, Speeds, lacks, measure
@@ -24,6 +25,10 @@ from robustgen.study import Study
 
 JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
 """A job in what a dry run prints."""
+ERROR = re.compile(r"\b\w*(Error|Exception)\b|\berror:")
+"""Begins the reason in what Snakemake prints when it fails."""
+LONGEST_REASON = 300
+"""Characters of Snakemake's reason in a sentence of ours."""
 
 
 def jobs(dry_run: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -91,32 +96,48 @@ def told(study: Study, speeds: Speeds, listed: list[tuple[str, dict[str, str]]],
 def main() -> None:
     """Print the plan of a study; or write the speeds of this machine, for a plan elsewhere."""
     parser = argparse.ArgumentParser(prog="python -m robustgen.plan", description=__doc__)
-    parser.add_argument("--configfile", type=Path, default=Path("config/config.yaml"))
+    parser.add_argument(
+        "--configfile",
+        "--configfiles",
+        type=Path,
+        nargs="+",
+        default=[Path("config/config.yaml")],
+        help="the study; of several files, later ones add to the first",
+    )
     parser.add_argument("--cores", type=int, default=1, help="jobs at a time")
     parser.add_argument("--speeds", type=Path, help="of another machine, as it wrote them")
     parser.add_argument("--write-speeds", type=Path, help="measure, write them here, and end")
-    given = parser.parse_args()
     try:
-        _main(given)
+        _main(parser.parse_args())
     except UserError as error:
         sys.exit(f"robustgen: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # as a shell reports a command that Ctrl-C ended
 
 
-def _main(given: argparse.Namespace) -> None:
-    if given.cores < 1:
-        raise UserError(f"--cores is {given.cores}, but must be 1 or more")
-    study = Study.parse(read(given.configfile))
-    if given.write_speeds:
-        if given.speeds:
+def _main(options: argparse.Namespace) -> None:
+    if options.cores < 1:
+        raise UserError(f"--cores is {options.cores}, but must be 1 or more")
+    study = Study.parse(read_merged(options.configfile))
+    if options.write_speeds:
+        if options.speeds:
             raise UserError("--write-speeds measures this machine: leave out --speeds")
-        if given.write_speeds.is_dir():
-            raise UserError(f"{given.write_speeds} is a folder, but --write-speeds names a file")
-        with whole(given.write_speeds) as partial:
-            measured = measure(study, device.setup())
-            partial.write_text(measured.model_dump_json(indent=2), encoding="utf-8")
+        if options.write_speeds.is_dir():
+            raise UserError(f"{options.write_speeds} is a folder, but --write-speeds names a file")
+        with whole(options.write_speeds) as partial:
+            speeds = measure(study, device.setup(), _report)
+            partial.write_text(speeds.model_dump_json(indent=2), encoding="utf-8")
         return
-    speeds = _speeds(given.speeds, study) if given.speeds else measure(study, device.setup())
-    print(told(study, speeds, list(jobs(_dry_run(given.configfile))), given.cores))
+    speeds_of_file = _speeds(options.speeds, study) if options.speeds else None
+    listed_jobs = list(jobs(_dry_run(options.configfile)))
+    # The measurement takes minutes: it comes after all that can fail.
+    speeds = speeds_of_file or measure(study, device.setup(), _report)
+    print(told(study, speeds, listed_jobs, options.cores))
+
+
+def _report(message: str) -> None:
+    """Say what is measured. The plan itself goes to the standard output."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def _speeds(path: Path, study: Study) -> Speeds:
@@ -133,13 +154,36 @@ def _speeds(path: Path, study: Study) -> Speeds:
     return speeds
 
 
-def _dry_run(config: Path) -> str:
-    """What Snakemake would run."""
-    command = ["snakemake", "--dry-run", "--cores", "1", "--configfile", str(config)]
-    made = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
-    if made.returncode:
-        raise UserError(made.stderr.strip().splitlines()[-1].removeprefix("robustgen: "))
-    return made.stdout + made.stderr
+def _dry_run(configs: Sequence[Path]) -> str:
+    """The jobs that Snakemake would run, as it lists them.
+
+    Raises:
+        UserError: the dry run failed; the sentence is the package's own, or begins Snakemake's.
+    """
+    command = [sys.executable, "-P", "-m", "snakemake", "--dry-run", "--cores", "1"]
+    command += ["--configfile", *map(str, configs)]
+    run = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", errors="replace"
+    )
+    if run.returncode:
+        raise UserError(_reason_of_failure(f"{run.stdout}\n{run.stderr}"))
+    return run.stdout + run.stderr
+
+
+def _reason_of_failure(output: str) -> str:
+    """Why a dry run failed, in one sentence."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("robustgen: "):
+            return line.removeprefix("robustgen: ")
+    if any("No Snakefile found" in line for line in lines):
+        return (
+            f"{Path.cwd()} has no Snakefile: run this in the folder of the project, or of the "
+            "workflow that you deployed"
+        )
+    first = next((i for i, line in enumerate(lines) if ERROR.search(line)), len(lines) - 1)
+    reason = shorten(" ".join(lines[first:]), LONGEST_REASON, placeholder=" ...")
+    return f"the dry run of Snakemake failed: {reason or 'it gave no reason'}"
 
 
 if __name__ == "__main__":
