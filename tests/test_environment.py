@@ -68,7 +68,8 @@ READ_RULES = """
 import json, os, runpy, sys
 from types import SimpleNamespace
 folder = sys.argv[1]
-workflow = SimpleNamespace(basedir=folder, configfiles=sys.argv[2:])
+rules = SimpleNamespace(get_path_or_uri=lambda secret_free: f"{folder}/workflow/rules")
+workflow = SimpleNamespace(basedir=folder, current_basedir=rules, configfiles=sys.argv[2:])
 runpy.run_path(f"{folder}/workflow/rules/environment.smk", {"workflow": workflow})
 names = ("MPLBACKEND", "PATH")
 print(json.dumps({"executable": sys.executable, **{name: os.environ[name] for name in names}}))

@@ -14,16 +14,17 @@ from robustgen import plan
 from robustgen.config_files import read_merged
 from robustgen.errors import UserError
 from robustgen.spaces import SPACES
+from robustgen.speed_records import OnDataset, Speeds, lacks
 from robustgen.speeds import (
+    EPOCHS,
     IMAGES,
     STEPS,
-    OnDataset,
-    Speeds,
     _cohort,
+    _epoch,
     _learning,
     _random,
     _seconds,
-    lacks,
+    _standin,
     measure,
 )
 from robustgen.study import Study
@@ -132,6 +133,24 @@ def test_long_runs_are_repeated_less_often(monkeypatch, durations, least, count)
 
     assert _seconds(run) == least
     assert len(remaining) == len(durations) - count
+
+
+def test_a_long_run_needs_no_warm_up_of_its_own(monkeypatch):
+    epochs = []
+    monkeypatch.setattr("robustgen.speeds._train", lambda *arguments: epochs.append(arguments[-1]))
+    monkeypatch.setattr("robustgen.speeds.LONG_ENOUGH", 1e-9)
+    _epoch(*[None] * 4)
+    assert epochs == [1, 1, 1 + EPOCHS]
+
+
+def test_one_learned_space_stands_for_both():
+    spaces = ["data_manifold", "image", "learned_manifold"]
+    standins = {space: _standin(space, spaces) for space in spaces}
+    assert standins == {
+        "data_manifold": "data_manifold",
+        "image": "image",
+        "learned_manifold": "data_manifold",
+    }
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from robustgen import device
 from robustgen.config_files import read_merged
 from robustgen.errors import UserError
 from robustgen.files import whole
-from robustgen.speeds import OnDataset, Speeds, lacks, measure
+from robustgen.speed_records import OnDataset, Speeds, lacks
+from robustgen.speeds import measure
 from robustgen.study import Study
 
 JOB = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)

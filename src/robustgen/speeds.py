@@ -1,19 +1,18 @@
 """How fast a machine does what a study asks of it, measured on random images.
 
 Data sets whose images have the same shape, number of classes and kind of VAE-GAN are measured once.
-On two cores of a CPU a measurement takes one to three minutes.
+On a CPU a measurement takes minutes.
 """
 
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import torch
-from pydantic import BaseModel
 
 from robustgen import affine, device
 from robustgen.attack import Search, search
@@ -28,45 +27,12 @@ from robustgen.manifolds.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
 from robustgen.settings import LEARNED
 from robustgen.spaces import SPACES, Threat
+from robustgen.speed_records import OnDataset, Speeds, manifolds_near, spaces_of
 from robustgen.study import Study
 from robustgen.training import Generators, Method, Schedule, train
 
 IMAGES, STEPS, EPOCHS = 300, 5, 3
 LONG_ENOUGH = 10.0
-
-
-class OnDataset(BaseModel):
-    """Speeds with images of the shape of a data set's.
-
-    Attributes:
-        learned: seconds to learn from an image, per model.
-        trained: seconds of an iteration with an image in training, per model, by the space.
-        searched: the same in an attack.
-        vaegan: seconds to train a VAE-GAN with an image; 0 where there is none.
-        approached: seconds of an iteration towards a manifold, per example, by the space.
-    """
-
-    learned: float
-    trained: dict[str, float]
-    searched: dict[str, float]
-    vaegan: float = 0.0
-    approached: dict[str, float] = {}
-
-
-class Speeds(BaseModel):
-    """Speeds of a machine for a study.
-
-    Attributes:
-        machine: its device.
-        shared: whether jobs share it, as they do a GPU; else each has a core of its own.
-        start: seconds to start and end a job.
-        datasets: by data set.
-    """
-
-    machine: str
-    shared: bool = False
-    start: float
-    datasets: dict[str, OnDataset]
 
 
 def measure(study: Study, compute_device: torch.device, report: Callable[[str], None]) -> Speeds:
@@ -83,31 +49,16 @@ def measure(study: Study, compute_device: torch.device, report: Callable[[str], 
     shared = compute_device.type == "cuda"
     machine = torch.cuda.get_device_name(compute_device) if shared else "CPU, one core per job"
     groups = _groups_of_equal_speed(study)
-    speeds_by_name: dict[str, OnDataset] = {}
+    datasets: dict[str, OnDataset] = {}
     for number, names in enumerate(groups, 1):
         title = f"measuring the speed of {listed(names, 'and')} ({number} of {len(groups)})"
-        group_speeds = _measure_group(
-            study, names, compute_device, lambda part, title=title: report(f"{title}: {part}")
-        )
-        speeds_by_name |= {name: _select(study, name, group_speeds) for name in names}
-    datasets = {name: speeds_by_name[name] for name in study.datasets}
+        group_speeds = _measure_group(study, names, compute_device, _with_title(report, title))
+        datasets |= {name: _select(study, name, group_speeds) for name in names}
     return Speeds(machine=machine, shared=shared, start=start, datasets=datasets)
 
 
-def lacks(study: Study, speeds: Speeds) -> Iterator[str]:
-    """What a study asks for and speeds lack, in words."""
-    for name in study.datasets:
-        if (on := speeds.datasets.get(name)) is None:
-            yield f"of the data set {name}"
-            continue
-        if name in study.manifolds and not on.vaegan:
-            yield f"of VAE-GANs on {name}"
-        for space in _spaces(study, name):
-            if space not in on.trained or space not in on.searched:
-                yield f"in the space {space} on {name}"
-        for space in _near(study, name):
-            if space not in on.approached:
-                yield f"towards the {space} on {name}"
+def _with_title(report: Callable[[str], None], title: str) -> Callable[[str], None]:
+    return lambda part: report(f"{title}: {part}")
 
 
 def begin() -> None:
@@ -141,7 +92,7 @@ def _groups_of_equal_speed(study: Study) -> list[list[str]]:
 
 def _select(study: Study, dataset: str, speeds: OnDataset) -> OnDataset:
     """Of the speeds of a group, those that a study uses on one data set."""
-    spaces, manifolds = _spaces(study, dataset), _near(study, dataset)
+    spaces, manifolds = spaces_of(study, dataset), manifolds_near(study, dataset)
     return speeds.model_copy(
         update={
             "trained": {space: speeds.trained[space] for space in spaces},
@@ -169,32 +120,29 @@ def _measure_group(
         data = replace(data, learned={name: Learned(codes, decoders) for name in LEARNED})
     first, last = study.cohorts()[0]
     cohort, rngs = _cohort(dataset.shape, dataset.classes, 1 + last - first, compute_device)
-    spaces = sorted({space for name in names for space in _spaces(study, name)})
-    manifolds = sorted({space for name in names for space in _near(study, name)})
+    spaces = sorted({space for name in names for space in spaces_of(study, name)})
+    manifolds = sorted({space for name in names for space in manifolds_near(study, name)})
+    measured_spaces = [space for space in spaces if _standin(space, spaces) == space]
     report("attacks")
-    searched = {space: _search(cohort, data, space, rngs) for space in spaces}
+    searched = {space: _search(cohort, data, space, rngs) for space in measured_spaces}
     report("training")
     learned, trained = _learning(cohort, data, rngs, searched)
     report("distances")
     return OnDataset(
         learned=learned,
-        trained=trained,
-        searched=searched,
+        trained={space: trained[_standin(space, spaces)] for space in spaces},
+        searched={space: searched[_standin(space, spaces)] for space in spaces},
         vaegan=vaegan,
         approached={space: _approach(data, space) for space in manifolds},
     )
 
 
-def _spaces(study: Study, dataset: str) -> list[str]:
-    """Those of all threats that a data set has."""
-    used = {threat.space for threat in study.threats.values()}
-    return sorted(space for space in used if study.has(dataset, space))
+def _standin(space: str, spaces: list[str]) -> str:
+    """The space whose speed is measured for another one.
 
-
-def _near(study: Study, dataset: str) -> list[str]:
-    """The manifolds to which distances are measured: the known one, and the first learned one."""
-    known = ["true_manifold"] if study.has(dataset, "true_manifold") else []
-    return known + study.learned(dataset)[:1]
+    The random images have the same codes and decoders in all learned spaces.
+    """
+    return next(other for other in spaces if other == space or {other, space} <= {*LEARNED})
 
 
 def _cohort(
@@ -238,10 +186,11 @@ def _learning(
 
 def _epoch(cohort: Cohort, data: Split, space: str | None, rngs: list[torch.Generator]) -> float:
     """Seconds of an epoch that is not the first one."""
-    short, long = (
-        _seconds(partial(_train, cohort, data, space, rngs, epochs)) for epochs in (1, 1 + EPOCHS)
+    short_run, long_run = (
+        partial(_train, cohort, data, space, rngs, epochs) for epochs in (1, 1 + EPOCHS)
     )
-    return (long - short) / EPOCHS
+    short_time = _seconds(short_run)
+    return (_seconds(long_run, warm_up=False) - short_time) / EPOCHS
 
 
 def _random(shape: tuple[int, int, int], classes: int, here: torch.device) -> Split:
@@ -283,12 +232,13 @@ def _approach(data: Split, space: str) -> float:
     )
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def _seconds(run: Callable[[], object], warm_up: bool = True) -> float:
     """The least of up to three runs after a first: other work on the machine only adds to it.
 
     Runs are not repeated after `LONG_ENOUGH` seconds, since long runs vary less.
     """
-    run()
+    if warm_up:
+        run()
     times: list[float] = []
     while len(times) < 3 and sum(times) < LONG_ENOUGH:
         start = time.perf_counter()

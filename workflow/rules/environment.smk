@@ -13,7 +13,8 @@ from pathlib import Path
 
 def require_package_of_this_clone():
     """Stop if the package robustgen is not installed or is imported from another clone."""
-    source = Path(workflow.current_basedir.join("../../src/robustgen").get_path_or_uri(False))
+    rules = workflow.current_basedir.get_path_or_uri(False)
+    source = Path(os.path.normpath(os.path.join(rules, "../../src/robustgen")))
     spec = importlib.util.find_spec("robustgen")
     if spec is None or spec.origin is None:
         sys.exit(

@@ -1,0 +1,69 @@
+"""The speeds of a machine, as a file holds them, and which of them a study needs."""
+
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from robustgen.study import Study
+
+
+class OnDataset(BaseModel):
+    """Speeds with images of the shape of a data set's.
+
+    Attributes:
+        learned: seconds to learn from an image, per model.
+        trained: seconds of an iteration with an image in training, per model, by the space.
+        searched: the same in an attack.
+        vaegan: seconds to train a VAE-GAN with an image; 0 where there is none.
+        approached: seconds of an iteration towards a manifold, per example, by the space.
+    """
+
+    learned: float
+    trained: dict[str, float]
+    searched: dict[str, float]
+    vaegan: float = 0.0
+    approached: dict[str, float] = {}
+
+
+class Speeds(BaseModel):
+    """Speeds of a machine for a study.
+
+    Attributes:
+        machine: its device.
+        shared: whether jobs share it, as they do a GPU; else each has a core of its own.
+        start: seconds to start and end a job.
+        datasets: by data set.
+    """
+
+    machine: str
+    shared: bool = False
+    start: float
+    datasets: dict[str, OnDataset]
+
+
+def lacks(study: Study, speeds: Speeds) -> Iterator[str]:
+    """What a study asks for and speeds lack, in words."""
+    for name in study.datasets:
+        if (on := speeds.datasets.get(name)) is None:
+            yield f"of the data set {name}"
+            continue
+        if name in study.manifolds and not on.vaegan:
+            yield f"of VAE-GANs on {name}"
+        for space in spaces_of(study, name):
+            if space not in on.trained or space not in on.searched:
+                yield f"in the space {space} on {name}"
+        for space in manifolds_near(study, name):
+            if space not in on.approached:
+                yield f"towards the {space} on {name}"
+
+
+def spaces_of(study: Study, dataset: str) -> list[str]:
+    """Those of all threats that a data set has."""
+    used = {threat.space for threat in study.threats.values()}
+    return sorted(space for space in used if study.has(dataset, space))
+
+
+def manifolds_near(study: Study, dataset: str) -> list[str]:
+    """The manifolds to which distances are measured: the known one, and the first learned one."""
+    known = ["true_manifold"] if study.has(dataset, "true_manifold") else []
+    return known + study.learned(dataset)[:1]
