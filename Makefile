@@ -64,7 +64,7 @@ test-slurm: $(VENV)/.ready-test $(VENV)/.ready-slurm cluster ## the study on a S
 lint: $(VENV)/.ready-lint ## style and types
 	"$(BIN)/python" -m ruff check
 	"$(BIN)/python" -m ruff format --check
-	"$(BIN)/python" -m snakefmt --line-length 100 --check Snakefile workflow/rules
+	"$(BIN)/python" -m snakefmt --line-length 100 --check Snakefile workflow
 	"$(BIN)/python" -m mypy
 
 docs: $(VENV)/.ready-docs ## the documentation, as pages that need no network
