@@ -44,7 +44,7 @@ SCHEMAS = [name for name, value in vars(tables).items() if isinstance(value, pa.
 
 
 def blocks_of_settings() -> Iterator[type[Settings]]:
-    """Every mapping that a config may have."""
+    """Every mapping that a config may have, and those that other tests define."""
     queue: list[type[Settings]] = [Settings]
     while queue:
         model = queue.pop()
@@ -53,10 +53,10 @@ def blocks_of_settings() -> Iterator[type[Settings]]:
             yield model
 
 
-OF_CONFIGS = list(blocks_of_settings())
+BLOCKS = [model for model in blocks_of_settings() if model.__module__.startswith("robustgen.")]
 
 
-@pytest.mark.parametrize("model", OF_CONFIGS, ids=lambda model: model.__name__)
+@pytest.mark.parametrize("model", BLOCKS, ids=lambda model: model.__name__)
 def test_every_key_of_a_config_has_a_meaning(model: type[Settings]) -> None:
     for key, field in model.model_fields.items():
         assert field.description, f"{key} has no docstring"
@@ -69,7 +69,7 @@ def test_every_block_of_a_config_is_shown() -> None:
     assert ("kinds", "") in MARKERS
     models = {*HOOKS.BLOCKS.values(), *data_settings.KINDS.values()}
     bases = {base for model in models for base in model.__mro__}
-    assert set(OF_CONFIGS) <= bases
+    assert set(BLOCKS) <= bases
 
 
 def test_a_default_that_depends_on_the_study_is_shown_in_words() -> None:

@@ -68,7 +68,7 @@ TARGETS = {
     "test": '".venv/bin/python" -m pytest --numprocesses 2',
     "test-long": '".venv/bin/python" -m pytest -m long',
     "test-slurm": '".venv/bin/python" -m pytest -m slurm -rs',
-    "lint": '".venv/bin/python" -m snakefmt --line-length 100 --check Snakefile workflow/rules',
+    "lint": '".venv/bin/python" -m snakefmt --line-length 100 --check Snakefile workflow',
     "docs": '".venv/bin/python" -m mkdocs build --strict',
     "bench": '".venv/bin/python" benchmarks/bench.py results/benchmarks',
     "plan": 'exec ".venv/bin/python" -P -m robustgen.plan --cores',

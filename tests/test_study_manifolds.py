@@ -18,6 +18,7 @@ class Photos(Dataset):
     has_true_manifold: ClassVar[bool] = False
     kind: Literal["photos"]
     photos: Count
+    transformations: ClassVar[str] = "slight"  # type: ignore[misc]
     classes: ClassVar[int] = 10  # type: ignore[assignment]
     train_examples: ClassVar[int] = 50  # type: ignore[assignment]
     test_examples: ClassVar[int] = 12  # type: ignore[assignment]

@@ -12,8 +12,8 @@ from robustgen.tensors import save_tensors
 with job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
     # Where the fonts are is no part of the job's params: a change of it runs nothing again.
-    dataset = snakemake.config["datasets"][snakemake.wildcards.dataset]
-    letters = prototypes(**settings, fonts_from=dataset.get("fonts_from", INSTALLED))
+    folder = snakemake.config["datasets"][snakemake.wildcards.dataset].get("fonts_from", INSTALLED)
+    letters = prototypes(**settings, fonts_from=folder)
     images = torch.as_tensor(letters.images).flatten(0, 1)[:, None]
     about = {"settings": settings, "provenance": provenance("cpu")}
     save_tensors(snakemake.output.bank, {"images": images}, about)
