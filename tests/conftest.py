@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import dry_runs
 import numpy as np
 import pytest
 import torch
@@ -173,12 +174,11 @@ def snakemake(
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Snakemake in `folder`, on the CPU, with the code of `project`: what it returned and said."""
-    return subprocess.run(
-        command(folder, *args, config=config, project=project),
-        capture_output=True,
-        text=True,
-        env=environment(project, **variables),
-    )
+    whole_command = command(folder, *args, config=config, project=project)
+    env = environment(project, **variables)
+    if "-n" in args and not variables:
+        return dry_runs.run_snakemake(whole_command[3:], env)
+    return subprocess.run(whole_command, capture_output=True, text=True, env=env)
 
 
 def started(

@@ -84,7 +84,11 @@ def found(cohort: Cohort, channels: int, rule: str, restarts: int, *, norm="linf
 
 @pytest.mark.parametrize(
     ("build", "channels", "restarts", "rule"),
-    [(strided, 1, 2, "adam"), (strided, 3, 1, "signed"), (flat, 3, 2, "adam")],
+    [
+        (strided, 1, 2, "adam"),
+        (strided, 3, 1, "signed"),
+        pytest.param(flat, 3, 2, "adam", marks=pytest.mark.long),
+    ],
 )
 def test_it_finds_what_the_steps_one_by_one_find(
     by_kernels, monkeypatch, build, channels, restarts, rule

@@ -128,7 +128,9 @@ def test_a_killed_job_is_noticed_and_the_next_run_goes_on(study, copied):
 
 def test_two_runs_at_once_and_ctrl_c(study, copied):
     """The second is refused, and changes nothing; the first is stopped, and gone on with."""
-    lost = [str(path.relative_to(study)) for path in (study / DATA).glob("attacks/*/normal/n60/*t")]
+    lost = [
+        str(path.relative_to(study)) for path in (study / DATA).glob("attacks/regular/*/n60/*t")
+    ]
     assert ROWS in lost
     for name in lost:
         (copied / name).unlink(missing_ok=True)

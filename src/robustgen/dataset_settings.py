@@ -15,8 +15,6 @@ class Dataset(Settings):
     has_true_manifold: ClassVar[bool]
     kind: str
     """The kind of data set, which decides the other keys."""
-    transformations: Transformations
-    """The ranges of the six parameters in the space `transformation`."""
 
     @property
     @abstractmethod

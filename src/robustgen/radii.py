@@ -51,7 +51,7 @@ def _widths(study: "Study", dataset: str, space: str) -> list[float]:
         return [1.0] * math.prod(data.shape)
     if space in LEARNED:
         return [2 * BOUND] * study.manifolds[dataset].latent
-    lower, upper = RANGES[data.transformations]
+    lower, upper = RANGES[data.transformations]  # type: ignore[attr-defined]  # all kinds have it
     return [high - low for low, high in zip(lower, upper, strict=True)]
 
 
