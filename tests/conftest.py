@@ -238,9 +238,13 @@ def wanted(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
-    """The folder of a finished smoke study, run once for all workers."""
+    """The folder of a finished smoke study, run once for all workers.
+
+    ROBUSTGEN_TEST_STUDY names the folder, so that two calls of pytest can share it.
+    """
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "study"
+    base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder = Path(os.environ.get("ROBUSTGEN_TEST_STUDY", base / "study"))
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()

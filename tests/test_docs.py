@@ -99,8 +99,8 @@ def test_the_picture_of_the_stages_is_as_drawn() -> None:
 
 def test_limits_of_evidence_are_those_of_the_code() -> None:
     data = (DOCS / "own-data.md").read_text("utf-8")
-    assert f"fewer than {evidence.RIGHT:.0%} of the test images".replace("%", " %") in data
-    assert data.count(f"fewer than {evidence.ENOUGH:.0%}".replace("%", " %")) == 2
+    assert f"\n- {evidence.RIGHT:.0%} of the test images,".replace("%", " %") in data
+    assert data.count(f"\n- {evidence.ENOUGH:.0%} of ".replace("%", " %")) == 2
     claims = (DOCS / "figures-and-claims.md").read_text("utf-8")
     assert f"more than {evidence.CEILING:.0%} of".replace("%", " %") in claims
 

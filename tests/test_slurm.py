@@ -41,7 +41,7 @@ def test_another_executor_needs_only_a_profile(study, tmp_path):
     with_profile = ("--profile", HERE / "profiles/cluster-generic")
     first = started(tmp_path, rows, *with_profile)
     subprocess.run(["scancel", when("robustgen-train")], check=True)
-    assert first.wait(timeout=120) == 1
+    assert first.wait(timeout=600) == 1
     assert "Error in rule train" in (tmp_path / "said").read_text()
     run = snakemake(tmp_path, rows, *with_profile)
     assert run.returncode == 0, run.stderr[-3000:]
@@ -80,7 +80,7 @@ def running(words: str) -> str:
     return next((job for job, about in jobs if all(w in about for w in words.split())), "")
 
 
-def when(running_job: str, seconds: float = 240) -> str:
+def when(running_job: str, seconds: float = 600) -> str:
     deadline = time.monotonic() + seconds
     while not (job := running(running_job)):
         assert time.monotonic() < deadline, running_job
@@ -100,7 +100,7 @@ def test_failed_cancelled_and_timed_out_jobs_are_noticed(tmp_path):
         assert first.poll() is None
         time.sleep(0.2)
     subprocess.run(["scontrol", "update", f"jobid={out_of_time}", "EndTime=now"], check=True)
-    assert first.wait(timeout=240) == 1
+    assert first.wait(timeout=600) == 1
     text = (tmp_path / "said").read_text()
     for state in ("FAILED", "CANCELLED", "TIMEOUT"):
         assert f"SLURM status is: '{state}" in text, text[-3000:]

@@ -35,7 +35,10 @@ CLAIM_WORDS = {
     1: "Regular adversarial examples leave the data manifold",
     2: "Adversarial examples on the manifold exist and can be found",
     3: "Robustness to adversarial examples on the manifold is generalization",
-    4: "Robustness to regular ones does not contradict generalization, but needs more images",
+    4: (
+        "Robustness to regular adversarial examples does not contradict generalization, but needs "
+        "more training images"
+    ),
 }
 
 ON_MANIFOLD = (1, 2, 3)
@@ -128,10 +131,11 @@ STATISTICS = (
     Statistic(
         4,
         "regular_slope",
-        "Slope of the regular success rate against the test error over models not trained with "
-        "regular examples, where a trade-off would be steep and negative: -0.5 is half a point "
-        "of success for a point of error; of several regular attacks the strongest that leaves "
-        "most models unbroken is taken; t interval over the means of each method and N",
+        "Slope of the regular success rate over the test error, without adversarial training. A "
+        "trade-off would give a steep negative slope: at -0.5 the success rate rises by half a "
+        "point for each point by which the error falls. Of several regular attacks, the slope is "
+        "that of the strongest whose median success rate is at most 99 %; t interval over the "
+        "means of each method and N",
         -0.5,
         evidence.regular_slope,
         evidence.regular_slope_note,
@@ -139,9 +143,8 @@ STATISTICS = (
     Statistic(
         4,
         "regular_slope_within_methods",
-        "The same slope within methods, each of which has a line of its own height, so that a "
-        "trade-off with N is not hidden by differences between methods; t interval over the means "
-        "of each method and N",
+        "The same slope with an intercept for each method, so that differences between methods do "
+        "not hide a trade-off with N; t interval over the means of each method and N",
         -0.5,
         evidence.regular_slope_within,
         evidence.regular_slope_note,
@@ -149,9 +152,9 @@ STATISTICS = (
     Statistic(
         4,
         "adversarial_images_factor",
-        "Factor by which adversarial training needs more training images than normal training "
-        "for the same test error, where it comes down to it; t interval of its logarithm over "
-        "seeds",
+        "How many times as many training images adversarial training needs as normal training "
+        "for the same test error, at the test errors that both reach; t interval of its logarithm "
+        "over seeds",
         1,
         evidence.adversarial_images_factor,
     ),

@@ -30,7 +30,8 @@ _STUDY_KEYS = [
     _field("method", pa.string(), "", "training method"),
     _field("n", pa.int32(), "images", "number of training images, N"),
 ]
-_ATTACK = _field("attack", pa.string(), "", f"attack; `{CLEAN}` for unchanged test images")
+_ATTACK = _field("attack", pa.string(), "", "attack")
+_ATTACK_OR_CLEAN = _field("attack", pa.string(), "", f"attack; `{CLEAN}` for clean test images")
 _INTERVAL = [
     _field("low", pa.float64(), "as estimate", "lower end of the 95 % interval", null=True),
     _field("high", pa.float64(), "as estimate", "upper end of the 95 % interval", null=True),
@@ -77,13 +78,14 @@ CURVES = pa.schema(
         _RATE,
         _field("loss_clean", pa.float32(), "nat", "mean cross-entropy on clean images"),
         _field("error_clean", pa.float32(), "share", "misclassified clean images"),
-        _field("loss_attacked", pa.float32(), "nat", "the same, attacked half", null=True),
-        _field("error_attacked", pa.float32(), "share", "the same, attacked half", null=True),
+        _field("loss_attacked", pa.float32(), "nat", "the same, perturbed half", null=True),
+        _field("error_attacked", pa.float32(), "share", "the same, perturbed half", null=True),
         _field(
             "success_rate",
             pa.float32(),
             "share",
-            "attacked images that the model in eval mode got wrong as the search ended",
+            "perturbed training images that the model in eval mode misclassifies at the end "
+            "of the search",
             null=True,
         ),
     ]
@@ -95,7 +97,13 @@ VAEGAN_CURVES = pa.schema(
         _RATE,
         _field("divergence", pa.float64(), "nat", "mean divergence of posterior from prior"),
         _field("l1", pa.float64(), "pixel values", "mean L1 distance of reconstructions"),
-        _field("fooled", pa.float64(), "nat", "mean loss of the decoder against it", null=True),
+        _field(
+            "fooled",
+            pa.float64(),
+            "nat",
+            "mean cross-entropy of the discriminator on decoded images labelled as real",
+            null=True,
+        ),
         _field("told", pa.float64(), "nat", "mean loss of the discriminator", null=True),
     ]
 )
@@ -105,16 +113,20 @@ the discriminator over both halves. Null for a VAE, which has no discriminator."
 _SHARE = [
     ("right", "test images"),
     ("reconstructions_right", "reconstructions of test images"),
-    ("reconstructions_kept", "of right test images, those whose reconstruction is right"),
-    ("steps_kept", "of right reconstructions, those that a random step within radius leaves right"),
+    ("reconstructions_kept", "reconstructions of the test images counted in `right`"),
+    ("steps_kept", "reconstructions counted in `reconstructions_right`, after a random step"),
     ("samples_right", "samples of the prior within the bounds; null where they have no class"),
 ]
 _MEASURES = (
     ("l1", "pixel values", "mean L1 distance of reconstructions"),
     ("l2", "pixel values", "mean L2 distance of reconstructions"),
     ("code_mean", "1", "mean of the codes, RMS over coordinates; prior: 0"),
-    ("code_variance", "1", "their variance, mean over coordinates"),
-    ("posterior_variance", "1", "with code_variance 1 in all as the prior"),
+    ("code_variance", "1", "variance of the codes, mean over coordinates"),
+    (
+        "posterior_variance",
+        "1",
+        "mean variance of the posterior; prior: 1 minus code_variance",
+    ),
     ("beyond_bound", "share", "coordinates beyond the bound; prior: 0.046"),
 )
 QUALITY = pa.schema(
@@ -129,7 +141,7 @@ QUALITY = pa.schema(
             for name, unit, description in _MEASURES
         ),
         *(
-            _field(name, pa.float64(), "share", f"{about}, rightly classified", null=True)
+            _field(name, pa.float64(), "share", f"{about}: correctly classified", null=True)
             for name, about in _SHARE
         ),
         _field("radius", pa.float64(), "code", "size of the random steps"),
@@ -152,7 +164,12 @@ ATTACKS = pa.schema(
         _EXAMPLE,
         _LABEL,
         _PREDICTION,
-        _field("start_correct", pa.bool_(), "", "the unperturbed code decodes to a right answer"),
+        _field(
+            "start_correct",
+            pa.bool_(),
+            "",
+            "the unperturbed code decodes to a correctly classified image",
+        ),
         _field("answer", pa.int32(), "class", f"class predicted for the example as saved; {_TIE}"),
         _field("success", pa.bool_(), "", "wrong answer, re-checked on the example as saved"),
         _field("iterations", pa.int32(), "1", "iterations to success", null=True),
@@ -166,7 +183,7 @@ DISTANCES = pa.schema(
     [
         _SEED.with_nullable(True),
         _EXAMPLE,
-        _ATTACK,
+        _ATTACK_OR_CLEAN,
         _field("success", pa.bool_(), "", "the example is a success of its attack"),
         *(
             _field(f"{manifold}_{measure}", pa.float32(), unit, about + what, null=True)
@@ -201,13 +218,19 @@ SUCCESS_RATES = pa.schema(
         *_STUDY_KEYS,
         _SEED,
         _ATTACK,
-        _field("attacked", pa.int32(), "images", "test images that the model gets right"),
-        _field("successes", pa.int32(), "images", "of these, turned into a wrong answer"),
+        _field("attacked", pa.int32(), "images", "test images that the model classifies correctly"),
+        _field("successes", pa.int32(), "images", "successes among them"),
         _field("success_rate", pa.float64(), "share", "successes / attacked", null=True),
         *_INTERVAL,
         _field("attacked_from_right", pa.int32(), "images", "attacked with start_correct"),
         _field("successes_from_right", pa.int32(), "images", "successes with start_correct"),
-        _field("success_rate_from_right", pa.float64(), "share", "their ratio", null=True),
+        _field(
+            "success_rate_from_right",
+            pa.float64(),
+            "share",
+            "successes_from_right / attacked_from_right",
+            null=True,
+        ),
     ]
 )
 """One row per model and attack; Wilson interval of `success_rate`."""
