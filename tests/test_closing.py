@@ -43,8 +43,8 @@ def test_a_failed_run_names_jobs_errors_and_logs():
 def test_a_finished_run_ends_with_verdicts_and_places(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables/verdicts.txt").write_text("Data set a\n  1. It is so: supported\n")
-    before = format_success(tmp_path, "snakemake --report x")
-    assert before.startswith("Data set a\n  1. It is so: supported\n\nTables:")
-    assert "make it with snakemake --report x" in before
+    closing_lines = format_success(tmp_path, "snakemake --report x")
+    assert closing_lines.startswith("Data set a\n  1. It is so: supported\n\nTables:")
+    assert "make it with snakemake --report x" in closing_lines
     (tmp_path / "report.html").touch()
     assert f"Report:  {tmp_path}/report.html" in format_success(tmp_path, "snakemake --report x")

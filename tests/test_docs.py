@@ -221,10 +221,13 @@ def test_pages_have_configs_for_each_way() -> None:
 
 def test_the_first_model_can_be_loaded_and_attacked(study, monkeypatch, capsys) -> None:
     monkeypatch.chdir(study)
-    exec(block("quickstart.md", "first_model.py"), {})
+    names: dict[str, Any] = {}
+    exec(block("quickstart.md", "first_model.py"), names)
+    exec(block("api.md", "learned_manifold.py"), names)
     output = capsys.readouterr().out
     assert re.search(r"test error of the first model: 0\.\d{3}\n", output)
     assert re.search(r"successes: \d+ of \d+\n", output)
+    assert re.search(r"successes on the learned manifold: \d+ of \d+\n", output)
 
 
 def test_the_table_of_a_study_can_be_read_as_shown(study, monkeypatch, capsys) -> None:

@@ -125,7 +125,7 @@ def test_formats(photos, suffix):
 
 
 def test_files_below_a_class_and_in_linked_folders_are_read(photos, tmp_path):
-    below = save(photos / "a/deep/down/x.png")
+    nested_path = save(photos / "a/deep/down/x.png")
     save(tmp_path / "elsewhere/y.png")
     save(photos / "a/.hidden/z.png")
     save(photos / "a/.z.png")
@@ -134,7 +134,7 @@ def test_files_below_a_class_and_in_linked_folders_are_read(photos, tmp_path):
     (photos / "a/loop").symlink_to(photos)
     (photos / "a/deep/loop").symlink_to(photos / "a")
     names = {file.relative_to(photos).as_posix() for file in imagefolder.scan(photos).files}
-    assert below.relative_to(photos).as_posix() in names
+    assert nested_path.relative_to(photos).as_posix() in names
     plain = {f"{name}/{number}.png" for name in "ab" for number in range(4)}
     assert names == plain | {"a/deep/down/x.png", "a/again/y.png"}
 

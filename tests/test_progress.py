@@ -48,8 +48,8 @@ def test_the_time_left_follows_from_the_pace_of_jobs():
     task: Task = progress.tasks[number]
     column = TimeLeftColumn()
     assert column.render(task).plain == "-:--:-- left"
-    for done in (1, 2):
-        progress.update(number, completed=done)
+    for completed in (1, 2):
+        progress.update(number, completed=completed)
     assert 0 < task.time_remaining < 1000
     assert TimeLeftColumn().render(task).plain == f"{timedelta(seconds=task.time_remaining)} left"
     progress.update(number, completed=4)

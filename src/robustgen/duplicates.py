@@ -53,7 +53,7 @@ def find_distinct(labels: Sequence[int], contents: Sequence[Hashable]) -> Distin
     rows_by_content: dict[Hashable, list[int]] = {}
     for row, content in enumerate(contents):
         rows_by_content.setdefault(content, []).append(row)
-    kept: list[int] = []
+    unique_rows: list[int] = []
     copies: list[tuple[int, int]] = []
     contradictions: list[tuple[int, int]] = []
     for rows in rows_by_content.values():
@@ -64,9 +64,9 @@ def find_distinct(labels: Sequence[int], contents: Sequence[Hashable]) -> Distin
                 (row, other_rows[0] if labels[row] == labels[first] else first) for row in rows
             ]
         else:
-            kept.append(first)
+            unique_rows.append(first)
             copies += [(row, first) for row in rows[1:]]
-    return DistinctImages(tuple(kept), tuple(copies), tuple(contradictions))
+    return DistinctImages(tuple(unique_rows), tuple(copies), tuple(contradictions))
 
 
 def digest_pixels(images: npt.NDArray[np.uint8]) -> list[bytes]:

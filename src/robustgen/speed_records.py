@@ -44,16 +44,16 @@ class Speeds(BaseModel):
 def lacks(study: Study, speeds: Speeds) -> Iterator[str]:
     """What a study asks for and speeds lack, in words."""
     for name in study.datasets:
-        if (on := speeds.datasets.get(name)) is None:
+        if (dataset_speeds := speeds.datasets.get(name)) is None:
             yield f"of the data set {name}"
             continue
-        if name in study.manifolds and not on.vaegan:
+        if name in study.manifolds and not dataset_speeds.vaegan:
             yield f"of VAE-GANs on {name}"
         for space in spaces_of(study, name):
-            if space not in on.trained or space not in on.searched:
+            if space not in dataset_speeds.trained or space not in dataset_speeds.searched:
                 yield f"in the space {space} on {name}"
         for space in manifolds_near(study, name):
-            if space not in on.approached:
+            if space not in dataset_speeds.approached:
                 yield f"towards the {space} on {name}"
 
 
@@ -65,5 +65,5 @@ def spaces_of(study: Study, dataset: str) -> list[str]:
 
 def manifolds_near(study: Study, dataset: str) -> list[str]:
     """The manifolds to which distances are measured: the known one, and the first learned one."""
-    known = ["true_manifold"] if study.has(dataset, "true_manifold") else []
-    return known + study.learned(dataset)[:1]
+    true_manifold = ["true_manifold"] if study.has(dataset, "true_manifold") else []
+    return true_manifold + study.learned(dataset)[:1]
