@@ -141,6 +141,20 @@ def pictures(
     return clean, list(names), attacks
 
 
+def small_changes() -> tuple[Any, list[str], dict[str, Attacked]]:
+    """An attack whose largest change needs many digits, and one without a success."""
+    clean, classes, attacks = pictures()
+    successes = attacks["regular"].predictions
+    return (
+        clean,
+        classes,
+        {
+            "regular": Attacked(np.clip(clean + 0.0013, 0, 1), successes),
+            "on_true_manifold": Attacked(clean, [None] * len(classes)),
+        },
+    )
+
+
 def learned(classes: int, columns: int = 8, shape: tuple[int, ...] = (1, 28, 28)) -> Shown:
     draw = np.random.default_rng(0)
     return Shown(*draw.random((4, classes, columns, *shape)))
@@ -149,6 +163,7 @@ def learned(classes: int, columns: int = 8, shape: tuple[int, ...] = (1, 28, 28)
 FIGURES: dict[str, Callable[[], Figure]] = {
     "examples": lambda: examples(*pictures()),
     "examples in colour": lambda: examples(*pictures(3)),
+    "examples with small changes": lambda: examples(*small_changes()),
     "examples of classes with odd names": lambda: examples(
         *pictures(names=("a$^x^y$", "b_{$", "$5", "$10", "one with a long name", "F"))
     ),
@@ -569,6 +584,8 @@ def test_differences_are_centred_and_failures_left_empty() -> None:
     assert shown.count("none") == 4
     assert "A → B" in shown
     clean, classes, attacks = pictures()
+    scales = [axes for axes in FIGURES["examples with small changes"]().axes if axes.collections]
+    assert len(scales) == 1, "no colour scale where there is no success"
     with pytest.raises(ValueError, match="regular"):
         examples(clean[:, 1:], classes, attacks)
 

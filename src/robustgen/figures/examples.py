@@ -91,13 +91,16 @@ def _plan(originals: Images, classes: Sequence[str], attacks: Mapping[str, Attac
     longest = max(len(style.name(of)) for of in classes) + 3
     longest += max((len(style.name(of)) for of in answers), default=0)
     shape = originals.shape[-2] / originals.shape[-1]
+    largest_changes = [_largest_change(originals, attacked) for attacked in attacks.values()]
+    longest_label = max((len(_tick_labels(change)[-1]) for change in largest_changes), default=0)
+    right = _RIGHT + _LETTER * max(longest_label - len("+0.31"), 0)
     for width in (style.COLUMN_WIDTH, style.TEXT_WIDTH):
-        room = (width - _LEFT - _RIGHT) / len(originals) - _GAP
+        room = (width - _LEFT - right) / len(originals) - _GAP
         cell = min(room, _LARGEST)
         fits = longest * _LETTER <= cell
         if fits:
             break
-    width = _LEFT + _RIGHT + len(originals) * (cell + _GAP)
+    width = _LEFT + right + len(originals) * (cell + _GAP)
     title, arrow = (_TITLE, " → ") if fits else (2 * _TITLE, " →\n")
     longest = style.LONGEST if fits else max(int(cell / _LETTER) - 2, 3)
     return _Layout(width, cell, cell * shape, title, arrow, longest)
@@ -123,12 +126,30 @@ def _attack(
     words = style.label(name).replace(" (", "\n(")
     upper = bottom + plan.tall + _GAP
     _row(figure, plan, upper, attacked.images, titles, words, found=found)
-    changes = attacked.images - originals
-    changes = changes.mean(axis=1) if changes.ndim == 4 else changes
-    reach = max(float(np.abs(changes[found]).max()) if any(found) else 0.0, 1e-3)
+    reach = _largest_change(originals, attacked)
+    changes = _changes(originals, attacked)
     nameless = [""] * len(classes)
     row = _row(figure, plan, bottom, changes, nameless, _CHANGE, found=found, reach=reach)
-    _bar(figure, row[-1], reach)
+    if any(found):
+        _bar(figure, row[-1], reach)
+
+
+def _changes(originals: Images, attacked: Attacked) -> Images:
+    """Adversarial minus test images, `(B, H, W)`: the mean over the channels."""
+    changes = attacked.images - originals
+    return changes.mean(axis=1) if changes.ndim == 4 else changes
+
+
+def _largest_change(originals: Images, attacked: Attacked) -> float:
+    """The end of the colour scale: the largest absolute change of a success, but not 0."""
+    is_success = [answer is not None for answer in attacked.predictions]
+    changes = _changes(originals, attacked)[is_success]
+    return max(float(np.abs(changes).max(initial=0.0)), 1e-3)
+
+
+def _tick_labels(reach: float) -> list[str]:
+    """The labels of the colour scale from `-reach` to `reach`."""
+    return [f"−{reach:.2g}", "0", f"+{reach:.2g}"]
 
 
 def _row(
@@ -177,6 +198,6 @@ def _bar(figure: Figure, beside: Axes, reach: float) -> None:
     axes = figure.add_axes((place.x1 + 0.05 / width, place.y0, 0.06 / width, place.height))
     colours = ScalarMappable(Normalize(-reach, reach), cmap=_DIFFERENCES)
     bar = figure.colorbar(colours, cax=axes)
-    bar.set_ticks([-reach, 0.0, reach], labels=[f"−{reach:.2g}", "0", f"+{reach:.2g}"])
+    bar.set_ticks([-reach, 0.0, reach], labels=_tick_labels(reach))
     bar.outline.set_linewidth(0.4)
     axes.tick_params(labelsize=style.SMALL, length=2, pad=1.5, width=0.4)
