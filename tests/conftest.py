@@ -143,6 +143,14 @@ def stacked(split: Split, members: int, examples: int) -> Split:
 SMOKE = yaml.safe_load((HERE / "config" / "smoke.yaml").read_text())
 
 
+PART = {
+    "methods": {name: SMOKE["methods"][name] for name in ("normal", "on_true_manifold")},
+    "attacks": {name: SMOKE["attacks"][name] for name in ("on_true_manifold", "regular")},
+    "distances": {**SMOKE["distances"], "attacks": ["on_true_manifold", "regular"]},
+}
+"""A part of the smoke study, whose jobs give the same bytes as in the whole."""
+
+
 def changed(tmp_path: Path, **keys) -> Path:
     """The smoke study with other top-level keys, as a file."""
     path = tmp_path / "study.yaml"
@@ -256,10 +264,10 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
-def same(study: Path, folder: Path) -> int:
-    """Compare all results in `folder` byte for byte with those of `study`; how many."""
+def same(study: Path, folder: Path, results: str = "results") -> int:
+    """Compare all files of `results` in `folder` byte for byte with those of `study`; how many."""
     suffixes = (".parquet", ".safetensors", ".png", ".pdf", ".txt")
-    made = [path for path in (folder / "results").rglob("[!.]*") if path.suffix in suffixes]
+    made = [path for path in (folder / results).rglob("[!.]*") if path.suffix in suffixes]
     for path in made:
         assert filecmp.cmp(study / path.relative_to(folder), path, shallow=False), path
     return len(made)

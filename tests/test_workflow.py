@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import HERE, SMOKE, changed, same, snakemake, wanted
+from conftest import HERE, PART, SMOKE, changed, same, snakemake, wanted
 from pages import block
 from PIL import Image
 from safetensors import safe_open
 
 from robustgen import tables
 
-THREATS, ATTACKS, METHODS = SMOKE["threats"], SMOKE["attacks"], SMOKE["methods"]
+THREATS, ATTACKS = SMOKE["threats"], SMOKE["attacks"]
 DATA = "results/smoke/fonts"
 
 
@@ -105,16 +105,11 @@ def test_no_times_in_results(study):
 
 def test_results_do_not_depend_on_cores_or_on_what_else_is_studied(study, tmp_path):
     """A part of the study, from scratch on one core, gives the same bytes job by job."""
-    part = {
-        "methods": {name: METHODS[name] for name in ("normal", "on_true_manifold")},
-        "attacks": {name: ATTACKS[name] for name in ("on_true_manifold", "regular")},
-        "distances": {**SMOKE["distances"], "attacks": ["on_true_manifold", "regular"]},
-    }
     cohort = "n60/seeds0-1.parquet"
     targets = [f"{DATA}/distances/clean.parquet"]
     targets.append(f"{DATA}/distances/regular/normal/{cohort}")
     targets.append(f"{DATA}/attacks/on_true_manifold/on_true_manifold/{cohort}")
-    run = snakemake(tmp_path, *targets, "--cores", "1", config=changed(tmp_path, **part))
+    run = snakemake(tmp_path, *targets, "--cores", "1", config=changed(tmp_path, **PART))
     assert run.returncode == 0, run.stderr[-3000:]
     compared = 0
     for path in sorted((tmp_path / DATA).rglob("*")):
