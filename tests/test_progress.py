@@ -38,6 +38,14 @@ def test_bars_take_the_place_of_lines_in_a_terminal_alone(stream, settings, is_a
     assert ("train" in sys.stderr.getvalue()) == is_active
 
 
+def test_bars_do_not_count_running_jobs():
+    progress = LogHandler(OutputSettings(), None).progress
+    number = progress.add_task("train", total=4, active=7777)
+    texts = [str(cell) for cell in progress.make_tasks_table([progress.tasks[number]]).columns]
+    assert any("train" in text for text in texts)
+    assert not any("7777" in text for text in texts)
+
+
 def test_the_time_left_follows_from_the_pace_of_jobs():
     clock = iter(range(0, 10_000, 100))
     handler = LogHandler(OutputSettings(), None)

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import cluster
-import numpy as np
 import pytest
 from conftest import HERE, PART, SMOKE, changed, same, snakemake, started, wanted
 
@@ -57,21 +56,17 @@ LONG = 6000
 """Steps of a search that make a training take a minute."""
 
 
-def arrays(tmp_path: Path, brightest: float) -> None:
-    """A data set of the user's own, which is refused beyond 1."""
-    images = np.linspace(0, brightest, 200 * 12 * 12).reshape(200, 12, 12)
-    np.savez(tmp_path / "mine.npz", labels=np.arange(200) % 2, images=images)
+RATE = SMOKE["manifolds"]["fonts"]["rate"]
 
 
-def troubled(tmp_path: Path) -> tuple[Path, list[str]]:
-    """A study one of whose jobs fails, and its targets."""
-    arrays(tmp_path, brightest=2.0)
-    mine = {"mine": {"kind": "npz", "path": str(tmp_path / "mine.npz")}}
+def troubled(tmp_path: Path, vaegan_rate: float) -> tuple[Path, list[str]]:
+    """A study whose VAE-GANs diverge at a high learning rate, and its targets."""
     methods = {name: SMOKE["methods"][name] for name in ("normal", "adversarial")}
     methods["long"] = {**methods["adversarial"], "steps": LONG}
-    config = changed(tmp_path, datasets={**SMOKE["datasets"], **mine}, methods=methods)
+    manifolds = {"fonts": {**SMOKE["manifolds"]["fonts"], "rate": vaegan_rate}}
+    config = changed(tmp_path, methods=methods, manifolds=manifolds)
     targets = [f"results/smoke/fonts/classifiers/{m}/n60/seeds0-1.safetensors" for m in methods]
-    return config, [*targets, "results/smoke/mine/dataset/examples.parquet"]
+    return config, [*targets, "results/smoke/fonts/manifolds/class0.safetensors"]
 
 
 def running(words: str) -> str:
@@ -93,7 +88,7 @@ def when(running_job: str, seconds: float = 600) -> str:
 
 def test_failed_cancelled_and_timed_out_jobs_are_noticed(tmp_path):
     """The others go on, and a second call finishes; a killed training goes on where it was."""
-    config, targets = troubled(tmp_path)
+    config, targets = troubled(tmp_path, vaegan_rate=1e6)
     by_slurm = (*targets, "--profile", PROFILE, *HERE_ONLY)
     first = started(tmp_path, *by_slurm, config=config, ROBUSTGEN_CHECKPOINT_SECONDS="1")
     subprocess.run(["scancel", when("rule_train adversarial")], check=True)
@@ -111,7 +106,7 @@ def test_failed_cancelled_and_timed_out_jobs_are_noticed(tmp_path):
     done = normal.stat().st_mtime_ns
     assert not any((tmp_path / target).exists() for target in targets[1:])
 
-    arrays(tmp_path, brightest=1.0)
+    config, targets = troubled(tmp_path, vaegan_rate=RATE)
     again = snakemake(tmp_path, *by_slurm, config=config)
     assert again.returncode == 0, again.stderr[-3000:]
     assert normal.stat().st_mtime_ns == done

@@ -10,13 +10,16 @@ dry run, and where colours are switched off.
 import logging
 import sys
 
-from rich.progress import ProgressColumn, Task, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 from snakemake_logger_plugin_rich import LogHandler as RichHandler
 
 SPEED_PERIOD_S = 3600.0
 """Jobs that finished within so many seconds determine the time left. Rich's default of 30 seconds
 is shorter than a job that trains."""
+
+RUNNING_JOBS = "{task.fields[active]}"
+"""The text of the column of running jobs."""
 
 FRAME_LINES = 4
 """Lines of the terminal that bars leave free: for their frame and for a message above it."""
@@ -38,6 +41,13 @@ class TimeLeftColumn(ProgressColumn):
         return self._remaining.render(task).append(" left", style="dim")
 
 
+def _is_replaced(column: ProgressColumn | str) -> bool:
+    """Whether a column shows the time since the start, or the number of running jobs."""
+    return isinstance(column, TimeElapsedColumn) or (
+        isinstance(column, TextColumn) and column.text_format == RUNNING_JOBS
+    )
+
+
 class LogHandler(RichHandler):  # type: ignore[misc]  # the plugin has no type stubs
     """Bars in a terminal; elsewhere nothing, which leaves Snakemake its own lines."""
 
@@ -48,10 +58,8 @@ class LogHandler(RichHandler):  # type: ignore[misc]  # the plugin has no type s
         super().__post_init__()
         progress = self.progress
         progress.speed_estimate_period = SPEED_PERIOD_S
-        columns = [
-            column for column in progress.columns if not isinstance(column, TimeElapsedColumn)
-        ]
-        progress.columns = (*columns, TimeLeftColumn())
+        kept_columns = [column for column in progress.columns if not _is_replaced(column)]
+        progress.columns = (*kept_columns, TimeLeftColumn())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a record, in a terminal."""
