@@ -289,6 +289,9 @@ def hidden(method, n, seed, attack):
             UNDECIDED,
             id="it never comes down",
         ),
+        pytest.param(
+            "adversarial_images_factor", {"error": lambda *_: 0.5}, UNDECIDED, id="all models alike"
+        ),
     ],
 )
 def test_verdict_of(statistic, changes, verdict):

@@ -180,6 +180,7 @@ CURVE = ([100, 200, 400, 800], [0.4, 0.3, 0.2, 0.1])
             id="plateau with noise: falls from its end",
         ),
         pytest.param([100], [0.4], ([100], [0.4]), NAN, id="one size is no curve"),
+        pytest.param([100, 200], [0.4, 0.4], ([100, 200], [0.4, 0.4]), NAN, id="it does not fall"),
         pytest.param(*CURVE, ([], []), NAN, id="no other models"),
     ],
 )

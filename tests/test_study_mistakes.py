@@ -121,6 +121,12 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         "threats.ball.radius is '0.3', but must be a number above 0 and up to 1,000,000; "
         "write 0.3 in the file, without quotes",
     ),
+    "fraction": (
+        ("threats", "ball", "radius"),
+        "8/255",
+        "threats.ball.radius is '8/255', but must be a number above 0 and up to 1,000,000; "
+        "write 0.03137 for 8/255",
+    ),
     "number for text": (
         ("study",),
         2024,

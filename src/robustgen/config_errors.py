@@ -128,6 +128,9 @@ def _advice(given: Any, allowed: str) -> str:
     if isinstance(given, float) and not math.isfinite(given):
         return " and finite"
     number = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
+    fraction = re.fullmatch(rf"({number}) */ *({number})", str(given))
+    if fraction and float(fraction[2]):
+        return f"; write {float(fraction[1]) / float(fraction[2]):.4g} for {given}"
     parts = re.fullmatch(
         rf"({number})(?:[eE]([+-]?[0-9]+))?", given if isinstance(given, str) else ""
     )

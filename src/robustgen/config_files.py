@@ -81,7 +81,7 @@ def refuse_repeated_keys(path: str | Path) -> None:
             if key.value in keys:
                 raise UserError(
                     f"{path}, line {key.start_mark.line + 1}: {key.value} is there twice, but must "
-                    "be there once; join what they hold"
+                    "be there once: keep one of them, or put the entries of both under one"
                 )
             keys.add(key.value)
 

@@ -288,6 +288,9 @@ def adversarial_images_factor(evidence: Evidence) -> Intervals:
     seeds = [seed for seed in normal if seed in adversarial]
     logs = np.log([images_factor(*normal[seed], *adversarial[seed]) for seed in seeds])
     found = Interval(*(float(end) for end in np.exp(t_interval(logs))))
+    if all(np.ptp(normal[seed][1]) == 0 for seed in seeds):
+        method = _role(evidence, "normal")
+        raise UntestedError(f"the test error of {method} training does not change with N", found)
     without = int(np.isnan(logs).sum())
     if without:  # left out, they would make it look as if it came down
         share = f"{without} of {len(seeds)} seeds" if without < len(seeds) else "no seed"

@@ -147,7 +147,8 @@ def _list_files(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
         images = [file for file in files if file.suffix.lower() in SUFFIXES]
         if not images:
             raise UserError(
-                f"the folder {class_folder} has no images, which end in {_SUFFIXES_IN_WORDS}"
+                f"the folder {class_folder.absolute()} has no images, "
+                f"which end in {_SUFFIXES_IN_WORDS}"
             )
         files_by_class[class_folder.name] = images
         other_files += [file for file in files if file.suffix.lower() not in SUFFIXES]

@@ -182,11 +182,12 @@ def images_factor(
         other_errors: its test errors, in the order of `other_sizes`.
 
     Returns:
-        The factor, or NaN where no error can be compared.
+        The factor, or NaN where no error can be compared, or the reference does not fall: all N
+        then reach the same error, so that none of them is needed.
     """
     n, reached = _lowest_so_far(sizes, errors)
     m, wanted = _lowest_so_far(other_sizes, other_errors)
-    if n.size < 2 or not m.size:
+    if n.size < 2 or not m.size or reached[0] == reached[-1]:
         return float("nan")
     new = np.diff(wanted, prepend=np.inf) < 0
     comparable = (wanted <= reached[0]) & ((wanted >= reached[-1]) | (m <= n[-1]))

@@ -94,7 +94,8 @@ def _check_threats(study: "Study") -> None:
                     if any(study.has(dataset, threat.space) for dataset in study.datasets)
                 ]
                 why = _lacking(study, space)
-                allowed = f"a threat in another space ({listed(usable)}), as {why}"
+                choice = f" ({listed(usable)})" if usable else ", such as image"
+                allowed = f"a threat in another space{choice}, as {why}"
                 raise refusal(search.threat, allowed, group, name, "threat")
         for dataset in study.datasets:
             if not any(study.fits(dataset, search) for search in named.values()):

@@ -84,8 +84,8 @@ CURVES = pa.schema(
             "success_rate",
             pa.float32(),
             "share",
-            "perturbed training images that the model in eval mode misclassifies at the end "
-            "of the search",
+            "perturbed training images that the model in eval mode misclassifies at the end of the "
+            "search",
             null=True,
         ),
     ]
@@ -158,6 +158,10 @@ _SIZES = [
     for where in ("image", "code")
     for norm in ("l1", "l2", "linf")
 ]
+_SUCCESS = (
+    "the model classifies the clean image correctly and the example, as saved, incorrectly, and "
+    "the example is within the threat and the bounds of its space, but for rounding"
+)
 ATTACKS = pa.schema(
     [
         _SEED,
@@ -171,7 +175,7 @@ ATTACKS = pa.schema(
             "the unperturbed code decodes to a correctly classified image",
         ),
         _field("answer", pa.int32(), "class", f"class predicted for the example as saved; {_TIE}"),
-        _field("success", pa.bool_(), "", "wrong answer, re-checked on the example as saved"),
+        _field("success", pa.bool_(), "", _SUCCESS),
         _field("iterations", pa.int32(), "1", "iterations to success", null=True),
         _field("restart", pa.int32(), "1", "restart of the success, from 0", null=True),
         _field("loss", pa.float32(), "nat", "cross-entropy of the example as saved"),
@@ -218,7 +222,12 @@ SUCCESS_RATES = pa.schema(
         *_STUDY_KEYS,
         _SEED,
         _ATTACK,
-        _field("attacked", pa.int32(), "images", "test images that the model classifies correctly"),
+        _field(
+            "attacked",
+            pa.int32(),
+            "images",
+            "attacked test images that the model classifies correctly",
+        ),
         _field("successes", pa.int32(), "images", "successes among them"),
         _field("success_rate", pa.float64(), "share", "successes / attacked", null=True),
         *_INTERVAL,
