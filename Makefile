@@ -2,8 +2,11 @@
 
 PYTHON ?= python3
 CORES ?= all
-CONFIG ?= config/config.yaml
-JOBS ?= $(shell nproc)
+# A variable of the shell with this common name does not choose the study; `make plan CONFIG=…` does.
+ifneq "$(origin CONFIG)" "command line"
+CONFIG := config/config.yaml
+endif
+JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 
 # Without an environment in this clone, `make demo` and `make plan` use the active one if this clone
 # is installed in it, for example a conda environment.
@@ -87,7 +90,7 @@ lock: ## resolve constraints.txt anew from the ranges in pyproject.toml
 	$(PYTHON) tests/lock.py $(LOCK) > constraints.txt
 	rm $(LOCK)
 
-clean: environment $(if $(filter .venv,$(VENV)),,own) ## remove the environment, not the results
+clean: environment $(if $(filter .venv,$(VENV)),,own created) ## remove the environment, not the results
 	rm -rf "$(VENV)"
 
 # A folder of the user, or an environment of conda, is neither filled nor removed.
@@ -96,6 +99,13 @@ environment:
 	@if [ -e "$(VENV)" ] && ! [ -e "$(VENV)/pyvenv.cfg" ] && [ "$$(ls -A "$(VENV)")" ]; then \
 	  echo "robustgen: $(VENV) is not an environment of Python's venv: name another VENV, or" \
 	    "activate this one and leave VENV out" >&2; exit 1; \
+	fi
+
+# Only an environment that this Makefile made is removed.
+.PHONY: created
+created:
+	@if [ -e "$(VENV)" ] && ! [ -e "$(VENV)/.ready" ] && ! [ "$(VENV)" = .venv ]; then \
+	  echo "robustgen: $(VENV) was not set up by make, which does not remove it" >&2; exit 1; \
 	fi
 
 # An environment has one package robustgen: to install this clone's would replace another clone's.

@@ -10,7 +10,7 @@ KILLED = "2026-01-01 00:00:00 INFO epoch 1/3, 9 s left\n"
 LOGS = {
     "a job that was killed": (KILLED, "it ended without an error message; it was probably killed"),
     "an empty log": ("", "it ended without an error message; it was probably killed"),
-    "no log": (None, "it left no log; its error is in the output above"),
+    "no log": (None, "it ended before it wrote to its log; its error is in the output"),
     "a mistake": ("2026-01-01 00:00:00,1 ERROR a.npz is damaged\n", "a.npz is damaged"),
     "a bug": (f"{KILLED}x ERROR failed\nTraceback\n  x\nKeyError: 'a'\n", "KeyError: 'a'"),
 }
@@ -24,6 +24,13 @@ def test_the_error_of_a_job_is_the_last_one_in_its_log(tmp_path, text, sentence)
     assert job_error(str(path)).startswith(sentence)
 
 
+def test_the_log_of_an_earlier_run_is_not_that_of_a_job(tmp_path):
+    path = tmp_path / "job.log"
+    path.write_text("x ERROR of an earlier run\n")
+    assert job_error(str(path), started=path.stat().st_mtime - 1) == "of an earlier run"
+    assert "before it wrote to its log" in job_error(str(path), path.stat().st_mtime + 1)
+
+
 @pytest.mark.parametrize("error", [UserError("the sky is green"), MemoryError("too much")])
 def test_the_error_is_found_in_a_log_that_a_job_wrote(tmp_path, error):
     with pytest.raises(SystemExit), job(tmp_path / "log"):
@@ -35,7 +42,7 @@ def test_a_failed_run_names_jobs_errors_and_logs():
     failed = [FailedJob("train", {"n": str(n)}, f"{n}.log") for n in range(7)]
     lines = format_failure([*failed, FailedJob("codes", {}, None)]).splitlines()
     assert lines[0].startswith("robustgen: 8 jobs failed")
-    assert lines[1].startswith("  codes: it left no log")
+    assert lines[1].startswith("  codes: it ended before it wrote to its log")
     assert lines[2:4] == [f"  train (n 0): {job_error('0.log')}", "    log: 0.log"]
     assert lines[-1] == "  and 3 more"
 

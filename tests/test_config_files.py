@@ -10,6 +10,7 @@ REPEATED = {
     "a block": ("a: 1\nb: {c: 1}\na: 2\n", "line 3: a is there twice"),
     "a key in a block": ("a:\n  b: 1\n  c: 2\n  b: 3\n", "line 4: b is there twice"),
     "a key in a list": ("- {a: 1, a: 1}\n", "line 1: a is there twice"),
+    "JSON with tabs": ('{\n\t"a": 1,\n\t"a": 2}', "line 3: a is there twice"),
     "JSON": ('{"a": 1,\n "a": 2}', "line 2: a is there twice"),
 }
 

@@ -145,6 +145,25 @@ def test_a_copied_environment_is_left_alone_but_can_be_removed(clone):
     assert not (clone / ".venv").exists()
 
 
+def test_the_environment_of_another_project_is_not_removed(clone):
+    """It has no package robustgen and was not set up by make."""
+    other = clone.parent / "other"
+    shutil.copytree(clone / ".venv", other)
+    (other / ".ready").unlink()
+    run = make(clone, "clean", f"VENV={other}", INSTALLED="")
+    assert run.returncode != 0
+    assert run.stderr.startswith(
+        f"robustgen: {other} was not set up by make, which does not remove"
+    )
+    assert other.exists()
+
+
+def test_a_variable_of_the_shell_does_not_choose_the_study(clone):
+    assert make(clone, "plan", CONFIG="Release").returncode == 0
+    (call,) = calls(clone)
+    assert call["arguments"][-1] == "config/config.yaml"
+
+
 def test_a_moved_clone_is_installed_again_without_its_dependencies(clone):
     assert make(clone, "plan", INSTALLED="").returncode == 0
     installed, planned = calls(clone)

@@ -105,15 +105,31 @@ def test_dark_images_are_taken(tmp_path):
     for images in (grey(8, 9, 10) // 86, grey(8, 9, 10) // 128 / 1.0):
         np.savez(path, images=images, labels=np.arange(8) % 2)
         assert len(collected("npz", path)[0]) == 8
-    images = np.stack([grey(8, 9, 10)] * 2)
-    np.savez(
-        path,
-        images=images[0] // 128,
-        labels=np.arange(8) % 2,
-        test_images=images[1],
-        test_labels=np.arange(8) % 2,
-    )
-    assert len(collected("npz", path)[0]) == 16
+
+
+@pytest.mark.parametrize("mask", ["images", "test_images"])
+def test_a_split_of_zeros_and_ones_is_refused(tmp_path, mask):
+    path, labels = tmp_path / "mine.npz", np.arange(8) % 2
+    arrays = {"images": grey(8, 9, 10), "test_images": grey(8, 9, 10)}
+    arrays[mask] = arrays[mask] // 128
+    np.savez(path, **arrays, labels=labels, test_labels=labels)
+    assert "nearly black, because the largest value is 1 of 255" in refusal("npz", path)
+
+
+def test_the_log_warns_of_dark_images(tmp_path, caplog):
+    path = tmp_path / "mine.npz"
+    np.savez(path, images=grey(8, 9, 10) // 17, labels=np.arange(8) % 2)
+    with caplog.at_level(logging.INFO):
+        collected("npz", path)
+    assert "their largest value is 15 of 255" in caplog.text or "14 of 255" in caplog.text
+
+
+def test_the_log_counts_images_that_are_left_out_of_large_classes(tmp_path, caplog):
+    path = tmp_path / "mine.npz"
+    np.savez(path, images=grey(12, 9, 10), labels=np.arange(12) // 8)
+    with caplog.at_level(logging.INFO):
+        collected("npz", path)
+    assert "4 images are not used, so that all classes have equally many" in caplog.messages
 
 
 @pytest.mark.parametrize(

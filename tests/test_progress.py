@@ -38,6 +38,12 @@ def test_bars_take_the_place_of_lines_in_a_terminal_alone(stream, settings, is_a
     assert ("train" in sys.stderr.getvalue()) == is_active
 
 
+def test_a_terminal_that_cannot_move_its_cursor_shows_lines(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "dumb")
+    assert not LogHandler(OutputSettings(), None).writes_to_stream
+
+
 def test_bars_do_not_count_running_jobs():
     progress = LogHandler(OutputSettings(), None).progress
     number = progress.add_task("train", total=4, active=7777)

@@ -5,7 +5,7 @@ import math
 import pytest
 from studies import changed, refused, valid
 
-from robustgen.radii import short_search_warning
+from robustgen.radii import search_warnings
 from robustgen.study import Study
 
 HARD = (math.pi**2 + 2 * 0.4**2 + 2 * 1.0**2 + 0.4**2) ** 0.5
@@ -74,6 +74,18 @@ SEARCHES = {
 }
 
 
+def test_a_step_longer_than_the_ball_is_wide_is_told():
+    config = valid()
+    config["threats"]["ball"] |= {"norm": "linf", "radius": 0.1}
+    for step_size, is_told in ((0.2, False), (8, True)):
+        config["attacks"] = {"pixels": {"threat": "ball", "steps": 40, "step_size": step_size}}
+        config["methods"] = {"plain": {}}
+        config.pop("distances", None)
+        warnings = search_warnings(Study.parse(config))
+        assert bool(warnings) == is_told
+    assert warnings[0].startswith("the step_size of attacks.pixels (8, with the radius 0.1) is")
+
+
 @pytest.mark.parametrize(
     ("norm", "radius", "rule", "steps", "step_size", "reach"), SEARCHES.values(), ids=SEARCHES
 )
@@ -84,7 +96,7 @@ def test_a_search_that_cannot_cross_its_ball_is_told(norm, radius, rule, steps, 
     config["methods"] = {"plain": {}, "random": {"threat": "ball", "steps": 0}, "hardened": search}
     config["attacks"] = {"pixels": search}
     del config["distances"]
-    warning = short_search_warning(Study.parse(config))
+    warning = " ".join(search_warnings(Study.parse(config)))
     if reach is None:
         assert warning == ""
     else:

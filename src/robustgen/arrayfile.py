@@ -1,6 +1,7 @@
 """An npz file of the user's images and labels, as `numpy.savez` writes it."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,7 +21,10 @@ _PREFIXES = {"train": "", "test": "test_"}
 _ARRAYS = "images and labels, and may have test_images and test_labels"
 _NOTES_VERSION = 1
 """Of the content of `ArraySummary`: notes of another version are not used."""
+log = logging.getLogger("robustgen")
+
 _DARKEST = 1
+_DARK = 32
 """Values up to this one, of 255, cannot be told from black."""
 
 Labels = npt.NDArray[np.int64]
@@ -140,21 +144,28 @@ def read_arrays(path: str | Path) -> ArrayFile:
 
 
 def require_visible(name: str | Path, *images: Images) -> None:
-    """Refuse a data set that is black as a whole.
+    """Refuse arrays that are black as a whole.
 
     Args:
         name: the file or folder.
-        images: pixels in 0…255, all arrays of the data set.
+        images: pixels in 0…255, an array for each split.
 
     Raises:
-        UserError: no value is larger than 1, as in a mask of zeros and ones.
+        UserError: an array has no value larger than 1, as a mask of zeros and ones.
     """
-    largest = max(int(array.max()) for array in images)
+    largest = min(int(array.max(initial=0)) for array in images)
     if largest <= _DARKEST:
         raise UserError(
             f"all images in {name} are nearly black, because the largest value is {largest} of "
             "255: multiply the values by 255, or store floats in [0, 1]"
         )
+
+
+def log_dark_images(name: str | Path, *images: Images) -> None:
+    """Warn of arrays whose values use a small part of 0…255, as class numbers or 4-bit images."""
+    largest = min(int(array.max(initial=0)) for array in images)
+    if largest < _DARK:
+        log.warning("the images in %s are dark: their largest value is %d of 255", name, largest)
 
 
 @contextmanager
@@ -233,10 +244,15 @@ def _round(name: str, array: npt.NDArray[Any]) -> Images:
         raise UserError(f"{name} are {array.dtype}, but must be uint8 in 0…255 or floats in [0, 1]")
     wrong = array[~((array >= 0) & (array <= 1))]
     if len(wrong):
-        advice = ": divide them by 255" if wrong.min() >= 0 and 1 < wrong.max() <= 255 else ""
+        advice = f": divide them by {_scale(wrong.max())}" if wrong.min() > 0 else ""
         raise UserError(f"{name} have the pixel {wrong[0]:g}, but must be in [0, 1]{advice}")
     pixels: Images = np.rint(array * 255).astype(np.uint8)
     return pixels
+
+
+def _scale(largest: float) -> str:
+    """What a range is divided by to be [0, 1]: its largest value, in most files 255."""
+    return "255" if _DARK < largest <= 255 else "their largest possible value"
 
 
 def _check_distinct(path: str | Path, labels: Labels, distinct: DistinctImages) -> None:

@@ -13,6 +13,7 @@ MAX_FAILED_JOBS = 5
 _NO_MESSAGE = (
     "it ended without an error message; it was probably killed, or ran out of memory or time"
 )
+_NO_LOG = "it ended before it wrote to its log; its error is in the output above"
 
 
 class FailedJob(NamedTuple):
@@ -49,14 +50,21 @@ def format_success(results: str | Path, report_command: str) -> str:
     return "\n".join(lines)
 
 
-def format_failure(jobs: Iterable[FailedJob]) -> str:
-    """One block of lines per failed job: what it was, its error, and its log."""
+def format_failure(jobs: Iterable[FailedJob], started: float = 0.0) -> str:
+    """One block of lines per failed job: what it was, its error, and its log.
+
+    Args:
+        jobs: the jobs that failed.
+        started: when the run began, in seconds since 1970; an older log is that of another run.
+    """
     failed = sorted(jobs, key=lambda job: (job.rule, str(job.log)))
     count = "1 job" if len(failed) == 1 else f"{len(failed)} jobs"
     lines = [f"robustgen: {count} failed; finished results are kept, and the same command goes on"]
     for job in failed[:MAX_FAILED_JOBS]:
         details = ", ".join(f"{name} {value}" for name, value in job.wildcards.items())
-        lines.append(f"  {job.rule}{f' ({details})' if details else ''}: {job_error(job.log)}")
+        lines.append(
+            f"  {job.rule}{f' ({details})' if details else ''}: {job_error(job.log, started)}"
+        )
         if job.log is not None:
             lines.append(f"    log: {job.log}")
     if len(failed) > MAX_FAILED_JOBS:
@@ -64,15 +72,18 @@ def format_failure(jobs: Iterable[FailedJob]) -> str:
     return "\n".join(lines)
 
 
-def job_error(log: str | None) -> str:
+def job_error(log: str | None, started: float = 0.0) -> str:
     """The error that ended a job, as its log tells it.
 
     That is the message of the last line of level ERROR, or the last line of the traceback below it.
     """
     try:
         text = Path(log or "").read_text(encoding="utf-8", errors="replace")
+        is_of_this_run = Path(log or "").stat().st_mtime >= started
     except OSError:
-        return "it left no log; its error is in the output above"
+        return _NO_LOG
+    if not is_of_this_run:
+        return _NO_LOG
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [number for number, line in enumerate(lines) if " ERROR " in line]
     if not errors:

@@ -33,6 +33,8 @@ def read(path: str | Path) -> Any:
     except yaml.MarkedYAMLError as error:
         place = f", line {error.problem_mark.line + 1}," if error.problem_mark else ""
         raise UserError(f"the config {path}{place} is not YAML: {error.problem}") from error
+    except RecursionError as error:
+        raise UserError(f"the config {path} is nested too deeply") from error
     except (ValueError, yaml.YAMLError) as error:
         reason = error.reason if isinstance(error, yaml.reader.ReaderError) else error
         raise UserError(f"the config {path} is not YAML: {reason}") from error
@@ -119,8 +121,11 @@ def _unexpected_meaning(node: yaml.ScalarNode) -> str | None:
 def _nodes(path: str | Path) -> Iterator[yaml.Node]:
     """Yield all nodes of a YAML or JSON file in their order; none if it cannot be read."""
     try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, ValueError, yaml.YAMLError):
+        text = Path(path).read_text(encoding="utf-8")
+        if text.lstrip().startswith("{"):  # YAML refuses tabs, with which JSON may be indented
+            text = text.replace("\t", " ")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return
     stack, visited = [root], set()
     while stack:

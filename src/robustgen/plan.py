@@ -20,6 +20,7 @@ from robustgen import device
 from robustgen.config_files import read_merged
 from robustgen.errors import UserError
 from robustgen.files import whole
+from robustgen.radii import search_warnings
 from robustgen.speed_records import OnDataset, Speeds, lacks
 from robustgen.speeds import measure
 from robustgen.study import Study
@@ -131,6 +132,8 @@ def _main(options: argparse.Namespace) -> None:
         return
     speeds_of_file = _speeds(options.speeds, study) if options.speeds else None
     listed_jobs = list(jobs(_dry_run(options.configfile)))
+    for warning in search_warnings(study):
+        print(f"robustgen: {warning}", file=sys.stderr)
     # The measurement takes minutes: it comes after all that can fail.
     speeds = speeds_of_file or measure(study, device.setup(), _report)
     print(told(study, speeds, listed_jobs, options.cores))

@@ -55,18 +55,19 @@ def _widths(study: "Study", dataset: str, space: str) -> list[float]:
     return [high - low for low, high in zip(lower, upper, strict=True)]
 
 
-def short_search_warning(study: "Study") -> str:
-    """One sentence about the searches whose steps cannot cross the ball; empty if all can.
+def search_warnings(study: "Study") -> list[str]:
+    """One sentence for each kind of search that cannot do what its threat asks for."""
+    return [warning for find in (_short_searches, _long_steps) if (warning := find(study))]
+
+
+def _short_searches(study: "Study") -> str:
+    """The searches whose steps cannot cross the ball, in one sentence; empty if all can.
 
     From the centre of a ball such a search does not reach its surface: the attack finds fewer
     adversarial examples than exist, and the training is weaker than its radius says.
     """
-    searches: dict[str, Method | Attack] = {
-        **{f"attacks.{name}": attack for name, attack in study.attacks.items()},
-        **{f"methods.{name}": m for name, m in study.methods.items() if m.threat and m.steps},
-    }
     descriptions = []
-    for name, search in searches.items():
+    for name, search in _searches(study).items():
         radius = study.threats[str(search.threat)].radius
         reach = _max_reach(study, search)
         if reach < radius * (1 - 1e-9):  # 3 x 0.1 is below 0.3 by rounding alone
@@ -80,6 +81,34 @@ def short_search_warning(study: "Study") -> str:
         f"the steps of {listed(descriptions, 'and')} are too few or too short to cross the ball of "
         "the threat, so that the search is weak; for a stronger one raise steps or step_size"
     )
+
+
+def _long_steps(study: "Study") -> str:
+    """The searches whose single step is longer than the ball is wide, in one sentence."""
+    descriptions = []
+    for name, search in _searches(study).items():
+        radius = study.threats[str(search.threat)].radius
+        if search.step_size > 2 * radius * (1 + 1e-9):
+            descriptions.append(f"{name} ({search.step_size:g}, with the radius {radius:g})")
+    if not descriptions:
+        return ""
+    return (
+        f"the step_size of {listed(descriptions, 'and')} is larger than the ball of the threat is "
+        "wide, so that the search jumps from one side to the other; a step_size is in the units of "
+        "the radius, in image space a part of the range from 0 to 1"
+    )
+
+
+def _searches(study: "Study") -> dict[str, Method | Attack]:
+    """The attacks and the methods that search, by their place in the config."""
+    return {
+        **{f"attacks.{name}": attack for name, attack in study.attacks.items()},
+        **{
+            f"methods.{name}": method
+            for name, method in study.methods.items()
+            if method.threat and method.steps
+        },
+    }
 
 
 def _max_reach(study: "Study", search: Method | Attack) -> float:

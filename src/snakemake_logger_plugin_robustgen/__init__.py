@@ -56,6 +56,7 @@ class LogHandler(RichHandler):  # type: ignore[misc]  # the plugin has no type s
         settings = self.common_settings
         self.is_active = sys.stderr.isatty() and not (settings.dryrun or settings.nocolor)
         super().__post_init__()
+        self.is_active &= not self.console.is_dumb_terminal
         progress = self.progress
         progress.speed_estimate_period = SPEED_PERIOD_S
         kept_columns = [column for column in progress.columns if not _is_replaced(column)]

@@ -5,17 +5,20 @@ Snakemake prints lines of its own after these hooks, so that the last lines are 
 
 import atexit
 import shlex
+import time
 
 from snakemake.logging import logger
 from snakemake_interface_executor_plugins.settings import ExecMode
 
 from robustgen.closing import FailedJob, format_failure, format_success
-from robustgen.radii import short_search_warning
+from robustgen.radii import search_warnings
 
+STARTED = time.time()
 IS_MAIN_PROCESS = workflow.exec_mode == ExecMode.DEFAULT
 
-if IS_MAIN_PROCESS and short_search_warning(STUDY):
-    logger.warning(f"robustgen: {short_search_warning(STUDY)}")
+if IS_MAIN_PROCESS:
+    for warning in search_warnings(STUDY):
+        logger.warning(f"robustgen: {warning}")
 
 
 def report_command():
@@ -58,4 +61,4 @@ onsuccess:
 
 
 onerror:
-    atexit.register(print, "\n" + format_failure(failed_jobs()), file=sys.stderr)
+    atexit.register(print, "\n" + format_failure(failed_jobs(), STARTED), file=sys.stderr)

@@ -88,6 +88,9 @@ def assemble(
     log.info(
         "%d train and %d test images of %d classes", *map(len, images), len(collection.classes)
     )
+    count = len(collection.train.labels) + len(collection.test.labels if collection.test else ())
+    if surplus := count - sum(map(len, images)):
+        log.info("%d images are not used, so that all classes have equally many", surplus)
     _log_common_images(*images)
     about = {"ranges": transformations, "classes": json.dumps(collection.classes)}
     columns = {

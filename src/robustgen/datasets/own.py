@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustgen import imagefolder
-from robustgen.arrayfile import read_arrays, require_visible
+from robustgen.arrayfile import log_dark_images, read_arrays, require_visible
 from robustgen.datasets.labelled import Collection, Labelled
 
 log = logging.getLogger("robustgen")
@@ -27,6 +27,7 @@ def images(path: str) -> Collection:
     pixels = imagefolder.read_images([folder.files[row] for row in rows])
     name = f"the folder {path}"
     require_visible(name, pixels)
+    log_dark_images(name, pixels)
     return Collection(name, folder.classes, _labelled(pixels, labels))
 
 
@@ -39,6 +40,7 @@ def npz(path: str) -> Collection:
         UserError: the file is not as it must be.
     """
     content = read_arrays(path)
+    log_dark_images(path, *content.images.values())
     if content.other_arrays:
         log.warning("arrays left out: %s", ", ".join(content.other_arrays))
     if content.distinct is not None:
