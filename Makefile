@@ -55,7 +55,7 @@ demo: $(READY) ## the study on FONTS, from font files to figures and verdicts
 	@$(RUN) -P -m robustgen.closing results/demo
 
 test: $(VENV)/.ready-test browser ## what must pass before every commit
-	"$(BIN)/python" -m pytest --numprocesses 2
+	"$(BIN)/python" -m pytest --numprocesses 2 --dist worksteal
 
 test-long: $(VENV)/.ready-test browser ## what takes minutes; needs the extra paper-fonts
 	$(INSTALL) '.[paper-fonts]'

@@ -299,6 +299,11 @@ def test_verdict_of(statistic, changes, verdict):
     assert {row["verdict"] for row in found} == {verdict}
 
 
+def test_a_curve_that_does_not_fall_is_the_reason():
+    (row,) = of(outcome(world(error=lambda *_: 0.5).tables()), "adversarial_images_factor")
+    assert row["rule"].endswith("the test error of normal training does not change with N")
+
+
 @pytest.mark.parametrize("statistic", STATISTICS, ids=lambda s: s.name)
 def test_one_seed_decides_nothing_over_seeds(statistic):
     rows = of(outcome(world(seeds=1).tables()), statistic.name)

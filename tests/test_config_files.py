@@ -84,6 +84,7 @@ UNREADABLE = {
     "not text": (b"\xff\x00", " is not YAML: invalid start byte"),
     "with a character that is none": (b'a: "\x07"', "YAML: special characters are not allowed"),
     "with a day that is none": (b"a: 2020-13-01\n", " is not YAML: month must be in 1..12"),
+    "nested without end": (b"[" * 100_000, " is nested too deeply"),
     "with a key twice": (b"a: 1\na: 2\n", ", line 2: a is there twice, but must be there once"),
 }
 

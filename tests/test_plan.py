@@ -307,13 +307,16 @@ def speeds_file(tmp_path) -> Path:
 def test_a_plan_of_several_files(tmp_path, speeds_file):
     """Later files add to the first; one may have a name with spaces."""
     more = tmp_path / "more of it.yaml"
-    more.write_text("study: larger\nsizes: [60, 90]\nclassifier: {epochs: 4}\n")
+    more.write_text(
+        "study: larger\nsizes: [60, 90]\nclassifier: {epochs: 4}\nattacks: {regular: {steps: 2}}\n"
+    )
     configs = ["--configfile", HERE / "config/smoke.yaml", more]
     run = run_plan(*configs, "--speeds", speeds_file)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("larger on a machine\n")
     (train,) = (line.split() for line in run.stdout.splitlines() if line.startswith("train"))
     assert train[1] == "12"  # of six methods, at two sizes
+    assert "attacks.regular (2 steps of 0.05 reach 0.1 of the radius 0.3) are too few" in run.stderr
 
 
 def test_merged_files_are_mappings(tmp_path):

@@ -74,16 +74,26 @@ SEARCHES = {
 }
 
 
-def test_a_step_longer_than_the_ball_is_wide_is_told():
+STEPS = {
+    "as long as the ball is wide": ("linf", "signed", 0.2, False),
+    "in units of 1/255": ("linf", "signed", 8, True),
+    "in each pixel of an L2 ball": ("l2", "adam", 0.3, True),
+    "of an L2 length": ("l2", "normalized", 0.3, True),
+    "of an L2 length that is spread over all pixels": ("linf", "normalized", 0.3, False),
+}
+
+
+@pytest.mark.parametrize(("norm", "rule", "step_size", "is_long"), STEPS.values(), ids=STEPS)
+def test_a_step_longer_than_the_ball_is_wide_is_told(norm, rule, step_size, is_long):
     config = valid()
-    config["threats"]["ball"] |= {"norm": "linf", "radius": 0.1}
-    for step_size, is_told in ((0.2, False), (8, True)):
-        config["attacks"] = {"pixels": {"threat": "ball", "steps": 40, "step_size": step_size}}
-        config["methods"] = {"plain": {}}
-        config.pop("distances", None)
-        warnings = search_warnings(Study.parse(config))
-        assert bool(warnings) == is_told
-    assert warnings[0].startswith("the step_size of attacks.pixels (8, with the radius 0.1) is")
+    config["threats"]["ball"] |= {"norm": norm, "radius": 0.1}
+    search = {"threat": "ball", "steps": 40, "step_rule": rule, "step_size": step_size}
+    config["attacks"], config["methods"] = {"pixels": search}, {"plain": {}}
+    del config["distances"]
+    start = f"the step_size of attacks.pixels ({step_size}, with the radius 0.1) is larger than"
+    assert [warning[: len(start)] for warning in search_warnings(Study.parse(config))] == (
+        [start] if is_long else []
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import HERE, PART, SMOKE, changed, same, snakemake, wanted
-from pages import block
+from pages import block, blocks
 from PIL import Image
 from safetensors import safe_open
 
 from robustgen import tables
+from robustgen.fontfiles import installed_styles
 
 THREATS, ATTACKS = SMOKE["threats"], SMOKE["attacks"]
 DATA = "results/smoke/fonts"
@@ -415,17 +416,75 @@ def test_a_study_of_ones_own_arrays_runs(tmp_path):
 
 
 @pytest.mark.long
+def test_a_study_whose_models_are_always_wrong_ends(tmp_path):
+    """All test labels are wrong: nothing is attacked, and every claim is undecided."""
+    datasets = arrays(tmp_path / "mine.npz")
+    with np.load(tmp_path / "mine.npz") as train:
+        test = {"test_images": train["images"], "test_labels": 1 - train["labels"]}
+    datasets = arrays(tmp_path / "mine.npz", **test)
+    classifier = {**SMOKE["classifier"], "epochs": 20, "batch_size": 10}
+    own = {**OWN, "datasets": datasets, "sizes": [30], "classifier": classifier}
+    run = snakemake(tmp_path, "--cores", "2", config=changed(tmp_path, **own))
+    assert run.returncode == 0, run.stderr[-3000:]
+    tables = tmp_path / "results/smoke/tables"
+    (row,) = pq.read_table(tables / "success_rates.parquet").to_pylist()
+    assert (row["attacked"], row["successes"], row["success_rate"]) == (0, 0, None)
+    verdicts = set(pq.read_table(tables / "claims.parquet")["verdict"].to_pylist())
+    assert verdicts == {"undecided"}
+
+
+def write_documented_files(tmp_path: Path) -> None:
+    """The user's files that a page names: dark and bright photos, the same as arrays, and fonts."""
+    rng = np.random.default_rng(0)
+    photos = {
+        name: rng.integers(darkest, darkest + 156, (315, 8, 8, 3), np.uint8)
+        for name, darkest in (("cats", 0), ("dogs", 100))
+    }
+    for name, images in photos.items():
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / "photos" / name / f"{number}.png")
+    images, labels = np.concatenate(list(photos.values())), np.repeat([0, 1], 315)
+    np.savez(tmp_path / "photos.npz", images=images, labels=labels)
+    (tmp_path / "my_fonts").mkdir()
+    for file in dict.fromkeys(style.file for style in installed_styles()[:40]):
+        shutil.copy(file, tmp_path / "my_fonts")
+
+
+DOCUMENTED = {
+    "an npz file": ("mine", ["mine.yaml", "{kind: npz, path: photos.npz}"]),
+    "a learned manifold": ("mine", ["mine.yaml", "manifold.yaml"]),
+    "a folder of fonts": ("my_fonts", ["my_fonts.yaml"]),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("study_name", "titles"), DOCUMENTED.values(), ids=DOCUMENTED)
+def test_the_other_documented_studies_run_through(tmp_path, study_name, titles):
+    """The configs of the page as they are printed; a block without a title by what it contains."""
+    write_documented_files(tmp_path)
+    page = blocks("own-data.md", "yaml")
+    configs = []
+    for number, title in enumerate(titles):
+        (text,) = (b.text for b in page if b.title == title or (not b.title and title in b.text))
+        configs.append(tmp_path / f"{number}.yaml")
+        configs[-1].write_text(text)
+    options = ("--configfile", *configs) if len(configs) > 1 else ()
+    run = snakemake(tmp_path, "--cores", "2", *options, config=configs[0])
+    assert run.returncode == 0, run.stderr[-3000:]
+    results = tmp_path / "results" / study_name
+    assert pq.read_metadata(results / "tables/success_rates.parquet").num_rows > 0
+    assert (results / "figures/figure3.png").stat().st_size > 1000
+
+
+@pytest.mark.long
 def test_the_documented_study_of_ones_own_images_runs_through(tmp_path):
     """The config as it is printed, on a folder of dark and bright photos: up to the figures."""
     whole = block("own-data.md", "mine.yaml")
     assert len(whole.splitlines()) == 10
     config = tmp_path / "mine.yaml"
     config.write_text(whole)
-    rng = np.random.default_rng(0)
-    for name, least in (("cats", 0), ("dogs", 100)):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for at, image in enumerate(rng.integers(least, least + 156, (315, 8, 8, 3), np.uint8)):
-            Image.fromarray(image).save(tmp_path / "photos" / name / f"{at}.png")
+    write_documented_files(tmp_path)
     run = snakemake(tmp_path, "--cores", "2", config=config)
     assert run.returncode == 0, run.stderr[-3000:]
     results = tmp_path / "results/mine"

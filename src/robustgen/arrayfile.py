@@ -21,11 +21,12 @@ _PREFIXES = {"train": "", "test": "test_"}
 _ARRAYS = "images and labels, and may have test_images and test_labels"
 _NOTES_VERSION = 1
 """Of the content of `ArraySummary`: notes of another version are not used."""
-log = logging.getLogger("robustgen")
-
 _DARKEST = 1
-_DARK = 32
 """Values up to this one, of 255, cannot be told from black."""
+_DARK = 32
+"""Images whose values are all below this one, of 255, may be class numbers or have 4 bits."""
+
+log = logging.getLogger("robustgen")
 
 Labels = npt.NDArray[np.int64]
 Images = npt.NDArray[np.uint8]
@@ -244,15 +245,19 @@ def _round(name: str, array: npt.NDArray[Any]) -> Images:
         raise UserError(f"{name} are {array.dtype}, but must be uint8 in 0…255 or floats in [0, 1]")
     wrong = array[~((array >= 0) & (array <= 1))]
     if len(wrong):
-        advice = f": divide them by {_scale(wrong.max())}" if wrong.min() > 0 else ""
-        raise UserError(f"{name} have the pixel {wrong[0]:g}, but must be in [0, 1]{advice}")
+        raise UserError(
+            f"{name} have the pixel {wrong[0]:g}, but must be in [0, 1]{_advice(wrong)}"
+        )
     pixels: Images = np.rint(array * 255).astype(np.uint8)
     return pixels
 
 
-def _scale(largest: float) -> str:
-    """What a range is divided by to be [0, 1]: its largest value, in most files 255."""
-    return "255" if _DARK < largest <= 255 else "their largest possible value"
+def _advice(values: npt.NDArray[Any]) -> str:
+    """How values above 1 are brought into [0, 1]; empty if others are negative or not finite."""
+    if not (values.min() > 0 and np.isfinite(values.max())):
+        return ""
+    divisor = "255" if _DARK <= values.max() <= 255 else "their largest possible value"
+    return f": divide them by {divisor}"
 
 
 def _check_distinct(path: str | Path, labels: Labels, distinct: DistinctImages) -> None:

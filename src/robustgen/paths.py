@@ -3,7 +3,7 @@
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from robustgen.errors import UserError
@@ -57,13 +57,7 @@ def require_folder(path: str | Path, purpose: str) -> Path:
     Raises:
         UserError: there is no such folder, or it cannot be read.
     """
-    mode = _read_mode(path, f"folder {_absolute(path)} {purpose}")
-    if not stat.S_ISDIR(mode):
-        raise UserError(
-            f"{_absolute(path)} is a file, but must be a folder {purpose}"
-            f"{working_directory_note(path)}"
-        )
-    return expand_home(path)
+    return _require(path, purpose, "folder", stat.S_ISDIR)
 
 
 def require_file(path: str | Path, purpose: str) -> Path:
@@ -76,14 +70,23 @@ def require_file(path: str | Path, purpose: str) -> Path:
     Raises:
         UserError: there is no such file, or it cannot be read.
     """
-    mode = _read_mode(path, f"file {_absolute(path)} {purpose}")
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+    return _require(path, purpose, "file", stat.S_ISREG)
+
+
+def _require(path: str | Path, purpose: str, kind: str, is_kind: Callable[[int], bool]) -> Path:
+    mode = _read_mode(path, f"{kind} {_absolute(path)} {purpose}")
+    if not is_kind(mode):
         raise UserError(
-            f"{_absolute(path)} is {kind}, but must be a file {purpose}"
+            f"{_absolute(path)} is {_describe_kind(mode)}, but must be a {kind} {purpose}"
             f"{working_directory_note(path)}"
         )
     return expand_home(path)
+
+
+def _describe_kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    return "a file" if stat.S_ISREG(mode) else "neither a file nor a folder"
 
 
 def _read_mode(path: str | Path, description: str) -> int:

@@ -87,7 +87,10 @@ def _long_steps(study: "Study") -> str:
     """The searches whose single step is longer than the ball is wide, in one sentence."""
     descriptions = []
     for name, search in _searches(study).items():
-        radius = study.threats[str(search.threat)].radius
+        threat = study.threats[str(search.threat)]
+        radius = threat.radius
+        if search.step_rule == "normalized" and threat.norm == "linf":
+            continue  # its L2 length is spread over all coordinates
         if search.step_size > 2 * radius * (1 + 1e-9):
             descriptions.append(f"{name} ({search.step_size:g}, with the radius {radius:g})")
     if not descriptions:

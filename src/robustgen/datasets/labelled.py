@@ -85,12 +85,7 @@ def assemble(
         parts = {"train": (train, rows), "test": (test, interleave(test.labels, rngs))}
     images = [split.read(chosen) for split, chosen in parts.values()]
     _check_shapes(collection.name, *(part.shape[1:] for part in images))
-    log.info(
-        "%d train and %d test images of %d classes", *map(len, images), len(collection.classes)
-    )
-    count = len(collection.train.labels) + len(collection.test.labels if collection.test else ())
-    if surplus := count - sum(map(len, images)):
-        log.info("%d images are not used, so that all classes have equally many", surplus)
+    _log_counts(collection, *images)
     _log_common_images(*images)
     about = {"ranges": transformations, "classes": json.dumps(collection.classes)}
     columns = {
@@ -128,6 +123,15 @@ def _check_classes(collection: Collection) -> None:
 def _list_missing_classes(collection: Collection, split: Labelled) -> list[str]:
     present = set(split.labels.tolist())
     return [name for label, name in enumerate(collection.classes) if label not in present]
+
+
+def _log_counts(collection: Collection, train: Images, test: Images) -> None:
+    """Log how many images each split has, and how many images of the collection are not used."""
+    classes = len(collection.classes)
+    log.info("%d train and %d test images of %d classes", len(train), len(test), classes)
+    splits = filter(None, (collection.train, collection.test))
+    if surplus := sum(len(split.labels) for split in splits) - len(train) - len(test):
+        log.info("%d images are not used, so that all classes have equally many", surplus)
 
 
 def _log_common_images(train: Images, test: Images) -> None:
