@@ -265,7 +265,7 @@ def study(tmp_path_factory) -> Path:
 
 
 def same(study: Path, folder: Path, results: str = "results") -> int:
-    """Compare all files of `results` in `folder` byte for byte with those of `study`; how many."""
+    """Compare files below `folder/results` byte for byte with those of `study`; count them."""
     suffixes = (".parquet", ".safetensors", ".png", ".pdf", ".txt")
     made = [path for path in (folder / results).rglob("[!.]*") if path.suffix in suffixes]
     for path in made:

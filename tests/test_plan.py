@@ -14,7 +14,7 @@ from robustgen import plan
 from robustgen.config_files import read_merged
 from robustgen.errors import UserError
 from robustgen.spaces import SPACES
-from robustgen.speed_records import OnDataset, Speeds, lacks
+from robustgen.speed_records import OnDataset, Speeds, describe_missing_speeds
 from robustgen.speeds import (
     EPOCHS,
     IMAGES,
@@ -83,7 +83,7 @@ def test_jobs_are_those_of_snakemake(demo, tmp_path):
     assert counts == wanted(run)
     cohorts = {(of["method"], of["n"]) for rule, of in listed if rule == "train"}
     assert cohorts == {(m, str(n)) for m in demo.methods_of("fonts") for n in demo.sizes}
-    said = plan.told(demo, SPEEDS, listed, 4).splitlines()
+    said = plan.format_plan(demo, SPEEDS, listed, 4).splitlines()
     assert said[0] == "demo on a machine"
     minutes = [float(line.split()[-1]) for line in said[2:-1]]
     assert sum(minutes[:-1]) == pytest.approx(minutes[-1], abs=0.1 * len(minutes))
@@ -91,7 +91,9 @@ def test_jobs_are_those_of_snakemake(demo, tmp_path):
     assert said[-2].split() == ["all", str(len(listed)), f"{total:.1f}"]
     assert said[-1] == f"{total / 4:.1f} minutes with 4 jobs at a time"
     starts = len(listed) * SPEEDS.start / 60
-    shared = plan.told(demo, SPEEDS.model_copy(update={"shared": True}), listed, 4).splitlines()
+    shared = plan.format_plan(
+        demo, SPEEDS.model_copy(update={"shared": True}), listed, 4
+    ).splitlines()
     assert shared[-1] == f"{total - starts * 3 / 4:.1f} minutes with 4 jobs at a time"
 
 
@@ -187,7 +189,7 @@ def test_equal_data_sets_are_measured_once(paper, monkeypatch):
     assert set(speeds.datasets["digits"].searched) == set(SPACES) - {"true_manifold"}
     assert set(speeds.datasets["fonts"].approached) == {"true_manifold", "learned_manifold"}
     assert set(speeds.datasets["clothes"].approached) == {"learned_manifold"}
-    assert list(lacks(study, speeds)) == []
+    assert list(describe_missing_speeds(study, speeds)) == []
 
 
 UNEQUAL = {
@@ -245,7 +247,7 @@ def test_speeds_beside_other_work(normal, attacked, learned, trained, monkeypatc
 def test_speeds_that_lack_what_a_study_asks_for(demo, part, lacking):
     fonts = SPEED.model_copy(update=part)
     speeds = SPEEDS.model_copy(update={"datasets": {"fonts": fonts}})
-    assert next(lacks(demo, speeds), None) == lacking
+    assert next(describe_missing_speeds(demo, speeds), None) == lacking
 
 
 FAILURES = {

@@ -41,7 +41,7 @@ class DistinctImages:
 
 
 def find_distinct(labels: Sequence[int], contents: Sequence[Hashable]) -> DistinctImages:
-    """Choose each image once.
+    """Choose one image of those with the same content.
 
     Of images with the same content and label, the first is kept. Images with the same content and
     different labels are all left out, because none of the labels can be trusted.

@@ -49,7 +49,10 @@ def read_notes(path: Path) -> dict[str, Any]:
 
 
 def write_notes(path: Path, notes: dict[str, Any]) -> None:
-    """Keep the notes on a file or folder; without effect where they cannot be written."""
+    """Keep the notes on a file or folder.
+
+    Notes only save time: where they cannot be written, files are read again at the next start.
+    """
     with suppress(UserError), whole(_place(path)) as partial:
         partial.write_text(json.dumps(notes), encoding="utf-8")
 

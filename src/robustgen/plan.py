@@ -21,7 +21,7 @@ from robustgen.config_files import read_merged
 from robustgen.errors import UserError
 from robustgen.files import whole
 from robustgen.radii import search_warnings
-from robustgen.speed_records import OnDataset, Speeds, lacks
+from robustgen.speed_records import OnDataset, Speeds, describe_missing_speeds
 from robustgen.speeds import measure
 from robustgen.study import Study
 
@@ -76,11 +76,13 @@ def _per_image(study: Study, on: OnDataset, method: str) -> float:
     return on.learned + searched
 
 
-def told(study: Study, speeds: Speeds, listed: list[tuple[str, dict[str, str]]], cores: int) -> str:
+def format_plan(
+    study: Study, speeds: Speeds, planned_jobs: list[tuple[str, dict[str, str]]], cores: int
+) -> str:
     """The plan as a table: jobs and time of each stage, and what all of it takes."""
     count: dict[str, int] = defaultdict(int)
     work: dict[str, float] = defaultdict(float)
-    for rule, of in listed:
+    for rule, of in planned_jobs:
         stage = rule if seconds(study, speeds, rule, of) else "others"
         count[stage] += 1
         work[stage] += speeds.start + seconds(study, speeds, rule, of)
@@ -136,7 +138,7 @@ def _main(options: argparse.Namespace) -> None:
         print(f"robustgen: {warning}", file=sys.stderr)
     # The measurement takes minutes: it comes after all that can fail.
     speeds = speeds_of_file or measure(study, device.setup(), _report)
-    print(told(study, speeds, listed_jobs, options.cores))
+    print(format_plan(study, speeds, listed_jobs, options.cores))
 
 
 def _report(message: str) -> None:
@@ -150,7 +152,7 @@ def _speeds(path: Path, study: Study) -> Speeds:
         speeds = Speeds.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         raise UserError(f"{path} holds no speeds as --write-speeds writes them") from None
-    if lacking := next(lacks(study, speeds), None):
+    if lacking := next(describe_missing_speeds(study, speeds), None):
         raise UserError(
             f"{path} has no speed {lacking}, but must have it for the study {study.study}; "
             "measure them with its config and --write-speeds"

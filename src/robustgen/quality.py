@@ -73,7 +73,7 @@ def _measure(
     threat: Threat,
     rng: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Measures of the images `(B,)` of one class, one or more, and of their codes `(B, D)`."""
+    """Measures of each image `(B,)` and code `(B, D)` of one class, which has an image or more."""
     label = int(class_split.labels[0])
     model = models[label] if len(models) > 1 else models[0]
     bound, decoders = class_split.ranges[0].new_tensor(BOUND), Decoders([model.decoder])

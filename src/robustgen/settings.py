@@ -53,7 +53,7 @@ class Settings(BaseModel):
         return self
 
     def check_path(self, key: str, check: Callable[[str], object]) -> Self:
-        """This, if `check` accepts the path at `key`; else its `UserError` as a mistake there."""
+        """Return self if `check` accepts the path at `key`; else its error is one of `key`."""
         value = getattr(self, key)
         try:
             check(value)

@@ -41,29 +41,29 @@ class Speeds(BaseModel):
     datasets: dict[str, OnDataset]
 
 
-def lacks(study: Study, speeds: Speeds) -> Iterator[str]:
-    """What a study asks for and speeds lack, in words."""
+def describe_missing_speeds(study: Study, speeds: Speeds) -> Iterator[str]:
+    """Describe each speed that a study needs and that is missing."""
     for name in study.datasets:
         if (dataset_speeds := speeds.datasets.get(name)) is None:
             yield f"of the data set {name}"
             continue
         if name in study.manifolds and not dataset_speeds.vaegan:
             yield f"of VAE-GANs on {name}"
-        for space in spaces_of(study, name):
+        for space in threat_spaces(study, name):
             if space not in dataset_speeds.trained or space not in dataset_speeds.searched:
                 yield f"in the space {space} on {name}"
-        for space in manifolds_near(study, name):
+        for space in measured_manifolds(study, name):
             if space not in dataset_speeds.approached:
                 yield f"towards the {space} on {name}"
 
 
-def spaces_of(study: Study, dataset: str) -> list[str]:
-    """Those of all threats that a data set has."""
-    used = {threat.space for threat in study.threats.values()}
-    return sorted(space for space in used if study.has(dataset, space))
+def threat_spaces(study: Study, dataset: str) -> list[str]:
+    """The spaces of the study's threats that a data set has, in alphabetical order."""
+    spaces = {threat.space for threat in study.threats.values()}
+    return sorted(space for space in spaces if study.has(dataset, space))
 
 
-def manifolds_near(study: Study, dataset: str) -> list[str]:
+def measured_manifolds(study: Study, dataset: str) -> list[str]:
     """The manifolds to which distances are measured: the known one, and the first learned one."""
     true_manifold = ["true_manifold"] if study.has(dataset, "true_manifold") else []
     return true_manifold + study.learned(dataset)[:1]

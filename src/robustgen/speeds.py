@@ -27,7 +27,7 @@ from robustgen.manifolds.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
 from robustgen.settings import LEARNED
 from robustgen.spaces import SPACES, Threat
-from robustgen.speed_records import OnDataset, Speeds, manifolds_near, spaces_of
+from robustgen.speed_records import OnDataset, Speeds, measured_manifolds, threat_spaces
 from robustgen.study import Study
 from robustgen.training import Generators, Method, Schedule, train
 
@@ -92,7 +92,7 @@ def _groups_of_equal_speed(study: Study) -> list[list[str]]:
 
 def _select(study: Study, dataset: str, speeds: OnDataset) -> OnDataset:
     """Of the speeds of a group, those that a study uses on one data set."""
-    spaces, manifolds = spaces_of(study, dataset), manifolds_near(study, dataset)
+    spaces, manifolds = threat_spaces(study, dataset), measured_manifolds(study, dataset)
     return speeds.model_copy(
         update={
             "trained": {space: speeds.trained[space] for space in spaces},
@@ -120,8 +120,8 @@ def _measure_group(
         data = replace(data, learned={name: Learned(codes, decoders) for name in LEARNED})
     first, last = study.cohorts()[0]
     cohort, rngs = _cohort(dataset.shape, dataset.classes, 1 + last - first, compute_device)
-    spaces = sorted({space for name in names for space in spaces_of(study, name)})
-    manifolds = sorted({space for name in names for space in manifolds_near(study, name)})
+    spaces = sorted({space for name in names for space in threat_spaces(study, name)})
+    manifolds = sorted({space for name in names for space in measured_manifolds(study, name)})
     measured_spaces = [space for space in spaces if _standin(space, spaces) == space]
     report("attacks")
     searched = {space: _search(cohort, data, space, rngs) for space in measured_spaces}
