@@ -12,6 +12,7 @@ from robustgen.datasets import Split
 from robustgen.distance import to_manifold
 from robustgen.evaluation import attack
 from robustgen.gpu import fused
+from robustgen.gpu.replay import Replayed
 from robustgen.seeding import generator
 from robustgen.spaces import Threat
 from robustgen.tensors import digest
@@ -95,6 +96,39 @@ def test_a_search_by_kernels_is_the_plain_one(trained, test_images, monkeypatch)
         made.append(attack(cohort, data, threat, Search("adam", 0.01, 20, 2), rngs).rows)
     assert (made[0]["success"] != made[1]["success"]).mean() < 0.01
     assert (made[0]["iterations"] != made[1]["iterations"]).mean() < 0.05
+
+
+def test_a_function_is_called_twice_and_then_replayed():
+    """For each shape: once to warm up, once to be recorded; replays get their own inputs."""
+    weights, calls = torch.arange(3.0, device="cuda"), []
+
+    def multiply(x):
+        calls.append(x.shape)
+        return [(x * weights).sum(-1)]
+
+    step = Replayed(multiply)
+    for rows in (2, 5):
+        for value in range(1, 6):
+            (product,) = step(torch.full((rows, 3), float(value), device="cuda"))
+            assert product.tolist() == [3.0 * value] * rows
+    assert calls == [(2, 3)] * 2 + [(5, 3)] * 2
+
+
+def test_what_waits_for_the_gpu_is_called_each_time_with_one_warning(caplog):
+    calls = []
+
+    def wait(x):
+        calls.append(1)
+        return [x * int(x.sum().item())]  # a copy to the CPU cannot be recorded
+
+    step = Replayed(wait)
+    for value in range(1, 5):
+        (product,) = step(torch.tensor([value], device="cuda"))
+        assert product.item() == value**2
+    assert len(calls) >= 4
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "cannot be recorded" in caplog.text
 
 
 def test_a_recording_does_not_fail(training_images, caplog):

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import HERE, SMOKE, changed, copied_project, rewritten, snakemake, wanted
+from conftest import HERE, SMOKE, changed, copied_project, snakemake, wanted
+from edits import add_comment, change_code, change_docstring, reformat
 
 THREATS, ATTACKS, METHODS = SMOKE["threats"], SMOKE["attacks"], SMOKE["methods"]
 FONTS, MANIFOLD = SMOKE["datasets"]["fonts"], SMOKE["manifolds"]["fonts"]
@@ -97,59 +98,40 @@ TRAINED = f"train 6, attack 24, distances 3, {ALL_TABLES}, figure1, figure2"
 LEARNED = SETTINGS["beta of the VAE-GAN of one class"][1].replace("vaegan", "vaegan 3")
 EDITS = {
     "the search": (
-        ("attack.py", "uphill = front.look(", "uphill = +front.look("),
+        ("attack.py", "search_from"),
         TRAINED.replace("train 6", "train 5"),  # all methods but normal training
     ),
-    "what a search records": (
-        ("front.py", "wrong = logits.argmax(-1)", "wrong = +logits.argmax(-1)"),
-        TRAINED.replace("train 6", "train 5"),
-    ),
-    "a step rule": (
-        ("step_rules.py", "return gradient.sign()", "return +gradient.sign()"),
-        TRAINED.replace("train 6", "train 5"),
-    ),
-    "the training loop": (
-        ("training.py", "loss = (loss + losses", "loss = +(loss + losses"),
-        f"judge, quality, all_quality, {TRAINED}",
-    ),
+    "what a search records": (("front.py", "Front.look"), TRAINED.replace("train 6", "train 5")),
+    "a step rule": (("step_rules.py", "Signed.__call__"), TRAINED.replace("train 6", "train 5")),
+    "the training loop": (("training.py", "_update"), f"judge, quality, all_quality, {TRAINED}"),
     "the classifiers' network": (
-        ("networks/convnet.py", "nn.ReLU()", "nn.ELU()"),
+        ("networks/convnet.py", "build"),
         f"judge, quality, all_quality, {TRAINED}",
     ),
-    "the VAE-GANs' networks": (("manifolds/networks.py", "nn.ReLU()", "nn.ELU()"), LEARNED),
-    "the VAE-GANs' training": (
-        ("manifolds/training.py", "loss.backward()", "(+loss).backward()"),
-        LEARNED,
-    ),
+    "the VAE-GANs' networks": (("manifolds/networks.py", "Decoder.__init__"), LEARNED),
+    "the VAE-GANs' training": (("manifolds/training.py", "_update"), LEARNED),
     "the distance to neighbours": (
-        ("distance.py", "flat = examples", "flat = +examples"),
+        ("distance.py", "to_neighbours"),
         "distances 3, clean_distances, all_distances, claims, figure2",
     ),
-    "the drawing of letters": (
-        ("fonts.py", "POINTS = 28, 21", "POINTS = 28, 22"),
-        f"prototypes, {DATA}",
-    ),
-    "a statistic of the claims": (("claims.py", '"share_farther"', '"farther"'), "claims"),
+    "the drawing of letters": (("fonts.py", "SIZE, POINTS"), f"prototypes, {DATA}"),
+    "a statistic of the claims": (("claims.py", "STATISTICS"), "claims"),
     "intervals over seeds": (
-        ("statistics.py", "held.size - 1)", "held.size - 1.0)"),
+        ("statistics.py", "t_interval"),
         "over_seeds, claims, figure3, figure4",
     ),
-    "figure 3": (("figures/generalization.py", "columns: int", "columns: float"), "figure3"),
-    "a colour of methods": (
-        ("figures/style.py", "#d55e00", "#d55e01"),
-        "figure1, figure2, figure3, figure4",
-    ),
-    "a column of the claims' table": (
-        ("tables.py", '"number of the claim, 1', '"the claim, 1'),
-        "claims",
-    ),
+    "figure 3": (("figures/generalization.py", "_named"), "figure3"),
+    "a colour of methods": (("figures/style.py", "_KNOWN"), "figure1, figure2, figure3, figure4"),
+    "a column of the claims' table": (("tables.py", "CLAIMS"), "claims"),
 }
-"""In a file of the library, what stands there and what is put there; the jobs that run again."""
+"""A file of the library and a name in it, whose definition is changed; the jobs that run again."""
 HARMLESS = {
-    "the checks of a config": ("study_checks.py", "sorted(FOLDERS &", "sorted(set() or FOLDERS &"),
-    "a comment": ("attack.py", "front.leave()\n", "front.leave()  # all of them\n"),
-    "a docstring": ("attack.py", "Search from one start", "Climb from one start"),
-    "formatting": ("attack.py", "    front: Front,\n", "    front: Front\n    ,\n\n"),
+    "the checks of a config": lambda library: change_code(
+        library / "study_checks.py", "_check_names"
+    ),
+    "a comment": lambda library: add_comment(library / "attack.py", "search_from"),
+    "a docstring": lambda library: change_docstring(library / "attack.py", "_climb"),
+    "formatting": lambda library: reformat(library / "front.py"),
 }
 """Edits that run nothing, even all of them."""
 
@@ -174,15 +156,15 @@ def test_a_changed_setting(study, tmp_path, keys, expected):
 @pytest.mark.parametrize(("edit", "expected"), EDITS.values(), ids=EDITS)
 def test_edited_code(study, tmp_path, edit, expected):
     project = copied_project(tmp_path / "project")
-    file, old, new = edit
-    rewritten(project / "src/robustgen" / file, old, new)
+    file, name = edit
+    change_code(project / "src/robustgen" / file, name)
     assert jobs_of(snakemake(study, "-n", "--nolock", project=project)) == jobs(expected)
 
 
 def test_harmless_edits(study, tmp_path):
     project = copied_project(tmp_path / "project")
-    for file, old, new in HARMLESS.values():
-        rewritten(project / "src/robustgen" / file, old, new)
+    for edit in HARMLESS.values():
+        edit(project / "src/robustgen")
     assert jobs_of(snakemake(study, "-n", "--nolock", project=project)) == {}
 
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ import torch.nn.functional as F
 from conftest import SCHEDULE, make_cohort, make_generators, stacked
 
 from robustgen.attack import Search
+from robustgen.datasets import Split
 from robustgen.datasets import batches as batches_of
 from robustgen.errors import UserError
 from robustgen.evaluation import predictions
@@ -13,6 +15,7 @@ from robustgen.spaces import SPACES, Threat
 from robustgen.training import Method, Schedule, _around_one, _draws, _halves, train
 
 METHODS = {
+    "noise": Method(Threat("image", "linf", 0.3), Search("signed", 0.05, 0)),
     "adversarial": Method(Threat("image", "linf", 0.3), Search("adam", 0.05, 3)),
     "on_true_manifold": Method(Threat("true_manifold", "linf", 0.3), Search("adam", 0.05, 3)),
     "transformation": Method(Threat("transformation", "linf", 0.3), Search("adam", 0.05, 3)),
@@ -25,23 +28,96 @@ METHODS = {
 }
 
 
-def test_normal_training_equals_a_plain_loop(training_images):
-    """One model, trained by a loop as anyone would write it."""
-    data = training_images.take(slice(120))
-    cohort = make_cohort([5])
-    plain = cohort.member(0).train()
-    train(cohort, data, SCHEDULE, None, make_generators([5]))
-    optimizer = torch.optim.Adam(plain.parameters(), lr=0.01, weight_decay=1e-4)
-    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.95)
-    rng = make_generators([5]).batches[0]
-    for _ in range(SCHEDULE.epochs):
-        for rows in torch.randperm(120, generator=rng).split(50):
+def attack_by_hand(model, images, labels, noise, method: Method):
+    """The highest loss of all steps for each image, by PyTorch's optimizer: `(images, success)`."""
+    radius, search = method.threat.radius, method.search
+    lower, upper = (images - radius).clamp(0, 1), (images + radius).clamp(0, 1)
+    codes = (images + radius * noise).clamp(lower, upper).requires_grad_()
+    optimizer = torch.optim.Adam([codes], lr=search.step_size, maximize=True)
+    best_loss = images.new_full(labels.shape, -torch.inf)
+    best_codes, success = torch.zeros_like(images), torch.zeros_like(labels, dtype=torch.bool)
+    for _ in range(search.steps + 1):
+        optimizer.zero_grad()
+        logits = model(codes)
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        higher = loss.detach() > best_loss
+        best_loss = torch.where(higher, loss.detach(), best_loss)
+        best_codes = torch.where(higher[:, None, None, None], codes.detach(), best_codes)
+        success = torch.where(higher, logits.argmax(-1) != labels, success)
+        loss.sum().backward()
+        optimizer.step()
+        codes.data = codes.data.clamp(lower, upper)
+    return best_codes, success
+
+
+def train_by_hand(model, data: Split, schedule: Schedule, method: Method | None, seed: int):
+    """One model, trained by a loop as anyone would write it: the rows of its learning curves."""
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay
+    )
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, schedule.rate_decay)
+    generators = make_generators([seed])
+    rows = []
+    for _ in range(schedule.epochs):
+        sums = torch.zeros(5)
+        counts = torch.zeros(5)
+        order = torch.randperm(len(data), generator=generators.batches[0])
+        for batch in order.split(schedule.batch_size):
+            images, labels, attacked = data.images()[batch], data.labels[batch], 0
+            if method is not None:
+                half = len(batch) // 2
+                attacked = len(batch) - half
+                noise = (
+                    2 * torch.rand(attacked, 1, 28, 28, generator=generators.attacks[0]).double()
+                    - 1
+                )
+                model.eval()
+                found, success = attack_by_hand(model, images[half:], labels[half:], noise, method)
+                images = torch.cat([images[:half], found])
+            model.train()
+            logits = model(images)
+            losses = F.cross_entropy(logits, labels, reduction="none")
+            wrong = (logits.argmax(-1) != labels).float()
+            clean = slice(0, len(batch) - attacked)
+            loss = losses[clean].mean()
+            sums[:2] += torch.stack([losses[clean].sum(), wrong[clean].sum()]).detach()
+            counts[:2] += len(batch) - attacked
+            if method is not None:
+                loss = 0.5 * loss + 0.5 * losses[half:].mean()
+                sums[2:4] += torch.stack([losses[half:].sum(), wrong[half:].sum()]).detach()
+                sums[4] += success.sum()
+                counts[2:] += attacked
             optimizer.zero_grad()
-            F.cross_entropy(plain(data.images()[rows]), data.labels[rows]).backward()
+            loss.backward()
             optimizer.step()
+        rows.append((sums / counts).tolist())
         decay.step()
-    for name, tensor in cohort.member(0).state_dict().items():
-        torch.testing.assert_close(tensor, plain.state_dict()[name], atol=1e-4, rtol=1e-3)
+    return rows
+
+
+COLUMNS = ("loss_clean", "error_clean", "loss_attacked", "error_attacked", "success_rate")
+BY_HAND = {"normal": None, "adversarial": METHODS["adversarial"], "noise": METHODS["noise"]}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_training_equals_a_plain_loop(training_images, name):
+    """Weights and learning curves, of batches of odd sizes, the last of which is smaller."""
+    data = training_images.take(slice(120))
+    data = replace(data, bank=data.images().double(), source=torch.arange(120), codes=None)
+    schedule = replace(SCHEDULE, epochs=3, batch_size=35)
+    cohort = make_cohort([5]).double()
+    plain = cohort.member(0).double()
+    curves = train(cohort, data, schedule, BY_HAND[name], make_generators([5]))
+    rows = train_by_hand(plain, data, schedule, BY_HAND[name], seed=5)
+    for key, tensor in cohort.member(0).double().state_dict().items():
+        torch.testing.assert_close(tensor, plain.state_dict()[key], atol=1e-6, rtol=1e-4)
+    for column, values in zip(COLUMNS, zip(*rows, strict=True), strict=True):
+        expected = [
+            None if math.isnan(value) else pytest.approx(value, abs=1e-3) for value in values
+        ]
+        assert curves[column] == expected, column
+    assert curves["epoch"] == [1, 2, 3]
+    assert curves["rate"] == pytest.approx([0.01, 0.01 * 0.95, 0.01 * 0.95**2])
 
 
 def test_normal_models_learn(trained, test_images):
@@ -61,7 +137,9 @@ def test_methods_train_and_tell_of_both_halves(training_images, name):
     assert curves["rate"][-1] == pytest.approx(0.01 * 0.95**3)
     for column in ("loss_clean", "error_clean", "loss_attacked", "error_attacked"):
         assert all(math.isfinite(value) for value in curves[column])
-        assert curves[column][-1] < curves[column][0]
+        for seed in (0, 1):
+            first, *_, last = curves[column][seed::2]  # of one seed, epoch by epoch
+            assert last < first, (column, seed)
     assert all(0 <= rate <= 1 for rate in curves["success_rate"])
 
 

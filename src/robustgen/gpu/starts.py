@@ -23,7 +23,6 @@ def starts(
     restarts: int,
     generators: Sequence[torch.Generator],
     device: torch.device,
-    at_once: bool = False,
 ) -> Iterable[Tensor]:
     """For each restart `(M, B, *D)` of `spaces.draw`, on the device.
 
@@ -34,11 +33,9 @@ def starts(
         shape: `(*D,)`.
         restarts: how many.
         generators: one per member.
-        device: where they go.
-        at_once: whether those of a single batch are drawn by threads on a CPU too, where a job has
-            one thread, and each restart is else drawn when it is asked for.
+        device: where they go. Those of a single batch for a CPU are drawn when they are asked for.
     """
-    if device.type == "cpu" and len(batches) == 1 and not at_once:
+    if device.type == "cpu" and len(batches) == 1:
         return (draw(norm, (*batches, *shape), generators) for _ in range(restarts))
     numbers = torch.Size(shape).numel()
     size = restarts * sum(batches) * numbers
