@@ -47,7 +47,7 @@ ifneq "$(shell case $$(umask) in (*0??) echo usable;; esac)" "usable"
 $(error the umask $(shell umask) hides new files from their owner: set another one, such as 022)
 endif
 
-.PHONY: demo test test-long test-slurm lint docs bench plan lock clean
+.PHONY: demo test test-long test-slurm mutants lint docs bench plan lock clean
 
 demo: $(READY) ## the study on FONTS, from font files to figures and verdicts
 	ROBUSTGEN_SUMMARY=no $(SNAKEMAKE)
@@ -63,6 +63,10 @@ test-long: $(VENV)/.ready-test browser ## what takes minutes; needs the extra pa
 
 test-slurm: $(VENV)/.ready-test $(VENV)/.ready-slurm cluster ## the study on a SLURM of one node
 	"$(BIN)/python" -m pytest -m slurm -rs
+
+mutants: $(VENV)/.ready-test ## faults of one line in the science that no test notices; takes hours
+	"$(BIN)/python" -m mutmut run --max-children $(JOBS)
+	"$(BIN)/python" -m mutmut results
 
 lint: $(VENV)/.ready-lint ## style and types
 	"$(BIN)/python" -m ruff check
