@@ -52,7 +52,7 @@ endif
 demo: $(READY) ## the study on FONTS, from font files to figures and verdicts
 	ROBUSTGEN_SUMMARY=no $(SNAKEMAKE)
 	$(SNAKEMAKE) --report $(REPORT)
-	@$(RUN) -P -m robustgen.closing results/demo
+	@$(RUN) -P -m robustgen.jobs.closing results/demo
 
 test: $(VENV)/.ready-test browser ## what must pass before every commit
 	"$(BIN)/python" -m pytest --numprocesses 2 --dist worksteal
@@ -87,7 +87,7 @@ plan: export CONFIG := $(CONFIG)
 plan: export SPEEDS := $(SPEEDS)
 plan: $(READY) ## how long what is left of a study will take here, or at other speeds
 	@set -f; if [ -e "$$CONFIG" ]; then set -- "$$CONFIG"; else set -- $$CONFIG; fi; \
-	  exec $(RUN) -P -m robustgen.plan --cores $(JOBS) $(if $(SPEEDS),--speeds "$$SPEEDS") --configfile "$$@"
+	  exec $(RUN) -P -m robustgen.jobs.plan --cores $(JOBS) $(if $(SPEEDS),--speeds "$$SPEEDS") --configfile "$$@"
 
 lock: ## resolve constraints.txt anew from the ranges in pyproject.toml
 	$(PYTHON) -m pip install --quiet --dry-run --ignore-installed --report $(LOCK) '.[paper-fonts,test,lint,docs,slurm,bench]'

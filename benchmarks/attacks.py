@@ -15,13 +15,13 @@ from peers import BATCH, NAMES, STEPS, Attack, Peers, success
 from setting import ADVERSARIAL, HERE, Row, Way, letters, look, measured, trained
 from torch import Tensor
 
-from robustgen.attack import Found, Search, search
-from robustgen.cohort import Cohort
-from robustgen.datasets import Split
-from robustgen.files import provenance
+from robustgen.attacks.search import Found, Search, search
+from robustgen.attacks.spaces import ImageSpace, Threat
+from robustgen.data.split import Split
+from robustgen.io.files import provenance
+from robustgen.io.tensors import save_tensors
+from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.spaces import ImageSpace, Threat
-from robustgen.tensors import save_tensors
 
 IMAGES = 1000
 SAME = 0.02

@@ -20,17 +20,19 @@ from peers import NAMES, STEPS, Peers
 from setting import HERE, LETTERS, Row, Way, letters, measured, trained
 from timing import seconds_of
 
-from robustgen import training
-from robustgen.attack import Search
-from robustgen.cohort import Cohort
-from robustgen.datasets import Split
-from robustgen.evaluation import attack, predictions
-from robustgen.files import provenance
-from robustgen.gpu import climbing, fused, grouped
+from robustgen.acceleration.cuda import grouped_conv as grouped
+from robustgen.acceleration.cuda import search_step as fused
+from robustgen.acceleration.cuda import whole_search as climbing
+from robustgen.attacks.search import Search
+from robustgen.attacks.spaces import Threat
+from robustgen.data.split import Split
+from robustgen.evaluation.attacks import attack, predictions
+from robustgen.io.files import provenance
+from robustgen.io.tensors import save_tensors
+from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.spaces import Threat
-from robustgen.tensors import save_tensors
-from robustgen.training import Generators, Method, Schedule, train
+from robustgen.training import classifiers as training
+from robustgen.training.classifiers import Generators, Method, Schedule, train
 
 MODELS, IMAGES, RADIUS, EPOCHS = (1, 5, 20), 1000, 0.3, 5
 BATCHES = (100, 1000)

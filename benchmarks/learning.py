@@ -9,14 +9,14 @@ from searches import with_manifold
 from setting import HERE, LETTERS, Row, Way, letters, measured, operations, plainly
 from torch import Tensor, nn
 
-from robustgen.attack import Search
-from robustgen.cohort import Cohort
-from robustgen.datasets import Split
-from robustgen.manifolds.training import train as train_vaegan
-from robustgen.manifolds.vaegan import Recipe, VaeGan
+from robustgen.attacks.search import Search
+from robustgen.attacks.spaces import SPACES, Threat
+from robustgen.data.split import Split
+from robustgen.models.cohort import Cohort
+from robustgen.models.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
-from robustgen.spaces import SPACES, Threat
-from robustgen.training import Generators, Method, Schedule, train
+from robustgen.training.classifiers import Generators, Method, Schedule, train
+from robustgen.training.vaegan import train as train_vaegan
 
 IMAGES, MODELS, RADIUS, BATCH = 1000, 3, 0.3, 100
 EPOCH = Schedule(epochs=1, batch_size=BATCH, rate=0.01, rate_decay=0.95, weight_decay=1e-4)

@@ -6,7 +6,7 @@ import torch
 from setting import Row, Way, letters, measured
 from sklearn.neighbors import NearestNeighbors
 
-from robustgen.distance import _nearest_rows
+from robustgen.evaluation.distances import _nearest_rows
 
 EXAMPLES, NEIGHBOURS = 500, 50
 

@@ -26,14 +26,20 @@ import torch.nn.functional as F
 from timing import compare, seconds_of
 from torch import Tensor
 
-from robustgen import affine, device, layers, learning, stacking, strided, winograd
-from robustgen.attack import Search, search
-from robustgen.cohort import Cohort
-from robustgen.datasets import Split
-from robustgen.folding import folded
+from robustgen import device
+from robustgen.acceleration import batched_forward as stacking
+from robustgen.acceleration.batched_forward import stacked, vectorized
+from robustgen.acceleration.cpu import inference_layers as layers
+from robustgen.acceleration.cpu import strided_conv as strided
+from robustgen.acceleration.cpu import training_layers as learning
+from robustgen.acceleration.cpu import winograd
+from robustgen.acceleration.fold_batch_norm import folded
+from robustgen.attacks.search import Search, search
+from robustgen.attacks.spaces import Threat, image
+from robustgen.data import affine
+from robustgen.data.split import Split
+from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.spaces import Threat, image
-from robustgen.stacking import stacked, vectorized
 
 MODELS, EXAMPLES, STEPS, ROUNDS = 3, 50, 20, 15
 BATCH = 100

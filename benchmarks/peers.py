@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from memory import forget, peak_mb
 from torch import Tensor, nn
 
-from robustgen.cohort import Cohort
-from robustgen.tensors import load_tensors
+from robustgen.io.tensors import load_tensors
+from robustgen.models.cohort import Cohort
 
 STEPS, BATCH = 40, 100
 NAMES = ("plain loop", "foolbox", "torchattacks", "ART")

@@ -15,16 +15,16 @@ import torch.nn.functional as F
 from setting import HERE, LETTERS, Row, Way, letters, look, measured, operations, plainly, trained
 from torch import nn
 
-from robustgen.attack import Search, search
-from robustgen.checkpoints import Checkpoint
-from robustgen.cohort import Cohort
-from robustgen.datasets import Split
-from robustgen.evaluation import attack
-from robustgen.manifolds import BOUND, Decoders, Learned
-from robustgen.manifolds.training import train
-from robustgen.manifolds.vaegan import Recipe, VaeGan, encode
+from robustgen.attacks.search import Search, search
+from robustgen.attacks.spaces import SPACES, Threat
+from robustgen.data.learned_manifold import BOUND, Decoders, Learned
+from robustgen.data.split import Split
+from robustgen.evaluation.attacks import attack
+from robustgen.io.checkpoints import Checkpoint
+from robustgen.models.cohort import Cohort
+from robustgen.models.vaegan import Recipe, VaeGan, encode
 from robustgen.seeding import generator
-from robustgen.spaces import SPACES, Threat
+from robustgen.training.vaegan import train
 
 STEPS, BATCH, MODELS, RADIUS = 40, 100, 3, 0.3
 SAME = 0.03

@@ -14,16 +14,17 @@ from timing import seconds_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustgen import device, fonts
-from robustgen.attack import Search
-from robustgen.cohort import Cohort
-from robustgen.datasets import Split, load
-from robustgen.datasets.fonts import draw
-from robustgen.files import write_table
+from robustgen import device
+from robustgen.attacks.search import Search
+from robustgen.attacks.spaces import Threat
+from robustgen.data import font_prototypes as fonts
+from robustgen.data.font_codes import draw
+from robustgen.data.split import Split, load
+from robustgen.io.files import write_table
+from robustgen.io.tensors import save_tensors
+from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.spaces import Threat
-from robustgen.tensors import save_tensors
-from robustgen.training import Generators, Method, Schedule, train
+from robustgen.training.classifiers import Generators, Method, Schedule, train
 
 Row = dict[str, object]
 HERE = device.setup()

@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from robustgen import fonts
-from robustgen.datasets.fonts import draw
-from robustgen.files import write_table
-from robustgen.tensors import save_tensors
+from robustgen.data import font_prototypes as fonts
+from robustgen.data.font_codes import draw
+from robustgen.io.files import write_table
+from robustgen.io.tensors import save_tensors
 
 ROUNDS, LETTERS = 9, "ABCDEFGHIJ"
 JOB = """
@@ -28,11 +28,13 @@ from types import SimpleNamespace
 
 {before}
 from robustgen import device
-from robustgen import evaluation, job, training
-from robustgen.datasets import load
-from robustgen.files import write_table
-from robustgen.manifolds import vaegan
-from robustgen.tables import PREDICTIONS
+from robustgen.evaluation import attacks as evaluation
+from robustgen.jobs import runtime as job
+from robustgen.training import classifiers as training
+from robustgen.data.split import load
+from robustgen.io.files import write_table
+from robustgen.models import vaegan
+from robustgen.io.schemas import PREDICTIONS
 
 script = SimpleNamespace(rule="none", scriptdir="nowhere", params=None)
 with job.job("log", script):

@@ -17,11 +17,13 @@ import torch
 from timing import compare
 from torch import Tensor, nn
 
-from robustgen import device, manifolds, winograd
-from robustgen.manifolds import Decoders
-from robustgen.manifolds.training import _update
-from robustgen.manifolds.vaegan import Recipe, VaeGan
+from robustgen import device
+from robustgen.acceleration.cpu import winograd
+from robustgen.data import learned_manifold as manifolds
+from robustgen.data.learned_manifold import Decoders
+from robustgen.models.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
+from robustgen.training.vaegan import _update
 
 WIDTHS = {(16, 32, 64): 40, (64, 128, 256): 8}
 """Rounds by channels."""

@@ -12,10 +12,13 @@ import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from robustgen import data_settings, manifold_settings, settings, tables
-from robustgen.claims import CLAIM_WORDS, STATISTICS
-from robustgen.config_errors import allowed_in
-from robustgen.study import Study
+from robustgen.analysis.claims import CLAIM_WORDS, STATISTICS
+from robustgen.config import blocks as settings
+from robustgen.config import datasets as data_settings
+from robustgen.config import manifolds as manifold_settings
+from robustgen.config.messages import allowed_in
+from robustgen.config.study import Study
+from robustgen.io import schemas as tables
 
 BLOCKS: dict[str, type[settings.Settings]] = {
     "Study": Study,
@@ -54,7 +57,7 @@ def kinds() -> str:
 
 
 def columns_table(schema: str) -> str:
-    """The columns of a Parquet table, by the name of its schema in `robustgen.tables`."""
+    """The columns of a Parquet table, by the name of its schema in `robustgen.io.schemas`."""
     rows = []
     for field in getattr(tables, schema):
         about = {key.decode(): text.decode() for key, text in field.metadata.items()}

@@ -16,15 +16,16 @@ import torch
 import yaml
 from filelock import FileLock
 
-from robustgen import affine, device
-from robustgen.cohort import Cohort
-from robustgen.datasets import Split
-from robustgen.datasets.fonts import draw
-from robustgen.manifolds import Decoders, Learned
-from robustgen.manifolds.vaegan import Recipe, VaeGan, encode
+from robustgen import device
+from robustgen.data import affine
+from robustgen.data.font_codes import draw
+from robustgen.data.learned_manifold import Decoders, Learned
+from robustgen.data.split import Split
+from robustgen.io.schemas import PARAMETERS
+from robustgen.models.cohort import Cohort
+from robustgen.models.vaegan import Recipe, VaeGan, encode
 from robustgen.seeding import generator
-from robustgen.tables import PARAMETERS
-from robustgen.training import Generators, Schedule, train
+from robustgen.training.classifiers import Generators, Schedule, train
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the CPU; read when Triton is imported

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from robustgen.config.study import Study
 from robustgen.errors import UserError
-from robustgen.study import Study
 
 CONFIGS = Path(__file__).parents[1] / "config"
 

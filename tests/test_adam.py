@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from robustgen.adam import Adam, adam
+from robustgen.acceleration.adam import Adam, adam
 
 
 @settings(max_examples=20, deadline=None)
@@ -46,7 +46,8 @@ def test_steps_are_those_of_torch_to_the_bit(decay, rate, seed, last):
 
 def test_the_compiler_is_not_imported():
     code = (
-        "import sys, torch; from robustgen.adam import adam; p = torch.nn.Parameter(torch.ones(2));"
+        "import sys, torch; from robustgen.acceleration.adam import adam;"
+        "p = torch.nn.Parameter(torch.ones(2));"
         "o = adam([p], 0.1); o.zero_grad(); p.sum().backward(); o.step();"
         "sys.exit('torch._dynamo' in sys.modules)"
     )

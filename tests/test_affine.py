@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustgen import affine
+from robustgen.data import affine
 
 
 def warped_by_hand(image: np.ndarray, parameters: list[float]) -> np.ndarray:

@@ -15,12 +15,12 @@ import pytest
 import torch
 from conftest import RECIPE, make_split, vaegan
 
-from robustgen.checkpoints import Checkpoint, gathered, identity, named, restore
-from robustgen.manifolds import training as module
-from robustgen.manifolds.training import train, train_once
-from robustgen.manifolds.vaegan import Recipe
+from robustgen.io.checkpoints import Checkpoint, gathered, identity, named, restore
+from robustgen.io.tensors import save_tensors
+from robustgen.models.vaegan import Recipe
 from robustgen.seeding import generator
-from robustgen.tensors import save_tensors
+from robustgen.training import vaegan as module
+from robustgen.training.vaegan import train, train_once
 
 OF = {"settings": {"rate": 0.1}, "code": "abc", "inputs": ["12"]}
 LONG = replace(RECIPE, epochs=30)
@@ -124,7 +124,7 @@ def test_it_is_gone_when_removed(tmp_path):
 
 def test_it_is_written_no_more_often_than_asked(tmp_path, monkeypatch):
     now = 100.0
-    monkeypatch.setattr("robustgen.checkpoints.monotonic", lambda: now)
+    monkeypatch.setattr("robustgen.io.checkpoints.monotonic", lambda: now)
     kept = Checkpoint(tmp_path / "a.safetensors", OF, every=60)
     written = []
     for now in (100.0, 159.0, 160.0, 170.0, 219.0, 221.0, 280.0, 281.5):

@@ -6,16 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from robustgen.claims import (
-    NOT_SUPPORTED,
-    STATISTICS,
-    SUPPORTED,
-    UNDECIDED,
-    claims,
-)
-from robustgen.statistics import Interval
-from robustgen.tables import ALL_DISTANCES, CLAIMS, ERRORS, QUALITY, SUCCESS_RATES
-from robustgen.verdicts import describe, verdicts
+from robustgen.analysis.claims import NOT_SUPPORTED, STATISTICS, SUPPORTED, UNDECIDED, claims
+from robustgen.analysis.statistics import Interval
+from robustgen.analysis.verdicts import describe, verdicts
+from robustgen.io.schemas import ALL_DISTANCES, CLAIMS, ERRORS, QUALITY, SUCCESS_RATES
 
 ROLES = {
     "normal": "normal",

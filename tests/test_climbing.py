@@ -4,12 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from robustgen import networks, stacking
-from robustgen.attack import Search, search
-from robustgen.cohort import Cohort
-from robustgen.gpu import climbing, fused, grouped
+from robustgen.acceleration import batched_forward as stacking
+from robustgen.acceleration.cuda import grouped_conv as grouped
+from robustgen.acceleration.cuda import search_step as fused
+from robustgen.acceleration.cuda import whole_search as climbing
+from robustgen.attacks.search import Search, search
+from robustgen.attacks.spaces import ImageSpace, Threat
+from robustgen.models import architectures as networks
+from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.spaces import ImageSpace, Threat
 
 pytest.importorskip("triton")
 if torch.cuda.is_available():
@@ -128,7 +131,7 @@ def test_where_the_kernel_cannot_be_made_the_steps_go_on(by_kernels, monkeypatch
     cohort = made(flat, 3, monkeypatch)
     monkeypatch.setattr(climbing, "_refused", [])
     with monkeypatch.context() as patch:
-        patch.setattr("robustgen.gpu.climb_kernel.climb", None)
+        patch.setattr("robustgen.acceleration.cuda.whole_search_kernel.climb", None)
         one = found(cohort, 3, "adam", 2)
     assert asked == [False]
     assert caplog.text.count("no search in one kernel here") == 1

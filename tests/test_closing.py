@@ -2,9 +2,9 @@
 
 import pytest
 
-from robustgen.closing import FailedJob, format_failure, format_success, job_error
 from robustgen.errors import UserError
-from robustgen.job import job
+from robustgen.jobs.closing import FailedJob, format_failure, format_success, job_error
+from robustgen.jobs.runtime import job
 
 KILLED = "2026-01-01 00:00:00 INFO epoch 1/3, 9 s left\n"
 LOGS = {

@@ -7,14 +7,16 @@ import torch
 from conftest import CLASSES, SCHEDULE, make_cohort, make_generators, stacked
 from torch import nn
 
-from robustgen import layers, networks, stacking
-from robustgen.attack import Search, search
-from robustgen.cohort import Cohort
+from robustgen.acceleration import batched_forward as stacking
+from robustgen.acceleration.cpu import inference_layers as layers
+from robustgen.attacks.search import Search, search
+from robustgen.attacks.spaces import SPACES, Threat
 from robustgen.errors import UserError
-from robustgen.files import provenance
+from robustgen.io.files import provenance
+from robustgen.models import architectures as networks
+from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.spaces import SPACES, Threat
-from robustgen.training import Method, train
+from robustgen.training.classifiers import Method, train
 
 TOLERANCE = dict(atol=1e-5, rtol=1e-5)
 """Between a stack and single models: float32 sums taken in another order."""

@@ -18,14 +18,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from robustgen import arrayfile, imagefolder, notes
-from robustgen.data_settings import KINDS
-from robustgen.datasets import Split, load, public
-from robustgen.datasets.images import collect
-from robustgen.datasets.labelled import Collection, Labelled, assemble
+from robustgen.config.datasets import KINDS
+from robustgen.data import image_folder as imagefolder
+from robustgen.data import npz_file as arrayfile
+from robustgen.data import public
+from robustgen.data.balanced import Collection, Labelled, assemble
+from robustgen.data.sources import collect
+from robustgen.data.split import Split, load
 from robustgen.errors import UserError
-from robustgen.files import write_table
-from robustgen.tensors import save_tensors
+from robustgen.io import digest_cache as notes
+from robustgen.io.files import write_table
+from robustgen.io.tensors import save_tensors
 
 DRAW = np.random.default_rng(0)
 ABOUT = dict(study_seed=0, dataset="mine", transformations="slight")

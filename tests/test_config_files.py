@@ -3,7 +3,7 @@
 import pytest
 from conftest import SMOKE, changed, snakemake
 
-from robustgen.config_files import read, refuse_misread_values, refuse_repeated_keys
+from robustgen.config.yaml_files import read, refuse_misread_values, refuse_repeated_keys
 from robustgen.errors import UserError
 
 REPEATED = {

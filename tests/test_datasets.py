@@ -3,13 +3,13 @@ import pytest
 import torch
 from conftest import make_split
 
-from robustgen import affine
-from robustgen.datasets import Split, interleave, load
-from robustgen.datasets.fonts import draw
+from robustgen.data import affine
+from robustgen.data.font_codes import draw
+from robustgen.data.split import Split, interleave, load
 from robustgen.errors import UserError
-from robustgen.files import write_table
-from robustgen.tables import EXAMPLES, PARAMETERS
-from robustgen.tensors import save_tensors
+from robustgen.io.files import write_table
+from robustgen.io.schemas import EXAMPLES, PARAMETERS
+from robustgen.io.tensors import save_tensors
 
 DRAWN = dict(study_seed=0, dataset="fonts", fonts=5, letters="XYZ", train_draws=7, test_draws=2)
 
@@ -116,7 +116,7 @@ def test_images_of_a_bank_are_kept_as_they_are():
 def test_large_splits_are_decoded_in_parts(monkeypatch):
     split = make_split("test")
     whole = split.images()
-    monkeypatch.setattr("robustgen.datasets.DECODED_AT_ONCE", 7)
+    monkeypatch.setattr("robustgen.data.split.DECODED_AT_ONCE", 7)
     torch.testing.assert_close(split.images(), whole)
 
 

@@ -24,7 +24,7 @@ def test_freed_memory_is_kept():
     count = """
 import resource, sys, torch
 from robustgen import device
-from robustgen.cohort import Cohort
+from robustgen.models.cohort import Cohort
 device.setup()
 models = Cohort("convnet", (1, 28, 28), 10, [0]).eval()
 images = torch.rand(1, 100, 1, 28, 28, requires_grad=True)

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from conftest import make_split
 from tiny import make_tiny_split, repeat_for_members
 
-from robustgen import affine
-from robustgen.distance import _angle, measure, to_manifold, to_neighbours
-from robustgen.manifolds import BOUND
-from robustgen.spaces import SPACES
+from robustgen.attacks.spaces import SPACES
+from robustgen.data import affine
+from robustgen.data.learned_manifold import BOUND
+from robustgen.evaluation.distances import _angle, measure, to_manifold, to_neighbours
 
 TRANSLATION = torch.tensor(affine.IDENTITY)
 
@@ -84,7 +84,7 @@ def test_clean_images_have_no_angle():
 
 
 def test_distance_to_neighbours_equals_brute_force(monkeypatch):
-    monkeypatch.setattr("robustgen.distance.PIXELS_AT_ONCE", 28 * 28)
+    monkeypatch.setattr("robustgen.evaluation.distances.PIXELS_AT_ONCE", 28 * 28)
     training, clean = make_split("train"), make_split("test").take(slice(8)).images()
     rng = torch.Generator().manual_seed(1)
     examples = (clean + 0.2 * torch.rand(clean.shape, generator=rng)).clamp(0, 1)
@@ -253,7 +253,7 @@ def test_batches_of_examples_do_not_change_distances(monkeypatch):
         return to_known, to_neighbours(examples, split.images(), training, 4)
 
     at_once = run()
-    monkeypatch.setattr("robustgen.distance.PIXELS_AT_ONCE", 2 * 6)  # two examples
+    monkeypatch.setattr("robustgen.evaluation.distances.PIXELS_AT_ONCE", 2 * 6)  # two examples
     in_parts = run()
     for one, other in zip(at_once, in_parts, strict=True):
         assert one.distance.shape == (12,)

@@ -16,16 +16,22 @@ from conftest import HERE, SCHEDULE, make_generators, stacked
 from pages import DOCS, PAGES, Block, block, blocks
 from PIL import Image
 
-from robustgen import attack, data_settings, evidence, networks, spaces, step_rules, tables
-from robustgen.affine import RANGES
-from robustgen.attack import Search
-from robustgen.cohort import Cohort
-from robustgen.datasets import images, own
+from robustgen.analysis import evidence
+from robustgen.attacks import search as attack
+from robustgen.attacks import spaces, step_rules
+from robustgen.attacks.search import Search
+from robustgen.attacks.spaces import Threat
+from robustgen.config import datasets as data_settings
+from robustgen.config.blocks import Settings
+from robustgen.config.study import Study
+from robustgen.data import sources as images
+from robustgen.data import user_images as own
+from robustgen.data.affine import RANGES
+from robustgen.io import schemas as tables
+from robustgen.models import architectures as networks
+from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.settings import Settings
-from robustgen.spaces import Threat
-from robustgen.study import Study
-from robustgen.training import train
+from robustgen.training.classifiers import train
 
 
 def load_module(path: Path) -> Any:
@@ -118,7 +124,7 @@ def test_pages_name_what_exists(page: Path) -> None:
     targets = re.findall(r"^(\w[\w-]*):", (HERE / "Makefile").read_text(), re.M)
     assert set(re.findall(r"(?:`|^)make ([\w-]+)", text, re.M)) <= set(targets)
     project_path = r"(?:config|profiles|benchmarks|docs|workflow|src|tests)/[\w./-]+\w"
-    invented = {"src/robustgen/networks/mlp.py"}
+    invented = {"src/robustgen/models/mlp.py"}
     for name in set(re.findall(rf"`({project_path})`", text)) - invented:
         assert (HERE / name).exists(), name
 
@@ -171,8 +177,8 @@ def execute(module: Any, text: str) -> dict[str, Any]:
 def register_rows() -> None:
     """The kind of data set of the page, registered as the page says."""
     page = "own-methods.md"
-    execute(data_settings, block(page, "src/robustgen/data_settings.py"))
-    images.OWN["rows"] = execute(own, block(page, "src/robustgen/datasets/own.py"))["rows"]
+    execute(data_settings, block(page, "src/robustgen/config/datasets.py"))
+    images.OWN["rows"] = execute(own, block(page, "src/robustgen/data/user_images.py"))["rows"]
     Study.model_rebuild(force=True)
 
 
@@ -239,7 +245,7 @@ def test_the_table_of_a_study_can_be_read_as_shown(study, monkeypatch, capsys) -
 
 @pytest.mark.usefixtures("registries")
 def test_the_step_rule_of_the_page(trained: Cohort, test_images) -> None:
-    names = execute(step_rules, block("own-methods.md", "src/robustgen/step_rules.py"))
+    names = execute(step_rules, block("own-methods.md", "src/robustgen/attacks/step_rules.py"))
     assert step_rules.STEP_RULES["momentum"] is names["Momentum"]
     batch, rngs = stacked(test_images, 3, 40), [generator(0, "a page", s) for s in range(3)]
     threat, settings = Threat("image", "linf", 0.3), Search("momentum", 0.05, 12)
@@ -253,7 +259,7 @@ def test_the_step_rule_of_the_page(trained: Cohort, test_images) -> None:
 
 @pytest.mark.usefixtures("registries")
 def test_the_space_of_the_page(trained: Cohort, test_images) -> None:
-    execute(spaces, block("own-methods.md", "src/robustgen/spaces.py"))
+    execute(spaces, block("own-methods.md", "src/robustgen/attacks/spaces.py"))
     batch = stacked(test_images, 3, 40)
     space = spaces.SPACES["contrast"](batch)
     torch.testing.assert_close(space.decode(space.origin), batch.images())
@@ -274,7 +280,7 @@ def test_the_space_of_the_page(trained: Cohort, test_images) -> None:
 @pytest.mark.usefixtures("registries")
 def test_the_architecture_of_the_page(training_images) -> None:
     names: dict[str, Any] = {}
-    exec(block("own-methods.md", "src/robustgen/networks/mlp.py"), names)
+    exec(block("own-methods.md", "src/robustgen/models/mlp.py"), names)
     networks.ARCHITECTURES["mlp"] = names["build"]
     cohort = Cohort("mlp", (1, 28, 28), 4, [0, 1])
     cohort.initialize([generator(0, "initialization", seed) for seed in (0, 1)])

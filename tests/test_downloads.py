@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from robustgen import downloads
-from robustgen.downloads import PublicFile, fetch
+from robustgen.data import download as downloads
+from robustgen.data.download import PublicFile, fetch
 from robustgen.errors import UserError
 
 CONTENT = b"images and labels " * 5000

@@ -17,13 +17,13 @@ from tiny import (
 )
 from torch import Tensor
 
-from robustgen import evaluation
-from robustgen.attack import Found, Search, search_from
-from robustgen.datasets import Split
+from robustgen.attacks.search import Found, Search, search_from
+from robustgen.attacks.spaces import SPACES, Threat, draw
+from robustgen.data.split import Split
 from robustgen.errors import UserError
-from robustgen.evaluation import attack, predictions
-from robustgen.predictions import NO_CLASS
-from robustgen.spaces import SPACES, Threat, draw
+from robustgen.evaluation import attacks as evaluation
+from robustgen.evaluation.attacks import attack, predictions
+from robustgen.models.predictions import NO_CLASS
 
 MEMBERS, EXAMPLES, WRONG = 2, 30, 4
 """Models, images, and how many of the images no model gets right."""

@@ -21,6 +21,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from scipy.stats import t
 
+from robustgen.analysis.statistics import t_interval
 from robustgen.figures import panels, style
 from robustgen.figures.distances import KINDS, distances
 from robustgen.figures.examples import Attacked, examples
@@ -28,7 +29,6 @@ from robustgen.figures.generalization import generalization
 from robustgen.figures.manifold import MOST, Shown, manifold
 from robustgen.figures.prototypes import prototypes
 from robustgen.figures.robustness import robustness
-from robustgen.statistics import t_interval
 
 METHODS = {
     "normal": 1.0,

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from robustgen.files import _read_commit, numbers, read_table, whole, write_table
-from robustgen.tables import EXAMPLES
-from robustgen.tensors import save_tensors
+from robustgen.io.files import _read_commit, numbers, read_table, whole, write_table
+from robustgen.io.schemas import EXAMPLES
+from robustgen.io.tensors import save_tensors
 
 WORDS = pa.dictionary(pa.int8(), pa.string())
 COLUMNS = {
@@ -71,11 +71,13 @@ JOB = """
 import sys
 from pathlib import Path
 import numpy as np
-from robustgen import device, evaluation, training
-from robustgen.datasets import load
-from robustgen.files import write_table
-from robustgen.manifolds import vaegan
-from robustgen.tables import CURVES, PREDICTIONS, empty
+from robustgen import device
+from robustgen.evaluation import attacks
+from robustgen.training import classifiers
+from robustgen.data.split import load
+from robustgen.io.files import write_table
+from robustgen.models import vaegan
+from robustgen.io.schemas import CURVES, PREDICTIONS, empty
 
 assert len(load("images.safetensors", "examples.parquet", "test")) == 2
 write_table("rows.parquet", dict.fromkeys(PREDICTIONS.names, np.arange(3)), PREDICTIONS)

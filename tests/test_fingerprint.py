@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import snakemake
 
-from robustgen import fingerprint as subject
 from robustgen.errors import UserError
+from robustgen.jobs import fingerprint as subject
 
 FILES = {
     "pkg/__init__.py": '__version__ = "1"\n',
@@ -126,7 +126,7 @@ def test_modules_that_are_not_used_do_not_count(tree):
         subject.fingerprint(tree / "name.py", ["pkg.lower"])
 
 
-LIBRARY = Path(subject.__file__).parent
+LIBRARY = subject.PACKAGE
 WORKFLOW = LIBRARY.parents[1] / "workflow" / "scripts"
 
 
@@ -143,14 +143,15 @@ def used_by(script: str, without: tuple[str, ...] = ()) -> set[str]:
 
 def test_scripts_depend_on_what_they_use():
     train = used_by("train")
-    assert {"attack:search_from", "networks/convnet:build", "affine:transform"} <= train
-    assert {"tables:CURVES", "spaces:AffineSpace"} <= train
-    assert {"front:Front", "gpu/kernels:forward", "gpu/search_kernels:look"} <= train
-    assert not {name for name in train if name.split(":")[0] in ("study", "distance", "claims")}
-    assert "tables:CLAIMS" not in train
-    assert not {name for name in used_by("distances") if name.startswith("attack:")}
-    assert not {name for name in used_by("vaegan") if name.startswith("networks/")}
-    assert not {name for name in used_by("attack") if name.startswith("manifolds/training")}
+    assert {"attacks/search:search_from", "models/convnet:build", "data/affine:transform"} <= train
+    assert {"io/schemas:CURVES", "attacks/spaces:AffineSpace"} <= train
+    assert "attacks/active_examples:Front" in train
+    others = ("config/study", "evaluation/distances", "analysis/claims")
+    assert not {name for name in train if name.split(":")[0] in others}
+    assert "io/schemas:CLAIMS" not in train
+    assert not {name for name in used_by("distances") if name.startswith("attacks/search:")}
+    assert not {name for name in used_by("vaegan") if name.startswith("models/convnet")}
+    assert not {name for name in used_by("attack") if name.startswith("training/vaegan")}
 
 
 TRACING = """

@@ -13,8 +13,9 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from robustgen import fonts, tables
+from robustgen.data import font_prototypes as fonts
 from robustgen.errors import UserError
+from robustgen.io import schemas as tables
 
 LETTERS = "ABC"
 PAPER = "ABCDEFGHIJ"
@@ -301,7 +302,7 @@ def test_signature_of_installed_fonts_follows_their_versions(monkeypatch):
     def of(*versions):
         points = [Point(version) for version in versions]
         monkeypatch.setattr(
-            "robustgen.fontfiles.entry_points",
+            "robustgen.data.font_files.entry_points",
             lambda group: points if group == "fontpkg.family" else [],
         )
         return fonts.signature()
@@ -312,7 +313,7 @@ def test_signature_of_installed_fonts_follows_their_versions(monkeypatch):
 
 def test_signature_needs_no_heavy_import():
     code = (
-        "import sys; from robustgen.fontfiles import signature; signature();"
+        "import sys; from robustgen.data.font_files import signature; signature();"
         "print(sorted({'torch', 'numpy', 'pyarrow', 'fontTools'} & set(sys.modules)))"
     )
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

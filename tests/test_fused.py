@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from robustgen import front
-from robustgen.attack import Search, search
-from robustgen.gpu import fused
+from robustgen.acceleration.cuda import search_step as fused
+from robustgen.attacks import active_examples as front
+from robustgen.attacks.search import Search, search
+from robustgen.attacks.spaces import ImageSpace, Threat
+from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.seeding import generator
-from robustgen.spaces import ImageSpace, Threat
-from robustgen.step_rules import STEP_RULES
 
 pytest.importorskip("triton")
 if torch.cuda.is_available():

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from conftest import HERE
 
+from robustgen.config.study import Study
 from robustgen.errors import UserError
-from robustgen.study import Study
 
 CONFIGS = [yaml.safe_load(path.read_text()) for path in sorted(HERE.glob("config/*.yaml"))]
 JUNK: list[Any] = [

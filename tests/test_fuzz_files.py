@@ -14,9 +14,9 @@ from PIL import Image
 from test_collected import ABOUT, celeba, emnist, grey, idx, keep
 from test_fonts import make
 
-from robustgen import fonts
-from robustgen.datasets import public
-from robustgen.datasets.images import collect
+from robustgen.data import font_prototypes as fonts
+from robustgen.data import public
+from robustgen.data.sources import collect
 from robustgen.errors import UserError
 
 LABELS = np.arange(20) % 10

@@ -4,19 +4,19 @@ import pytest
 import torch
 from conftest import SCHEDULE, make_cohort, make_generators, stacked
 
-from robustgen import training
-from robustgen.attack import Search
-from robustgen.checkpoints import Checkpoint
-from robustgen.cohort import Cohort
-from robustgen.datasets import Split
-from robustgen.distance import to_manifold
-from robustgen.evaluation import attack
-from robustgen.gpu import fused
-from robustgen.gpu.replay import Replayed
+from robustgen.acceleration.cuda import search_step as fused
+from robustgen.acceleration.cuda.cuda_graph import Replayed
+from robustgen.attacks.search import Search
+from robustgen.attacks.spaces import Threat
+from robustgen.data.split import Split
+from robustgen.evaluation.attacks import attack
+from robustgen.evaluation.distances import to_manifold
+from robustgen.io.checkpoints import Checkpoint
+from robustgen.io.tensors import digest
+from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.spaces import Threat
-from robustgen.tensors import digest
-from robustgen.training import Method, train
+from robustgen.training import classifiers as training
+from robustgen.training.classifiers import Method, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

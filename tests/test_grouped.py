@@ -6,11 +6,12 @@ import torch.nn.functional as F
 from conftest import make_cohort
 from torch import nn
 
-from robustgen import stacking
-from robustgen.folding import folded
-from robustgen.gpu import chain, grouped
-from robustgen.gpu.how import How
-from robustgen.layers import is_known
+from robustgen.acceleration import batched_forward as stacking
+from robustgen.acceleration.cpu.inference_layers import is_known
+from robustgen.acceleration.cuda import forward as chain
+from robustgen.acceleration.cuda import grouped_conv as grouped
+from robustgen.acceleration.cuda.conv_geometry import How
+from robustgen.acceleration.fold_batch_norm import folded
 
 pytest.importorskip("triton")
 if torch.cuda.is_available():

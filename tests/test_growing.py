@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustgen.errors import UserError
-from robustgen.growing import Growing
+from robustgen.io.example_store import Growing
 
 SHAPES = {"images": (2, 7, 1, 3, 3), "codes": (2, 7, 4)}
 
@@ -110,13 +110,13 @@ import sys
 from pathlib import Path
 import torch
 from robustgen import device
-from robustgen.attack import Search
-from robustgen.checkpoints import Checkpoint
-from robustgen.cohort import Cohort
-from robustgen.datasets import Split
-from robustgen.evaluation import attack
-from robustgen.spaces import Threat
-from robustgen.tensors import save_tensors
+from robustgen.attacks.search import Search
+from robustgen.io.checkpoints import Checkpoint
+from robustgen.models.cohort import Cohort
+from robustgen.data.split import Split
+from robustgen.evaluation.attacks import attack
+from robustgen.attacks.spaces import Threat
+from robustgen.io.tensors import save_tensors
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()

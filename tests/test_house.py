@@ -10,13 +10,15 @@ from conftest import HERE
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from robustgen import data_settings, manifold_settings, settings
-from robustgen.affine import RANGES
-from robustgen.attack import STEP_RULES
-from robustgen.datasets.images import OWN, PUBLIC
-from robustgen.manifolds.vaegan import Recipe
-from robustgen.networks import ARCHITECTURES
-from robustgen.spaces import SPACES
+from robustgen.attacks.search import STEP_RULES
+from robustgen.attacks.spaces import SPACES
+from robustgen.config import blocks as settings
+from robustgen.config import datasets as data_settings
+from robustgen.config import manifolds as manifold_settings
+from robustgen.data.affine import RANGES
+from robustgen.data.sources import OWN, PUBLIC
+from robustgen.models.architectures import ARCHITECTURES
+from robustgen.models.vaegan import Recipe
 
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
 BASE = [Requirement(text) for text in PROJECT["dependencies"]]

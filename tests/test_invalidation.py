@@ -98,40 +98,49 @@ TRAINED = f"train 6, attack 24, distances 3, {ALL_TABLES}, figure1, figure2"
 LEARNED = SETTINGS["beta of the VAE-GAN of one class"][1].replace("vaegan", "vaegan 3")
 EDITS = {
     "the search": (
-        ("attack.py", "search_from"),
+        ("attacks/search.py", "search_from"),
         TRAINED.replace("train 6", "train 5"),  # all methods but normal training
     ),
-    "what a search records": (("front.py", "Front.look"), TRAINED.replace("train 6", "train 5")),
-    "a step rule": (("step_rules.py", "Signed.__call__"), TRAINED.replace("train 6", "train 5")),
-    "the training loop": (("training.py", "_update"), f"judge, quality, all_quality, {TRAINED}"),
-    "the classifiers' network": (
-        ("networks/convnet.py", "build"),
+    "what a search records": (
+        ("attacks/active_examples.py", "Front.look"),
+        TRAINED.replace("train 6", "train 5"),
+    ),
+    "a step rule": (
+        ("attacks/step_rules.py", "Signed.__call__"),
+        TRAINED.replace("train 6", "train 5"),
+    ),
+    "the training loop": (
+        ("training/classifiers.py", "_update"),
         f"judge, quality, all_quality, {TRAINED}",
     ),
-    "the VAE-GANs' networks": (("manifolds/networks.py", "Decoder.__init__"), LEARNED),
-    "the VAE-GANs' training": (("manifolds/training.py", "_update"), LEARNED),
+    "the classifiers' network": (
+        ("models/convnet.py", "build"),
+        f"judge, quality, all_quality, {TRAINED}",
+    ),
+    "the VAE-GANs' networks": (("models/vaegan_networks.py", "Decoder.__init__"), LEARNED),
+    "the VAE-GANs' training": (("training/vaegan.py", "_update"), LEARNED),
     "the distance to neighbours": (
-        ("distance.py", "to_neighbours"),
+        ("evaluation/distances.py", "to_neighbours"),
         "distances 3, clean_distances, all_distances, claims, figure2",
     ),
-    "the drawing of letters": (("fonts.py", "SIZE, POINTS"), f"prototypes, {DATA}"),
-    "a statistic of the claims": (("claims.py", "STATISTICS"), "claims"),
+    "the drawing of letters": (("data/font_prototypes.py", "SIZE, POINTS"), f"prototypes, {DATA}"),
+    "a statistic of the claims": (("analysis/claims.py", "STATISTICS"), "claims"),
     "intervals over seeds": (
-        ("statistics.py", "t_interval"),
+        ("analysis/statistics.py", "t_interval"),
         "over_seeds, claims, figure3, figure4",
     ),
     "figure 3": (("figures/generalization.py", "_named"), "figure3"),
     "a colour of methods": (("figures/style.py", "_KNOWN"), "figure1, figure2, figure3, figure4"),
-    "a column of the claims' table": (("tables.py", "CLAIMS"), "claims"),
+    "a column of the claims' table": (("io/schemas.py", "CLAIMS"), "claims"),
 }
 """A file of the library and a name in it, whose definition is changed; the jobs that run again."""
 HARMLESS = {
     "the checks of a config": lambda library: change_code(
-        library / "study_checks.py", "_check_names"
+        library / "config/checks.py", "_check_names"
     ),
-    "a comment": lambda library: add_comment(library / "attack.py", "search_from"),
-    "a docstring": lambda library: change_docstring(library / "attack.py", "_climb"),
-    "formatting": lambda library: reformat(library / "front.py"),
+    "a comment": lambda library: add_comment(library / "attacks/search.py", "search_from"),
+    "a docstring": lambda library: change_docstring(library / "attacks/search.py", "_climb"),
+    "formatting": lambda library: reformat(library / "attacks/active_examples.py"),
 }
 """Edits that run nothing, even all of them."""
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from robustgen.errors import UserError, reading
-from robustgen.fingerprint import fingerprint, forget
-from robustgen.job import job, progress
+from robustgen.jobs.fingerprint import fingerprint, forget
+from robustgen.jobs.runtime import job, progress
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_other_errors_pass_and_are_logged(tmp_path):
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-from robustgen.files import whole
-from robustgen.job import job
+from robustgen.io.files import whole
+from robustgen.jobs.runtime import job
 
 with job("log"), whole("result.zip") as partial:
     partial.write_text("half")
@@ -57,7 +57,7 @@ def test_a_job_told_to_stop_leaves_nothing_half_written(tmp_path):
 
 ENDED = """
 from types import SimpleNamespace
-from robustgen.job import job
+from robustgen.jobs.runtime import job
 
 with job("log", SimpleNamespace(rule="none", scriptdir="nowhere", params=None)):
     print("said", end="")
@@ -94,16 +94,20 @@ def test_what_a_reader_stumbles_over_names_the_file():
         raise UserError("mine")
 
 
-@pytest.mark.parametrize("without", ["", " without robustgen.attack robustgen.spaces"])
+@pytest.mark.parametrize(
+    "without", ["", " without robustgen.attacks.search robustgen.attacks.spaces"]
+)
 def test_a_job_whose_code_was_changed_after_planning_fails(tmp_path, monkeypatch, without):
     """A comment is no change; what is changed later has no part in the job."""
     monkeypatch.setattr("gc.freeze", lambda: None)  # this process goes on
-    monkeypatch.setattr("robustgen.job._end_process", lambda failure: failure and sys.exit(failure))
+    monkeypatch.setattr(
+        "robustgen.jobs.runtime._end_process", lambda failure: failure and sys.exit(failure)
+    )
     now, own = time.time(), tmp_path / "train.py"
     monkeypatch.setenv("ROBUSTGEN_PLANNED", str(now))
 
     def write(text: str, seconds: float) -> None:
-        own.write_text(f"from robustgen.attack import search\nsearch({text})\n")
+        own.write_text(f"from robustgen.attacks.search import search\nsearch({text})\n")
         os.utime(own, (seconds, seconds))
         forget()
 

@@ -71,7 +71,7 @@ TARGETS = {
     "lint": '".venv/bin/python" -m snakefmt --line-length 100 --check Snakefile workflow',
     "docs": '".venv/bin/python" -m mkdocs build --strict',
     "bench": '".venv/bin/python" benchmarks/bench.py results/benchmarks',
-    "plan": 'exec ".venv/bin/python" -P -m robustgen.plan --cores',
+    "plan": 'exec ".venv/bin/python" -P -m robustgen.jobs.plan --cores',
     "lock": "python3 tests/lock.py .lock.json > constraints.txt",
     "clean": 'rm -rf ".venv"',
 }
@@ -112,7 +112,7 @@ def test_the_config_of_a_plan_is_one_file_or_several(clone, config, files):
     assert run.returncode == 0, run.stderr
     options = ["--cores", "3", "--speeds", "my speeds.json", "--configfile", *files]
     (call,) = calls(clone)
-    assert call["arguments"] == ["-P", "-m", "robustgen.plan", *options]
+    assert call["arguments"] == ["-P", "-m", "robustgen.jobs.plan", *options]
 
 
 def test_a_plan_is_of_the_demo_unless_told_otherwise(clone):
@@ -169,7 +169,7 @@ def test_a_moved_clone_is_installed_again_without_its_dependencies(clone):
     installed, planned = calls(clone)
     assert installed["arguments"][:3] == ["-m", "pip", "install"]
     assert installed["arguments"][-2:] == [".", "--no-deps"]
-    assert planned["arguments"][2] == "robustgen.plan"
+    assert planned["arguments"][2] == "robustgen.jobs.plan"
 
 
 def test_an_environment_without_its_interpreter_is_one_sentence(clone):
@@ -212,7 +212,7 @@ def test_the_active_environment_is_used_if_this_clone_is_installed(clone, packag
     variables = {"INSTALLED": package, "PATH": f"{active}:{os.environ['PATH']}"}
     planned = make(clone, "--dry-run", "plan", *options, **variables)
     assert planned.returncode == 0, planned.stderr
-    assert ("exec python3 -P -m robustgen.plan" in planned.stdout) == used
+    assert ("exec python3 -P -m robustgen.jobs.plan" in planned.stdout) == used
     assert ("-m venv" in planned.stdout) != used
     demo = make(clone, "--dry-run", "demo", *options, **variables)
     first = "ROBUSTGEN_SUMMARY=no python3 -P -m snakemake --cores all"
@@ -225,7 +225,7 @@ def test_an_environment_of_the_clone_goes_before_the_active_one(clone):
     active = clone.parent / "active"
     write_interpreter(active / "python3")
     run = make(clone, "--dry-run", "plan", PATH=f"{active}:{os.environ['PATH']}")
-    assert 'exec ".venv/bin/python" -P -m robustgen.plan' in run.stdout
+    assert 'exec ".venv/bin/python" -P -m robustgen.jobs.plan' in run.stdout
 
 
 UNWANTED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustgen.normalization import normalize
+from robustgen.acceleration.cpu.batch_norm import normalize
 from robustgen.seeding import generator
 
 

@@ -6,8 +6,8 @@ import torch
 from conftest import stacked
 from torch import nn
 
-from robustgen.attack import Search, search_from
-from robustgen.spaces import ImageSpace, Threat, draw
+from robustgen.attacks.search import Search, search_from
+from robustgen.attacks.spaces import ImageSpace, Threat, draw
 
 EXAMPLES, STEPS = 80, 12
 CASES = {

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from test_collected import ABOUT, grey, own
 
-from robustgen import imagefolder
-from robustgen.datasets.images import collect
+from robustgen.data import image_folder as imagefolder
+from robustgen.data.sources import collect
 from robustgen.errors import UserError
 
 Write = Callable[[Path], Any]

@@ -10,12 +10,13 @@ import torch
 import yaml
 from conftest import HERE, environment, snakemake, wanted
 
-from robustgen import plan
-from robustgen.config_files import read_merged
+from robustgen.attacks.spaces import SPACES
+from robustgen.config.study import Study
+from robustgen.config.yaml_files import read_merged
 from robustgen.errors import UserError
-from robustgen.spaces import SPACES
-from robustgen.speed_records import OnDataset, Speeds, describe_missing_speeds
-from robustgen.speeds import (
+from robustgen.jobs import plan
+from robustgen.jobs.speed_records import OnDataset, Speeds, describe_missing_speeds
+from robustgen.jobs.speeds import (
     EPOCHS,
     IMAGES,
     STEPS,
@@ -27,7 +28,6 @@ from robustgen.speeds import (
     _standin,
     measure,
 )
-from robustgen.study import Study
 
 SPEED = OnDataset(
     learned=1e-4,
@@ -98,7 +98,7 @@ def test_jobs_are_those_of_snakemake(demo, tmp_path):
 
 
 def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path, monkeypatch):
-    monkeypatch.setattr("robustgen.speeds.IMAGES", 60)  # fewer than deserve trust
+    monkeypatch.setattr("robustgen.jobs.speeds.IMAGES", 60)  # fewer than deserve trust
     study = Study.parse({**demo.resolved(), "seeds": 1, "cohort_size": 1})
     messages: list[str] = []
     found = measure(study, torch.device("cpu"), messages.append)
@@ -158,9 +158,9 @@ def test_speeds_are_seconds_per_unit_of_work(demo, monkeypatch):
 
     work = {"search": search, "train": train, "train_vaegan": train_vaegan}
     for name, function in {**work, "to_manifold": measure_distance}.items():
-        monkeypatch.setattr(f"robustgen.speeds.{name}", function)
-    monkeypatch.setattr("robustgen.speeds.subprocess.run", start_job)
-    monkeypatch.setattr("robustgen.speeds.time.perf_counter", lambda: clock[0])
+        monkeypatch.setattr(f"robustgen.jobs.speeds.{name}", function)
+    monkeypatch.setattr("robustgen.jobs.speeds.subprocess.run", start_job)
+    monkeypatch.setattr("robustgen.jobs.speeds.time.perf_counter", lambda: clock[0])
     speeds = measure(demo, torch.device("cpu"), lambda _: None)
     measured = speeds.datasets["fonts"]
     assert speeds.start == pytest.approx(2.0)
@@ -182,7 +182,7 @@ RUNS = {
 @pytest.mark.parametrize(("durations", "least", "count"), RUNS.values(), ids=RUNS)
 def test_long_runs_are_repeated_less_often(monkeypatch, durations, least, count):
     clock, remaining = [0.0], list(durations)
-    monkeypatch.setattr("robustgen.speeds.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("robustgen.jobs.speeds.time.perf_counter", lambda: clock[0])
 
     def run():
         clock[0] += remaining.pop(0)
@@ -193,8 +193,10 @@ def test_long_runs_are_repeated_less_often(monkeypatch, durations, least, count)
 
 def test_a_long_run_needs_no_warm_up_of_its_own(monkeypatch):
     epochs = []
-    monkeypatch.setattr("robustgen.speeds._train", lambda *arguments: epochs.append(arguments[-1]))
-    monkeypatch.setattr("robustgen.speeds.LONG_ENOUGH", 1e-9)
+    monkeypatch.setattr(
+        "robustgen.jobs.speeds._train", lambda *arguments: epochs.append(arguments[-1])
+    )
+    monkeypatch.setattr("robustgen.jobs.speeds.LONG_ENOUGH", 1e-9)
     _epoch(*[None] * 4)
     assert epochs == [1, 1, 1 + EPOCHS]
 
@@ -227,8 +229,8 @@ def measure_nothing(study: Study, monkeypatch) -> tuple[list[list[str]], list[st
         return speed
 
     measure_group = Mock(side_effect=report_one_part)
-    monkeypatch.setattr("robustgen.speeds._measure_group", measure_group)
-    monkeypatch.setattr("robustgen.speeds._seconds", Mock(return_value=2.0))
+    monkeypatch.setattr("robustgen.jobs.speeds._measure_group", measure_group)
+    monkeypatch.setattr("robustgen.jobs.speeds._seconds", Mock(return_value=2.0))
     messages: list[str] = []
     speeds = measure(study, torch.device("cpu"), messages.append)
     return [call.args[1] for call in measure_group.call_args_list], messages, speeds
@@ -281,8 +283,8 @@ def test_speeds_beside_other_work(normal, attacked, learned, trained, monkeypatc
     cohort, rngs = _cohort(shape, 10, 1, torch.device("cpu"))
     data = _random(shape, 10, torch.device("cpu"))
     assert len(data) == IMAGES == 300
-    monkeypatch.setattr("robustgen.speeds._epoch", lambda *of: attacked if of[2] else normal)
-    monkeypatch.setattr("robustgen.speeds._search", lambda *of: searched[of[2]])
+    monkeypatch.setattr("robustgen.jobs.speeds._epoch", lambda *of: attacked if of[2] else normal)
+    monkeypatch.setattr("robustgen.jobs.speeds._search", lambda *of: searched[of[2]])
     found = _learning(cohort, data, rngs, searched)
     assert found[0] == pytest.approx(learned)
     assert found[1]["true_manifold"] == pytest.approx(trained)
@@ -337,7 +339,7 @@ def test_a_failed_dry_run_is_one_sentence(output, sentence):
 
 def run_plan(*options: str | Path, folder: Path = HERE, **variables: str):
     return subprocess.run(
-        [sys.executable, "-m", "robustgen.plan", *map(str, options)],
+        [sys.executable, "-m", "robustgen.jobs.plan", *map(str, options)],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -383,7 +385,7 @@ def test_merged_files_are_mappings(tmp_path):
 
 
 def test_ctrl_c_leaves_no_traceback(monkeypatch, tmp_path):
-    monkeypatch.setattr("robustgen.plan.measure", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("robustgen.jobs.plan.measure", Mock(side_effect=KeyboardInterrupt))
     target = tmp_path / "speeds.json"
     monkeypatch.setattr("sys.argv", ["plan", "--write-speeds", str(target)])
     with pytest.raises(SystemExit) as raised:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import make_cohort, make_split
 
-from robustgen.evaluation import predictions
+from robustgen.evaluation.attacks import predictions
 from robustgen.figures.selection import predicted_names
-from robustgen.predictions import NO_CLASS, predicted_class
+from robustgen.models.predictions import NO_CLASS, predicted_class
 
 LOGITS = {
     "a single highest logit": ([0.0, 2.0, 1.0], 1),

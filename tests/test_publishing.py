@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import HERE, snakemake, wanted
 
-from robustgen.study import Study
+from robustgen.config.study import Study
 
 MODULE = """
 configfile: "{config}"

@@ -9,15 +9,15 @@ import torch
 from conftest import CLASSES, make_split, vaegan
 from torch import nn
 
-from robustgen.claims import _by_manifold
+from robustgen.analysis.aggregate import quality_text
+from robustgen.analysis.claims import _by_manifold
+from robustgen.attacks.spaces import Threat
+from robustgen.data.learned_manifold import BOUND
+from robustgen.evaluation.manifold_quality import _MEASURES, NO_IMAGE, prior, quality, sheet
 from robustgen.figures.manifold import Shown, manifold
-from robustgen.files import read_table, write_table
-from robustgen.manifolds import BOUND
-from robustgen.manifolds.vaegan import encode
-from robustgen.quality import _MEASURES, NO_IMAGE, prior, quality, sheet
-from robustgen.spaces import Threat
-from robustgen.summaries import quality_text
-from robustgen.tables import QUALITY
+from robustgen.io.files import read_table, write_table
+from robustgen.io.schemas import QUALITY
+from robustgen.models.vaegan import encode
 
 THREAT = Threat("learned_manifold", "linf", 0.3)
 

@@ -5,8 +5,8 @@ import math
 import pytest
 from studies import changed, refused, valid
 
-from robustgen.radii import search_warnings
-from robustgen.study import Study
+from robustgen.config.search_checks import search_warnings
+from robustgen.config.study import Study
 
 HARD = (math.pi**2 + 2 * 0.4**2 + 2 * 1.0**2 + 0.4**2) ** 0.5
 TOO_LARGE = {

@@ -2,7 +2,7 @@
 
 import torch
 
-from robustgen.gpu.replay import Replayed
+from robustgen.acceleration.cuda.cuda_graph import Replayed
 
 
 def test_on_a_cpu_it_is_called():

@@ -6,15 +6,16 @@ import pytest
 import torch
 from conftest import SCHEDULE, make_cohort, make_generators
 
-from robustgen import evaluation, training
-from robustgen.attack import Search
-from robustgen.checkpoints import Checkpoint, identity
+from robustgen.attacks.search import Search
+from robustgen.attacks.spaces import Threat
+from robustgen.data.learned_manifold import Decoders
 from robustgen.errors import UserError
-from robustgen.evaluation import attack
-from robustgen.manifolds import Decoders
+from robustgen.evaluation import attacks as evaluation
+from robustgen.evaluation.attacks import attack
+from robustgen.io.checkpoints import Checkpoint, identity
 from robustgen.seeding import generator
-from robustgen.spaces import Threat
-from robustgen.training import Method, train
+from robustgen.training import classifiers as training
+from robustgen.training.classifiers import Method, train
 
 SEEDS = [0, 1]
 SEARCH = Search(steps=3, step_rule="adam", step_size=0.05, restarts=2)

@@ -15,9 +15,9 @@ from tiny import (
 )
 from torch import Tensor
 
-from robustgen.attack import STEP_RULES, Search, search, search_from
-from robustgen.datasets import Split
-from robustgen.spaces import SPACES, ImageSpace, Threat
+from robustgen.attacks.search import STEP_RULES, Search, search, search_from
+from robustgen.attacks.spaces import SPACES, ImageSpace, Threat
+from robustgen.data.split import Split
 
 MEMBERS = 2
 RADIUS = {"image": 0.25, "true_manifold": 0.3, "learned_manifold": 0.8}

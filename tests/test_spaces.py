@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import SHAPE, make_tiny_split, project_by_hand, repeat_for_members
 
-from robustgen import affine
-from robustgen.spaces import SPACES, ImageSpace, Threat, draw, gather, sizes, spread
+from robustgen.attacks.spaces import SPACES, ImageSpace, Threat, draw, gather, sizes, spread
+from robustgen.data import affine
 
 SPACE_AND_NORM = [(space, norm) for space in SPACES for norm in ("linf", "l2")]
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from robustgen.gpu.starts import starts
+from robustgen.acceleration.random_starts import starts
+from robustgen.attacks.spaces import draw
 from robustgen.seeding import generator
-from robustgen.spaces import draw
 
 CPU = torch.device("cpu")
 

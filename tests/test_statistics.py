@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 from scipy import stats
 
-from robustgen.statistics import (
+from robustgen.analysis.statistics import (
     FEWEST_RANKED,
     Interval,
     images_factor,

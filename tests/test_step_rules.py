@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustgen.step_rules import STEP_RULES
+from robustgen.attacks.step_rules import STEP_RULES
 
 SHAPE = (2, 3, 1, 2, 2)
 """Models, examples, channels, height, width."""

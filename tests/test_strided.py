@@ -4,7 +4,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies
 from torch import nn
 
-from robustgen import strided, transposed
+from robustgen.acceleration.cpu import strided_conv as strided
+from robustgen.acceleration.cpu import transposed_conv as transposed
 
 CASES = {
     # kernel, stride, padding, height, width, groups

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from studies import CONFIGS, MANIFOLD_OUT, OUT, changed, refused, valid
 
-from robustgen.study import Study
+from robustgen.config.study import Study
 
 
 def test_defaults() -> None:
@@ -208,5 +208,5 @@ def test_paper_config_holds_the_papers_settings() -> None:
 
 
 def test_the_import_brings_no_torch() -> None:
-    code = "import sys, robustgen.study; sys.exit('torch' in sys.modules)"
+    code = "import sys, robustgen.config.study; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

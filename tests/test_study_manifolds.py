@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 import pytest
 from studies import MANIFOLD_OUT, OUT, Keys, changed, refused, valid
 
-from robustgen.data_settings import KINDS, Dataset
+from robustgen.config.blocks import Count
+from robustgen.config.datasets import KINDS, Dataset
+from robustgen.config.study import Study
 from robustgen.errors import UserError
-from robustgen.settings import Count
-from robustgen.study import Study
 
 
 class Photos(Dataset):

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from studies import KIND_NAMES, OUT, Keys, changed, refused, valid
 
-from robustgen.config_errors import shown
+from robustgen.config.messages import shown
+from robustgen.config.study import Study
 from robustgen.errors import UserError
-from robustgen.study import Study
 
 RELATIVE = "is relative to the working directory, which snakemake's --directory sets"
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from studies import CONFIGS, MANIFOLD_OUT, Keys, changed, valid
 
-from robustgen.study import Study
+from robustgen.config.study import Study
 
 
 def parts(study: Study) -> dict[str, str]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustgen import summaries
-from robustgen.tables import (
+from robustgen.analysis import aggregate as summaries
+from robustgen.io.schemas import (
     ALL_DISTANCES,
     ATTACKS,
     DISTANCES,

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from conftest import SCHEDULE, make_cohort, make_generators, stacked
 
-from robustgen.attack import Search
-from robustgen.datasets import Split
-from robustgen.datasets import batches as batches_of
+from robustgen.attacks.search import Search
+from robustgen.attacks.spaces import SPACES, Threat
+from robustgen.data.split import Split
+from robustgen.data.split import batches as batches_of
 from robustgen.errors import UserError
-from robustgen.evaluation import predictions
-from robustgen.spaces import SPACES, Threat
-from robustgen.training import Method, Schedule, _around_one, _draws, _halves, train
+from robustgen.evaluation.attacks import predictions
+from robustgen.training.classifiers import Method, Schedule, _around_one, _draws, _halves, train
 
 METHODS = {
     "noise": Method(Threat("image", "linf", 0.3), Search("signed", 0.05, 0)),

@@ -15,9 +15,9 @@ from conftest import HERE
 from safetensors.torch import save_file
 
 from robustgen.errors import UserError
-from robustgen.files import read_table, whole, write_table
-from robustgen.tables import CURVES, empty
-from robustgen.tensors import load_tensors, save_tensors
+from robustgen.io.files import read_table, whole, write_table
+from robustgen.io.schemas import CURVES, empty
+from robustgen.io.tensors import load_tensors, save_tensors
 
 TENSORS = {"images": torch.arange(24, dtype=torch.uint8).view(2, 3, 4), "codes": torch.ones(3)}
 HEADER = {"settings": {"radius": 0.3}, "seeds": [0, 1]}
@@ -105,7 +105,7 @@ def test_another_table_is_refused(tmp_path):
 WRITING = """
 import sys, time
 from pathlib import Path
-from robustgen.files import whole
+from robustgen.io.files import whole
 
 with whole("table.txt") as partial:
     partial.write_text("half")

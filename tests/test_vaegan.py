@@ -6,14 +6,14 @@ import torch
 from conftest import CLASSES, RECIPE, make_split, vaegan, with_manifolds
 from torch import nn
 
+from robustgen.data.learned_manifold import BOUND, Decoders
 from robustgen.errors import UserError
-from robustgen.files import provenance
-from robustgen.manifolds import BOUND, Decoders
-from robustgen.manifolds.networks import Decoder, Discriminator, Encoder
-from robustgen.manifolds.training import train
-from robustgen.manifolds.vaegan import Recipe, VaeGan, encode, learned
+from robustgen.io.files import provenance
+from robustgen.io.tensors import save_tensors
+from robustgen.models.vaegan import Recipe, VaeGan, encode, learned
+from robustgen.models.vaegan_networks import Decoder, Discriminator, Encoder
 from robustgen.seeding import generator
-from robustgen.tensors import save_tensors
+from robustgen.training.vaegan import train
 
 
 def of_class(label: int):

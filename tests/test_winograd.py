@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies
 from torch import nn
 
-from robustgen import layers, winograd
-from robustgen.manifolds.networks import Transposed
-from robustgen.winograd import InputGradient
+from robustgen.acceleration.cpu import inference_layers as layers
+from robustgen.acceleration.cpu import winograd
+from robustgen.acceleration.cpu.winograd import InputGradient
+from robustgen.models.vaegan_networks import Transposed
 
 
 def _size(outputs, kernel, stride, padding, missed):

@@ -18,8 +18,8 @@ from pages import block, blocks
 from PIL import Image
 from safetensors import safe_open
 
-from robustgen import tables
-from robustgen.fontfiles import installed_styles
+from robustgen.data.font_files import installed_styles
+from robustgen.io import schemas as tables
 
 THREATS, ATTACKS = SMOKE["threats"], SMOKE["attacks"]
 DATA = "results/smoke/fonts"

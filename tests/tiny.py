@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustgen.datasets import Split
-from robustgen.manifolds import Decoders, Learned
-from robustgen.spaces import Threat
+from robustgen.attacks.spaces import Threat
+from robustgen.data.learned_manifold import Decoders, Learned
+from robustgen.data.split import Split
 
 SHAPE = (1, 2, 3)
 """Channels, height and width of an image."""

@@ -10,8 +10,10 @@ import time
 from snakemake.logging import logger
 from snakemake_interface_executor_plugins.settings import ExecMode
 
-from robustgen.closing import FailedJob, format_failure, format_success
-from robustgen.radii import search_warnings
+from robustgen.jobs.closing import FailedJob
+from robustgen.jobs.closing import format_failure
+from robustgen.jobs.closing import format_success
+from robustgen.config.search_checks import search_warnings
 
 STARTED = time.time()
 IS_MAIN_PROCESS = workflow.exec_mode == ExecMode.DEFAULT

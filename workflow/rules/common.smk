@@ -7,10 +7,10 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from robustgen.config_files import refuse_repeated_keys
+from robustgen.config.yaml_files import refuse_repeated_keys
 from robustgen.errors import UserError
-from robustgen.fingerprint import fingerprint
-from robustgen.study import Study
+from robustgen.jobs.fingerprint import fingerprint
+from robustgen.config.study import Study
 
 RULES = workflow.current_basedir
 """The folder of the rules, in this clone or wherever a module of Snakemake has them from."""
@@ -83,8 +83,8 @@ def one_of(names):
     return "|".join(names) or "(?!)"
 
 
-SEARCH = ("robustgen.attack", "robustgen.spaces")
-VAEGANS = ("robustgen.manifolds.vaegan",)
+SEARCH = ("robustgen.attacks.search", "robustgen.attacks.spaces")
+VAEGANS = ("robustgen.models.vaegan",)
 
 
 @cache

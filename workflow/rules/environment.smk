@@ -53,7 +53,7 @@ hide_path_of_interpreter()
 # Figures need no display. Notebooks name a backend here that other programs cannot import.
 os.environ["MPLBACKEND"] = "agg"
 
-from robustgen.config_files import refuse_misread_values
+from robustgen.config.yaml_files import refuse_misread_values
 from robustgen.environment import require_valid_variables
 from robustgen.errors import UserError
 

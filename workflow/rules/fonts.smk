@@ -1,6 +1,6 @@
 """FONTS: letter prototypes of the fonts on hand, and the codes of every image."""
 
-from robustgen.fontfiles import signature
+from robustgen.data.font_files import signature
 
 FONTS = [name for name, dataset in STUDY.datasets.items() if dataset.kind == "fonts"]
 

@@ -1,6 +1,6 @@
 """Learned manifolds: a VAE-GAN per class and one for all classes, and the codes of every image."""
 
-from robustgen.settings import LEARNED
+from robustgen.config.blocks import LEARNED
 
 MANIFOLD = f"{RESULTS}/{{dataset}}/manifolds"
 

@@ -1,9 +1,9 @@
 """Put all distances into one table."""
 
-from robustgen.files import read_table, write_table
-from robustgen.job import job
-from robustgen.summaries import all_distances
-from robustgen.tables import ALL_DISTANCES, DISTANCES
+from robustgen.analysis.aggregate import all_distances
+from robustgen.io.files import read_table, write_table
+from robustgen.io.schemas import ALL_DISTANCES, DISTANCES
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     paths = [*snakemake.input.clean, *snakemake.input.parts]

@@ -2,10 +2,10 @@
 
 import pyarrow as pa
 
-from robustgen.files import read_table, whole, write_table
-from robustgen.job import job
-from robustgen.summaries import quality_text
-from robustgen.tables import QUALITY
+from robustgen.analysis.aggregate import quality_text
+from robustgen.io.files import read_table, whole, write_table
+from robustgen.io.schemas import QUALITY
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     tables = [read_table(path, QUALITY) for path in snakemake.input.parts]

@@ -1,18 +1,18 @@
 """Attack a cohort."""
 
 from robustgen import device
-from robustgen.attack import Search
-from robustgen.checkpoints import Checkpoint, identity
-from robustgen.cohort import Cohort
-from robustgen.datasets import load
-from robustgen.evaluation import attack
-from robustgen.files import provenance, write_table
-from robustgen.job import job
-from robustgen.manifolds.vaegan import learned
+from robustgen.attacks.search import Search
+from robustgen.attacks.spaces import Threat
+from robustgen.data.split import load
+from robustgen.evaluation.attacks import attack
+from robustgen.io.checkpoints import Checkpoint, identity
+from robustgen.io.files import provenance, write_table
+from robustgen.io.schemas import ATTACKS
+from robustgen.io.tensors import save_tensors
+from robustgen.jobs.runtime import job
+from robustgen.models.cohort import Cohort
+from robustgen.models.vaegan import learned
 from robustgen.seeding import generator
-from robustgen.spaces import Threat
-from robustgen.tables import ATTACKS
-from robustgen.tensors import save_tensors
 
 with job(snakemake.log[0], snakemake):
     of = {"method": snakemake.wildcards.method, "n": int(snakemake.wildcards.n)}

@@ -1,10 +1,10 @@
 """Test the four claims."""
 
-from robustgen.claims import claims
-from robustgen.files import read_table, whole, write_table
-from robustgen.job import job
-from robustgen.tables import ALL_DISTANCES, CLAIMS, ERRORS, QUALITY, SUCCESS_RATES
-from robustgen.verdicts import describe
+from robustgen.analysis.claims import claims
+from robustgen.analysis.verdicts import describe
+from robustgen.io.files import read_table, whole, write_table
+from robustgen.io.schemas import ALL_DISTANCES, CLAIMS, ERRORS, QUALITY, SUCCESS_RATES
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS)

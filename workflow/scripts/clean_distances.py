@@ -3,12 +3,12 @@
 import numpy as np
 
 from robustgen import device
-from robustgen.datasets import load
-from robustgen.distance import measure
-from robustgen.files import write_table
-from robustgen.job import job
-from robustgen.manifolds.vaegan import learned
-from robustgen.tables import CLEAN, DISTANCES
+from robustgen.data.split import load
+from robustgen.evaluation.distances import measure
+from robustgen.io.files import write_table
+from robustgen.io.schemas import CLEAN, DISTANCES
+from robustgen.jobs.runtime import job
+from robustgen.models.vaegan import learned
 
 with job(snakemake.log[0], snakemake):
     settings = dict(snakemake.params.settings)

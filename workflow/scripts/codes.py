@@ -1,8 +1,8 @@
 """Draw the codes of every image of FONTS."""
 
-from robustgen.datasets.fonts import draw
-from robustgen.files import write_table
-from robustgen.job import job
+from robustgen.data.font_codes import draw
+from robustgen.io.files import write_table
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     codes = draw(**snakemake.params.settings)

@@ -4,13 +4,13 @@ import numpy as np
 import torch
 
 from robustgen import device
-from robustgen.datasets import load
-from robustgen.distance import measure
-from robustgen.files import read_table, write_table
-from robustgen.job import job, log
-from robustgen.manifolds.vaegan import learned
-from robustgen.tables import ATTACKS, DISTANCES
-from robustgen.tensors import load_tensors
+from robustgen.data.split import load
+from robustgen.evaluation.distances import measure
+from robustgen.io.files import read_table, write_table
+from robustgen.io.schemas import ATTACKS, DISTANCES
+from robustgen.io.tensors import load_tensors
+from robustgen.jobs.runtime import job, log
+from robustgen.models.vaegan import learned
 
 with job(snakemake.log[0], snakemake):
     settings = dict(snakemake.params.settings)

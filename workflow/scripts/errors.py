@@ -1,9 +1,9 @@
 """Put the test errors of all models into one table."""
 
-from robustgen.files import read_table, write_table
-from robustgen.job import job
-from robustgen.summaries import errors
-from robustgen.tables import ERRORS, PREDICTIONS
+from robustgen.analysis.aggregate import errors
+from robustgen.io.files import read_table, write_table
+from robustgen.io.schemas import ERRORS, PREDICTIONS
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     tables = (read_table(path, PREDICTIONS) for path in snakemake.input.parts)

@@ -1,14 +1,14 @@
 """Draw figure 1: adversarial examples and their differences, for one model."""
 
-from robustgen.datasets import load
+from robustgen.data.split import load
 from robustgen.figures.examples import Attacked, examples
 from robustgen.figures.fonts import drawable_names
 from robustgen.figures.selection import fooled_by_all, predicted_names
 from robustgen.figures.style import save
-from robustgen.files import read_table
-from robustgen.job import job
-from robustgen.tables import ATTACKS
-from robustgen.tensors import load_tensors
+from robustgen.io.files import read_table
+from robustgen.io.schemas import ATTACKS
+from robustgen.io.tensors import load_tensors
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     test = load(snakemake.input.bank, snakemake.input.examples, "test")

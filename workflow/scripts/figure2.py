@@ -2,9 +2,9 @@
 
 from robustgen.figures.distances import distances
 from robustgen.figures.style import save
-from robustgen.files import read_table
-from robustgen.job import job
-from robustgen.tables import ALL_DISTANCES
+from robustgen.io.files import read_table
+from robustgen.io.schemas import ALL_DISTANCES
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     table = read_table(snakemake.input.distances, ALL_DISTANCES).to_pandas()

@@ -2,9 +2,9 @@
 
 from robustgen.figures.generalization import generalization
 from robustgen.figures.style import save
-from robustgen.files import read_table
-from robustgen.job import job
-from robustgen.tables import ERRORS, SUCCESS_RATES
+from robustgen.io.files import read_table
+from robustgen.io.schemas import ERRORS, SUCCESS_RATES
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS).to_pandas()

@@ -1,9 +1,9 @@
 """Collect the images of a data set whose manifold is not known."""
 
-from robustgen.datasets.images import collect
-from robustgen.files import provenance, write_table
-from robustgen.job import job
-from robustgen.tensors import save_tensors
+from robustgen.data.sources import collect
+from robustgen.io.files import provenance, write_table
+from robustgen.io.tensors import save_tensors
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings

@@ -1,14 +1,14 @@
 """Train the classifier that judges learned manifolds, on images of the data set alone."""
 
 from robustgen import device
-from robustgen.checkpoints import Checkpoint, identity
-from robustgen.cohort import Cohort
-from robustgen.datasets import load
-from robustgen.files import provenance, write_table
-from robustgen.job import job
+from robustgen.data.split import load
+from robustgen.io.checkpoints import Checkpoint, identity
+from robustgen.io.files import provenance, write_table
+from robustgen.io.schemas import CURVES
+from robustgen.jobs.runtime import job
+from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.tables import CURVES
-from robustgen.training import Generators, Schedule, train
+from robustgen.training.classifiers import Generators, Schedule, train
 
 with job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings

@@ -1,11 +1,11 @@
 """Encode every image by the VAE-GAN of its class, or of all classes."""
 
 from robustgen import device
-from robustgen.datasets import load
-from robustgen.files import provenance
-from robustgen.job import job
-from robustgen.manifolds.vaegan import VaeGan, encode
-from robustgen.tensors import save_tensors
+from robustgen.data.split import load
+from robustgen.io.files import provenance
+from robustgen.io.tensors import save_tensors
+from robustgen.jobs.runtime import job
+from robustgen.models.vaegan import VaeGan, encode
 
 with job(snakemake.log[0], snakemake):
     here = device.setup()

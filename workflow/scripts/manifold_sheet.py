@@ -1,13 +1,13 @@
 """Draw what the VAE-GANs of a learned manifold make: reconstructions, samples, interpolations."""
 
 from robustgen import device
-from robustgen.datasets import load
+from robustgen.data.split import load
+from robustgen.evaluation.manifold_quality import sheet
 from robustgen.figures.fonts import drawable_names
 from robustgen.figures.manifold import Shown, manifold
 from robustgen.figures.style import save
-from robustgen.job import job
-from robustgen.manifolds.vaegan import VaeGan
-from robustgen.quality import sheet
+from robustgen.jobs.runtime import job
+from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
 
 COLUMNS = 8

@@ -1,9 +1,9 @@
 """Average errors and success rates over seeds."""
 
-from robustgen.files import read_table, write_table
-from robustgen.job import job
-from robustgen.summaries import over_seeds
-from robustgen.tables import ERRORS, OVER_SEEDS, SUCCESS_RATES
+from robustgen.analysis.aggregate import over_seeds
+from robustgen.io.files import read_table, write_table
+from robustgen.io.schemas import ERRORS, OVER_SEEDS, SUCCESS_RATES
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS)

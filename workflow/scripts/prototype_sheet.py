@@ -2,8 +2,8 @@
 
 from robustgen.figures.prototypes import prototypes
 from robustgen.figures.style import save
-from robustgen.job import job
-from robustgen.tensors import load_tensors
+from robustgen.io.tensors import load_tensors
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     letters = snakemake.params.letters

@@ -2,12 +2,12 @@
 
 import torch
 
-from robustgen.files import provenance, write_table
-from robustgen.fonts import prototypes
-from robustgen.job import job
-from robustgen.paths import INSTALLED
-from robustgen.tables import FONTS
-from robustgen.tensors import save_tensors
+from robustgen.data.font_prototypes import prototypes
+from robustgen.io.files import provenance, write_table
+from robustgen.io.paths import INSTALLED
+from robustgen.io.schemas import FONTS
+from robustgen.io.tensors import save_tensors
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings

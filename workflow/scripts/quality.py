@@ -1,15 +1,15 @@
 """Measure how good a learned manifold is."""
 
 from robustgen import device
-from robustgen.cohort import Cohort
-from robustgen.datasets import load
-from robustgen.files import write_table
-from robustgen.job import job
-from robustgen.manifolds.vaegan import VaeGan
-from robustgen.quality import quality
+from robustgen.attacks.spaces import Threat
+from robustgen.data.split import load
+from robustgen.evaluation.manifold_quality import quality
+from robustgen.io.files import write_table
+from robustgen.io.schemas import QUALITY
+from robustgen.jobs.runtime import job
+from robustgen.models.cohort import Cohort
+from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
-from robustgen.spaces import Threat
-from robustgen.tables import QUALITY
 
 with job(snakemake.log[0], snakemake):
     settings, space = snakemake.params.settings, snakemake.wildcards.space

@@ -1,9 +1,9 @@
 """Put the success rates of all attacks on all models into one table."""
 
-from robustgen.files import read_table, write_table
-from robustgen.job import job
-from robustgen.summaries import success_rates
-from robustgen.tables import ATTACKS, SUCCESS_RATES
+from robustgen.analysis.aggregate import success_rates
+from robustgen.io.files import read_table, write_table
+from robustgen.io.schemas import ATTACKS, SUCCESS_RATES
+from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     tables = (read_table(path, ATTACKS) for path in snakemake.input.parts)

@@ -1,18 +1,18 @@
 """Train a cohort and let it predict the test split."""
 
 from robustgen import device
-from robustgen.attack import Search
-from robustgen.checkpoints import Checkpoint, identity
-from robustgen.cohort import Cohort
-from robustgen.datasets import load
-from robustgen.evaluation import predictions
-from robustgen.files import provenance, write_table
-from robustgen.job import job
-from robustgen.manifolds.vaegan import learned
+from robustgen.attacks.search import Search
+from robustgen.attacks.spaces import Threat
+from robustgen.data.split import load
+from robustgen.evaluation.attacks import predictions
+from robustgen.io.checkpoints import Checkpoint, identity
+from robustgen.io.files import provenance, write_table
+from robustgen.io.schemas import CURVES, PREDICTIONS
+from robustgen.jobs.runtime import job
+from robustgen.models.cohort import Cohort
+from robustgen.models.vaegan import learned
 from robustgen.seeding import generator
-from robustgen.spaces import Threat
-from robustgen.tables import CURVES, PREDICTIONS
-from robustgen.training import Generators, Method, Schedule, train
+from robustgen.training.classifiers import Generators, Method, Schedule, train
 
 with job(snakemake.log[0], snakemake):
     settings, wildcards, output = snakemake.params.settings, snakemake.wildcards, snakemake.output

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from robustgen import device
-from robustgen.checkpoints import Checkpoint, identity, named
-from robustgen.datasets import load
-from robustgen.files import provenance, write_table
-from robustgen.job import job
-from robustgen.manifolds.training import train_once
-from robustgen.manifolds.vaegan import Recipe, VaeGan
+from robustgen.data.split import load
+from robustgen.io.checkpoints import Checkpoint, identity, named
+from robustgen.io.files import provenance, write_table
+from robustgen.io.schemas import VAEGAN_CURVES
+from robustgen.jobs.runtime import job
+from robustgen.models.vaegan import Recipe, VaeGan
 from robustgen.seeding import generator
-from robustgen.tables import VAEGAN_CURVES
+from robustgen.training.vaegan import train_once
 
 with job(snakemake.log[0], snakemake):
     settings, part = snakemake.params.settings, snakemake.params.part

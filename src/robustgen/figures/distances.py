@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from robustgen.figures import legends, panels, style
-from robustgen.tables import CLEAN
+from robustgen.io.schemas import CLEAN
 
 KINDS = {
     "true_manifold": "$L_2$ distance to\nthe known manifold",

@@ -11,17 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, NullLocator
 
-from robustgen.figures.style import (
-    COLUMN_WIDTH,
-    MEDIUM,
-    SMALL,
-    TEXT_WIDTH,
-    Look,
-    Looks,
-    line,
-    page,
-)
-from robustgen.statistics import t_interval
+from robustgen.analysis.statistics import t_interval
+from robustgen.figures.style import COLUMN_WIDTH, MEDIUM, SMALL, TEXT_WIDTH, Look, Looks, line, page
 
 N_LABEL = "training images N"
 TEST_ERROR_LABEL = "test error"

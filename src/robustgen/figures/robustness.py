@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
 
+from robustgen.analysis.statistics import CONFIDENCE
 from robustgen.figures import legends, panels, style
-from robustgen.statistics import CONFIDENCE
 
 _LINE = "#8a8a8a"
 _BAND = 0.25

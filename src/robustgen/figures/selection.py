@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from robustgen.predictions import NO_CLASS
+from robustgen.models.predictions import NO_CLASS
 
 
 def fooled_by_all(attacks: Iterable[pd.DataFrame], most: int = 6) -> list[int]:

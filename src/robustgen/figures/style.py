@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from robustgen.figures.fonts import DEFAULT_FAMILY, use_fallback_fonts
-from robustgen.files import whole
+from robustgen.io.files import whole
 
 COLUMN_WIDTH = 3.25
 """Width of a text column on the printed page, in inches; figures are printed as they are drawn."""

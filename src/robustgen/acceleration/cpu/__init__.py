@@ -1,0 +1,1 @@
+"""Layers of several models at once on a CPU."""

@@ -1,0 +1,1 @@
+"""Triton kernels, CUDA graphs and whole searches on a GPU."""

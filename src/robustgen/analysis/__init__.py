@@ -1,0 +1,1 @@
+"""From the tables of all jobs to statistics, claims and verdicts."""

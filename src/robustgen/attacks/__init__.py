@@ -1,0 +1,1 @@
+"""Spaces, step rules and the search for adversarial examples."""

@@ -1,0 +1,1 @@
+"""Data sets: how images are found, drawn, read and split."""

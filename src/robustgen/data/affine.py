@@ -1,0 +1,76 @@
+"""The spatial transformer: images warped by six parameters, differentiable in them.
+
+Parameters are, in this order, t_x, t_y, shear_x, shear_y, scale and rotation. The 2x3 matrix maps
+output to input coordinates (Jaderberg et al., "Spatial Transformer Networks", 2015), as in the
+supplement of Stutz et al. (CVPR 2019): positive translations move the letter left and up, and a
+scale above 1 makes it smaller.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustgen.specs import RANGES as RANGES
+
+IDENTITY = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def bounds(name: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Lower and upper ends of the ranges called `name`, each `(6,)`."""
+    low, high = RANGES[name]
+    return torch.tensor(low, device=device), torch.tensor(high, device=device)
+
+
+def matrices(parameters: Tensor) -> Tensor:
+    """The 2x3 matrices `(..., 2, 3)` of parameters `(..., 6)`."""
+    t_x, t_y, shear_x, shear_y, scale, rotation = parameters.unbind(-1)
+    cos, sin = rotation.cos(), rotation.sin()
+    first = [scale * (cos - shear_x * sin), scale * (shear_x * cos - sin), t_x]
+    second = [scale * (shear_y * cos + sin), scale * (cos - shear_y * sin), t_y]
+    return torch.stack([torch.stack(first, -1), torch.stack(second, -1)], -2)
+
+
+def transform(images: Tensor, parameters: Tensor) -> Tensor:
+    """Warp `images` `(..., C, H, W)` by `parameters` `(..., 6)` of the same leading shape.
+
+    Bilinear sampling, zeros outside, corners aligned: -1 and 1 are the centres of the outermost
+    pixels.
+    """
+    flat = images.reshape(-1, *images.shape[-3:])
+    grid = _grid(matrices(parameters.reshape(-1, 6)), *flat.shape[2:])
+    warped = F.grid_sample(flat, grid, "bilinear", "zeros", align_corners=True)
+    return warped.reshape(images.shape)
+
+
+def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
+    """Where each pixel is sampled, `(B, H, W, 2)`, as `F.affine_grid` says with corners aligned,
+    where each side has two pixels at least.
+
+    One product for all images, and x and y in planes: torch's own product for each image takes as
+    long as half a pass through a classifier. `benchmarks/passes.py` measures both.
+    """
+    planes = matrices.flatten(0, 1) @ _pixels(height, width, matrices.dtype, matrices.device)
+    return planes.view(-1, 2, height, width).permute(0, 2, 3, 1)
+
+
+@cache
+def _pixels(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """x, y and 1 of each pixel, `(3, H W)`."""
+    like: Any = {"dtype": dtype, "device": device}
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, height, **like), torch.linspace(-1, 1, width, **like), indexing="ij"
+    )
+    return torch.stack([x, y, torch.ones_like(x)]).flatten(1)
+
+
+@cache
+def _identity(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(IDENTITY, dtype=dtype, device=device)
+
+
+def identity(like: Tensor) -> Tensor:
+    """`IDENTITY` as a tensor `(6,)` of the type of `like`, which is not to be changed."""
+    return _identity(like.dtype, like.device)

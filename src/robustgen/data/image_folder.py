@@ -1,0 +1,252 @@
+"""A folder of the user's images, with a sub-folder for each class."""
+
+import hashlib
+import json
+import logging
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from robustgen.data.duplicates import DistinctImages, find_distinct
+from robustgen.errors import UserError, reading
+from robustgen.io.digest_cache import file_stamp, is_settled, read_notes, write_notes
+from robustgen.io.paths import (
+    IMAGES_PURPOSE,
+    count_suffixes,
+    is_folder,
+    list_folder,
+    require_folder,
+    walk_files,
+)
+from robustgen.jobs.runtime import progress
+
+log = logging.getLogger("robustgen")
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+_SUFFIXES_IN_WORDS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+_FORMAT_IN_WORDS = "PNG, JPEG, WebP, TIFF or BMP file"
+_MODES = {"L": "grey", "RGB": "colour"}
+_MODES_IN_WORDS = {
+    "1": "black and white",
+    "P": "a palette",
+    "PA": "a transparent palette",
+    "LA": "grey and transparent",
+    "RGBA": "colour and transparent",
+    "CMYK": "colours for print",
+    "I": "more than 8 bits per pixel",
+    "F": "floats",
+}
+_SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """The image files of a folder.
+
+    Attributes:
+        path: the folder.
+        classes: names of the classes, which are those of the sub-folders.
+        files: the image files, class after class, ordered by relative path.
+        labels: the class of each file.
+        digests: a digest of the content of each file.
+        other_files: visible files that are not read, because of their suffix or because they are
+            in no class's sub-folder.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    files: tuple[Path, ...]
+    labels: tuple[int, ...]
+    digests: tuple[str, ...]
+    other_files: tuple[Path, ...]
+
+    @cached_property
+    def distinct(self) -> DistinctImages:
+        """Which files are read if those with the same content count once."""
+        return find_distinct(self.labels, self.digests)
+
+    def count_images(self) -> list[int]:
+        """The number of distinct images of each class.
+
+        Raises:
+            UserError: a class has none, because all its images are in other classes too.
+        """
+        labels = Counter(self.labels[row] for row in self.distinct.rows)
+        counts = [labels[label] for label in range(len(self.classes))]
+        for name, count in zip(self.classes, counts, strict=True):
+            if not count:
+                raise UserError(
+                    f"the folder {self.path / name} has no image that is not in the folder of "
+                    "another class too: an image must be in one class only"
+                )
+        return counts
+
+    def signature(self) -> str:
+        """A digest of the classes, relative paths and contents of the images."""
+        names = [
+            file.relative_to(self.path / self.classes[label]).as_posix()
+            for file, label in zip(self.files, self.labels, strict=True)
+        ]
+        classes = [self.classes[label] for label in self.labels]
+        content = list(zip(classes, names, self.digests, strict=True))
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def log_left_out(self) -> None:
+        """Log which files are not read, and which images occur more than once."""
+        if self.other_files:
+            log.warning(
+                "%d files left out, which are not in the folder of a class or do not end in %s: %s",
+                len(self.other_files),
+                _SUFFIXES_IN_WORDS,
+                count_suffixes(self.other_files),
+            )
+        names = [file.relative_to(self.path).as_posix() for file in self.files]
+        self.distinct.log_left_out(lambda row: names[row])
+
+
+def scan(path: str | Path) -> ImageFolder:
+    """List the image files of a folder. Files that did not change since the last time are not read.
+
+    Raises:
+        UserError: there is no such folder, it has fewer than two sub-folders, one of these has no
+            images, or a file cannot be read.
+    """
+    folder = require_folder(path, IMAGES_PURPOSE)
+    files_by_class, other_files = _list_files(folder)
+    files = [file for files in files_by_class.values() for file in files]
+    counts = [len(files) for files in files_by_class.values()]
+    return ImageFolder(
+        folder,
+        tuple(files_by_class),
+        tuple(files),
+        tuple(np.repeat(np.arange(len(counts)), counts).tolist()),
+        tuple(_digest_files(folder, files)),
+        tuple(other_files),
+    )
+
+
+def _list_files(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
+    """The image files of each class, and the files that are not read."""
+    paths = list_folder(folder)
+    class_folders = [path for path in paths if is_folder(path)]
+    _check_classes(folder, [path.name for path in class_folders])
+    other_files = [path for path in paths if path not in class_folders]
+    files_by_class: dict[str, list[Path]] = {}
+    for class_folder in class_folders:
+        files = walk_files(class_folder)
+        images = [file for file in files if file.suffix.lower() in SUFFIXES]
+        if not images:
+            raise UserError(
+                f"the folder {class_folder.absolute()} has no images, "
+                f"which end in {_SUFFIXES_IN_WORDS}"
+            )
+        files_by_class[class_folder.name] = images
+        other_files += [file for file in files if file.suffix.lower() not in SUFFIXES]
+    return files_by_class, other_files
+
+
+def _check_classes(folder: Path, names: Sequence[str]) -> None:
+    """Refuse sub-folders that cannot be classes."""
+    needed = "but must have 2 or more, one for each class"
+    if len(names) < 2:
+        number = "1 sub-folder" if names else "no sub-folders"
+        raise UserError(f"the folder {folder} has {number}, {needed}")
+    if _SPLIT_NAMES.issuperset(name.lower() for name in names):
+        raise UserError(
+            f"the folder {folder} has the sub-folders {', '.join(names)}, which are splits, "
+            f"{needed}: join the splits, of which the workflow makes its own"
+        )
+    for name in names:
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            raise UserError(
+                f"the folder {folder} has the sub-folder {name!a}, but the name of a class must "
+                "be UTF-8 without control characters"
+            )
+
+
+def _digest_files(folder: Path, files: Sequence[Path]) -> list[str]:
+    """A digest of each file; the digests of files that did not change are taken from the notes."""
+    old_notes: dict[str, Any] = read_notes(folder)
+    notes: dict[str, Any] = {}
+    digests = []
+    for file in files:
+        name, stamp = file.relative_to(folder).as_posix(), file_stamp(file)
+        digest, *noted_stamp = old_notes.get(name, [""])
+        if noted_stamp != stamp:
+            try:
+                digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            except OSError as error:
+                raise UserError(f"{file} cannot be read: {error.strerror}") from error
+        digests.append(digest)
+        if is_settled(stamp):
+            notes[name] = [digest, *stamp]
+    if notes != old_notes:
+        write_notes(folder, notes)
+    return digests
+
+
+def read_images(files: Sequence[Path]) -> npt.NDArray[np.uint8]:
+    """The images `(N, C, H, W)` of `files`, C being 1 for grey and 3 for colour ones.
+
+    Raises:
+        UserError: a file cannot be read, is neither grey nor colour, or differs from the first in
+            this or in size; it is named.
+    """
+    first = read_image(files[0])
+    images = np.empty((len(files), *first.shape), np.uint8)
+    for row, file in enumerate(progress(files, "image")):
+        image = read_image(file)
+        if image.shape != first.shape:
+            raise UserError(
+                f"{file} is {_describe(image)}, but must be {_describe(first)} (height x width), "
+                f"as {files[0]} is"
+            )
+        images[row] = image
+    return images
+
+
+def read_image(file: Path) -> npt.NDArray[np.uint8]:
+    """One image `(C, H, W)`, C being 1 or 3, turned upright as its EXIF orientation says.
+
+    Raises:
+        UserError: the file cannot be read, has several images, or is neither grey nor colour.
+    """
+    with reading(file, _FORMAT_IN_WORDS), Image.open(file, formats=_FORMATS) as image:
+        _check_image(file, image)
+        pixels = np.asarray(ImageOps.exif_transpose(image))
+    return np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0)
+
+
+def _check_image(file: Path, image: Image.Image) -> None:
+    """Refuse an image that would lose something when it is read as 8-bit grey or colour."""
+    number = getattr(image, "n_frames", 1)
+    if number > 1 and image.format != "MPO":  # the first picture of an MPO file is the photo
+        raise UserError(f"{file} has {number} images or frames, but must have 1")
+    if image.mode not in _MODES:
+        mode = _MODES_IN_WORDS.get(image.mode)
+        if image.mode.startswith("I;16"):
+            mode = "16 bits per pixel"
+        raise UserError(
+            f"{file} has the mode {image.mode}{f' ({mode})' if mode else ''}, but must have L "
+            "(grey) or RGB (colour) with 8 bits per channel: convert the file"
+        )
+    # Pillow reads 16 bits per channel as the upper 8 of them.
+    if any(re.search(r";16[BLN]", str(tile[3])) for tile in getattr(image, "tile", [])):
+        raise UserError(f"{file} has 16 bits per channel, but must have 8: convert the file")
+    if "transparency" in image.info:
+        raise UserError(f"{file} has a transparent colour, but must have none: convert the file")
+
+
+def _describe(image: npt.NDArray[np.uint8]) -> str:
+    channels, height, width = image.shape
+    return f"{height}x{width} and {'grey' if channels == 1 else 'colour'}"

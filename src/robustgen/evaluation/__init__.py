@@ -1,0 +1,1 @@
+"""Attacks on trained cohorts, distances to manifolds, and the quality of learned manifolds."""

@@ -1,0 +1,1 @@
+"""Files: tables, tensors, checkpoints, paths."""

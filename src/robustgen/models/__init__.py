@@ -1,0 +1,1 @@
+"""Architectures, cohorts of classifiers, and VAE-GANs, in plain PyTorch."""

@@ -1,0 +1,1 @@
+"""The training of classifiers and of VAE-GANs."""
