@@ -15,13 +15,14 @@ from peers import BATCH, NAMES, STEPS, Attack, Peers, success
 from setting import ADVERSARIAL, HERE, Row, Way, letters, look, measured, trained
 from torch import Tensor
 
-from robustgen.attacks.search import Found, Search, search
-from robustgen.attacks.spaces import ImageSpace, Threat
+from robustgen.attacks.search import SearchResult, run_search
+from robustgen.attacks.spaces import ImageSpace
 from robustgen.data.split import Split
 from robustgen.io.files import provenance
 from robustgen.io.tensors import save_tensors
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
+from robustgen.specs import SearchConfig, Threat
 
 IMAGES = 1000
 SAME = 0.02
@@ -33,14 +34,14 @@ def ours(cohort: Cohort, radius: float, until_success: bool) -> Attack:
     return lambda x, y: found(cohort, radius, until_success, x, y).codes[0]
 
 
-def found(cohort: Cohort, radius: float, until_success: bool, x: Tensor, y: Tensor) -> Found:
+def found(cohort: Cohort, radius: float, until_success: bool, x: Tensor, y: Tensor) -> SearchResult:
     """What it finds."""
-    return search(
+    return run_search(
         cohort,
         ImageSpace(x[None], 0.0, 1.0),
         y[None],
         Threat("image", "linf", radius),
-        Search("signed", radius / 30, STEPS),
+        SearchConfig("signed", radius / 30, STEPS),
         [generator(0, "start")],
         stop_at_success=until_success,
     )

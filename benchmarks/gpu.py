@@ -23,36 +23,35 @@ from timing import seconds_of
 from robustgen.acceleration.cuda import grouped_conv as grouped
 from robustgen.acceleration.cuda import search_step as fused
 from robustgen.acceleration.cuda import whole_search as climbing
-from robustgen.attacks.search import Search
-from robustgen.attacks.spaces import Threat
 from robustgen.data.split import Split
-from robustgen.evaluation.attacks import attack, predictions
+from robustgen.evaluation.attacks import attack_cohort, predict
 from robustgen.io.files import provenance
 from robustgen.io.tensors import save_tensors
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
+from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig
 from robustgen.training import classifiers as training
-from robustgen.training.classifiers import Generators, Method, Schedule, train
+from robustgen.training.classifiers import Generators, train
 
 MODELS, IMAGES, RADIUS, EPOCHS = (1, 5, 20), 1000, 0.3, 5
 BATCHES = (100, 1000)
 """Images that the libraries attack at once."""
 SAME = 0.02
 """Success rates differ by less, as the random starts do."""
-LEARNT = Search("adam", 0.005, 40)
+LEARNT = SearchConfig("adam", 0.005, 40)
 METHODS = {
     "normal": None,
-    "adversarial": Method(Threat("image", "linf", RADIUS), LEARNT),
-    "on the true manifold": Method(Threat("true_manifold", "linf", RADIUS), LEARNT),
+    "adversarial": AdversarialTraining(Threat("image", "linf", RADIUS), LEARNT),
+    "on the true manifold": AdversarialTraining(Threat("true_manifold", "linf", RADIUS), LEARNT),
 }
 
 
-def learned(models: int, data: Split, method: Method | None, epochs: int) -> None:
+def learned(models: int, data: Split, method: AdversarialTraining | None, epochs: int) -> None:
     """A cohort of so many models, some epochs long."""
     cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(models)).to(HERE)
     rngs = [[generator(0, what, seed) for seed in range(models)] for what in ("batches", "attacks")]
     cohort.initialize(rngs[0])
-    train(cohort, data, Schedule(epochs, 100, 0.01, 0.95, 1e-4), method, Generators(*rngs))
+    train(cohort, data, TrainConfig(epochs, 100, 0.01, 0.95, 1e-4), method, Generators(*rngs))
 
 
 def epoch(run: Callable[[int], None]) -> float:
@@ -76,9 +75,9 @@ def epochs(data: Split) -> list[Row]:
 
 def found(cohort: Cohort, data: Split) -> float:
     """Success of the attack of a study on regular examples."""
-    threat, how = Threat("image", "linf", RADIUS), Search("signed", RADIUS / 30, STEPS)
+    threat, how = Threat("image", "linf", RADIUS), SearchConfig("signed", RADIUS / 30, STEPS)
     rngs = [generator(0, "start", seed) for seed in cohort.seeds]
-    made = attack(cohort, data, threat, how, rngs)
+    made = attack_cohort(cohort, data, threat, how, rngs)
     return float(made.rows["success"].mean())
 
 
@@ -153,7 +152,7 @@ def rows() -> list[Row]:
     cohorts = {models: trained(some, seeds=models) for models in MODELS}
     right = torch.ones(len(test), dtype=torch.bool, device=HERE)
     for cohort in cohorts.values():
-        said = torch.as_tensor(predictions(cohort, test)["prediction"], device=HERE)
+        said = torch.as_tensor(predict(cohort, test)["prediction"], device=HERE)
         right &= (said.view(len(cohort.seeds), -1) == test.labels).all(0)
     rows_right = torch.nonzero(right)[:, 0]
     known = test.take(rows_right[torch.arange(IMAGES, device=HERE) % len(rows_right)])

@@ -9,19 +9,19 @@ from searches import with_manifold
 from setting import HERE, LETTERS, Row, Way, letters, measured, operations, plainly
 from torch import Tensor, nn
 
-from robustgen.attacks.search import Search
-from robustgen.attacks.spaces import SPACES, Threat
+from robustgen.attacks.spaces import SPACES
 from robustgen.data.split import Split
 from robustgen.models.cohort import Cohort
-from robustgen.models.vaegan import Recipe, VaeGan
+from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
-from robustgen.training.classifiers import Generators, Method, Schedule, train
-from robustgen.training.vaegan import train as train_vaegan
+from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig, VaeGanConfig
+from robustgen.training.classifiers import Generators, train
+from robustgen.training.vaegan import train_vaegan as train_vaegan
 
 IMAGES, MODELS, RADIUS, BATCH = 1000, 3, 0.3, 100
-EPOCH = Schedule(epochs=1, batch_size=BATCH, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
+EPOCH = TrainConfig(epochs=1, batch_size=BATCH, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
 METHODS = {"normal": None} | {
-    name: Method(Threat(space, "linf", RADIUS), Search("signed", 0.04, steps))
+    name: AdversarialTraining(Threat(space, "linf", RADIUS), SearchConfig("signed", 0.04, steps))
     for name, space, steps in (
         ("adversarial", "image", 5),
         ("on the true manifold", "true_manifold", 5),
@@ -39,13 +39,13 @@ def fresh(models: int) -> Cohort:
     return cohort
 
 
-def ours(data: Split, method: Method | None, models: int = MODELS) -> None:
+def ours(data: Split, method: AdversarialTraining | None, models: int = MODELS) -> None:
     """An epoch of a cohort."""
     rngs = [[generator(0, what, seed) for seed in range(models)] for what in ("batches", "attacks")]
     train(fresh(models), data, EPOCH, method, Generators(*rngs))
 
 
-def plain_loop(data: Split, method: Method | None) -> None:
+def plain_loop(data: Split, method: AdversarialTraining | None) -> None:
     """An epoch of as many single models."""
     cohort = fresh(MODELS)
     for seed in range(MODELS):
@@ -69,7 +69,9 @@ def plain_loop(data: Split, method: Method | None) -> None:
             optimizer.step()
 
 
-def attacked(model: nn.Module, batch: Split, method: Method, rng: torch.Generator) -> Tensor:
+def attacked(
+    model: nn.Module, batch: Split, method: AdversarialTraining, rng: torch.Generator
+) -> Tensor:
     """The images of the highest loss that signed steps meet."""
     space = SPACES[method.threat.space](batch.take(torch.arange(len(batch))[None]))
     codes = space.sample(method.threat, [rng])
@@ -91,14 +93,14 @@ def attacked(model: nn.Module, batch: Split, method: Method, rng: torch.Generato
 
 def vaegan(images: Split, plain: bool, gamma: float) -> None:
     """An epoch of a VAE-GAN, with torch's own strided layers or ours."""
-    model = VaeGan((1, 28, 28), Recipe(channels=(16, 32, 64), gamma=gamma, epochs=1))
+    model = VaeGan((1, 28, 28), VaeGanConfig(channels=(16, 32, 64), gamma=gamma, epochs=1))
     model.initialize(generator(0, "benchmark"))
     if plain:
         plainly(model)
     train_vaegan(model.to(HERE), images, generator(0, "training"))
 
 
-def each(data: Split, method: Method | None) -> float:
+def each(data: Split, method: AdversarialTraining | None) -> float:
     """Operations of an epoch for an image of a model."""
     return operations(partial(plain_loop, data, method)) / MODELS / len(data)
 

@@ -28,18 +28,20 @@ from torch import Tensor
 
 from robustgen import device
 from robustgen.acceleration import batched_forward as stacking
-from robustgen.acceleration.batched_forward import stacked, vectorized
+from robustgen.acceleration.batched_forward import batched_forward
 from robustgen.acceleration.cpu import inference_layers as layers
 from robustgen.acceleration.cpu import strided_conv as strided
 from robustgen.acceleration.cpu import training_layers as learning
 from robustgen.acceleration.cpu import winograd
-from robustgen.acceleration.fold_batch_norm import folded
-from robustgen.attacks.search import Search, search
-from robustgen.attacks.spaces import Threat, image
+from robustgen.acceleration.fold_batch_norm import fold_batch_norm
+from robustgen.attacks.search import run_search
+from robustgen.attacks.spaces import make_image_space
+from robustgen.backend import vmapped_forward
 from robustgen.data import affine
 from robustgen.data.split import Split
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
+from robustgen.specs import SearchConfig, Threat
 
 MODELS, EXAMPLES, STEPS, ROUNDS = 3, 50, 20, 15
 BATCH = 100
@@ -69,39 +71,39 @@ def batch_of(examples: int) -> Split:
     return images.take(rows.expand(MODELS, -1))
 
 
-def searched(passed: stacking.Pass, batch: Split) -> float:
+def searched(passed: stacking.ForwardFn, batch: Split) -> float:
     """The loss that a search through this pass comes to."""
     rngs = [generator(0, "start", i) for i in range(MODELS)]
-    threat, how = Threat("image", "linf", 0.3), Search("adam", 0.005, STEPS)
-    args = passed, image(batch), batch.labels, threat, how, rngs
-    return search(*args, stop_at_success=False).loss.sum().item()
+    threat, how = Threat("image", "linf", 0.3), SearchConfig("adam", 0.005, STEPS)
+    args = passed, make_image_space(batch), batch.labels, threat, how, rngs
+    return run_search(*args, stop_at_success=False).loss.sum().item()
 
 
 def attacks() -> dict[str, Callable[[], object]]:
     """Searches with each kind of pass."""
     batch = batch_of(EXAMPLES)
-    model, held = fresh().eval()._plain()
+    model, held = fresh().eval()._module_and_state()
     state = {name: tensor.detach() for name, tensor in held.items()}
 
-    def own(models: int, few: int) -> stacking.Pass:
+    def own(models: int, few: int) -> stacking.ForwardFn:
         ways = patch.object(stacking, "SIDE_BY_SIDE", models), patch.object(layers, "FEW", few)
         with ways[0], ways[1]:
-            return stacked(*folded(model, state))
+            return batched_forward(*fold_batch_norm(model, state))
 
     sides = {"one by one": 1, "side by side": MODELS}
     layered = {"none": 0, "the first": strided.MANY, "every": 1 << 30}
     passes = {
-        "plain": vectorized(model, state),
-        "folded": vectorized(*folded(model, state)),
+        "plain": vmapped_forward(model, state),
+        "folded": vmapped_forward(*fold_batch_norm(model, state)),
         **{
             f"own layers, {side}, our gradient in {which}": own(models, few)
             for side, models in sides.items()
             for which, few in layered.items()
         },
-        AS_HERE: stacked(*folded(model, state)),
+        AS_HERE: batched_forward(*fold_batch_norm(model, state)),
     }
 
-    def run(passed: stacking.Pass, points: tuple[float, ...]) -> float:
+    def run(passed: stacking.ForwardFn, points: tuple[float, ...]) -> float:
         with patch.object(winograd, "POINTS", points):
             return searched(passed, batch)
 
@@ -115,7 +117,7 @@ def parts() -> dict[str, Callable[[], object]]:
 
     def run(at_once: int) -> float:
         with patch.object(stacking, "AT_ONCE", at_once):
-            return searched(models.frozen(), batch)
+            return searched(models.eval_forward(), batch)
 
     return {f"{size} at once": partial(run, size) for size in (128, 256, stacking.AT_ONCE)}
 
@@ -124,7 +126,7 @@ def updates() -> dict[str, Callable[[], object]]:
     """Gradients to the weights of models that learn, with each kind of batch normalization."""
     models = fresh().train()
     images = torch.rand(MODELS, BATCH, 1, 28, 28, generator=generator(0, "images")).to(here)
-    held, weights = models._plain(), list(models.parameters())
+    held, weights = models._module_and_state(), list(models.parameters())
 
     def formula(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, rectified: bool) -> Made:
         mean, variance = rows.mean(0), rows.var(0, unbiased=False)
@@ -137,12 +139,12 @@ def updates() -> dict[str, Callable[[], object]]:
         variance = inverse.detach() ** -2 - eps
         return made.relu() if rectified else made, mean.detach(), variance
 
-    def run(passed: stacking.Pass, way: Callable[..., Made]) -> float:
+    def run(passed: stacking.ForwardFn, way: Callable[..., Made]) -> float:
         with patch.object(learning, "normalize", way):
             gradients = torch.autograd.grad(passed(images).square().sum(), weights)
         return gradients[0].sum().item()
 
-    plain, ours = vectorized(*held), stacked(*held)
+    plain, ours = vmapped_forward(*held), batched_forward(*held)
     ways = {"by its formula": formula, "torch's": torchs, "ours": learning.normalize}
     named = {f"batch normalization {name}": partial(run, ours, way) for name, way in ways.items()}
     return {"plain": partial(run, plain, formula), **named}

@@ -15,16 +15,17 @@ import torch.nn.functional as F
 from setting import HERE, LETTERS, Row, Way, letters, look, measured, operations, plainly, trained
 from torch import nn
 
-from robustgen.attacks.search import Search, search
-from robustgen.attacks.spaces import SPACES, Threat
-from robustgen.data.learned_manifold import BOUND, Decoders, Learned
+from robustgen.attacks.search import run_search
+from robustgen.attacks.spaces import SPACES
+from robustgen.data.learned_manifold import Decoders, LearnedManifold
 from robustgen.data.split import Split
-from robustgen.evaluation.attacks import attack
+from robustgen.evaluation.attacks import attack_cohort
 from robustgen.io.checkpoints import Checkpoint
 from robustgen.models.cohort import Cohort
-from robustgen.models.vaegan import Recipe, VaeGan, encode
+from robustgen.models.vaegan import VaeGan, encode
 from robustgen.seeding import generator
-from robustgen.training.vaegan import train
+from robustgen.specs import BOUND, SearchConfig, Threat, VaeGanConfig
+from robustgen.training.vaegan import train_vaegan
 
 STEPS, BATCH, MODELS, RADIUS = 40, 100, 3, 0.3
 SAME = 0.03
@@ -38,15 +39,15 @@ def with_manifold(data: Split) -> tuple[Split, Split]:
     """
     models = []
     for label in range(len(LETTERS)):
-        model = VaeGan((1, 28, 28), Recipe(channels=(16, 32, 64), gamma=0.0, epochs=2))
+        model = VaeGan((1, 28, 28), VaeGanConfig(channels=(16, 32, 64), gamma=0.0, epochs=2))
         model.initialize(generator(0, "benchmark", label))
         model.to(HERE)
-        train(model, data.of_class(label), generator(0, label))
+        train_vaegan(model, data.of_class(label), generator(0, label))
         models.append(model.eval().requires_grad_(False))
-    codes, ours = encode(models, data), [model.decoder.folded() for model in models]
+    codes, ours = encode(models, data), [model.decoder.fold_batch_norm() for model in models]
     plain = [plainly(deepcopy(model.decoder)) for model in models]
     made, other = (
-        replace(data, learned={"learned_manifold": Learned(codes, Decoders(decoders))})
+        replace(data, learned={"learned_manifold": LearnedManifold(codes, Decoders(decoders))})
         for decoders in (ours, plain)
     )
     return made, other
@@ -62,12 +63,12 @@ def ours(cohort: Cohort, data: Split, space: str) -> float:
     wrong, members = 0, len(cohort.seeds)
     for at in range(0, len(data), BATCH):
         batch = for_all(data.take(slice(at, at + BATCH)), members)
-        found = search(
+        found = run_search(
             cohort,
             SPACES[space](batch),
             batch.labels,
             Threat(space, "linf", RADIUS),
-            Search("signed", RADIUS / 30, STEPS),
+            SearchConfig("signed", RADIUS / 30, STEPS),
             [generator(0, "start", seed) for seed in cohort.seeds],
             stop_at_success=False,
         )
@@ -82,7 +83,7 @@ def plain_loop(models: Sequence[nn.Module], data: Split, space: str) -> float:
         for at in range(0, len(data), BATCH):
             batch = data.take(slice(at, at + BATCH))
             around = SPACES[space](for_all(batch, 1))
-            origin = around.origin[0]
+            origin = around.clean_codes[0]
             codes = around.sample(threat, [generator(0, "start", seed)])[0]
             best = torch.full((len(batch),), -torch.inf, device=HERE)
             fooled = torch.zeros(len(batch), dtype=torch.bool, device=HERE)
@@ -96,7 +97,7 @@ def plain_loop(models: Sequence[nn.Module], data: Split, space: str) -> float:
                     (gradient,) = torch.autograd.grad(losses.sum(), codes)
                     moved = codes.detach() + RADIUS / 30 * gradient.sign() - origin
                     codes = origin + moved.clamp(-RADIUS, RADIUS)
-                    low, high = (-BOUND, BOUND) if batch.learned else (around.low, around.high)
+                    low, high = (-BOUND, BOUND) if batch.learned else (around.lower, around.upper)
                     codes = codes.clamp(low, high)
             wrong += int(fooled.sum())
     return wrong / len(data) / len(models)
@@ -141,12 +142,12 @@ def cohorts(data: Split) -> list[Row]:
 def images(data: Split) -> list[Row]:
     """One model and more and more images, as a job of a study attacks them."""
     cohort, ways = trained(data.take(slice(2000))), {}
-    threat, how = Threat("image", "linf", 0.002), Search("signed", 0.002 / 30, STEPS)
+    threat, how = Threat("image", "linf", 0.002), SearchConfig("signed", 0.002 / 30, STEPS)
 
     def run(some: Split) -> None:
         with TemporaryDirectory() as folder:
             going = Checkpoint(Path(folder, "a.checkpoint.safetensors"), {})
-            attack(cohort, some, threat, how, [generator(0, "start")], going)
+            attack_cohort(cohort, some, threat, how, [generator(0, "start")], going)
 
     learnt = data.take(
         torch.nonzero(cohort.member(0)(data.images()).argmax(1) == data.labels)[:, 0]

@@ -15,8 +15,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustgen import device
-from robustgen.attacks.search import Search
-from robustgen.attacks.spaces import Threat
 from robustgen.data import font_prototypes as fonts
 from robustgen.data.font_codes import draw
 from robustgen.data.split import Split, load
@@ -24,13 +22,14 @@ from robustgen.io.files import write_table
 from robustgen.io.tensors import save_tensors
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.training.classifiers import Generators, Method, Schedule, train
+from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig
+from robustgen.training.classifiers import Generators, train
 
 Row = dict[str, object]
 HERE = device.setup()
 LETTERS = "ABCDEFGHIJ"
-SCHEDULE = Schedule(epochs=20, batch_size=100, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
-ADVERSARIAL = Method(Threat("image", "linf", 0.3), Search("adam", 0.04, 5))
+SCHEDULE = TrainConfig(epochs=20, batch_size=100, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
+ADVERSARIAL = AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("adam", 0.04, 5))
 
 
 def letters(train_draws: int = 4, test_draws: int = 2) -> dict[str, Split]:
@@ -52,7 +51,7 @@ def letters(train_draws: int = 4, test_draws: int = 2) -> dict[str, Split]:
         return {split: load(images, examples, split, HERE) for split in ("train", "test")}
 
 
-def trained(data: Split, method: Method | None = None, seeds: int = 1) -> Cohort:
+def trained(data: Split, method: AdversarialTraining | None = None, seeds: int = 1) -> Cohort:
     """The paper's classifiers, trained on all of `data`."""
     of = range(seeds)
     cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), of).to(HERE)

@@ -21,8 +21,9 @@ from robustgen import device
 from robustgen.acceleration.cpu import winograd
 from robustgen.data import learned_manifold as manifolds
 from robustgen.data.learned_manifold import Decoders
-from robustgen.models.vaegan import Recipe, VaeGan
+from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
+from robustgen.specs import VaeGanConfig
 from robustgen.training.vaegan import _update
 
 WIDTHS = {(16, 32, 64): 40, (64, 128, 256): 8}
@@ -36,7 +37,7 @@ codes = torch.randn(CODES, 10, generator=generator(0, "codes")).to(here).require
 
 def made(channels: tuple[int, ...], *, laid_out: bool, ours: bool, gamma: float = 1.0) -> VaeGan:
     """A VAE-GAN with or without what is measured."""
-    model = VaeGan((1, 28, 28), Recipe(channels=channels, gamma=gamma))
+    model = VaeGan((1, 28, 28), VaeGanConfig(channels=channels, gamma=gamma))
     model.initialize(generator(0, "benchmark"))
     model = model.to(here).channels_last()
     for layer in model.modules():
@@ -100,10 +101,10 @@ for channels, rounds in WIDTHS.items():
     compare(f"{said}: update", ways, rounds)
     constant = {name: kinds[name].eval().requires_grad_(False).decoder for name in kinds}
     ways = {name: decode(decoder) for name, decoder in constant.items()}
-    ways["ours, folded"] = decode(constant["ours"].folded())
+    ways["ours, folded"] = decode(constant["ours"].fold_batch_norm())
     ways["ours, folded, no products spared"] = unspared(ways["ours, folded"])
     compare(f"{said}: decode", ways, rounds)
-    several = [constant["ours"].folded() for _ in range(CLASSES)]
+    several = [constant["ours"].fold_batch_norm() for _ in range(CLASSES)]
     ways = {
         "one after another": of_classes(several, layered=False),
         "layer by layer": of_classes(several, layered=True),

@@ -17,22 +17,25 @@ import yaml
 from filelock import FileLock
 
 from robustgen import device
+from robustgen.acceleration.backends import make_cpu_backend
+from robustgen.backend import Backend
 from robustgen.data import affine
 from robustgen.data.font_codes import draw
-from robustgen.data.learned_manifold import Decoders, Learned
+from robustgen.data.learned_manifold import Decoders, LearnedManifold
 from robustgen.data.split import Split
 from robustgen.io.schemas import PARAMETERS
 from robustgen.models.cohort import Cohort
-from robustgen.models.vaegan import Recipe, VaeGan, encode
+from robustgen.models.vaegan import VaeGan, encode
 from robustgen.seeding import generator
-from robustgen.training.classifiers import Generators, Schedule, train
+from robustgen.specs import TrainConfig, VaeGanConfig
+from robustgen.training.classifiers import Generators, train
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the CPU; read when Triton is imported
 
 HERE = Path(__file__).parents[1]
 CLASSES = 4
-RECIPE = Recipe(latent=4, channels=(8, 16), epochs=3, batch_size=20)
+RECIPE = VaeGanConfig(latent=4, channels=(8, 16), epochs=3, batch_size=20)
 NAMES = "LTOP"
 
 
@@ -85,8 +88,14 @@ def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:
     )
 
 
-def make_cohort(seeds: list[int], shape=(1, 28, 28), classes: int = CLASSES) -> Cohort:
-    cohort = Cohort("convnet", shape, classes, seeds)
+CPU_BACKEND = make_cpu_backend()
+"""The backend of jobs on a CPU."""
+
+
+def make_cohort(
+    seeds: list[int], shape=(1, 28, 28), classes: int = CLASSES, backend: Backend = CPU_BACKEND
+) -> Cohort:
+    cohort = Cohort("convnet", shape, classes, seeds, backend)
     cohort.initialize([generator(0, "initialization", seed) for seed in seeds])
     return cohort
 
@@ -98,10 +107,10 @@ def make_generators(seeds: list[int]) -> Generators:
     )
 
 
-SCHEDULE = Schedule(epochs=4, batch_size=50, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
+SCHEDULE = TrainConfig(epochs=4, batch_size=50, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
 
 
-def vaegan(name: str, recipe: Recipe = RECIPE, shape=(1, 28, 28)) -> VaeGan:
+def vaegan(name: str, recipe: VaeGanConfig = RECIPE, shape=(1, 28, 28)) -> VaeGan:
     model = VaeGan(shape, recipe)
     model.initialize(generator(0, "initialization", name))
     return model
@@ -113,7 +122,7 @@ def with_manifolds(split: Split) -> Split:
     learned = {}
     for space, models in (("learned_manifold", of_class), ("data_manifold", of_class[:1])):
         codes = encode(models, split)
-        learned[space] = Learned(codes, Decoders([model.decoder for model in models]))
+        learned[space] = LearnedManifold(codes, Decoders([model.decoder for model in models]))
     return replace(split, learned=learned)
 
 

@@ -15,12 +15,18 @@ import pytest
 import torch
 from conftest import RECIPE, make_split, vaegan
 
-from robustgen.io.checkpoints import Checkpoint, gathered, identity, named, restore
+from robustgen.io.checkpoints import (
+    Checkpoint,
+    identity_hash,
+    job_identity,
+    load_state_tensors,
+    state_tensors,
+)
 from robustgen.io.tensors import save_tensors
-from robustgen.models.vaegan import Recipe
 from robustgen.seeding import generator
+from robustgen.specs import VaeGanConfig
 from robustgen.training import vaegan as module
-from robustgen.training.vaegan import train, train_once
+from robustgen.training.vaegan import train_vaegan, train_vaegan_once
 
 OF = {"settings": {"rate": 0.1}, "code": "abc", "inputs": ["12"]}
 LONG = replace(RECIPE, epochs=30)
@@ -30,11 +36,11 @@ def checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder / "class0.checkpoint.safetensors", OF, every=0)
 
 
-def trained(path: Path, recipe: Recipe, kept: Checkpoint | None) -> dict[str, list]:
+def trained(path: Path, recipe: VaeGanConfig, kept: Checkpoint | None) -> dict[str, list]:
     """Curves; the model is saved at `path`."""
     model = vaegan("one", recipe)
     data = make_split("train").take(slice(60))
-    curves = train(model, data, generator(0, "training"), kept)
+    curves = train_vaegan(model, data, generator(0, "training"), kept)
     model.save(path, {}, {})
     return curves
 
@@ -154,23 +160,30 @@ def test_a_checkpoint_of_something_else_is_ignored_and_replaced(other, tmp_path,
 
 def test_every_part_of_an_identity_counts():
     inputs = [torch.arange(6.0), torch.ones(2, dtype=torch.uint8)]
-    given = {"settings": {"a": 1}, "code": "c", "inputs": inputs, "device": torch.device("cpu")}
-    first = identity(**given)
-    assert identity(**given) == first
+    given = {
+        "settings": {"a": 1},
+        "code": "c",
+        "inputs": inputs,
+        "device": torch.device("cpu"),
+        "backend": "plain",
+    }
+    first = job_identity(**given)
+    assert job_identity(**given) == first
     changes = {
         "settings": {"a": 2},
         "code": "d",
         "inputs": inputs[::-1],
         "device": "cuda",
+        "backend": "accelerated",
     }
     for name, value in changes.items():
-        other = identity(**{**given, name: value})
+        other = job_identity(**{**given, name: value})
         assert other != first
-        assert named(other) != named(first)
+        assert identity_hash(other) != identity_hash(first)
     for shape in ((2, 3), (3, 2)):
-        assert identity(**{**given, "inputs": [inputs[0].view(shape), inputs[1]]}) != first
+        assert job_identity(**{**given, "inputs": [inputs[0].view(shape), inputs[1]]}) != first
     inputs[1][0] = 7
-    assert identity(**given) != first
+    assert job_identity(**given) != first
     assert first["torch"] == torch.__version__
 
 
@@ -180,14 +193,16 @@ def test_what_was_trained_before_is_found_again(tmp_path, caplog):
     paths = [tmp_path / name for name in ("first", "again", "other")]
     for path, seen in zip(paths, (data, data, data.take(slice(40))), strict=True):
         model = vaegan("one")
-        of = identity({}, "code", [seen.images()], torch.device("cpu"))
-        finished = Checkpoint(tmp_path / "trained" / named(of), of, every=0)
+        of = job_identity({}, "code", [seen.images()], torch.device("cpu"), "plain")
+        finished = Checkpoint(tmp_path / "trained" / identity_hash(of), of, every=0)
         rng = generator(0, "training")
         caplog.clear()
         with caplog.at_level("INFO", logger="robustgen"):
-            curves = train_once(model, seen, rng, Checkpoint(tmp_path / "going", of), finished)
+            curves = train_vaegan_once(
+                model, seen, rng, Checkpoint(tmp_path / "going", of), finished
+            )
         assert ("trained before" in caplog.text) == (path.name == "again")
-        assert len(curves["epoch"]) == model.recipe.epochs
+        assert len(curves["epoch"]) == model.config.epochs
         assert not model.training
         model.save(path, {"curves": curves}, {})
     first, again, other = (path.read_bytes() for path in paths)
@@ -246,13 +261,13 @@ def test_state_of_several_optimizers_and_generators_comes_back():
     rngs = [generator(0, "draws", i) for i in range(2)]
     for _ in range(3):
         step(model, optimizers, rngs)
-    held = gathered(model.state_dict(), optimizers, rngs)
+    held = state_tensors(model.state_dict(), optimizers, rngs)
     held = {
         name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in held.items()
     }
     other, others = started()
     fresh = [generator(1, "draws", i) for i in range(2)]
-    restore(held, other.state_dict(), others, fresh)
+    load_state_tensors(held, other.state_dict(), others, fresh)
     for one, two in zip(optimizers, others, strict=True):
         for p, q in zip(one.param_groups[0]["params"], two.param_groups[0]["params"], strict=True):
             assert one.state[p].keys() == two.state[q].keys()

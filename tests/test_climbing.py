@@ -2,17 +2,19 @@
 
 import pytest
 import torch
+from conftest import CPU_BACKEND
 from torch import nn
 
 from robustgen.acceleration import batched_forward as stacking
 from robustgen.acceleration.cuda import grouped_conv as grouped
-from robustgen.acceleration.cuda import search_step as fused
-from robustgen.acceleration.cuda import whole_search as climbing
-from robustgen.attacks.search import Search, search
-from robustgen.attacks.spaces import ImageSpace, Threat
+from robustgen.acceleration.cuda import search_step, whole_search
+from robustgen.attacks.search import run_search
+from robustgen.attacks.spaces import ImageSpace
+from robustgen.backend import Backend
 from robustgen.models import architectures as networks
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
+from robustgen.specs import SearchConfig, Threat
 
 pytest.importorskip("triton")
 if torch.cuda.is_available():
@@ -41,26 +43,29 @@ def flat(channels: int) -> nn.Module:
 def by_kernels(monkeypatch):
     """Passes of a cohort are those of a GPU; whether searches are, and what came of them."""
     monkeypatch.setattr(grouped, "applies", lambda *_: True)
-    monkeypatch.setattr(stacking, "SIDE_BY_SIDE", 2)
-    monkeypatch.setattr(fused, "applies", lambda _: True)
-    known, asked, whole = {"on": True}, [], climbing.climb
-    chain_of = climbing.chain_of
+    monkeypatch.setattr(stacking, "MODELS_PER_CHUNK", 2)
+    for module in (search_step, whole_search):
+        monkeypatch.setattr(module, "supports_tensors", lambda _: True)
+    known, asked, whole = {"on": True}, [], whole_search.search_in_one_kernel
+    find_forward = whole_search.supported_forward
     monkeypatch.setattr(
-        climbing, "chain_of", lambda *args: chain_of(*args) if known["on"] else None
+        whole_search,
+        "supported_forward",
+        lambda *args: find_forward(*args) if known["on"] else None,
     )
 
     def climb(*args: object) -> bool:
         asked.append(whole(*args))
         return asked[-1]
 
-    monkeypatch.setattr(climbing, "climb", climb)
+    monkeypatch.setattr(whole_search, "search_in_one_kernel", climb)
     return known, asked
 
 
 def made(build, channels: int, monkeypatch) -> Cohort:
     """Two models of a network with weights at random."""
     monkeypatch.setattr(networks, "build", lambda *_: build(channels))
-    cohort = Cohort("own", (channels, 6, 7), 5, [0, 1]).eval()
+    cohort = Cohort("own", (channels, 6, 7), 5, [0, 1], CPU_BACKEND).eval()
     rng = torch.Generator().manual_seed(3)
     for weights in cohort.parameters():
         weights.data.copy_(torch.randn(weights.shape, generator=rng) / weights[0, 0].numel() ** 0.5)
@@ -73,15 +78,16 @@ def found(cohort: Cohort, channels: int, rule: str, restarts: int, *, norm="linf
     images, labels = torch.rand(2, 7, channels, 6, 7, generator=rng), torch.arange(14) % 5
     skip = torch.zeros(2, 7, dtype=torch.bool)
     skip[0, :2] = True
-    return search(
+    return run_search(
         cohort,
         ImageSpace(images, 0.0, 1.0),
         labels.view(2, 7),
         Threat("image", norm, 0.1),
-        Search(rule, 0.03, 3, restarts),
+        SearchConfig(rule, 0.03, 3, restarts),
         [generator(0, i) for i in range(2)],
         stop_at_success=stop,
         skip=skip if stop else None,
+        backend=Backend(ascend=whole_search.ascend),
     )
 
 
@@ -120,7 +126,7 @@ def test_other_searches_are_left_to_the_steps(by_kernels, monkeypatch):
     args = cohort, 3, "signed", 1
     found(*args, norm="l2")
     found(*args, stop=False)
-    monkeypatch.setattr(climbing, "SMALL", 10)
+    monkeypatch.setattr(whole_search, "SMALL", 10)
     found(*args)
     assert not asked
 
@@ -129,7 +135,7 @@ def test_where_the_kernel_cannot_be_made_the_steps_go_on(by_kernels, monkeypatch
     """It is said once, and not tried again."""
     known, asked = by_kernels
     cohort = made(flat, 3, monkeypatch)
-    monkeypatch.setattr(climbing, "_refused", [])
+    monkeypatch.setattr(whole_search, "_compile_errors", [])
     with monkeypatch.context() as patch:
         patch.setattr("robustgen.acceleration.cuda.whole_search_kernel.climb", None)
         one = found(cohort, 3, "adam", 2)

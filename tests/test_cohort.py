@@ -4,19 +4,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import CLASSES, SCHEDULE, make_cohort, make_generators, stacked
+from conftest import CLASSES, CPU_BACKEND, SCHEDULE, make_cohort, make_generators, stacked
 from torch import nn
 
 from robustgen.acceleration import batched_forward as stacking
 from robustgen.acceleration.cpu import inference_layers as layers
-from robustgen.attacks.search import Search, search
-from robustgen.attacks.spaces import SPACES, Threat
+from robustgen.attacks.search import run_search
+from robustgen.attacks.spaces import SPACES
 from robustgen.errors import UserError
 from robustgen.io.files import provenance
 from robustgen.models import architectures as networks
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
-from robustgen.training.classifiers import Method, train
+from robustgen.specs import AdversarialTraining, SearchConfig, Threat
+from robustgen.training.classifiers import train
 
 TOLERANCE = dict(atol=1e-5, rtol=1e-5)
 """Between a stack and single models: float32 sums taken in another order."""
@@ -42,7 +43,7 @@ def test_images_too_small_are_refused():
 
 def test_initialization_is_glorot_uniform():
     cohort = make_cohort([0, 1])
-    weights = cohort.stack.get_parameter("10__weight").detach()
+    weights = cohort.stacked_params.get_parameter("10__weight").detach()
     limit = math.sqrt(6 / sum(weights.shape[1:]))
     assert weights.abs().max() <= limit
     assert weights.std() == pytest.approx(limit / math.sqrt(3), rel=0.02)
@@ -62,7 +63,7 @@ def test_the_plain_pass_is_that_of_each_member_in_eval_mode(trained, test_images
     cohort = make_cohort([0, 1, 2])
     cohort.load_state_dict(trained.state_dict())
     cohort.train(training)
-    plain = cohort.plainly(batch)
+    plain = cohort.reference_forward(batch)
     assert not plain.requires_grad
     for i, logits in enumerate(plain):
         assert torch.equal(logits, cohort.member(i)(batch[i]))
@@ -88,8 +89,10 @@ def test_forward_equals_single_models_in_both_modes(trained, test_images):
 
 METHODS = {
     "normal": None,
-    "adversarial": Method(Threat("image", "linf", 0.3), Search("adam", 0.05, 3)),
-    "on-manifold": Method(Threat("true_manifold", "linf", 0.3), Search("adam", 0.05, 3)),
+    "adversarial": AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("adam", 0.05, 3)),
+    "on-manifold": AdversarialTraining(
+        Threat("true_manifold", "linf", 0.3), SearchConfig("adam", 0.05, 3)
+    ),
 }
 
 
@@ -104,9 +107,9 @@ def test_training_does_not_depend_on_who_shares_the_cohort(training_images, meth
     train(together, data, SCHEDULE, method, make_generators([0, 1, 2]))
     alone = make_cohort([1]).double()
     train(alone, data, SCHEDULE, method, make_generators([1]))
-    for name, tensor in alone.stack.state_dict().items():
+    for name, tensor in alone.stacked_params.state_dict().items():
         torch.testing.assert_close(
-            together.stack.state_dict()[name][1], tensor[0], atol=1e-9, rtol=1e-9
+            together.stacked_params.state_dict()[name][1], tensor[0], atol=1e-9, rtol=1e-9
         )
 
 
@@ -114,12 +117,12 @@ def test_training_does_not_depend_on_who_shares_the_cohort(training_images, meth
 @pytest.mark.parametrize("stop", [True, False], ids=["evaluation", "training"])
 def test_attack_does_not_depend_on_who_shares_the_cohort(trained, test_images, space, stop):
     seeds, threat = [0, 1, 2], Threat(space, "linf", 0.2)
-    settings = Search("adam", 0.05, 5, restarts=2)
+    settings = SearchConfig("adam", 0.05, 5, restarts=2)
 
     def attacked(cohort: Cohort, seeds: list[int]):
         batch = stacked(test_images, len(seeds), 30)
         generators = make_generators(seeds).attacks
-        return search(
+        return run_search(
             cohort,
             SPACES[space](batch),
             batch.labels,
@@ -130,9 +133,9 @@ def test_attack_does_not_depend_on_who_shares_the_cohort(trained, test_images, s
         )
 
     together = attacked(trained, seeds)
-    single = Cohort("convnet", (1, 28, 28), CLASSES, [1])
-    state = {name: tensor[1:2] for name, tensor in trained.stack.state_dict().items()}
-    single.stack.load_state_dict(state)
+    single = Cohort("convnet", (1, 28, 28), CLASSES, [1], CPU_BACKEND)
+    state = {name: tensor[1:2] for name, tensor in trained.stacked_params.state_dict().items()}
+    single.stacked_params.load_state_dict(state)
     alone = attacked(single.eval(), [1])
     torch.testing.assert_close(together.codes[1], alone.codes[0], **TOLERANCE)
     assert torch.equal(together.success[1], alone.success[0])
@@ -142,7 +145,7 @@ def test_attack_does_not_depend_on_who_shares_the_cohort(trained, test_images, s
 def test_saved_and_loaded(tmp_path, trained, test_images):
     path = tmp_path / "cohort.safetensors"
     trained.save(path, {"rate": 0.01}, provenance("cpu"))
-    loaded = Cohort.load(path)
+    loaded = Cohort.load(path, backend=CPU_BACKEND)
     assert loaded.seeds == [0, 1, 2]
     assert not loaded.training
     batch = stacked(test_images, 3, 20).images()
@@ -161,7 +164,7 @@ def test_a_damaged_cohort_is_one_sentence(tmp_path, damage):
     if damage is not None:
         path.write_bytes(damage)
     with pytest.raises(UserError, match=r"cohort\.safetensors is not a readable"):
-        Cohort.load(path)
+        Cohort.load(path, backend=CPU_BACKEND)
 
 
 class _Branching(nn.Module):
@@ -215,7 +218,7 @@ def test_any_architecture_makes_a_cohort(monkeypatch, build, side_by_side, few):
 
     In the ways of each processor, whichever this one is.
     """
-    monkeypatch.setattr(stacking, "SIDE_BY_SIDE", side_by_side)
+    monkeypatch.setattr(stacking, "MODELS_PER_CHUNK", side_by_side)
     monkeypatch.setattr(layers, "FEW", few)
     monkeypatch.setitem(networks.ARCHITECTURES, "other", lambda *_: build())
     cohort = Cohort("other", (1, 8, 8), 4, [0, 1])
@@ -247,8 +250,8 @@ def test_images_go_through_the_layers_in_parts(
     images = stacked(test_images, 3, 10).images().requires_grad_()
     logits = trained(images)
     (gradient,) = torch.autograd.grad(logits.square().sum(), images)
-    monkeypatch.setattr(stacking, "AT_ONCE", at_once)
-    monkeypatch.setattr(stacking, "SIDE_BY_SIDE", side_by_side)
+    monkeypatch.setattr(stacking, "CPU_CHUNK_IMAGES", at_once)
+    monkeypatch.setattr(stacking, "MODELS_PER_CHUNK", side_by_side)
     # A cohort of its own: `trained` would keep the pass that these sizes make, for other tests.
     cohort = make_cohort([0, 1, 2])
     cohort.load_state_dict(trained.state_dict())
@@ -262,8 +265,8 @@ def test_changed_weights_are_seen_without_a_change_of_mode(test_images):
     cohort, batch = make_cohort([0, 1]).eval(), stacked(test_images, 2, 5).images()
     before = cohort(batch)
     with torch.no_grad():
-        cohort.stack.get_parameter("0__weight").mul_(2)
-        cohort.stack.get_buffer("1__running_mean").add_(1)
+        cohort.stacked_params.get_parameter("0__weight").mul_(2)
+        cohort.stacked_params.get_buffer("1__running_mean").add_(1)
     after = cohort(batch)
     assert not torch.allclose(before, after)
     for i in range(2):
@@ -289,7 +292,7 @@ def test_any_chain_learns_as_single_models_do(monkeypatch, layers):
         return nn.Sequential(*layers(), nn.Flatten(), nn.Linear(wide, classes))
 
     monkeypatch.setitem(networks.ARCHITECTURES, "chain", build)
-    cohort = Cohort("chain", (1, 8, 8), 3, [0, 1])
+    cohort = Cohort("chain", (1, 8, 8), 3, [0, 1], CPU_BACKEND)
     cohort.initialize([generator(0, "chain", seed) for seed in range(2)])
     members = [cohort.member(i).train() for i in range(2)]
     images = torch.randn(2, 5, 1, 8, 8, generator=generator(0, "images"))
@@ -299,7 +302,7 @@ def test_any_chain_learns_as_single_models_do(monkeypatch, layers):
     sums = [model(x.clone()).square().sum() for model, x in zip(members, images, strict=True)]
     for of in sums:
         of.backward()
-    held = dict(cohort.stack.named_parameters())
+    held = dict(cohort.stacked_params.named_parameters())
     for i, model in enumerate(members):
         for name, weight in model.named_parameters():
             got = held[name.replace(".", "__")].grad[i]

@@ -11,8 +11,13 @@ from tiny import make_tiny_split, repeat_for_members
 
 from robustgen.attacks.spaces import SPACES
 from robustgen.data import affine
-from robustgen.data.learned_manifold import BOUND
-from robustgen.evaluation.distances import _angle, measure, to_manifold, to_neighbours
+from robustgen.evaluation.distances import (
+    _angle,
+    measure_distances,
+    measure_to_manifold,
+    measure_to_neighbours,
+)
+from robustgen.specs import BOUND
 
 TRANSLATION = torch.tensor(affine.IDENTITY)
 
@@ -32,7 +37,7 @@ def test_distance_to_the_manifold_equals_brute_force():
     moved[:, :2] = torch.rand(6, 2, generator=rng) * 0.2 - 0.1
     noise = 0.1 * torch.rand(6, 1, 28, 28, generator=rng)
     examples = (affine.transform(clean.sources(), moved) + noise).clamp(0, 1)
-    got = to_manifold(examples, clean, "true_manifold", steps=200, step_size=0.05)
+    got = measure_to_manifold(examples, clean, "true_manifold", steps=200, step_size=0.05)
     grid = torch.linspace(-0.2, 0.2, 161)
     for i in range(6):
         codes = TRANSLATION.repeat(161 * 161, 1)
@@ -47,7 +52,7 @@ def test_examples_on_the_manifold_have_no_distance_and_no_angle():
     moved = clean.codes.clone()
     moved[:, 0] = 0.05
     examples = affine.transform(clean.sources(), moved)
-    got = to_manifold(examples, clean, "true_manifold", steps=300, step_size=0.05)
+    got = measure_to_manifold(examples, clean, "true_manifold", steps=300, step_size=0.05)
     assert got.distance.max() < 0.1
     assert got.angle.max() < 5
 
@@ -59,7 +64,7 @@ def test_examples_far_along_the_manifold_are_found_to_be_on_it():
     low, high = clean.ranges
     away = 0.3 * (2 * torch.rand(clean.codes.shape, generator=rng) - 1).sign()
     codes = (clean.codes + away).clamp(low, high)
-    got = to_manifold(
+    got = measure_to_manifold(
         affine.transform(clean.sources(), codes), clean, "true_manifold", steps=200, step_size=0.05
     )
     assert (got.distance < 0.5).float().mean() > 0.94  # 0.85 without the blurred descent
@@ -69,7 +74,7 @@ def test_noise_leaves_the_manifold_at_a_right_angle():
     clean = make_split("test").take(slice(20))
     rng = torch.Generator().manual_seed(0)
     noise = 0.3 * (torch.rand(20, 1, 28, 28, generator=rng) * 2 - 1).sign()
-    got = to_manifold(
+    got = measure_to_manifold(
         (clean.images() + noise).clamp(0, 1), clean, "true_manifold", steps=100, step_size=0.05
     )
     assert got.angle.mean() > 75
@@ -78,17 +83,17 @@ def test_noise_leaves_the_manifold_at_a_right_angle():
 
 def test_clean_images_have_no_angle():
     clean = make_split("test").take(slice(5))
-    got = to_manifold(clean.images(), clean, "true_manifold", steps=5, step_size=0.05)
+    got = measure_to_manifold(clean.images(), clean, "true_manifold", steps=5, step_size=0.05)
     assert (got.distance == 0).all()
     assert got.angle.isnan().all()
 
 
 def test_distance_to_neighbours_equals_brute_force(monkeypatch):
-    monkeypatch.setattr("robustgen.evaluation.distances.PIXELS_AT_ONCE", 28 * 28)
+    monkeypatch.setattr("robustgen.evaluation.distances.PIXELS_PER_CHUNK", 28 * 28)
     training, clean = make_split("train"), make_split("test").take(slice(8)).images()
     rng = torch.Generator().manual_seed(1)
     examples = (clean + 0.2 * torch.rand(clean.shape, generator=rng)).clamp(0, 1)
-    got = to_neighbours(examples, clean, training, 10)
+    got = measure_to_neighbours(examples, clean, training, 10)
     pool = training.images().flatten(1).double().numpy()
     for i, example in enumerate(examples.flatten(1).double().numpy()):
         nearest = pool[np.argsort(((pool - example) ** 2).sum(1))[:10]]
@@ -107,7 +112,7 @@ def test_distance_to_a_learned_manifold_equals_brute_force():
     split = make_tiny_split()
     generator = torch.Generator().manual_seed(0)
     examples = torch.rand(split.images().shape, generator=generator, dtype=torch.float64)
-    ours = to_manifold(examples, split, "learned_manifold", steps=300, step_size=0.05)
+    ours = measure_to_manifold(examples, split, "learned_manifold", steps=300, step_size=0.05)
     grid = torch.linspace(-BOUND, BOUND, 201, dtype=torch.float64)
     codes = torch.cartesian_prod(grid, grid)
     decoders = split.learned["learned_manifold"].decoders.decoders
@@ -122,14 +127,14 @@ def test_learned_examples_are_on_the_learned_manifold_and_measured_to_it():
     codes = (manifold.codes.clamp(-BOUND, BOUND) + 0.3).clamp(-BOUND, BOUND)
     examples = manifold.decoders(codes, split.labels)
     settings = {"steps": 300, "step_size": 0.05, "neighbours": 5}
-    columns = measure(examples, split, make_tiny_split(30), **settings)
+    columns = measure_distances(examples, split, make_tiny_split(30), **settings)
     assert columns["learned_manifold_distance"].max() < 0.01
     assert columns["true_manifold_distance"].min() > 0.05  # the letters of this test are noise
     for kind in ("true_manifold", "learned_manifold"):
-        alone = to_manifold(examples, split, kind, steps=300, step_size=0.05)
+        alone = measure_to_manifold(examples, split, kind, steps=300, step_size=0.05)
         assert np.allclose(columns[f"{kind}_distance"], alone.distance)
         assert np.allclose(columns[f"{kind}_angle"], alone.angle)
-    neighbours = to_neighbours(examples, split.images(), make_tiny_split(30), 5)
+    neighbours = measure_to_neighbours(examples, split.images(), make_tiny_split(30), 5)
     assert np.allclose(columns["neighbour_distance"], neighbours.distance)
     assert np.allclose(columns["neighbour_angle"], neighbours.angle)
 
@@ -138,8 +143,8 @@ def test_repeated_neighbours_span_no_less():
     """Directions of no length (the same image twice) must not count as directions."""
     training = make_split("train").take(torch.arange(6).repeat(3))
     clean = make_split("test").take(slice(4)).images()
-    twice = to_neighbours(clean, clean, training, 18)
-    once = to_neighbours(clean, clean, training.take(slice(6)), 6)
+    twice = measure_to_neighbours(clean, clean, training, 18)
+    once = measure_to_neighbours(clean, clean, training.take(slice(6)), 6)
     torch.testing.assert_close(twice.distance, once.distance, atol=1e-4, rtol=1e-4)
 
 
@@ -147,7 +152,7 @@ def test_repeated_neighbours_span_no_less():
 def test_impossible_neighbours_are_refused(neighbours):
     training, clean = make_split("train"), make_split("test").take(slice(2)).images()
     with pytest.raises(ValueError, match="neighbours of 960 images"):
-        to_neighbours(clean, clean, training, neighbours)
+        measure_to_neighbours(clean, clean, training, neighbours)
 
 
 def test_without_a_known_manifold_its_columns_are_empty():
@@ -155,7 +160,7 @@ def test_without_a_known_manifold_its_columns_are_empty():
     unknown = type(clean)(
         clean.images(), torch.arange(4), clean.labels, None, clean.ranges, clean.classes
     )
-    columns = measure(
+    columns = measure_distances(
         clean.images(), unknown, make_split("train"), steps=1, step_size=0.1, neighbours=5
     )
     for kind in ("true_manifold", "learned_manifold"):
@@ -170,7 +175,7 @@ def test_without_a_known_manifold_its_columns_are_empty():
 def test_no_example_has_no_distance(training_images, test_images):
     """Where no model classifies any of the first images correctly, nothing was attacked."""
     learned = {"learned_manifold": test_images.learned["learned_manifold"]}
-    columns = measure(
+    columns = measure_distances(
         torch.empty(0, 1, 28, 28),
         replace(test_images, learned=learned).take(slice(0)),
         training_images,
@@ -212,11 +217,13 @@ def test_the_descent_to_the_manifold_steps_as_torchs_adam_does():
     space = SPACES["learned_manifold"](batch)
     examples = (split.images() + 0.4).clamp(0, 1)
     steps, step_size = 7, 0.3
-    ours = to_manifold(examples, split, "learned_manifold", steps=steps, step_size=step_size)
+    ours = measure_to_manifold(
+        examples, split, "learned_manifold", steps=steps, step_size=step_size
+    )
     shortest = torch.full((len(split),), torch.inf, dtype=torch.float64)
     nearest = torch.zeros_like(examples)
     for widths in ([1] * steps, [7, 7, 5, 5, 3, 3, 1]):  # a step's part of the steps times four
-        codes = space.origin.clone().requires_grad_()
+        codes = space.clean_codes.clone().requires_grad_()
         optimizer = torch.optim.Adam([codes], lr=step_size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         for step in range(steps + 1):
@@ -238,7 +245,7 @@ def test_the_descent_to_the_manifold_steps_as_torchs_adam_does():
             schedule.step()
             codes.data.clamp_(-2, 2)
     torch.testing.assert_close(ours.distance, shortest)
-    origin = space.decode(space.origin)[0]
+    origin = space.decode(space.clean_codes)[0]
     moved, along = (examples - origin).flatten(1), (nearest - origin).flatten(1)
     cosine = (moved * along).sum(1) / moved.norm(dim=1) / along.norm(dim=1)
     torch.testing.assert_close(ours.angle, cosine.acos().rad2deg().float())
@@ -249,13 +256,22 @@ def test_batches_of_examples_do_not_change_distances(monkeypatch):
     examples = (split.images() + 0.2).clamp(0, 1)
 
     def run():
-        to_known = to_manifold(examples, split, "true_manifold", steps=5, step_size=0.1)
-        return to_known, to_neighbours(examples, split.images(), training, 4)
+        to_known = measure_to_manifold(examples, split, "true_manifold", steps=5, step_size=0.1)
+        return to_known, measure_to_neighbours(examples, split.images(), training, 4)
 
     at_once = run()
-    monkeypatch.setattr("robustgen.evaluation.distances.PIXELS_AT_ONCE", 2 * 6)  # two examples
+    monkeypatch.setattr("robustgen.evaluation.distances.PIXELS_PER_CHUNK", 2 * 6)  # two examples
     in_parts = run()
     for one, other in zip(at_once, in_parts, strict=True):
         assert one.distance.shape == (12,)
         torch.testing.assert_close(other.distance, one.distance)
         torch.testing.assert_close(other.angle, one.angle)
+
+
+def test_two_neighbours_span_a_line():
+    split = make_tiny_split()
+    points = make_tiny_split(2).images()
+    examples = points.mean(0, keepdim=True).expand(12, *points.shape[1:])
+    training = make_tiny_split(2)
+    distance = measure_to_neighbours(examples, split.images(), training, 2)
+    torch.testing.assert_close(distance.distance, torch.zeros(12), atol=1e-6, rtol=0)

@@ -19,8 +19,6 @@ from PIL import Image
 from robustgen.analysis import evidence
 from robustgen.attacks import search as attack
 from robustgen.attacks import spaces, step_rules
-from robustgen.attacks.search import Search
-from robustgen.attacks.spaces import Threat
 from robustgen.config import datasets as data_settings
 from robustgen.config.blocks import Settings
 from robustgen.config.study import Study
@@ -31,6 +29,7 @@ from robustgen.io import schemas as tables
 from robustgen.models import architectures as networks
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
+from robustgen.specs import SearchConfig, Threat
 from robustgen.training.classifiers import train
 
 
@@ -248,13 +247,13 @@ def test_the_step_rule_of_the_page(trained: Cohort, test_images) -> None:
     names = execute(step_rules, block("own-methods.md", "src/robustgen/attacks/step_rules.py"))
     assert step_rules.STEP_RULES["momentum"] is names["Momentum"]
     batch, rngs = stacked(test_images, 3, 40), [generator(0, "a page", s) for s in range(3)]
-    threat, settings = Threat("image", "linf", 0.3), Search("momentum", 0.05, 12)
+    threat, settings = Threat("image", "linf", 0.3), SearchConfig("momentum", 0.05, 12)
     space = spaces.SPACES["image"](batch)
-    result = attack.search(
+    result = attack.run_search(
         trained, space, batch.labels, threat, settings, rngs, stop_at_success=True
     )
     assert result.success.float().mean() > 0.5
-    assert (result.codes - space.origin).abs().max() <= 0.3 + 1e-5
+    assert (result.codes - space.clean_codes).abs().max() <= 0.3 + 1e-5
 
 
 @pytest.mark.usefixtures("registries")
@@ -262,17 +261,17 @@ def test_the_space_of_the_page(trained: Cohort, test_images) -> None:
     execute(spaces, block("own-methods.md", "src/robustgen/attacks/spaces.py"))
     batch = stacked(test_images, 3, 40)
     space = spaces.SPACES["contrast"](batch)
-    torch.testing.assert_close(space.decode(space.origin), batch.images())
-    threat, settings = Threat("contrast", "linf", 0.4), Search("adam", 0.1, 10)
+    torch.testing.assert_close(space.decode(space.clean_codes), batch.images())
+    threat, settings = Threat("contrast", "linf", 0.4), SearchConfig("adam", 0.1, 10)
     losses = []
     for steps in (0, settings.steps):
         rngs = [generator(0, "a page", s) for s in range(3)]
-        search = Search("adam", 0.1, steps)
-        result = attack.search(
+        search = SearchConfig("adam", 0.1, steps)
+        result = attack.run_search(
             trained, space, batch.labels, threat, search, rngs, stop_at_success=False
         )
-        assert (result.codes >= space.low).all()
-        assert (result.codes <= space.high).all()
+        assert (result.codes >= space.lower).all()
+        assert (result.codes <= space.upper).all()
         losses.append(result.loss.mean())
     assert losses[1] > losses[0]
 

@@ -17,17 +17,19 @@ from tiny import (
 )
 from torch import Tensor
 
-from robustgen.attacks.search import Found, Search, search_from
-from robustgen.attacks.spaces import SPACES, Threat, draw
+from robustgen.attacks.search import SearchResult, run_search_from_starts
+from robustgen.attacks.spaces import SPACES
 from robustgen.data.split import Split
 from robustgen.errors import UserError
 from robustgen.evaluation import attacks as evaluation
-from robustgen.evaluation.attacks import attack, predictions
+from robustgen.evaluation.attacks import attack_cohort, predict
 from robustgen.models.predictions import NO_CLASS
+from robustgen.sampling import sample_unit_ball
+from robustgen.specs import SearchConfig, Threat
 
 MEMBERS, EXAMPLES, WRONG = 2, 30, 4
 """Models, images, and how many of the images no model gets right."""
-THREAT, SEARCH = Threat("image", "linf", 0.25), Search("signed", 0.1, steps=4, restarts=2)
+THREAT, SEARCH = Threat("image", "linf", 0.25), SearchConfig("signed", 0.1, steps=4, restarts=2)
 SPACES_WITH_RADIUS = {"image": 0.25, "true_manifold": 0.4, "learned_manifold": 1.0}
 
 
@@ -48,7 +50,7 @@ class LyingCohort(FlatCohort):
         super().__init__()
         self.labels, self.denied = labels, denied
 
-    def plainly(self, images: Tensor) -> Tensor:
+    def reference_forward(self, images: Tensor) -> Tensor:
         """Logits of the labels for examples that are `denied` `(B,)`, else the true ones."""
         one_hot = 5 * F.one_hot(self.labels, CLASSES).float().expand(len(images), -1, -1)
         return torch.where(self.denied[:, None], one_hot, self(images))
@@ -86,13 +88,16 @@ def clean_predictions(cohort: TinyCohort, data: Split) -> Tensor:
 @pytest.mark.parametrize(("space", "radius"), SPACES_WITH_RADIUS.items())
 def test_the_table_and_the_examples_are_those_of_the_search(cohort, data, space, radius):
     threat = Threat(space, "linf", radius)
-    result = attack(cohort, data, threat, SEARCH, generators())
+    result = attack_cohort(cohort, data, threat, SEARCH, generators())
     batch = repeat_for_members(data, MEMBERS)
     space = SPACES[space](batch)
     right = clean_predictions(cohort, data) == data.labels
     drawn_by = generators()
-    noise = [draw("linf", space.origin.shape[1:], drawn_by) for _ in range(SEARCH.restarts)]
-    found = search_from(
+    noise = [
+        sample_unit_ball("linf", space.clean_codes.shape[1:], drawn_by)
+        for _ in range(SEARCH.restarts)
+    ]
+    found = run_search_from_starts(
         cohort, space, batch.labels, threat, SEARCH, noise, stop_at_success=True, skip=~right
     )
     images = torch.where(right[:, :, None, None, None], space.decode(found.codes), batch.images())
@@ -109,9 +114,12 @@ def test_the_table_and_the_examples_are_those_of_the_search(cohort, data, space,
     assert torch.equal(by_model(rows, "answer"), logits.argmax(-1))
     loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
     torch.testing.assert_close(by_model(rows, "loss").flatten(), loss)
-    start = cohort(space.decode(space.origin)).argmax(-1) == batch.labels
+    start = cohort(space.decode(space.clean_codes)).argmax(-1) == batch.labels
     assert torch.equal(by_model(rows, "start_correct"), start)
-    for name, delta in (("image", images - batch.images()), ("code", found.codes - space.origin)):
+    for name, delta in (
+        ("image", images - batch.images()),
+        ("code", found.codes - space.clean_codes),
+    ):
         delta = delta.flatten(2)
         torch.testing.assert_close(by_model(rows, f"{name}_l1"), delta.abs().sum(2))
         torch.testing.assert_close(by_model(rows, f"{name}_l2"), delta.square().sum(2).sqrt())
@@ -119,7 +127,7 @@ def test_the_table_and_the_examples_are_those_of_the_search(cohort, data, space,
 
 
 def test_rows_are_in_order_of_models_and_then_of_examples(cohort, data):
-    rows = attack(cohort, data, THREAT, SEARCH, generators()).rows
+    rows = attack_cohort(cohort, data, THREAT, SEARCH, generators()).rows
     assert rows["seed"].tolist() == [10] * EXAMPLES + [11] * EXAMPLES
     assert rows["example"].tolist() == [*range(EXAMPLES)] * MEMBERS
     assert rows["label"].tolist() == data.labels.tolist() * MEMBERS
@@ -128,7 +136,7 @@ def test_rows_are_in_order_of_models_and_then_of_examples(cohort, data):
 def test_images_that_a_model_gets_wrong_are_saved_unchanged(cohort, data):
     """Each model has its own ones; on a learned manifold too, where decoding changes images."""
     threat = Threat("learned_manifold", "linf", 1.0)
-    result = attack(cohort, data, threat, SEARCH, generators())
+    result = attack_cohort(cohort, data, threat, SEARCH, generators())
     wrong = clean_predictions(cohort, data) != data.labels
     assert not torch.equal(wrong[0], wrong[1])
     images = data.images().expand(MEMBERS, *data.images().shape)
@@ -145,12 +153,12 @@ def test_images_that_a_model_gets_wrong_are_saved_unchanged(cohort, data):
 def test_where_decoding_alone_changes_the_prediction_start_correct_says_so(cohort, data):
     """`start_correct` is about the decoded code, `prediction` about the image itself."""
     threat = Threat("learned_manifold", "linf", 1.0)
-    rows = attack(cohort, data, threat, SEARCH, generators()).rows
+    rows = attack_cohort(cohort, data, threat, SEARCH, generators()).rows
     right = by_model(rows, "prediction") == data.labels
     start = by_model(rows, "start_correct")
     assert (right & ~start).any()
     assert (right & start).any()
-    on_pixels = attack(cohort, data, THREAT, SEARCH, generators()).rows
+    on_pixels = attack_cohort(cohort, data, THREAT, SEARCH, generators()).rows
     assert torch.equal(by_model(on_pixels, "start_correct"), right)
 
 
@@ -158,8 +166,8 @@ def test_a_success_that_the_plain_models_deny_is_refuted(data, caplog):
     """Only the plain pass denies; the fast one, by which the search goes, is fooled as usual."""
     denied = torch.arange(EXAMPLES) % 2 == 0
     caplog.set_level("INFO")
-    honest = attack(FlatCohort(), data, THREAT, SEARCH, generators()).rows
-    lying = attack(LyingCohort(data.labels, denied), data, THREAT, SEARCH, generators()).rows
+    honest = attack_cohort(FlatCohort(), data, THREAT, SEARCH, generators()).rows
+    lying = attack_cohort(LyingCohort(data.labels, denied), data, THREAT, SEARCH, generators()).rows
     claimed = by_model(honest, "success")
     refuted = claimed & denied
     assert refuted.any()
@@ -188,15 +196,15 @@ ODD = torch.arange(EXAMPLES) % 2 == 1
 def move_odd_codes(monkeypatch, delta: float) -> None:
     """Let the search claim a success for each image, and move those of odd number by `delta`."""
 
-    def claim(*args, skip, **_) -> Found:
+    def claim(*args, skip, **_) -> SearchResult:
         space = args[1]
         success = ~skip
         is_moved = (success & ODD)[:, :, None, None, None]
-        codes = torch.where(is_moved, space.origin + delta, space.origin)
+        codes = torch.where(is_moved, space.clean_codes + delta, space.clean_codes)
         first = success.long() - 1
-        return Found(codes, torch.ones_like(codes[:, :, 0, 0, 0]), success, first, first)
+        return SearchResult(codes, torch.ones_like(codes[:, :, 0, 0, 0]), success, first, first)
 
-    monkeypatch.setattr(evaluation, "search_from", claim)
+    monkeypatch.setattr(evaluation, "run_search_from_starts", claim)
 
 
 def relabel_and_deny(monkeypatch, split: Split) -> tuple[FlatCohort, Split]:
@@ -205,7 +213,7 @@ def relabel_and_deny(monkeypatch, split: Split) -> tuple[FlatCohort, Split]:
     with torch.no_grad():
         label = cohort(split.images()[:1].expand(MEMBERS, -1, -1, -1, -1)).argmax(-1)[0]
     wrong = 5 * F.one_hot((label + 1) % CLASSES, CLASSES).float()
-    monkeypatch.setattr(cohort, "plainly", lambda images: cohort(images) * 0 + wrong)
+    monkeypatch.setattr(cohort, "reference_forward", lambda images: cohort(images) * 0 + wrong)
     return cohort, replace(split, labels=label.expand(EXAMPLES).clone())
 
 
@@ -227,7 +235,7 @@ def test_a_success_out_of_the_ball_is_refuted(monkeypatch, data, norm, radius, d
     """The plain models call each example wrong, so that only the ball can refute it."""
     cohort, grey = relabel_and_deny(monkeypatch, fill_images(data, 0.4))
     move_odd_codes(monkeypatch, delta)
-    rows = attack(cohort, grey, Threat("image", norm, radius), SEARCH, generators()).rows
+    rows = attack_cohort(cohort, grey, Threat("image", norm, radius), SEARCH, generators()).rows
     attacked = by_model(rows, "prediction") == grey.labels
     assert attacked.any()
     assert torch.equal(by_model(rows, "success"), attacked & (counts | ~ODD))
@@ -246,7 +254,7 @@ def test_a_success_out_of_the_ball_is_refuted(monkeypatch, data, norm, radius, d
 def test_a_success_out_of_bounds_is_refuted(monkeypatch, data, pixel, delta, counts):
     cohort, edge = relabel_and_deny(monkeypatch, fill_images(data, pixel))
     move_odd_codes(monkeypatch, delta)
-    rows = attack(cohort, edge, THREAT, SEARCH, generators()).rows
+    rows = attack_cohort(cohort, edge, THREAT, SEARCH, generators()).rows
     attacked = by_model(rows, "prediction") == edge.labels
     assert attacked.any()
     assert torch.equal(by_model(rows, "success"), attacked & (counts | ~ODD))
@@ -256,8 +264,8 @@ def test_equal_logits_are_no_prediction(data, monkeypatch):
     """A model without preference is wrong for each label, and so is not attacked."""
     cohort = FlatCohort()
     monkeypatch.setattr(cohort, "forward", lambda images: images.flatten(2)[..., :CLASSES] * 0)
-    monkeypatch.setattr(cohort, "plainly", cohort.forward)
-    rows = attack(cohort, data, THREAT, SEARCH, generators()).rows
+    monkeypatch.setattr(cohort, "reference_forward", cohort.forward)
+    rows = attack_cohort(cohort, data, THREAT, SEARCH, generators()).rows
     assert (rows["prediction"] == NO_CLASS).all()
     assert (rows["answer"] == NO_CLASS).all()
     assert not rows["success"].any()
@@ -266,16 +274,16 @@ def test_equal_logits_are_no_prediction(data, monkeypatch):
 
 def test_a_tie_in_the_plain_pass_counts_as_wrong(data, monkeypatch):
     cohort = FlatCohort()
-    monkeypatch.setattr(cohort, "plainly", lambda images: cohort(images) * 0)
-    rows = attack(cohort, data, THREAT, SEARCH, generators()).rows
+    monkeypatch.setattr(cohort, "reference_forward", lambda images: cohort(images) * 0)
+    rows = attack_cohort(cohort, data, THREAT, SEARCH, generators()).rows
     assert rows["success"].any()
     assert (rows["answer"] == NO_CLASS).all()
 
 
 def test_predictions_of_all_models_and_images(cohort):
     """More images than one batch, the last of which is not full."""
-    split = in_single_precision(make_tiny_split(2 * evaluation.BATCH + 7))
-    rows = predictions(cohort, split)
+    split = in_single_precision(make_tiny_split(2 * evaluation.BATCH_SIZE + 7))
+    rows = predict(cohort, split)
     assert torch.equal(by_model(rows, "prediction"), clean_predictions(cohort, split))
     assert rows["seed"].tolist() == [10] * len(split) + [11] * len(split)
     assert rows["example"].tolist() == [*range(len(split))] * MEMBERS
@@ -283,10 +291,10 @@ def test_predictions_of_all_models_and_images(cohort):
 
 
 def test_ties_are_counted_in_the_log(cohort, data, caplog, monkeypatch):
-    predictions(cohort, data)
+    predict(cohort, data)
     assert not caplog.records
     monkeypatch.setattr(cohort, "forward", lambda images: images.flatten(2)[..., :CLASSES].ceil())
-    predictions(cohort, replace(data, bank=data.bank.clone().index_fill_(0, torch.tensor(0), 0)))
+    predict(cohort, replace(data, bank=data.bank.clone().index_fill_(0, torch.tensor(0), 0)))
     assert [record.getMessage() for record in caplog.records] == [
         f"{MEMBERS * EXAMPLES} of {MEMBERS * EXAMPLES} predictions count as wrong: "
         "their highest logits are equal"
@@ -296,32 +304,34 @@ def test_ties_are_counted_in_the_log(cohort, data, caplog, monkeypatch):
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_predictions_that_are_not_finite_mean_that_training_diverged(cohort, data, value):
     cohort.output[1, :, 2] = value
-    with pytest.raises(UserError, match="^training diverged: logits are not finite; set a lower classifier.rate$"):
-        predictions(cohort, data)
+    with pytest.raises(
+        UserError, match=r"^training diverged: logits are not finite; set a lower classifier\.rate$"
+    ):
+        predict(cohort, data)
 
 
 def test_a_loss_that_is_not_finite_ends_the_attack(data, monkeypatch):
     """Only where an example was attacked: those that are skipped have no loss."""
     cohort = FlatCohort()
     move_odd_codes(monkeypatch, 0.0)
-    claim = evaluation.search_from
+    claim = evaluation.run_search_from_starts
 
-    def claim_no_loss(*args, skip, **kwargs) -> Found:
+    def claim_no_loss(*args, skip, **kwargs) -> SearchResult:
         found = claim(*args, skip=skip, **kwargs)
         return found._replace(loss=torch.where(skip, -torch.inf, found.loss))
 
-    monkeypatch.setattr(evaluation, "search_from", claim_no_loss)
-    attack(cohort, data, THREAT, SEARCH, generators())
+    monkeypatch.setattr(evaluation, "run_search_from_starts", claim_no_loss)
+    attack_cohort(cohort, data, THREAT, SEARCH, generators())
 
-    def claim_one_infinite(*args, skip, **kwargs) -> Found:
+    def claim_one_infinite(*args, skip, **kwargs) -> SearchResult:
         found = claim(*args, skip=skip, **kwargs)
         found.loss[1, -1] = torch.inf
         assert not skip[1, -1]
         return found
 
-    monkeypatch.setattr(evaluation, "search_from", claim_one_infinite)
+    monkeypatch.setattr(evaluation, "run_search_from_starts", claim_one_infinite)
     with pytest.raises(UserError, match=r"a loss is not finite under the threat .*image.*linf"):
-        attack(cohort, data, THREAT, SEARCH, generators())
+        attack_cohort(cohort, data, THREAT, SEARCH, generators())
 
 
 @pytest.mark.parametrize("restarts", [1, 2])
@@ -329,14 +339,14 @@ def test_results_do_not_depend_on_how_many_batches_are_attacked_at_once(
     cohort, monkeypatch, restarts
 ):
     """A GPU attacks several batches at once, from the starts of one after another."""
-    split = in_single_precision(make_tiny_split(2 * evaluation.BATCH + 30))
+    split = in_single_precision(make_tiny_split(2 * evaluation.BATCH_SIZE + 30))
     search = replace(SEARCH, restarts=restarts)
 
     def run():
-        return attack(cohort, split, THREAT, search, generators())
+        return attack_cohort(cohort, split, THREAT, search, generators())
 
     one_by_one = run()
-    monkeypatch.setattr(evaluation, "at_once", lambda *_: 3 * evaluation.BATCH)
+    monkeypatch.setattr(evaluation, "choose_batch_size", lambda *_: 3 * evaluation.BATCH_SIZE)
     together = run()
     torch.testing.assert_close(together.codes, one_by_one.codes)
     for column in ("success", "iterations", "restart"):
@@ -351,7 +361,7 @@ def test_large_images_are_attacked_in_fewer_batches_on_a_gpu(side, restarts, exp
     bank = torch.empty(1, 1, side, side, device="meta")
     split = Split(bank, rows, rows, None, (rows, rows), ("a", "b"))
     cohort = make_cohort([0], (1, 28, 28), classes=2)
-    assert evaluation.at_once(cohort, split, restarts) == expected
+    assert evaluation.choose_batch_size(cohort, split, restarts) == expected
 
 
 def test_the_members_of_a_trained_cohort_agree_with_the_table(trained, test_images):
@@ -359,7 +369,7 @@ def test_the_members_of_a_trained_cohort_agree_with_the_table(trained, test_imag
     for name in SPACES:
         threat, data = Threat(name, "linf", 0.2), test_images.take(slice(60))
         rng = [torch.Generator().manual_seed(seed) for seed in range(3)]
-        result = attack(trained, data, threat, Search("adam", 0.02, 10), rng)
+        result = attack_cohort(trained, data, threat, SearchConfig("adam", 0.02, 10), rng)
         success = torch.from_numpy(result.rows["success"]).view(3, -1)
         right = torch.from_numpy(result.rows["prediction"] == result.rows["label"]).view(3, -1)
         assert success.any()

@@ -5,11 +5,12 @@ import torch
 from torch import nn
 
 from robustgen.acceleration.cuda import search_step as fused
-from robustgen.attacks import active_examples as front
-from robustgen.attacks.search import Search, search
-from robustgen.attacks.spaces import ImageSpace, Threat
+from robustgen.attacks.search import ActiveExamples, ascend, run_search
+from robustgen.attacks.spaces import ImageSpace
 from robustgen.attacks.step_rules import STEP_RULES
+from robustgen.backend import PLAIN, Backend
 from robustgen.seeding import generator
+from robustgen.specs import SearchConfig, Threat
 
 pytest.importorskip("triton")
 if torch.cuda.is_available():
@@ -25,20 +26,25 @@ def passed(images):
     return MODEL(images.flatten(0, 1)).view(*images.shape[:2], -1)
 
 
-def found(rule: str, restarts: int, stop: bool):
+def ascend_by_kernels(model, active, *arguments):
+    ascend(model, fused.FusedActiveExamples.share(active), *arguments)
+
+
+def found(rule: str, restarts: int, stop: bool, backend: Backend = PLAIN):
     rng = torch.Generator().manual_seed(0)
     images, labels = torch.rand(2, 30, 1, 6, 6, generator=rng), torch.arange(60).view(2, 30) % 5
     skip = torch.zeros(2, 30, dtype=torch.bool)
     skip[0, :4] = True
-    return search(
+    return run_search(
         passed,
         ImageSpace(images, 0.0, 1.0),
         labels,
         Threat("image", "linf", 0.1),
-        Search(rule, 0.02, 6, restarts),
+        SearchConfig(rule, 0.02, 6, restarts),
         [generator(0, i) for i in range(2)],
         stop_at_success=stop,
         skip=skip if stop else None,
+        backend=backend,
     )
 
 
@@ -47,15 +53,10 @@ def found(rule: str, restarts: int, stop: bool):
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_a_search_by_kernels_finds_what_the_plain_one_finds(monkeypatch, rule, stop, restarts):
     plain = found(rule, restarts, stop)
-    asked = []
-    for name in ("look", "move"):
-        whole = getattr(fused, name)
-        monkeypatch.setattr(
-            fused, name, lambda *args, name=name, whole=whole: (asked.append(name), whole(*args))[1]
-        )
-    monkeypatch.setattr(front.fused, "applies", lambda _: True)
-    other = found(rule, restarts, stop)
-    assert set(asked) == {"look", "move"}
+    monkeypatch.setattr(fused, "supports_tensors", lambda _: True)
+    for name in ("update_best", "step"):  # the plain operations must not be used
+        monkeypatch.setattr(ActiveExamples, name, None)
+    other = found(rule, restarts, stop, Backend(ascend=ascend_by_kernels))
     assert torch.equal(other.success, plain.success)
     assert torch.equal(other.iterations, plain.iterations)
     assert torch.equal(other.restart, plain.restart)
@@ -72,6 +73,6 @@ def test_a_search_by_kernels_finds_what_the_plain_one_finds(monkeypatch, rule, s
 def test_other_steps_are_left_to_the_plain_operations(threat, low, rule):
     origin = torch.rand(1, 2, 36)
     space, known = ImageSpace(origin, low, 1.0), STEP_RULES[rule](origin)
-    assert not fused.moves(space, known, Threat("image", threat, 0.1))
+    assert not fused.supports_step(space, known, Threat("image", threat, 0.1))
     box, adam = ImageSpace(origin, 0.0, 1.0), STEP_RULES["adam"](origin)
-    assert fused.moves(box, adam, Threat("image", "linf", 0.1))
+    assert fused.supports_step(box, adam, Threat("image", "linf", 0.1))

@@ -5,26 +5,31 @@ import torch
 from conftest import SCHEDULE, make_cohort, make_generators, stacked
 
 from robustgen.acceleration.cuda import search_step as fused
-from robustgen.acceleration.cuda.cuda_graph import Replayed
-from robustgen.attacks.search import Search
-from robustgen.attacks.spaces import Threat
+from robustgen.acceleration.cuda.cuda_graph import CudaGraphed
 from robustgen.data.split import Split
-from robustgen.evaluation.attacks import attack
-from robustgen.evaluation.distances import to_manifold
+from robustgen.evaluation.attacks import attack_cohort
+from robustgen.evaluation.distances import measure_to_manifold
 from robustgen.io.checkpoints import Checkpoint
 from robustgen.io.tensors import digest
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
+from robustgen.specs import AdversarialTraining, SearchConfig, Threat
 from robustgen.training import classifiers as training
-from robustgen.training.classifiers import Method, train
+from robustgen.training.classifiers import train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 METHODS = {
     "normal": None,
-    "adversarial": Method(Threat("image", "linf", 0.1), Search("adam", 0.01, 3, restarts=2)),
-    "on the manifold": Method(Threat("true_manifold", "l2", 0.1), Search("normalized", 0.01, 3)),
-    "transformation": Method(Threat("transformation", "linf", 0.1), Search("signed", 0.01, 0)),
+    "adversarial": AdversarialTraining(
+        Threat("image", "linf", 0.1), SearchConfig("adam", 0.01, 3, restarts=2)
+    ),
+    "on the manifold": AdversarialTraining(
+        Threat("true_manifold", "l2", 0.1), SearchConfig("normalized", 0.01, 3)
+    ),
+    "transformation": AdversarialTraining(
+        Threat("transformation", "linf", 0.1), SearchConfig("signed", 0.01, 0)
+    ),
 }
 
 
@@ -41,7 +46,9 @@ def there(split: Split, device: str) -> Split:
     )
 
 
-def learnt(data: Split, method: Method | None, device: str = "cuda") -> tuple[Cohort, dict]:
+def learnt(
+    data: Split, method: AdversarialTraining | None, device: str = "cuda"
+) -> tuple[Cohort, dict]:
     """Three models after some updates of two sizes."""
     cohort = make_cohort([0, 1, 2]).to(device)
     curves = train(cohort, there(data, device), SCHEDULE, method, make_generators([0, 1, 2]))
@@ -93,7 +100,9 @@ def test_a_search_by_kernels_is_the_plain_one(trained, test_images, monkeypatch)
     for kernels in (True, False):
         monkeypatch.setattr(fused, "applies", lambda _, kernels=kernels: kernels)
         rngs = [generator(0, seed) for seed in range(3)]
-        made.append(attack(cohort, data, threat, Search("adam", 0.01, 20, 2), rngs).rows)
+        made.append(
+            attack_cohort(cohort, data, threat, SearchConfig("adam", 0.01, 20, 2), rngs).rows
+        )
     assert (made[0]["success"] != made[1]["success"]).mean() < 0.01
     assert (made[0]["iterations"] != made[1]["iterations"]).mean() < 0.05
 
@@ -106,7 +115,7 @@ def test_a_function_is_called_twice_and_then_replayed():
         calls.append(x.shape)
         return [(x * weights).sum(-1)]
 
-    step = Replayed(multiply)
+    step = CudaGraphed(multiply)
     for rows in (2, 5):
         for value in range(1, 6):
             (product,) = step(torch.full((rows, 3), float(value), device="cuda"))
@@ -121,7 +130,7 @@ def test_what_waits_for_the_gpu_is_called_each_time_with_one_warning(caplog):
         calls.append(1)
         return [x * int(x.sum().item())]  # a copy to the CPU cannot be recorded
 
-    step = Replayed(wait)
+    step = CudaGraphed(wait)
     for value in range(1, 5):
         (product,) = step(torch.tensor([value], device="cuda"))
         assert product.item() == value**2
@@ -175,9 +184,9 @@ def test_attacks_start_alike_and_succeed_alike(trained, test_images, space):
         twin.load_state_dict(trained.state_dict())
         for steps in (0, 20):
             rngs = [generator(0, seed) for seed in range(3)]
-            how = Search("signed", 0.01, steps, restarts=2 if steps else 1)
+            how = SearchConfig("signed", 0.01, steps, restarts=2 if steps else 1)
             data = there(test_images, device)
-            made[device, steps] = attack(twin.to(device).eval(), data, threat, how, rngs)
+            made[device, steps] = attack_cohort(twin.to(device).eval(), data, threat, how, rngs)
     for steps in (0, 20):
         one, other = (made[device, steps].rows["success"] for device in ("cpu", "cuda"))
         assert (one != other).mean() < 0.02
@@ -190,7 +199,7 @@ def test_distances_are_those_of_the_cpu(test_images):
     data = test_images.take(slice(40))
     moved = (data.images() + 0.1).clamp(0, 1)
     found = [
-        to_manifold(moved.to(d), there(data, d), "true_manifold", steps=20, step_size=0.05)
+        measure_to_manifold(moved.to(d), there(data, d), "true_manifold", steps=20, step_size=0.05)
         for d in ("cpu", "cuda")
     ]
     assert found[1].distance.cpu().mean() == pytest.approx(
@@ -199,4 +208,4 @@ def test_distances_are_those_of_the_cpu(test_images):
 
 
 def _held(cohort: Cohort) -> dict[str, torch.Tensor]:
-    return {name: of.cpu() for name, of in cohort.stack.state_dict().items()}
+    return {name: of.cpu() for name, of in cohort.stacked_params.state_dict().items()}

@@ -11,7 +11,7 @@ from robustgen.acceleration.cpu.inference_layers import is_known
 from robustgen.acceleration.cuda import forward as chain
 from robustgen.acceleration.cuda import grouped_conv as grouped
 from robustgen.acceleration.cuda.conv_geometry import How
-from robustgen.acceleration.fold_batch_norm import folded
+from robustgen.acceleration.fold_batch_norm import fold_batch_norm
 
 pytest.importorskip("triton")
 if torch.cuda.is_available():
@@ -90,13 +90,13 @@ def test_a_relu_before_and_after_are_part_of_the_convolution(name):
 
 
 def test_the_pass_of_a_cohort_is_the_plain_one(everywhere, monkeypatch):
-    monkeypatch.setattr(stacking, "SIDE_BY_SIDE", 2)
+    monkeypatch.setattr(stacking, "MODELS_PER_CHUNK", 2)
     cohort = make_cohort([0, 1], (1, 16, 16), classes=3).eval()
     images = torch.rand(2, 4, 1, 16, 16).requires_grad_()
-    model, state = folded(*cohort._plain())
-    plain = stacking.vectorized(model, state)(images)
+    model, state = fold_batch_norm(*cohort._module_and_state())
+    plain = stacking.vmapped_forward(model, state)(images)
     (wanted,) = torch.autograd.grad(plain.square().sum(), images)
-    made = stacking.stacked(model, state)(images)
+    made = stacking.batched_forward(model, state)(images)
     (found,) = torch.autograd.grad(made.square().sum(), images)
     torch.testing.assert_close(made, plain, **TOLERANCE)
     torch.testing.assert_close(found, wanted, **TOLERANCE)
@@ -108,14 +108,14 @@ def test_a_cohort_learns_as_single_models_do(everywhere):
     cohort = make_cohort([0, 1], (1, 16, 16), classes=3)
     singles = [cohort.member(i).train() for i in range(2)]
     images = torch.rand(2, 6, 1, 16, 16)
-    made = stacking.stacked(*cohort.train()._plain())(images)
+    made = stacking.batched_forward(*cohort.train()._module_and_state())(images)
     made.square().sum().backward()
     for position, (model, own) in enumerate(zip(singles, images, strict=True)):
         plain = model(own)
         plain.square().sum().backward()
         torch.testing.assert_close(made[position], plain, **TOLERANCE)
         for name, parameter in model.named_parameters():
-            stack = cohort.stack.get_parameter(name.replace(".", "__"))
+            stack = cohort.stacked_params.get_parameter(name.replace(".", "__"))
             torch.testing.assert_close(stack.grad[position], parameter.grad, atol=1e-4, rtol=1e-4)
     assert {"Conv2d", "Linear"} <= set(everywhere)
 
@@ -163,7 +163,7 @@ def test_a_chain_is_the_plain_one(name):
     rng = torch.Generator().manual_seed(0)
     state = {k: torch.randn(2, *v.shape, generator=rng) / 3 for k, v in model.state_dict().items()}
     images = torch.rand(2, 5, 3, 8, 8, generator=rng).requires_grad_()
-    plain = stacking.vectorized(model, state)(images)
+    plain = stacking.vmapped_forward(model, state)(images)
     upstream = torch.randn(plain.shape, generator=rng)
     (wanted,) = torch.autograd.grad(plain, images, upstream)
     passed = chain.chain(model, state)

@@ -98,15 +98,15 @@ TRAINED = f"train 6, attack 24, distances 3, {ALL_TABLES}, figure1, figure2"
 LEARNED = SETTINGS["beta of the VAE-GAN of one class"][1].replace("vaegan", "vaegan 3")
 EDITS = {
     "the search": (
-        ("attacks/search.py", "search_from"),
+        ("attacks/search.py", "run_search_from_starts"),
         TRAINED.replace("train 6", "train 5"),  # all methods but normal training
     ),
     "what a search records": (
-        ("attacks/active_examples.py", "Front.look"),
+        ("attacks/search.py", "ActiveExamples.update_best"),
         TRAINED.replace("train 6", "train 5"),
     ),
     "a step rule": (
-        ("attacks/step_rules.py", "Signed.__call__"),
+        ("attacks/step_rules.py", "SignStep.__call__"),
         TRAINED.replace("train 6", "train 5"),
     ),
     "the training loop": (
@@ -120,7 +120,7 @@ EDITS = {
     "the VAE-GANs' networks": (("models/vaegan_networks.py", "Decoder.__init__"), LEARNED),
     "the VAE-GANs' training": (("training/vaegan.py", "_update"), LEARNED),
     "the distance to neighbours": (
-        ("evaluation/distances.py", "to_neighbours"),
+        ("evaluation/distances.py", "measure_to_neighbours"),
         "distances 3, clean_distances, all_distances, claims, figure2",
     ),
     "the drawing of letters": (("data/font_prototypes.py", "SIZE, POINTS"), f"prototypes, {DATA}"),
@@ -138,9 +138,9 @@ HARMLESS = {
     "the checks of a config": lambda library: change_code(
         library / "config/checks.py", "_check_names"
     ),
-    "a comment": lambda library: add_comment(library / "attacks/search.py", "search_from"),
-    "a docstring": lambda library: change_docstring(library / "attacks/search.py", "_climb"),
-    "formatting": lambda library: reformat(library / "attacks/active_examples.py"),
+    "a comment": lambda library: add_comment(library / "attacks/search.py", "run_search"),
+    "a docstring": lambda library: change_docstring(library / "attacks/search.py", "ascend"),
+    "formatting": lambda library: reformat(library / "attacks/spaces.py"),
 }
 """Edits that run nothing, even all of them."""
 

@@ -11,7 +11,8 @@ import torch
 
 from robustgen.errors import UserError, reading
 from robustgen.jobs.fingerprint import fingerprint, forget
-from robustgen.jobs.runtime import job, progress
+from robustgen.jobs.runtime import job
+from robustgen.progress import log_progress
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_a_process_of_its_own_fails_with_its_job(tmp_path):
 
 def test_progress_ends_in_the_log(tmp_path):
     with job(tmp_path / "log"):
-        assert list(progress(range(3), "step")) == [0, 1, 2]
+        assert list(log_progress(range(3), "step")) == [0, 1, 2]
     log = (tmp_path / "log").read_text()
     assert "step 3/3, 0 s left" in log
     assert log.rstrip().endswith("done")

@@ -6,8 +6,10 @@ import torch
 from conftest import stacked
 from torch import nn
 
-from robustgen.attacks.search import Search, search_from
-from robustgen.attacks.spaces import ImageSpace, Threat, draw
+from robustgen.attacks.search import run_search_from_starts
+from robustgen.attacks.spaces import ImageSpace
+from robustgen.sampling import sample_unit_ball
+from robustgen.specs import SearchConfig, Threat
 
 EXAMPLES, STEPS = 80, 12
 CASES = {
@@ -43,16 +45,16 @@ def test_first_successes_are_those_of_foolbox(
     cohort.double().eval()
     batch = stacked(test_images, 3, EXAMPLES)
     images = batch.images().double()
-    noise = draw(
+    noise = sample_unit_ball(
         threat.norm, images.shape[1:], [torch.Generator().manual_seed(i) for i in range(3)]
     )
     noise = noise.double()
-    ours = search_from(
+    ours = run_search_from_starts(
         cohort,
         ImageSpace(images, 0.0, 1.0),
         batch.labels,
         threat,
-        Search(rule, step_size, STEPS),
+        SearchConfig(rule, step_size, STEPS),
         [noise],
         stop_at_success=True,
     )

@@ -149,15 +149,15 @@ def test_speeds_are_seconds_per_unit_of_work(demo, monkeypatch):
         images = len(data) * len(cohort.seeds) * schedule.epochs
         clock[0] += FIXED_COST + per_image * images
 
-    def train_vaegan(model, data, *_):
+    def train_vaegan(model, data, *_, **__):
         model.eval()
-        clock[0] += COSTS.vaegan * len(data) * model.recipe.epochs
+        clock[0] += COSTS.vaegan * len(data) * model.config.epochs
 
     def measure_distance(examples, _clean, space, *, steps, **_):
         clock[0] += COSTS.approached[space] * len(examples) * (steps + 1)
 
-    work = {"search": search, "train": train, "train_vaegan": train_vaegan}
-    for name, function in {**work, "to_manifold": measure_distance}.items():
+    work = {"run_search": search, "train": train, "train_vaegan": train_vaegan}
+    for name, function in {**work, "measure_to_manifold": measure_distance}.items():
         monkeypatch.setattr(f"robustgen.jobs.speeds.{name}", function)
     monkeypatch.setattr("robustgen.jobs.speeds.subprocess.run", start_job)
     monkeypatch.setattr("robustgen.jobs.speeds.time.perf_counter", lambda: clock[0])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import make_cohort, make_split
 
-from robustgen.evaluation.attacks import predictions
+from robustgen.evaluation.attacks import predict
 from robustgen.figures.selection import predicted_names
-from robustgen.models.predictions import NO_CLASS, predicted_class
+from robustgen.models.predictions import NO_CLASS, predict_class
 
 LOGITS = {
     "a single highest logit": ([0.0, 2.0, 1.0], 1),
@@ -22,7 +22,7 @@ LOGITS = {
 
 @pytest.mark.parametrize(("logits", "predicted"), LOGITS.values(), ids=LOGITS)
 def test_equal_highest_logits_predict_no_class(logits, predicted):
-    assert predicted_class(torch.tensor([[logits]])).tolist() == [[predicted]]
+    assert predict_class(torch.tensor([[logits]])).tolist() == [[predicted]]
 
 
 def test_a_model_whose_logits_all_tie_is_right_on_no_image(caplog):
@@ -31,7 +31,7 @@ def test_a_model_whose_logits_all_tie_is_right_on_no_image(caplog):
         if weights.is_floating_point() and "running" not in name:
             weights.zero_()
     with caplog.at_level(logging.WARNING, "robustgen"):
-        table = predictions(cohort, make_split("test").take(slice(12)))
+        table = predict(cohort, make_split("test").take(slice(12)))
     assert set(table["prediction"]) == {NO_CLASS}
     assert "12 of 12 predictions count as wrong" in caplog.text
 

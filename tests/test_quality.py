@@ -11,13 +11,12 @@ from torch import nn
 
 from robustgen.analysis.aggregate import quality_text
 from robustgen.analysis.claims import _by_manifold
-from robustgen.attacks.spaces import Threat
-from robustgen.data.learned_manifold import BOUND
 from robustgen.evaluation.manifold_quality import _MEASURES, NO_IMAGE, prior, quality, sheet
 from robustgen.figures.manifold import Shown, manifold
 from robustgen.io.files import read_table, write_table
 from robustgen.io.schemas import QUALITY
 from robustgen.models.vaegan import encode
+from robustgen.specs import BOUND, Threat
 
 THREAT = Threat("learned_manifold", "linf", 0.3)
 
@@ -30,7 +29,7 @@ class Known(nn.Module):
 
     def __init__(self, mean, variance=0.25):
         super().__init__()
-        self.recipe = vaegan("known").recipe
+        self.config = vaegan("known").config
         self.mean = nn.Parameter(torch.as_tensor(mean, dtype=torch.float32))
         self.variance = variance
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from robustgen.acceleration.cuda.cuda_graph import Replayed
+from robustgen.acceleration.cuda.cuda_graph import CudaGraphed
 
 
 def test_on_a_cpu_it_is_called():
@@ -12,6 +12,6 @@ def test_on_a_cpu_it_is_called():
         calls.append(x)
         return [x + 1]
 
-    step = Replayed(add_one)
+    step = CudaGraphed(add_one)
     assert [step(torch.tensor(i))[0].item() for i in range(4)] == [1, 2, 3, 4]
     assert len(calls) == 4

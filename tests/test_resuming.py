@@ -6,24 +6,29 @@ import pytest
 import torch
 from conftest import SCHEDULE, make_cohort, make_generators
 
-from robustgen.attacks.search import Search
-from robustgen.attacks.spaces import Threat
 from robustgen.data.learned_manifold import Decoders
+from robustgen.data.split import Split
 from robustgen.errors import UserError
 from robustgen.evaluation import attacks as evaluation
-from robustgen.evaluation.attacks import attack
-from robustgen.io.checkpoints import Checkpoint, identity
+from robustgen.evaluation.attacks import attack_cohort
+from robustgen.io.checkpoints import Checkpoint, job_identity
 from robustgen.seeding import generator
+from robustgen.specs import AdversarialTraining, SearchConfig, Threat
 from robustgen.training import classifiers as training
-from robustgen.training.classifiers import Method, train
+from robustgen.training.classifiers import train
 
 SEEDS = [0, 1]
-SEARCH = Search(steps=3, step_rule="adam", step_size=0.05, restarts=2)
+SEARCH = SearchConfig(steps=3, step_rule="adam", step_size=0.05, restarts=2)
 METHODS = {
     "normal": None,
-    "adversarial": Method(Threat("image", "linf", 0.1), SEARCH),
-    "on the learned manifold": Method(Threat("learned_manifold", "l2", 0.3), SEARCH),
+    "adversarial": AdversarialTraining(Threat("image", "linf", 0.1), SEARCH),
+    "on the learned manifold": AdversarialTraining(Threat("learned_manifold", "l2", 0.3), SEARCH),
 }
+
+
+def identify(data: Split) -> dict:
+    """The identity of a job on these images."""
+    return job_identity({}, "code", data.tensors(), torch.device("cpu"), "plain")
 
 
 def interrupting(monkeypatch, module, name: str, allowed: int) -> None:
@@ -64,13 +69,13 @@ def test_a_cohort(training_images, method, tmp_path, monkeypatch):
 
 def attacked(cohort, data, threat, going=None):
     drawn = [generator(0, "attack", seed) for seed in cohort.seeds]
-    return attack(cohort, data.take(slice(40)), threat, SEARCH, drawn, going)
+    return attack_cohort(cohort, data.take(slice(40)), threat, SEARCH, drawn, going)
 
 
 @pytest.mark.parametrize("space", ["image", "true_manifold", "learned_manifold"])
 def test_an_attack(trained, test_images, space, tmp_path, monkeypatch):
     """Of four batches."""
-    monkeypatch.setattr(evaluation, "BATCH", 10)
+    monkeypatch.setattr(evaluation, "BATCH_SIZE", 10)
     threat = Threat(space, "linf", 0.1)
     whole = attacked(trained, test_images, threat)
     for stops in ((1, 2), (3,)):
@@ -95,8 +100,7 @@ def test_a_checkpoint_is_refused_when_the_transformations_differ(test_images):
     """They are no part of a method's settings, and images without codes are the same under all."""
     low, high = test_images.ranges
     others = replace(test_images, ranges=(low, high / 2))
-    of = [identity({}, "code", d.tensors(), torch.device("cpu")) for d in (test_images, others)]
-    assert of[0] != of[1]
+    assert identify(test_images) != identify(others)
 
 
 def test_a_checkpoint_is_refused_when_decoders_differ(test_images):
@@ -106,8 +110,7 @@ def test_a_checkpoint_is_refused_when_decoders_differ(test_images):
     others = Decoders(held.decoders.decoders[::-1])
     changed = replace(test_images, learned={space: replace(held, decoders=others)})
     plain = replace(test_images, learned={space: held})
-    of = [identity({}, "code", data.tensors(), torch.device("cpu")) for data in (plain, changed)]
-    assert of[0] != of[1]
+    assert identify(plain) != identify(changed)
 
 
 @pytest.mark.parametrize("given", ["often", "-1", "nan"])

@@ -15,9 +15,16 @@ from tiny import (
 )
 from torch import Tensor
 
-from robustgen.attacks.search import STEP_RULES, Search, search, search_from
-from robustgen.attacks.spaces import SPACES, ImageSpace, Threat
+from robustgen.attacks.search import (
+    ActiveExamples,
+    make_initial_best,
+    run_search,
+    run_search_from_starts,
+)
+from robustgen.attacks.spaces import SPACES, ImageSpace
+from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.data.split import Split
+from robustgen.specs import SearchConfig, Threat
 
 MEMBERS = 2
 RADIUS = {"image": 0.25, "true_manifold": 0.3, "learned_manifold": 0.8}
@@ -99,10 +106,10 @@ def compare_with_loop(space_name, threat, settings, noise, stop, skip=None):
     cohort = TinyCohort(MEMBERS)
     batch = make_batch(cohort)
     space = SPACES[space_name](batch)
-    result = search_from(
+    result = run_search_from_starts(
         cohort, space, batch.labels, threat, settings, noise, stop_at_success=stop, skip=skip
     )
-    lower, upper = space.low, space.high
+    lower, upper = space.lower, space.upper
     for member in range(MEMBERS):
         model = cohort.member(member)
         for example in range(len(batch.labels[0])):
@@ -110,7 +117,7 @@ def compare_with_loop(space_name, threat, settings, noise, stop, skip=None):
                 continue
             alone = batch.take((slice(member, member + 1), slice(example, example + 1)))
             space_alone = SPACES[space_name](alone)
-            origin = space.origin[member, example]
+            origin = space.clean_codes[member, example]
             expected = search_one_example(
                 lambda image, model=model: model(image[None])[0],
                 lambda codes, space=space_alone: space.decode(codes[None, None])[0, 0],
@@ -135,7 +142,7 @@ def compare_with_loop(space_name, threat, settings, noise, stop, skip=None):
 def draw_noise(space_name: str, restarts: int) -> list[Tensor]:
     """Points of the unit cube and ball, for each restart; their lengths are below 1."""
     batch = repeat_for_members(make_tiny_split(), MEMBERS)
-    shape = SPACES[space_name](batch).origin.shape
+    shape = SPACES[space_name](batch).clean_codes.shape
     generator = torch.Generator().manual_seed(3)
     points = torch.rand(restarts, *shape, generator=generator, **DOUBLE) - 0.5
     return list(points / points[0, 0, 0].numel() ** 0.5)
@@ -144,7 +151,7 @@ def draw_noise(space_name: str, restarts: int) -> list[Tensor]:
 @pytest.mark.parametrize(("space", "norm", "rule", "stop"), CASES)
 def test_equals_a_loop_over_single_examples(space, norm, rule, stop):
     radius = RADIUS[space] * (1 if norm == "linf" else 1.5)
-    settings = Search(rule, radius / 4, steps=6, restarts=2)
+    settings = SearchConfig(rule, radius / 4, steps=6, restarts=2)
     noise = draw_noise(space, 2)
     result = compare_with_loop(space, Threat(space, norm, radius), settings, noise, stop)
     # The case must tell searches apart: successes at the start, later, and none.
@@ -155,14 +162,17 @@ def test_equals_a_loop_over_single_examples(space, norm, rule, stop):
 
 def test_successes_in_later_restarts_are_found_and_numbered():
     """Starts far from the boundary first, so that only a later restart succeeds."""
-    threat, settings = Threat("image", "linf", 0.25), Search("signed", 0.06, steps=2, restarts=3)
+    threat, settings = (
+        Threat("image", "linf", 0.25),
+        SearchConfig("signed", 0.06, steps=2, restarts=3),
+    )
     result = compare_with_loop("image", threat, settings, draw_noise("image", 3), stop=True)
     assert (result.restart > 0).any()
     assert (result.iterations[result.restart > 0] <= settings.steps).all()
 
 
 def test_without_steps_the_random_start_is_the_result():
-    threat, settings = Threat("image", "linf", 0.25), Search("adam", 0.1, steps=0)
+    threat, settings = Threat("image", "linf", 0.25), SearchConfig("adam", 0.1, steps=0)
     result = compare_with_loop("image", threat, settings, draw_noise("image", 1), stop=True)
     assert result.success.any()
     assert (result.iterations <= 0).all()
@@ -172,7 +182,7 @@ def test_without_steps_the_random_start_is_the_result():
 def test_skipped_examples_keep_the_code_of_their_image(stop):
     skip = torch.rand(MEMBERS, 12, generator=torch.Generator().manual_seed(0)) < 0.4
     assert skip.sum(1)[0] != skip.sum(1)[1]  # members work on unequal numbers of examples
-    threat, settings = Threat("image", "l2", 0.6), Search("adam", 0.1, steps=6)
+    threat, settings = Threat("image", "l2", 0.6), SearchConfig("adam", 0.1, steps=6)
     noise = draw_noise("image", 1)
     result = compare_with_loop("image", threat, settings, noise, stop, skip)
     images = repeat_for_members(make_tiny_split(), MEMBERS).images()
@@ -189,12 +199,12 @@ def test_nothing_is_searched_where_every_example_is_skipped():
     def fail(_):
         raise AssertionError("the model must not be called")
 
-    result = search_from(
+    result = run_search_from_starts(
         fail,
         SPACES["image"](batch),
         batch.labels,
         Threat("image", "linf", 0.1),
-        Search("adam", 0.1, 3, restarts=2),
+        SearchConfig("adam", 0.1, 3, restarts=2),
         draw_noise("image", 2),
         stop_at_success=True,
         skip=torch.ones_like(batch.labels, dtype=torch.bool),
@@ -224,20 +234,20 @@ def test_a_first_success_is_kept_although_an_earlier_loss_was_higher():
         ImageSpace(origin, 0.0, 1.0),
         torch.zeros_like(batch.labels),
         Threat("image", "linf", 0.5),
-        Search("signed", 0.5, steps=0, restarts=2),
+        SearchConfig("signed", 0.5, steps=0, restarts=2),
         noise,
     )
-    evaluated = search_from(*arguments, stop_at_success=True)
+    evaluated = run_search_from_starts(*arguments, stop_at_success=True)
     assert evaluated.success.item()
     assert evaluated.restart.item() == 1
     assert evaluated.loss.item() == pytest.approx(loss[1], abs=1e-5)
-    trained = search_from(*arguments, stop_at_success=False)
+    trained = run_search_from_starts(*arguments, stop_at_success=False)
     assert not trained.success.item()
     assert trained.loss.item() == pytest.approx(loss[0], abs=1e-5)
 
 
 def test_training_searches_on_after_a_success():
-    threat, settings = Threat("image", "linf", 0.4), Search("signed", 0.1, steps=8)
+    threat, settings = Threat("image", "linf", 0.4), SearchConfig("signed", 0.1, steps=8)
     noise = draw_noise("image", 1)
     stopped = compare_with_loop("image", threat, settings, noise, stop=True)
     searched_on = compare_with_loop("image", threat, settings, noise, stop=False)
@@ -250,11 +260,14 @@ def test_training_searches_on_after_a_success():
 def test_each_member_draws_the_starts_of_all_examples_from_its_own_generator(stop):
     """What a member draws depends neither on other members nor on who has succeeded."""
     batch = repeat_for_members(make_tiny_split(), MEMBERS)
-    threat, settings = Threat("image", "l2", 0.8), Search("normalized", 0.2, steps=3, restarts=2)
+    threat, settings = (
+        Threat("image", "l2", 0.8),
+        SearchConfig("normalized", 0.2, steps=3, restarts=2),
+    )
     space = SPACES["image"](batch)
 
     def run(generators, rows):
-        return search(
+        return run_search(
             TinyCohort(MEMBERS),
             SPACES["image"](batch.take((slice(None), rows))),
             batch.labels[:, rows],
@@ -280,7 +293,7 @@ def test_each_member_draws_the_starts_of_all_examples_from_its_own_generator(sto
         ) ** (1 / 6)
         norms = normal.flatten(2).norm(dim=2)
         noise.append(normal * (lengths / norms)[:, :, None, None, None])
-    expected = search_from(
+    expected = run_search_from_starts(
         TinyCohort(MEMBERS), space, batch.labels, threat, settings, noise, stop_at_success=stop
     )
     torch.testing.assert_close(whole.codes, expected.codes)
@@ -295,8 +308,49 @@ def test_a_model_in_train_mode_is_refused():
         SPACES["image"](batch),
         batch.labels,
         Threat("image", "linf", 0.1),
-        Search("adam", 0.1, 1),
+        SearchConfig("adam", 0.1, 1),
         draw_noise("image", 1),
     )
     with pytest.raises(ValueError, match="the model is in train mode; call eval"):
-        search_from(TinyCohort(MEMBERS).train(), *arguments, stop_at_success=True)
+        run_search_from_starts(TinyCohort(MEMBERS).train(), *arguments, stop_at_success=True)
+
+
+def test_examples_to_skip_are_handed_on():
+    batch = repeat_for_members(make_tiny_split(), MEMBERS)
+    skip = torch.arange(12).expand(MEMBERS, 12) % 2 == 0
+    space = SPACES["image"](batch)
+    result = run_search(
+        TinyCohort(MEMBERS),
+        space,
+        batch.labels,
+        Threat("image", "linf", 0.3),
+        SearchConfig("signed", 0.1, steps=2),
+        [torch.Generator().manual_seed(seed) for seed in range(MEMBERS)],
+        stop_at_success=False,
+        skip=skip,
+    )
+    assert torch.equal(result.codes[skip], space.clean_codes[skip])
+    assert (result.codes[~skip] != space.clean_codes[~skip]).any()
+
+
+def test_rows_shrink_to_the_model_with_the_most_active_examples():
+    batch = repeat_for_members(make_tiny_split(6), MEMBERS)
+    space = SPACES["image"](batch)
+    is_active = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 0, 0, 1, 0, 0]]).bool()
+    codes, best = space.clean_codes + 0.1, make_initial_best(space, batch.labels)
+    rule = STEP_RULES["adam"](codes)
+    active = ActiveExamples(space, batch.labels, codes, rule, is_active, best)
+    assert active.drop_inactive()
+    assert active.columns[0].tolist() == [0, 2, 5]
+    assert active.columns[1][0].item() == 3
+    assert active.is_active.tolist() == [[True] * 3, [True, False, False]]
+    assert torch.equal(active.codes[0], codes[0, [0, 2, 5]])
+    assert torch.equal(active.labels[1, 0], batch.labels[1, 3])
+    assert torch.equal(active.space.clean_codes[0], space.clean_codes[0, [0, 2, 5]])
+    assert all(tensor.shape == active.codes.shape for tensor in rule.state.values())
+    active.is_active[0, :2] = False
+    assert active.drop_inactive()
+    assert active.columns.tolist() == [[5], [3]]
+    assert torch.equal(active.codes[1, 0], codes[1, 3])
+    active.is_active[:] = False
+    assert not active.drop_inactive()

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import SHAPE, make_tiny_split, project_by_hand, repeat_for_members
 
-from robustgen.attacks.spaces import SPACES, ImageSpace, Threat, draw, gather, sizes, spread
+from robustgen.attacks.spaces import SPACES, ImageSpace, gather_columns, perturbation_norms
 from robustgen.data import affine
+from robustgen.sampling import expand_trailing_dims, sample_unit_ball
+from robustgen.specs import Threat
 
 SPACE_AND_NORM = [(space, norm) for space in SPACES for norm in ("linf", "l2")]
 
@@ -22,11 +24,13 @@ def test_projections_and_samples_lie_in_ball_and_bounds(test_images, space, norm
     batch, threat = stacked(test_images, 2, 8), Threat(space, norm, radius)
     around = SPACES[space](batch)
     rng = torch.Generator().manual_seed(seed)
-    far = around.origin + 3 * torch.randn(around.origin.shape, generator=rng)
+    far = around.clean_codes + 3 * torch.randn(around.clean_codes.shape, generator=rng)
     for codes in (around.project(far, threat), around.sample(threat, [rng, rng])):
-        assert (sizes(codes - around.origin)[norm] <= radius * (1 + 1e-5) + 1e-6).all()
-        assert (codes >= around.low).all()
-        assert (codes <= around.high).all()
+        assert (
+            perturbation_norms(codes - around.clean_codes)[norm] <= radius * (1 + 1e-5) + 1e-6
+        ).all()
+        assert (codes >= around.lower).all()
+        assert (codes <= around.upper).all()
     inside = around.sample(Threat(space, norm, radius / 2), [rng, rng])
     torch.testing.assert_close(around.project(inside, threat), inside)
 
@@ -38,14 +42,16 @@ def test_projections_equal_those_by_hand(name, norm):
     batch = repeat_for_members(make_tiny_split(), 2)
     space = SPACES[name](batch)
     rng = torch.Generator().manual_seed(0)
-    codes = space.origin + torch.randn(space.origin.shape, generator=rng, dtype=torch.float64)
+    codes = space.clean_codes + torch.randn(
+        space.clean_codes.shape, generator=rng, dtype=torch.float64
+    )
     threat = Threat(name, norm, 0.4)
     projected = space.project(codes.clone(), threat)
     for member in range(2):
         for example in range(len(batch.labels[0])):
-            origin = space.origin[member, example]
+            origin = space.clean_codes[member, example]
             expected = project_by_hand(
-                codes[member, example], origin, threat, space.low, space.high
+                codes[member, example], origin, threat, space.lower, space.upper
             )
             torch.testing.assert_close(projected[member, example], expected)
 
@@ -72,10 +78,10 @@ def test_origin_and_bounds_of_each_space():
     }
     for name, (origin, low, high) in expected.items():
         space = SPACES[name](batch)
-        assert torch.equal(space.origin, origin.expand(2, *origin.shape)), name
-        for bound, wanted in ((space.low, low), (space.high, high)):
+        assert torch.equal(space.clean_codes, origin.expand(2, *origin.shape)), name
+        for bound, wanted in ((space.lower, low), (space.upper, high)):
             assert torch.equal(torch.as_tensor(bound), torch.as_tensor(wanted)), name
-        assert space.encodes is (name != "image")
+        assert space.is_latent is (name != "image")
 
 
 def test_decoded_images_of_each_space():
@@ -83,17 +89,17 @@ def test_decoded_images_of_each_space():
     batch = repeat_for_members(split, 2)
     for name in ("image", "true_manifold", "transformation"):
         space = SPACES[name](batch)
-        torch.testing.assert_close(space.decode(space.origin)[1], split.images())
+        torch.testing.assert_close(space.decode(space.clean_codes)[1], split.images())
     moved = 0.1 * torch.ones(2, 12, 6, dtype=torch.float64)
     for name, sources in (("true_manifold", split.bank), ("transformation", split.images())):
         space = SPACES[name](batch)
-        expected = affine.transform(sources, (space.origin + moved)[0])
-        torch.testing.assert_close(space.decode(space.origin + moved)[0], expected)
+        expected = affine.transform(sources, (space.clean_codes + moved)[0])
+        torch.testing.assert_close(space.decode(space.clean_codes + moved)[0], expected)
     learned = SPACES["learned_manifold"](batch)
     decoders = split.learned["learned_manifold"].decoders.decoders
-    images = learned.decode(learned.origin)
+    images = learned.decode(learned.clean_codes)
     for example, label in enumerate(split.labels):
-        alone = decoders[label](learned.origin[0, example][None])[0]
+        alone = decoders[label](learned.clean_codes[0, example][None])[0]
         torch.testing.assert_close(images[0, example], alone)
 
 
@@ -103,11 +109,13 @@ def test_a_selection_of_examples_has_their_codes_and_images(name):
     columns = torch.tensor([[3, 0, 7], [5, 11, 4]])
     batch = repeat_for_members(make_tiny_split(), 2)
     space = SPACES[name](batch)
-    selected = space.take(columns)
-    images, selected_images = space.decode(space.origin), selected.decode(selected.origin)
+    selected = space.select(columns)
+    images, selected_images = space.decode(space.clean_codes), selected.decode(selected.clean_codes)
     for member in range(2):
         for position, column in enumerate(columns[member]):
-            assert torch.equal(selected.origin[member, position], space.origin[member, column])
+            assert torch.equal(
+                selected.clean_codes[member, position], space.clean_codes[member, column]
+            )
             torch.testing.assert_close(selected_images[member, position], images[member, column])
 
 
@@ -124,7 +132,7 @@ def test_only_decoders_of_several_classes_wait_for_a_gpu():
     learned = split.learned["learned_manifold"]
     one = replace(learned, decoders=type(learned.decoders)(learned.decoders.decoders[:1]))
     batch = repeat_for_members(replace(split, learned={**split.learned, "data_manifold": one}), 2)
-    waits = {name: space(batch).waits for name, space in SPACES.items()}
+    waits = {name: space(batch).needs_host_sync for name, space in SPACES.items()}
     assert [name for name, value in waits.items() if value] == ["learned_manifold"]
 
 
@@ -132,9 +140,9 @@ def test_only_decoders_of_several_classes_wait_for_a_gpu():
 def test_draws_are_uniform_in_the_unit_ball(norm):
     """A ball of half the volume has half of the points, and so has each half space."""
     generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
-    points = draw(norm, (5000, 2, 3), generators)
+    points = sample_unit_ball(norm, (5000, 2, 3), generators)
     assert points.shape == (2, 5000, 2, 3)
-    norms = sizes(points)[norm]
+    norms = perturbation_norms(points)[norm]
     assert norms.max() <= 1 + 1e-6
     for volume in (0.1, 0.5, 0.9):
         share = (norms <= volume ** (1 / 6)).float().mean(1)
@@ -146,9 +154,9 @@ def test_draws_are_uniform_in_the_unit_ball(norm):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_draw_fills_the_memory_that_it_is_given(norm):
     room = torch.full((1, 4, 3), torch.nan)
-    drawn = draw(norm, (4, 3), [torch.Generator().manual_seed(0)], room)
+    drawn = sample_unit_ball(norm, (4, 3), [torch.Generator().manual_seed(0)], room)
     assert drawn.data_ptr() == room.data_ptr()
-    assert torch.equal(drawn, draw(norm, (4, 3), [torch.Generator().manual_seed(0)]))
+    assert torch.equal(drawn, sample_unit_ball(norm, (4, 3), [torch.Generator().manual_seed(0)]))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -156,32 +164,34 @@ def test_starts_are_draws_of_the_unit_ball_times_the_radius(norm):
     batch = repeat_for_members(make_tiny_split(), 2)
     space, threat = SPACES["image"](batch), Threat("image", norm, 0.3)
     seeds = [[torch.Generator().manual_seed(seed) for seed in (1, 2)] for _ in range(2)]
-    unit = draw(norm, space.origin.shape[1:], seeds[0]).to(space.origin)
-    expected = (space.origin + 0.3 * unit).clamp(0, 1)
-    torch.testing.assert_close(space.start(threat, unit), expected)
+    unit = sample_unit_ball(norm, space.clean_codes.shape[1:], seeds[0]).to(space.clean_codes)
+    expected = (space.clean_codes + 0.3 * unit).clamp(0, 1)
+    torch.testing.assert_close(space.scale_starts(threat, unit), expected)
     torch.testing.assert_close(space.sample(threat, seeds[1]), expected)
 
 
 def test_draws_of_members_are_those_of_each_alone():
     for norm in ("linf", "l2"):
-        together = draw(norm, (5, 3), [torch.Generator().manual_seed(seed) for seed in (4, 5)])
+        together = sample_unit_ball(
+            norm, (5, 3), [torch.Generator().manual_seed(seed) for seed in (4, 5)]
+        )
         for member, seed in enumerate((4, 5)):
-            alone = draw(norm, (5, 3), [torch.Generator().manual_seed(seed)])
+            alone = sample_unit_ball(norm, (5, 3), [torch.Generator().manual_seed(seed)])
             assert torch.equal(together[member], alone[0])
 
 
 def test_norms_of_perturbations():
     perturbation = torch.tensor([[[[3.0, -4.0]], [[0.0, -0.5]]]])  # two examples of one model
-    norms = {name: values[0].tolist() for name, values in sizes(perturbation).items()}
+    norms = {name: values[0].tolist() for name, values in perturbation_norms(perturbation).items()}
     assert norms == {"l1": [7, 0.5], "l2": [5, 0.5], "linf": [4, 0.5]}
 
 
 def test_columns_are_gathered_for_each_model():
     values = torch.arange(12).view(2, 3, 2)
     index = torch.tensor([[2, 0], [1, 1]])
-    assert gather(values, index).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
+    assert gather_columns(values, index).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
 
 
 def test_values_of_examples_are_spread_over_their_codes():
-    assert spread(torch.ones(2, 3), torch.ones(2, 3, 4, 5)).shape == (2, 3, 1, 1)
-    assert spread(torch.ones(2, 3), torch.ones(2, 3)).shape == (2, 3)
+    assert expand_trailing_dims(torch.ones(2, 3), torch.ones(2, 3, 4, 5)).shape == (2, 3, 1, 1)
+    assert expand_trailing_dims(torch.ones(2, 3), torch.ones(2, 3)).shape == (2, 3)

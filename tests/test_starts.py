@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from robustgen.acceleration.random_starts import starts
-from robustgen.attacks.spaces import draw
+from robustgen.acceleration.random_starts import sample_starts_in_threads
+from robustgen.sampling import sample_unit_ball
 from robustgen.seeding import generator
 
 CPU = torch.device("cpu")
@@ -15,9 +15,11 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(("batches", "restarts"), [([7], 1), ([20, 20, 3], 2), ([5, 5], 3)])
 def test_they_are_those_of_one_batch_after_another(norm, members, batches, restarts):
     shape, rngs = (1, 4, 5), [generator(0, "start", i) for i in range(members)]
-    made = list(starts(norm, batches, shape, restarts, rngs, CPU))
+    made = list(sample_starts_in_threads(norm, batches, shape, restarts, rngs, CPU))
     twins = [generator(0, "start", i) for i in range(members)]
-    drawn = [[draw(norm, (size, *shape), twins) for _ in range(restarts)] for size in batches]
+    drawn = [
+        [sample_unit_ball(norm, (size, *shape), twins) for _ in range(restarts)] for size in batches
+    ]
     for restart, found in enumerate(made):
         wanted = torch.cat([of[restart] for of in drawn], 1)
         if norm == "linf":

@@ -6,29 +6,33 @@ import torch
 import torch.nn.functional as F
 from conftest import SCHEDULE, make_cohort, make_generators, stacked
 
-from robustgen.attacks.search import Search
-from robustgen.attacks.spaces import SPACES, Threat
+from robustgen.attacks.spaces import SPACES
 from robustgen.data.split import Split
 from robustgen.data.split import batches as batches_of
 from robustgen.errors import UserError
-from robustgen.evaluation.attacks import predictions
-from robustgen.training.classifiers import Method, Schedule, _around_one, _draws, _halves, train
+from robustgen.evaluation.attacks import predict
+from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig
+from robustgen.training.classifiers import _make_halves, _make_probe_space, _sample_starts, train
 
 METHODS = {
-    "noise": Method(Threat("image", "linf", 0.3), Search("signed", 0.05, 0)),
-    "adversarial": Method(Threat("image", "linf", 0.3), Search("adam", 0.05, 3)),
-    "on_true_manifold": Method(Threat("true_manifold", "linf", 0.3), Search("adam", 0.05, 3)),
-    "transformation": Method(Threat("transformation", "linf", 0.3), Search("adam", 0.05, 3)),
-    "on_true_manifold_augmentation": Method(
-        Threat("true_manifold", "linf", 0.3), Search("adam", 0.05, 0)
+    "noise": AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("signed", 0.05, 0)),
+    "adversarial": AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("adam", 0.05, 3)),
+    "on_true_manifold": AdversarialTraining(
+        Threat("true_manifold", "linf", 0.3), SearchConfig("adam", 0.05, 3)
     ),
-    "transformation_augmentation": Method(
-        Threat("transformation", "linf", 0.3), Search("adam", 0.05, 0)
+    "transformation": AdversarialTraining(
+        Threat("transformation", "linf", 0.3), SearchConfig("adam", 0.05, 3)
+    ),
+    "on_true_manifold_augmentation": AdversarialTraining(
+        Threat("true_manifold", "linf", 0.3), SearchConfig("adam", 0.05, 0)
+    ),
+    "transformation_augmentation": AdversarialTraining(
+        Threat("transformation", "linf", 0.3), SearchConfig("adam", 0.05, 0)
     ),
 }
 
 
-def attack_by_hand(model, images, labels, noise, method: Method):
+def attack_by_hand(model, images, labels, noise, method: AdversarialTraining):
     """The highest loss of all steps for each image, by PyTorch's optimizer: `(images, success)`."""
     radius, search = method.threat.radius, method.search
     lower, upper = (images - radius).clamp(0, 1), (images + radius).clamp(0, 1)
@@ -50,7 +54,9 @@ def attack_by_hand(model, images, labels, noise, method: Method):
     return best_codes, success
 
 
-def train_by_hand(model, data: Split, schedule: Schedule, method: Method | None, seed: int):
+def train_by_hand(
+    model, data: Split, schedule: TrainConfig, method: AdversarialTraining | None, seed: int
+):
     """One model, trained by a loop as anyone would write it: the rows of its learning curves."""
     optimizer = torch.optim.Adam(
         model.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay
@@ -121,7 +127,7 @@ def test_training_equals_a_plain_loop(training_images, name):
 
 
 def test_normal_models_learn(trained, test_images):
-    answers = predictions(trained, test_images)
+    answers = predict(trained, test_images)
     wrong = answers["prediction"] != answers["label"]
     assert wrong.reshape(3, -1).mean(1).max() < 0.2
 
@@ -147,9 +153,9 @@ def test_methods_train_and_tell_of_both_halves(training_images, name):
 def test_the_second_half_is_what_the_search_found(training_images, name):
     method, batch = METHODS[name], stacked(training_images, 2, 40)
     cohort = make_cohort([0, 1])
-    around = _around_one(training_images, method)
-    drawn = _draws(around, 40, method, make_generators([0, 1]).attacks)
-    clean, attacked, found = _halves(cohort, batch, method, drawn)
+    around = _make_probe_space(training_images, method)
+    drawn = _sample_starts(cohort, around, 40, method, make_generators([0, 1]).attacks)
+    clean, attacked, found = _make_halves(cohort, batch, method, drawn)
     rest = batch.take((slice(None), slice(20, None)))
     space = SPACES[method.threat.space](rest)
     assert torch.equal(clean, batch.images()[:, :20])
@@ -184,7 +190,7 @@ def test_divergence_stops_with_epoch_and_rate(training_images):
     broken = type(images)(
         images.bank * torch.nan, images.source, images.labels, None, images.ranges, images.classes
     )
-    schedule = Schedule(3, 50, 0.25, 0.95, 0.0)
+    schedule = TrainConfig(3, 50, 0.25, 0.95, 0.0)
     with pytest.raises(UserError, match=r"not finite in epoch 1 at learning rate 0\.25"):
         train(make_cohort([0]), broken, schedule, None, make_generators([0]))
 
@@ -194,5 +200,5 @@ def test_divergence_stops_with_epoch_and_rate(training_images):
     [("image", False), ("true_manifold", False), ("learned_manifold", True)],
 )
 def test_only_decoders_of_classes_wait_for_a_gpu(training_images, space, waits):
-    method = Method(Threat(space, "linf", 0.1), Search("signed", 0.1, 1))
-    assert _around_one(training_images, method).waits is waits
+    method = AdversarialTraining(Threat(space, "linf", 0.1), SearchConfig("signed", 0.1, 1))
+    assert _make_probe_space(training_images, method).needs_host_sync is waits

@@ -6,14 +6,16 @@ import torch
 from conftest import CLASSES, RECIPE, make_split, vaegan, with_manifolds
 from torch import nn
 
-from robustgen.data.learned_manifold import BOUND, Decoders
+from robustgen.acceleration.cpu.vaegan_layers import prepare
+from robustgen.data.learned_manifold import Decoders
 from robustgen.errors import UserError
 from robustgen.io.files import provenance
 from robustgen.io.tensors import save_tensors
-from robustgen.models.vaegan import Recipe, VaeGan, encode, learned
+from robustgen.models.vaegan import VaeGan, encode, load_manifold
 from robustgen.models.vaegan_networks import Decoder, Discriminator, Encoder
 from robustgen.seeding import generator
-from robustgen.training.vaegan import train
+from robustgen.specs import BOUND, VaeGanConfig
+from robustgen.training.vaegan import train_vaegan
 
 
 def of_class(label: int):
@@ -36,7 +38,7 @@ def test_any_size_comes_back(shape):
 
 def test_the_papers_layers():
     """Kernels, strides and widths of the supplement."""
-    model = VaeGan((1, 28, 28), Recipe())
+    model = VaeGan((1, 28, 28), VaeGanConfig())
     weights = {
         part: [tuple(p.shape) for p in module.parameters() if p.dim() == 4]
         for part, module in model.named_children()
@@ -57,14 +59,14 @@ def test_training_brings_reconstructions_nearer_and_repeats(tmp_path):
     data, paths = of_class(0), [tmp_path / name for name in ("one", "two")]
     for path in paths:
         model = vaegan("one")
-        curves = train(model, data, generator(0, "training"))
+        curves = train_vaegan(model, data, generator(0, "training"))
         model.save(path, {"label": 0}, provenance("cpu"))
     assert filecmp.cmp(*paths, shallow=False)
     assert [len(column) for column in curves.values()] == [3] * 6
     assert curves["l1"][-1] < 0.7 * curves["l1"][0]
     assert not model.training
     loaded = VaeGan.load(paths[0])
-    assert loaded.recipe == RECIPE
+    assert loaded.config == RECIPE
     images = data.take(slice(20)).images()
     assert torch.equal(loaded.encode(images), model.encode(images))
     assert not any(p.requires_grad for p in loaded.parameters())
@@ -72,10 +74,10 @@ def test_training_brings_reconstructions_nearer_and_repeats(tmp_path):
 
 def test_the_losses_are_those_of_the_paper():
     """One epoch of one batch, of which each term is computed by hand from the same draws."""
-    recipe = Recipe(latent=4, channels=(8, 16), epochs=1, batch_size=30, beta=2.0, gamma=0.5)
+    recipe = VaeGanConfig(latent=4, channels=(8, 16), epochs=1, batch_size=30, beta=2.0, gamma=0.5)
     data = of_class(1).take(slice(30))
     model, twin = vaegan("one", recipe), vaegan("one", recipe)
-    curves = train(model, data, generator(0, "training"))
+    curves = train_vaegan(model, data, generator(0, "training"))
     rng = generator(0, "training")
     images = data.take(torch.randperm(30, generator=rng)).images()
     twin.train()
@@ -98,7 +100,7 @@ def _plainly_updated(model: VaeGan, images: torch.Tensor, rng: torch.Generator) 
             layer.__class__ = nn.Conv2d
         if isinstance(layer, nn.ConvTranspose2d):
             layer.__class__ = nn.ConvTranspose2d
-    recipe, answer = model.recipe, nn.functional.binary_cross_entropy_with_logits
+    recipe, answer = model.config, nn.functional.binary_cross_entropy_with_logits
     vae = [*model.encoder.parameters(), *model.decoder.parameters()]
     how = {"lr": recipe.rate, "weight_decay": recipe.weight_decay}
     of_vae = torch.optim.Adam(vae, **how)
@@ -121,11 +123,11 @@ def _plainly_updated(model: VaeGan, images: torch.Tensor, rng: torch.Generator) 
 @pytest.mark.parametrize("gamma", [0.7, 0.0])
 def test_an_update_equals_one_of_plain_layers(gamma):
     """Of all parameters; the running statistics too, but for those of a discriminator unused."""
-    recipe = Recipe(latent=4, channels=(8, 24, 32), epochs=1, batch_size=30, gamma=gamma)
+    recipe = VaeGanConfig(latent=4, channels=(8, 24, 32), epochs=1, batch_size=30, gamma=gamma)
     data = of_class(1).take(slice(30))
     data = replace(data, decoded=data.images().double())
     model, twin = (vaegan("one", recipe).double() for _ in range(2))
-    train(model, data, generator(0, "training"))
+    train_vaegan(model, data, generator(0, "training"))
     rng = generator(0, "training")
     images = data.take(torch.randperm(30, generator=rng)).images()
     _plainly_updated(twin.train(), images, rng)
@@ -141,22 +143,22 @@ def test_an_update_equals_one_of_plain_layers(gamma):
 def test_without_gamma_there_is_no_discriminator():
     model = vaegan("one", replace(RECIPE, gamma=0.0))
     model.discriminator.forward = None
-    curves = train(model, of_class(0), generator(0, "training"))
+    curves = train_vaegan(model, of_class(0), generator(0, "training"))
     assert curves["fooled"] == curves["told"] == [None] * 3
     assert curves["l1"][-1] < 0.7 * curves["l1"][0]
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 13, 18)])
 def test_a_folded_decoder_is_the_same_function(shape):
-    model = vaegan("one", Recipe(latent=4, channels=(8, 24, 32)), shape).double()
+    model = vaegan("one", VaeGanConfig(latent=4, channels=(8, 24, 32)), shape).double()
     for norm in model.decoder.modules():
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             for of, value in enumerate((norm.running_mean, norm.running_var, norm.weight)):
                 torch.nn.init.uniform_(value, 0.5, 2, generator=generator(0, "norm", of))
     with pytest.raises(ValueError, match="train mode"):
-        model.decoder.folded()
-    decoder = model.channels_last().eval().decoder
-    folded = decoder.folded()
+        model.decoder.fold_batch_norm()
+    decoder = prepare(model).eval().decoder
+    folded = decoder.fold_batch_norm()
     assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in folded.modules())
     assert not any(p.requires_grad for p in folded.parameters())
     codes = torch.randn(9, 4, generator=generator(0, "codes")).double().requires_grad_()
@@ -169,7 +171,7 @@ def test_a_folded_decoder_is_the_same_function(shape):
 def test_all_layers_are_laid_out_with_the_channels_last():
     """Of one channel or three: else each layer lays out its images anew."""
     for channels in (1, 3):
-        model = vaegan("one", RECIPE, (channels, 28, 28)).channels_last().eval()
+        model = prepare(vaegan("one", RECIPE, (channels, 28, 28))).eval()
         images = torch.rand(2, channels, 28, 28)
         for part in (model.encoder, model.discriminator):
             made = part.features[:-1](images.clone(memory_format=torch.channels_last))
@@ -179,8 +181,8 @@ def test_all_layers_are_laid_out_with_the_channels_last():
 
 def test_divergence_is_told():
     with pytest.raises(UserError, match="the VAE-GAN diverged: a loss is not finite in epoch 1"):
-        train(
-            vaegan("one", Recipe(**{**vars(RECIPE), "rate": 1e30})),
+        train_vaegan(
+            vaegan("one", VaeGanConfig(**{**vars(RECIPE), "rate": 1e30})),
             of_class(0),
             generator(0, "training"),
         )
@@ -191,7 +193,7 @@ def test_divergence_is_told():
 def test_a_mixed_batch_is_decoded_by_each_images_own_class(classes, folded):
     """Equal to decoding one by one, with its gradient; folded ones are decoded layer by layer."""
     models = [vaegan(str(k)).eval().requires_grad_(False) for k in range(classes)]
-    decoders = Decoders([m.decoder.folded() if folded else m.decoder for m in models])
+    decoders = Decoders([m.decoder.fold_batch_norm() if folded else m.decoder for m in models])
     rng = torch.Generator().manual_seed(0)
     codes = torch.randn(3, 20, 4, generator=rng).requires_grad_()
     labels = torch.randint(CLASSES, (3, 20), generator=rng)
@@ -212,7 +214,7 @@ def test_a_mixed_batch_is_decoded_by_each_images_own_class(classes, folded):
 def kept_for_the_gradient(classes, folded):
     """Numbers that decoding 40 codes keeps, weights aside."""
     models = [vaegan(str(k)).eval().requires_grad_(False) for k in range(classes)]
-    decoders = [m.decoder.folded() if folded else m.decoder for m in models]
+    decoders = [m.decoder.fold_batch_norm() if folded else m.decoder for m in models]
     weights = {w.data_ptr() for of in decoders for w in of.state_dict().values()}
     kept = {}
 
@@ -265,12 +267,12 @@ def test_saved_codes_and_decoders_are_found_again(tmp_path):
     models = [vaegan(name) for name in "LTOP"]
     files = [tmp_path / f"{k}.safetensors" for k in range(5)]
     for model, file in zip(models, files[1:], strict=True):
-        model.channels_last().eval().requires_grad_(False).save(file, {}, provenance("cpu"))
+        model.eval().requires_grad_(False).save(file, {}, provenance("cpu"))
     codes = encode(models, data)
     save_tensors(files[0], {"test": codes}, {"space": "learned_manifold"})
-    found = learned(files, data.take(slice(12)), "test").learned["learned_manifold"]
+    found = load_manifold(files, data.take(slice(12)), "test").learned["learned_manifold"]
     assert torch.equal(found.codes, codes[:12])
-    decoders = Decoders([model.decoder.folded() for model in models])
+    decoders = Decoders([model.decoder.fold_batch_norm() for model in models])
     labels = data.labels[:12]
     assert torch.equal(found.decoders(found.codes, labels), decoders(codes[:12], labels))
 

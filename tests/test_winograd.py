@@ -8,8 +8,8 @@ from torch import nn
 
 from robustgen.acceleration.cpu import inference_layers as layers
 from robustgen.acceleration.cpu import winograd
+from robustgen.acceleration.cpu.vaegan_layers import StridedConvTranspose2d
 from robustgen.acceleration.cpu.winograd import InputGradient
-from robustgen.models.vaegan_networks import Transposed
 
 
 def _size(outputs, kernel, stride, padding, missed):
@@ -95,7 +95,7 @@ def test_where_it_applies(outputs, kernel, stride, expected):
 def test_a_wide_transposed_convolution_takes_it_and_equals_torchs(monkeypatch):
     torch.manual_seed(0)
     how = 32, 20, 6, 2, 2, 1
-    ours, torchs = Transposed(*how).double(), nn.ConvTranspose2d(*how).double()
+    ours, torchs = StridedConvTranspose2d(*how).double(), nn.ConvTranspose2d(*how).double()
     torchs.load_state_dict(ours.state_dict())
     x = torch.randn(4, 32, 3, 3, dtype=torch.float64).requires_grad_()
     asked = _counted(monkeypatch)

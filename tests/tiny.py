@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.spaces import Threat
-from robustgen.data.learned_manifold import Decoders, Learned
+from robustgen.backend import PLAIN
+from robustgen.data.learned_manifold import Decoders, LearnedManifold
 from robustgen.data.split import Split
+from robustgen.specs import Threat
 
 SHAPE = (1, 2, 3)
 """Channels, height and width of an image."""
@@ -27,7 +28,7 @@ class TinyCohort(nn.Module):
     def __init__(self, members: int, scale: float = 3.0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(members)
-        self.seeds = [10 + member for member in range(members)]
+        self.seeds, self.backend = [10 + member for member in range(members)], PLAIN
         self.hidden = scale * torch.randn(members, SIZE, 5, generator=generator, **DOUBLE)
         self.output = torch.randn(members, 5, CLASSES, generator=generator, **DOUBLE)
         self.eval()
@@ -36,7 +37,7 @@ class TinyCohort(nn.Module):
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
         return ((images.flatten(2) - 0.5) @ self.hidden).tanh() @ self.output
 
-    def plainly(self, images: Tensor) -> Tensor:
+    def reference_forward(self, images: Tensor) -> Tensor:
         """The same, for the check of successes."""
         return self(images)
 
@@ -69,14 +70,14 @@ def make_tiny_split(examples: int = 12) -> Split:
         codes=codes,
         ranges=(lower, upper),
         classes=("a", "b", "c"),
-        learned={"learned_manifold": Learned(latents, decoders)},
+        learned={"learned_manifold": LearnedManifold(latents, decoders)},
     )
 
 
 def in_single_precision(split: Split) -> Split:
     """The same examples as floats of 32 bits, in which attacks save images and codes."""
     learned = {
-        name: Learned(
+        name: LearnedManifold(
             manifold.codes.float(),
             Decoders([copy.deepcopy(decoder).float() for decoder in manifold.decoders.decoders]),
         )

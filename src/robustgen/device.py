@@ -61,3 +61,10 @@ def setup() -> torch.device:
     # which is never asked for here: an error there would be a false alarm.
     torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "warn")
     return device
+
+
+def to_device_async(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a CPU tensor to `device` without waiting for the work that a GPU still has to do."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -7,6 +7,8 @@ import re
 from robustgen.errors import UserError
 
 DEVICE_VARIABLE = "ROBUSTGEN_DEVICE"
+BACKEND_VARIABLE = "ROBUSTGEN_BACKEND"
+BACKENDS = ("accelerated", "plain")
 CHECKPOINT_VARIABLE = "ROBUSTGEN_CHECKPOINT_SECONDS"
 CHECKPOINT_SECONDS = 60.0
 """Seconds of work between two checkpoints, unless the environment names another number."""
@@ -22,6 +24,18 @@ def device_name() -> str | None:
     if name and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name, re.ASCII):
         raise UserError(f"{DEVICE_VARIABLE} is {name!r}, but must be cpu, cuda or cuda:<number>")
     return name or None
+
+
+def backend_name() -> str:
+    """The backend that ROBUSTGEN_BACKEND names: "accelerated", also if unset or empty, or "plain".
+
+    Raises:
+        UserError: the variable names another backend.
+    """
+    name = os.environ.get(BACKEND_VARIABLE, "").strip() or BACKENDS[0]
+    if name not in BACKENDS:
+        raise UserError(f"{BACKEND_VARIABLE} is {name!r}, but must be {' or '.join(BACKENDS)}")
+    return name
 
 
 def checkpoint_seconds() -> float:
@@ -49,4 +63,5 @@ def require_valid_variables() -> None:
         UserError: naming the variable, its value and what is allowed.
     """
     device_name()
+    backend_name()
     checkpoint_seconds()

@@ -1,6 +1,12 @@
-"""The bounds of the coordinates of spaces. Without PyTorch, so that a config is checked quickly."""
+"""What a study sets: threats, searches, training. And the bounds of the coordinates of spaces.
+
+Imports no PyTorch, so that a config is checked quickly.
+"""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 BOUND = 2.0
 """Largest absolute value of a coordinate of a latent code, where the prior is standard normal
@@ -19,3 +25,95 @@ RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 "hard" is the paper's FONTS, "slight" its EMNIST, Fashion-MNIST and CelebA.
 """
+
+
+@dataclass(frozen=True)
+class Threat:
+    """The allowed perturbations: a ball around the code of an image.
+
+    Attributes:
+        space: name of the space, a key of `attacks.spaces.SPACES`.
+        norm: "linf" or "l2".
+        radius: in coordinates of the space; pixel values for `image`.
+    """
+
+    space: str
+    norm: str
+    radius: float
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How a threat is searched.
+
+    Attributes:
+        step_rule: a key of `attacks.step_rules.STEP_RULES`.
+        step_size: length of a step, in coordinates of the space.
+        steps: number of steps; 0 leaves the random start.
+        restarts: number of random starts.
+    """
+
+    step_rule: str
+    step_size: float
+    steps: int
+    restarts: int = 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a classifier is trained, with Adam (Stutz et al., CVPR 2019, supplement).
+
+    Attributes:
+        epochs: passes over the N training images.
+        batch_size: images per update.
+        rate: learning rate of the first epoch.
+        rate_decay: factor on the learning rate after each epoch.
+        weight_decay: L2 penalty.
+    """
+
+    epochs: int
+    batch_size: int
+    rate: float
+    rate_decay: float
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class AdversarialTraining:
+    """What a training method adds to normal training; 0 steps train on random perturbations."""
+
+    threat: Threat
+    search: SearchConfig
+
+
+@dataclass(frozen=True)
+class VaeGanConfig:
+    """How a VAE-GAN is built and trained; the defaults are the paper's for FONTS.
+
+    Attributes:
+        latent: D, numbers in a code.
+        channels: channels of the convolutions, from the image inwards.
+        beta: weight of the L1 reconstruction loss, which is summed over an image.
+        gamma: weight of the decoder's loss against the discriminator. With 0 there is no
+            discriminator, and the model is a VAE (Kingma and Welling, ICLR 2014).
+        epochs: passes over the images.
+        batch_size: images per update.
+        rate: learning rate of Adam in the first epoch.
+        rate_decay: factor on the learning rate after each epoch.
+        weight_decay: L2 penalty.
+    """
+
+    latent: int = 10
+    channels: tuple[int, ...] = (64, 128, 256)
+    beta: float = 3.0
+    gamma: float = 1.0
+    epochs: int = 10
+    batch_size: int = 100
+    rate: float = 0.005
+    rate_decay: float = 0.9
+    weight_decay: float = 1e-4
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Self:
+        """From a mapping whose channels may be a list, as in a file."""
+        return cls(**{**values, "channels": tuple(values["channels"])})

@@ -83,8 +83,13 @@ def one_of(names):
     return "|".join(names) or "(?!)"
 
 
-SEARCH = ("robustgen.attacks.search", "robustgen.attacks.spaces")
-VAEGANS = ("robustgen.models.vaegan",)
+SEARCH = (
+    "robustgen.attacks.search",
+    "robustgen.attacks.spaces",
+    "robustgen.acceleration.verified_search",
+    "robustgen.acceleration.cuda.whole_search",
+)
+VAEGANS = ("robustgen.models.vaegan", "robustgen.acceleration.cpu.vaegan_layers")
 
 
 @cache

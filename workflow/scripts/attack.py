@@ -1,41 +1,43 @@
 """Attack a cohort."""
 
 from robustgen import device
-from robustgen.attacks.search import Search
-from robustgen.attacks.spaces import Threat
+from robustgen.acceleration import backends
 from robustgen.data.split import load
-from robustgen.evaluation.attacks import attack
-from robustgen.io.checkpoints import Checkpoint, identity
+from robustgen.evaluation.attacks import attack_cohort
+from robustgen.io.checkpoints import Checkpoint, job_identity
 from robustgen.io.files import provenance, write_table
 from robustgen.io.schemas import ATTACKS
 from robustgen.io.tensors import save_tensors
 from robustgen.jobs.runtime import job
 from robustgen.models.cohort import Cohort
-from robustgen.models.vaegan import learned
+from robustgen.models.vaegan import load_manifold
 from robustgen.seeding import generator
+from robustgen.specs import SearchConfig, Threat
 
 with job(snakemake.log[0], snakemake):
-    of = {"method": snakemake.wildcards.method, "n": int(snakemake.wildcards.n)}
-    settings = {**snakemake.params.settings, **of}
-    here = device.setup()
-    test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    wildcards, code = snakemake.wildcards, snakemake.params.code
+    settings = {**snakemake.params.settings, "method": wildcards.method, "n": int(wildcards.n)}
+    compute_device = device.setup()
+    backend = backends.for_cohorts(compute_device)
+    test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     if snakemake.input.manifold:
-        test = learned(snakemake.input.manifold, test, "test")
-    cohort = Cohort.load(snakemake.input.cohort, here)
-
-    drawn_for = (settings["dataset"], settings["method"], settings["n"])
-    drawn = [
-        generator(settings["study_seed"], "attack", settings["attack"], *drawn_for, seed)
-        for seed in cohort.seeds
-    ]
+        test = load_manifold(snakemake.input.manifold, test, "test", backend)
     test = test.take(slice(settings["examples"]))
-    threat, search = Threat(**settings["threat"]), Search(**settings["search"])
-    inputs = [*cohort.state_dict().values(), *test.tensors()]
-    of = identity(settings, snakemake.params.code, inputs, here)
-    going = Checkpoint.beside(snakemake.output.found, of)
-    made = attack(cohort, test, threat, search, drawn, going)
+    cohort = Cohort.load(snakemake.input.cohort, compute_device, backend)
 
-    about = {"settings": settings, "seeds": cohort.seeds, "provenance": provenance(str(here))}
-    save_tensors(snakemake.output.found, {"images": made.images, "codes": made.codes}, about)
-    write_table(snakemake.output.rows, made.rows, ATTACKS)
-    going.remove()
+    purpose = ("attack", *(settings[key] for key in ("attack", "dataset", "method", "n")))
+    generators = [generator(settings["study_seed"], *purpose, seed) for seed in cohort.seeds]
+    inputs = [*cohort.state_dict().values(), *test.tensors()]
+    identity = job_identity(settings, code, inputs, compute_device, backend.name)
+    checkpoint = Checkpoint.beside(snakemake.output.found, identity)
+    threat, search = Threat(**settings["threat"]), SearchConfig(**settings["search"])
+    result = attack_cohort(cohort, test, threat, search, generators, checkpoint)
+
+    header = {
+        "settings": settings,
+        "seeds": cohort.seeds,
+        "provenance": provenance(compute_device, backend.name),
+    }
+    save_tensors(snakemake.output.found, {"images": result.images, "codes": result.codes}, header)
+    write_table(snakemake.output.rows, result.rows, ATTACKS)
+    checkpoint.remove()

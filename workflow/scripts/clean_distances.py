@@ -1,29 +1,34 @@
-"""Measure how far clean test images lie from the manifold: the yardstick for the others."""
+"""Measure how far clean test images lie from the manifold, as a reference for the others."""
 
 import numpy as np
 
 from robustgen import device
+from robustgen.acceleration import backends
 from robustgen.data.split import load
-from robustgen.evaluation.distances import measure
+from robustgen.evaluation.distances import measure_distances
 from robustgen.io.files import write_table
 from robustgen.io.schemas import CLEAN, DISTANCES
 from robustgen.jobs.runtime import job
-from robustgen.models.vaegan import learned
+from robustgen.models.vaegan import load_manifold
 
 with job(snakemake.log[0], snakemake):
     settings = dict(snakemake.params.settings)
-    here = device.setup()
-    training = load(snakemake.input.bank, snakemake.input.examples, "train", here)
-    test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    compute_device = device.setup()
+    backend = backends.for_vaegans(compute_device)
+    training = load(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
+    test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     if snakemake.input.manifold:
-        test = learned(snakemake.input.manifold, test, "test")
+        test = load_manifold(snakemake.input.manifold, test, "test", backend)
     test = test.take(slice(settings.pop("examples")))
+    distances = measure_distances(
+        test.images(), test, training, **settings, make_adam=backend.make_adam
+    )
 
     columns = {
         "seed": np.ma.masked_all(len(test), np.int32),
         "example": np.arange(len(test)),
         "attack": [CLEAN] * len(test),
         "success": np.zeros(len(test), bool),
-        **measure(test.images(), test, training, **settings),
+        **distances,
     }
     write_table(snakemake.output.distances, columns, DISTANCES)

@@ -4,35 +4,41 @@ import numpy as np
 import torch
 
 from robustgen import device
+from robustgen.acceleration import backends
 from robustgen.data.split import load
-from robustgen.evaluation.distances import measure
+from robustgen.evaluation.distances import measure_distances
 from robustgen.io.files import read_table, write_table
 from robustgen.io.schemas import ATTACKS, DISTANCES
 from robustgen.io.tensors import load_tensors
-from robustgen.jobs.runtime import job, log
-from robustgen.models.vaegan import learned
+from robustgen.jobs.runtime import job
+from robustgen.models.vaegan import load_manifold
+from robustgen.progress import log
 
 with job(snakemake.log[0], snakemake):
     settings = dict(snakemake.params.settings)
     examples = settings.pop("examples")
-    here = device.setup()
-    training = load(snakemake.input.bank, snakemake.input.examples, "train", here)
-    test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    compute_device = device.setup()
+    backend = backends.for_vaegans(compute_device)
+    training = load(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
+    test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     if snakemake.input.manifold:
-        test = learned(snakemake.input.manifold, test, "test")
-    found, _ = load_tensors(snakemake.input.found, here)
-    rows = read_table(snakemake.input.rows, ATTACKS).to_pandas()
+        test = load_manifold(snakemake.input.manifold, test, "test", backend)
+    tensors, _ = load_tensors(snakemake.input.found, compute_device)
+    attacks = read_table(snakemake.input.rows, ATTACKS).to_pandas()
 
     # Only images that the model got right were attacked; the others are still test images.
-    rows = rows.assign(row=range(len(rows)))
-    rows = rows[(rows["example"] < examples) & (rows["prediction"] == rows["label"])]
-    if rows.empty:
+    attacks = attacks.assign(row=range(len(attacks)))
+    is_right = attacks["prediction"] == attacks["label"]
+    attacks = attacks[(attacks["example"] < examples) & is_right]
+    if attacks.empty:
         log.warning("no model classifies any of the first %d test images correctly", examples)
-    image_rows = torch.tensor(rows["row"].to_numpy(np.int64), device=here)
-    example_rows = torch.tensor(rows["example"].to_numpy(np.int64), device=here)
-    adversarial_images = found["images"].flatten(0, 1)[image_rows]
-    measured = measure(adversarial_images, test.take(example_rows), training, **settings)
+    image_rows, example_rows = (
+        torch.tensor(attacks[name].to_numpy(np.int64), device=compute_device)
+        for name in ("row", "example")
+    )
+    images, clean = tensors["images"].flatten(0, 1)[image_rows], test.take(example_rows)
+    distances = measure_distances(images, clean, training, **settings, make_adam=backend.make_adam)
 
-    columns = {name: rows[name].to_numpy() for name in ("seed", "example", "success")}
-    columns["attack"] = [snakemake.wildcards.attack] * len(rows)
-    write_table(snakemake.output.distances, {**columns, **measured}, DISTANCES)
+    columns = {name: attacks[name].to_numpy() for name in ("seed", "example", "success")}
+    columns["attack"] = [snakemake.wildcards.attack] * len(attacks)
+    write_table(snakemake.output.distances, {**columns, **distances}, DISTANCES)

@@ -1,6 +1,7 @@
 """Encode every image by the VAE-GAN of its class, or of all classes."""
 
 from robustgen import device
+from robustgen.acceleration import backends
 from robustgen.data.split import load
 from robustgen.io.files import provenance
 from robustgen.io.tensors import save_tensors
@@ -8,11 +9,15 @@ from robustgen.jobs.runtime import job
 from robustgen.models.vaegan import VaeGan, encode
 
 with job(snakemake.log[0], snakemake):
-    here = device.setup()
-    models = [VaeGan.load(path, here) for path in snakemake.input.models]
+    compute_device = device.setup()
+    backend = backends.for_vaegans(compute_device)
+    models = [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models]
     codes = {}
     for split in ("train", "test"):
-        data = load(snakemake.input.bank, snakemake.input.examples, split, here)
+        data = load(snakemake.input.bank, snakemake.input.examples, split, compute_device)
         codes[split] = encode(models, data)
-    about = {"space": snakemake.params.space, "provenance": provenance(str(here))}
-    save_tensors(snakemake.output.codes, codes, about)
+    header = {
+        "space": snakemake.params.space,
+        "provenance": provenance(compute_device, backend.name),
+    }
+    save_tensors(snakemake.output.codes, codes, header)

@@ -1,6 +1,7 @@
 """Draw what the VAE-GANs of a learned manifold make: reconstructions, samples, interpolations."""
 
 from robustgen import device
+from robustgen.acceleration import backends
 from robustgen.data.split import load
 from robustgen.evaluation.manifold_quality import sheet
 from robustgen.figures.fonts import drawable_names
@@ -14,9 +15,10 @@ COLUMNS = 8
 
 with job(snakemake.log[0], snakemake):
     settings, space = snakemake.params.settings, snakemake.wildcards.space
-    here = device.setup()
-    test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
-    models = [VaeGan.load(path, here) for path in snakemake.input.models]
-    rng = generator(settings["study_seed"], "sheet", settings["dataset"], space)
-    shown = Shown(**sheet(models, test, COLUMNS, rng))
+    compute_device = device.setup()
+    backend = backends.for_vaegans(compute_device)
+    test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
+    models = [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models]
+    samples = generator(settings["study_seed"], "sheet", settings["dataset"], space)
+    shown = Shown(**sheet(models, test, COLUMNS, samples))
     save(manifold(drawable_names(test.classes), shown), snakemake.output.png, snakemake.output.pdf)

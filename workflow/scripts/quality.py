@@ -1,7 +1,7 @@
 """Measure how good a learned manifold is."""
 
 from robustgen import device
-from robustgen.attacks.spaces import Threat
+from robustgen.acceleration import backends
 from robustgen.data.split import load
 from robustgen.evaluation.manifold_quality import quality
 from robustgen.io.files import write_table
@@ -10,19 +10,21 @@ from robustgen.jobs.runtime import job
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
+from robustgen.specs import Threat
 
 with job(snakemake.log[0], snakemake):
     settings, space = snakemake.params.settings, snakemake.wildcards.space
-    here = device.setup()
-    test = load(snakemake.input.bank, snakemake.input.examples, "test", here)
+    compute_device = device.setup()
+    backend = backends.for_vaegans(compute_device)
+    test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     columns = quality(
-        [VaeGan.load(path, here) for path in snakemake.input.models],
+        [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models],
         test,
-        Cohort.load(snakemake.input.judge, here).member(0),
+        Cohort.load(snakemake.input.judge, compute_device).member(0),
         Threat(**settings["threat"]),
         generator(settings["study_seed"], "quality", settings["dataset"], space),
     )
 
     rows = len(columns["label"])
-    named = {"dataset": [settings["dataset"]] * rows, "space": [space] * rows}
-    write_table(snakemake.output.quality, {**columns, **named}, QUALITY)
+    keys = {"dataset": [settings["dataset"]] * rows, "space": [space] * rows}
+    write_table(snakemake.output.quality, {**columns, **keys}, QUALITY)

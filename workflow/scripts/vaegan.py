@@ -1,21 +1,24 @@
-"""Train a VAE-GAN on the images of a class, or of all."""
+"""Train a VAE-GAN on the images of a class, or of all classes."""
 
 from pathlib import Path
 
 from robustgen import device
+from robustgen.acceleration import backends
 from robustgen.data.split import load
-from robustgen.io.checkpoints import Checkpoint, identity, named
+from robustgen.io.checkpoints import Checkpoint, identity_hash, job_identity
 from robustgen.io.files import provenance, write_table
 from robustgen.io.schemas import VAEGAN_CURVES
 from robustgen.jobs.runtime import job
-from robustgen.models.vaegan import Recipe, VaeGan
+from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
-from robustgen.training.vaegan import train_once
+from robustgen.specs import VaeGanConfig
+from robustgen.training.vaegan import train_vaegan_once
 
 with job(snakemake.log[0], snakemake):
     settings, part = snakemake.params.settings, snakemake.params.part
-    here = device.setup()
-    data = load(snakemake.input.bank, snakemake.input.examples, "train", here)
+    compute_device = device.setup()
+    backend = backends.for_vaegans(compute_device)
+    data = load(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
     name = "all"
     if part != "all":
         label = int(part.removeprefix("class"))
@@ -23,23 +26,23 @@ with job(snakemake.log[0], snakemake):
         data = data.of_class(label)
     data = data.take(slice(settings["images"])).keep()
 
-    # The class goes by its name: its number may change when another one is added.
-    drawn_for = (settings["study_seed"], "vaegan", settings["dataset"], name)
-    model = VaeGan(tuple(data.bank.shape[1:]), Recipe.of(settings["recipe"]))
-    model.initialize(generator(*drawn_for, "initialization"))
-    of = identity(
-        {**settings, "name": name},
-        snakemake.params.code,
-        [data.bank if data.decoded is None else data.decoded],
-        here,
+    # The class is identified by its name: its number may change when a class is added.
+    purpose = (settings["study_seed"], "vaegan", settings["dataset"], name)
+    config = VaeGanConfig.from_mapping(settings["recipe"])
+    model = VaeGan(tuple(data.bank.shape[1:]), config)
+    model.initialize(generator(*purpose, "initialization"))
+    images = data.bank if data.decoded is None else data.decoded
+    identity = job_identity(
+        {**settings, "name": name}, snakemake.params.code, [images], compute_device, backend.name
     )
     path = Path(snakemake.output.model)
-    going = Checkpoint.beside(path, of)
-    finished = Checkpoint(path.parent / "trained" / f"{named(of)}.safetensors", of, every=0)
-    rng = generator(*drawn_for, "training")
-    curves = train_once(model.to(here), data, rng, going, finished)
+    checkpoint = Checkpoint.beside(path, identity)
+    copy = path.parent / "trained" / f"{identity_hash(identity)}.safetensors"
+    finished = Checkpoint(copy, identity, every=0)
+    noise = generator(*purpose, "training")
+    curves = train_vaegan_once(model.to(compute_device), data, noise, checkpoint, finished, backend)
 
     write_table(snakemake.output.curves, curves, VAEGAN_CURVES)
-    about = {**settings, "part": part, "name": name}
-    model.save(path, about, provenance(str(here)))
-    going.remove()
+    header = {**settings, "part": part, "name": name}
+    model.save(path, header, provenance(compute_device, backend.name))
+    checkpoint.remove()

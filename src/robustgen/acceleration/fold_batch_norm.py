@@ -1,8 +1,7 @@
-"""The stack of a cohort as it is attacked: with constant weights.
+"""Batch normalization in eval mode, folded into the layer before it.
 
-Batch normalization in eval mode is an affine map with fixed coefficients, and is folded into the
-layer before it. Equal to the plain stack up to rounding; `benchmarks/passes.py` measures what is
-gained.
+In eval mode it is an affine map with fixed coefficients. The folded models equal the plain ones up
+to rounding; `benchmarks/passes.py` measures the gain.
 """
 
 from collections import OrderedDict
@@ -13,10 +12,10 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-State = dict[str, Tensor]
 
-
-def folded(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[nn.Module, State]:
+def fold_batch_norm(
+    model: nn.Module, state: Mapping[str, Tensor]
+) -> tuple[nn.Module, dict[str, Tensor]]:
     """`model` without its batch normalizations, and its stacked state `(M, ...)` without theirs.
 
     Only an `nn.Sequential` is folded; another model comes back as it is.
@@ -60,7 +59,7 @@ def _biased(layer: nn.Conv2d | nn.Linear) -> nn.Module:
     )
 
 
-def _fold(state: State, layer: str, norm: str, eps: float) -> None:
+def _fold(state: dict[str, Tensor], layer: str, norm: str, eps: float) -> None:
     """Move the normalization's state into the layer's weight and bias."""
     own = {
         key: state.pop(f"{norm}.{key}")

@@ -1,8 +1,8 @@
-"""Random starts of searches, which a GPU gets as the CPU would draw them for itself.
+"""Random starts of searches for a GPU, drawn by one thread per member.
 
-In an L-infinity ball they are the same to the bit, in an L2 ball up to rounding. Members draw in
-threads of their own, each in a single call: a GPU ends an update of training sooner than one thread
-draws the starts of twenty models for the next.
+One CPU thread cannot draw the noise for twenty models as fast as a GPU finishes a training step.
+The starts equal those of `sampling.sample_starts`: bit for bit in an L-infinity ball, up to
+rounding in an L2 ball.
 """
 
 import os
@@ -13,66 +13,59 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from robustgen.attacks.spaces import draw
+from robustgen.sampling import sample_unit_ball
 
 
-def starts(
+def sample_starts_in_threads(
     norm: str,
-    batches: Sequence[int],
+    batch_sizes: Sequence[int],
     shape: Sequence[int],
     restarts: int,
     generators: Sequence[torch.Generator],
     device: torch.device,
 ) -> Iterable[Tensor]:
-    """For each restart `(M, B, *D)` of `spaces.draw`, on the device.
+    """As `sampling.sample_starts`; batches before the last one must have equal sizes.
 
-    Args:
-        norm: "linf" or "l2".
-        batches: sizes of the batches that are drawn for one after the other, B in all; those
-            before the last are equal.
-        shape: `(*D,)`.
-        restarts: how many.
-        generators: one per member.
-        device: where they go. Those of a single batch for a CPU are drawn when they are asked for.
+    The noise of all batches and restarts is copied to the device at once.
     """
-    if device.type == "cpu" and len(batches) == 1:
-        return (draw(norm, (*batches, *shape), generators) for _ in range(restarts))
-    numbers = torch.Size(shape).numel()
-    size = restarts * sum(batches) * numbers
-    held = torch.empty(len(generators), size, pin_memory=device.type == "cuda")
-    fill = _uniform if norm == "linf" else partial(_fill, norm, batches, shape, restarts)
-    each = map if len(held) == 1 else _threads().map
-    list(each(fill, held, generators))
-    there = held.to(device, non_blocking=True)
+    point_numbers = torch.Size(shape).numel()
+    numbers = restarts * sum(batch_sizes) * point_numbers
+    noise = torch.empty(len(generators), numbers, pin_memory=device.type == "cuda")
+    fill = _fill_uniform if norm == "linf" else partial(_fill, norm, batch_sizes, shape, restarts)
+    map_members = map if len(noise) == 1 else _threads().map
+    list(map_members(fill, noise, generators))
+    noise = noise.to(device, non_blocking=True)
     if norm == "linf":
-        there.mul_(2).sub_(1)  # as `draw` does; both are exact
-    whole, rest = batches[:-1], batches[-1]
-    before = size - restarts * rest * numbers
-    first = there[:, :before].view(len(held), len(whole), restarts, batches[0], *shape)
-    last = there[:, before:].view(len(held), restarts, rest, *shape)
-    return [torch.cat([first[:, :, r].flatten(1, 2), last[:, r]], 1) for r in range(restarts)]
+        noise.mul_(2).sub_(1)  # as `sample_unit_ball` does; both are exact
+    full_batches, last_batch = batch_sizes[:-1], batch_sizes[-1]
+    split = numbers - restarts * last_batch * point_numbers
+    full_shape = len(noise), len(full_batches), restarts, batch_sizes[0], *shape
+    full = noise[:, :split].view(full_shape)
+    last = noise[:, split:].view(len(noise), restarts, last_batch, *shape)
+    return [torch.cat([full[:, :, r].flatten(1, 2), last[:, r]], 1) for r in range(restarts)]
 
 
 def _fill(
     norm: str,
-    batches: Sequence[int],
+    batch_sizes: Sequence[int],
     shape: Sequence[int],
     restarts: int,
-    held: Tensor,
-    rng: torch.Generator,
+    noise: Tensor,
+    generator: torch.Generator,
 ) -> None:
-    """All that a member draws, one batch after the other."""
+    """Write everything that one member draws to `noise`, batch after batch."""
     start = 0
-    for size in batches:
+    for size in batch_sizes:
         for _ in range(restarts):
-            part = held[start : start + size * torch.Size(shape).numel()].view(1, size, *shape)
-            draw(norm, part.shape[1:], [rng], part)
-            start += part.numel()
+            end = start + size * torch.Size(shape).numel()
+            points = noise[start:end].view(1, size, *shape)
+            sample_unit_ball(norm, points.shape[1:], [generator], points)
+            start = end
 
 
-def _uniform(held: Tensor, rng: torch.Generator) -> None:
-    """Numbers from 0 to 1, which are the same if all are drawn at once."""
-    held.uniform_(generator=rng)
+def _fill_uniform(noise: Tensor, generator: torch.Generator) -> None:
+    """Write uniform numbers in [0, 1], which do not depend on how calls are divided."""
+    noise.uniform_(generator=generator)
 
 
 @cache

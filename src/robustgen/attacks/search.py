@@ -1,50 +1,34 @@
-"""The one search: the highest loss inside a threat, for a whole cohort at once.
+"""The search: the highest loss inside a threat, for all models and images of a batch at once.
 
 Every attack and every adversarial training method is this search in some space. It knows spaces
 and a function from images to logits, and nothing else.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.acceleration.cuda import whole_search as climbing
-from robustgen.attacks.active_examples import Front, nothing
-from robustgen.attacks.spaces import Space, Threat, draw
-from robustgen.attacks.step_rules import STEP_RULES
+from robustgen.attacks.spaces import Space, gather_columns
+from robustgen.attacks.step_rules import STEP_RULES, StepRule
+from robustgen.backend import PLAIN, Backend
+from robustgen.sampling import expand_trailing_dims, sample_unit_ball
+from robustgen.specs import SearchConfig, Threat
 
 Model = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Search:
-    """How to search.
-
-    Attributes:
-        step_rule: a key of `STEP_RULES`.
-        step_size: length of a step, in coordinates of the space.
-        steps: iterations; 0 leaves the random start.
-        restarts: random starts.
-    """
-
-    step_rule: str
-    step_size: float
-    steps: int
-    restarts: int = 1
-
-
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search found, for each of M models and B images.
 
     Attributes:
-        codes: `(M, B, *D)` best codes: of the first success, else of the highest loss.
-        loss: `(M, B)` cross-entropy there, nat.
-        success: `(M, B)` whether the model is wrong there.
-        iterations: `(M, B)` iterations to success, -1 without one.
-        restart: `(M, B)` restart of the success, -1 without one.
+        codes: `(M, B, *D)` codes of the first success, otherwise of the highest loss.
+        loss: `(M, B)` cross-entropy at these codes, nat.
+        success: `(M, B)` whether the model misclassifies them.
+        iterations: `(M, B)` iterations until success, -1 without success.
+        restart: `(M, B)` number of the restart that succeeded, -1 without success.
     """
 
     codes: Tensor
@@ -54,98 +38,246 @@ class Found(NamedTuple):
     restart: Tensor
 
 
-def search(
+def run_search(
     model: Model,
     space: Space,
     labels: Tensor,
     threat: Threat,
-    settings: Search,
+    search: SearchConfig,
     generators: Sequence[torch.Generator],
     *,
     stop_at_success: bool,
     skip: Tensor | None = None,
-) -> Found:
-    """Search for codes in `threat` that the model gets wrong.
+    backend: Backend = PLAIN,
+) -> SearchResult:
+    """Search for codes in `threat` that the model misclassifies, from random starts.
 
     Args:
         model: images `(M, B, C, H, W)` to logits `(M, B, K)`; in eval mode if it has modes.
-        space: around the images of the batch.
+        space: the space around the images of the batch.
         labels: `(M, B)` true classes.
         threat: the ball to search.
-        settings: how to search it.
-        generators: one per member; all of B is drawn for every restart, so that what a member
-            draws depends neither on the others nor on who has succeeded.
-        stop_at_success: True drops an example at its first success (evaluation); False runs all
-            iterations and keeps the highest loss (training).
-        skip: `(M, B)` examples not to attack; their code stays the origin.
+        search: step rule, step size, steps and restarts.
+        generators: M CPU generators. Every member draws the starts of all B images for every
+            restart, so that its draws depend neither on other members nor on successes.
+        stop_at_success: True ends the search of an example at its first success (evaluation).
+            False runs all steps and keeps the highest loss (training).
+        skip: `(M, B)` examples that are not attacked; their codes are the clean ones.
+        backend: its `ascend` replaces the loop of this module.
 
     Raises:
-        ValueError: the model is in train mode, where batch normalization would mix examples.
+        ValueError: the model is in train mode, in which batch normalization mixes examples.
     """
-    drawn = (
-        draw(threat.norm, space.origin.shape[1:], generators).to(space.origin)
-        for _ in range(settings.restarts)
+    starts = (
+        sample_unit_ball(threat.norm, space.clean_codes.shape[1:], generators).to(space.clean_codes)
+        for _ in range(search.restarts)
     )
-    return search_from(
-        model, space, labels, threat, settings, drawn, stop_at_success=stop_at_success, skip=skip
+    return run_search_from_starts(
+        model,
+        space,
+        labels,
+        threat,
+        search,
+        starts,
+        stop_at_success=stop_at_success,
+        skip=skip,
+        backend=backend,
     )
 
 
-def search_from(
+def run_search_from_starts(
     model: Model,
     space: Space,
     labels: Tensor,
     threat: Threat,
-    settings: Search,
-    drawn: Iterable[Tensor],
+    search: SearchConfig,
+    starts: Iterable[Tensor],
     *,
     stop_at_success: bool,
     skip: Tensor | None = None,
-) -> Found:
-    """As `search`, from starts that were drawn: for each restart `(M, B, *D)` of `spaces.draw`.
+    backend: Backend = PLAIN,
+) -> SearchResult:
+    """Run `run_search` from given starts.
 
-    With all iterations and none to skip it never waits for a GPU.
+    Does not synchronize with the GPU if `skip` is None and `stop_at_success` is False.
+
+    Args:
+        model, space, labels, threat, search: as for `run_search`.
+        starts: for each restart, points `(M, B, *D)` of the unit ball.
+        stop_at_success, skip, backend: as for `run_search`.
     """
     if isinstance(model, nn.Module) and model.training:
         raise ValueError("the model is in train mode; call eval() before an attack")
-    best = nothing(space, labels)
-    period = settings.steps + 1
-    alive = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
-    for restart, noise in enumerate(drawn):  # drawn even if no one is left: see `search`
-        start = space.start(threat, noise)
-        rule = STEP_RULES[settings.step_rule](start)
-        front = Front(space, labels, start, rule, alive, best)
-        if skip is None or front.narrow():
-            _climb(model, front, threat, settings, restart * period, stop_at_success)
-        front.leave()
+    best = make_initial_best(space, labels)
+    evals_per_restart = search.steps + 1
+    is_active = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
+    # All starts are drawn, even if no example is left: see `generators` of `run_search`.
+    for restart, unit_points in enumerate(starts):
+        codes = space.scale_starts(threat, unit_points)
+        rule = STEP_RULES[search.step_rule](codes)
+        active = ActiveExamples(space, labels, codes, rule, is_active, best)
+        if skip is None or active.drop_inactive():
+            steps_done = restart * evals_per_restart
+            (backend.ascend or ascend)(model, active, threat, search, steps_done, stop_at_success)
+        active.write_back()
         if stop_at_success:
-            alive = alive & ~best.success
-    never = best.when < 0
-    iterations = torch.where(never, best.when, best.when % period)
-    return Found(best.codes, best.loss, best.success, iterations, best.when // period)
+            is_active = is_active & ~best.success
+    not_found = best.step_found < 0
+    iterations = torch.where(not_found, best.step_found, best.step_found % evals_per_restart)
+    restarts = best.step_found // evals_per_restart
+    return SearchResult(best.codes, best.loss, best.success, iterations, restarts)
 
 
-def _climb(
+def ascend(
     model: Model,
-    front: Front,
+    active: "ActiveExamples",
     threat: Threat,
-    settings: Search,
-    before: int,
+    search: SearchConfig,
+    steps_done: int,
     stop_at_success: bool,
 ) -> None:
-    """Search from one start, after so many steps from others, and record what is found."""
-    chain = climbing.chain_of(model, front, threat) if stop_at_success else None
-    how = settings.steps, settings.step_size, before
-    if chain and climbing.climb(chain, front, threat, *how):
-        return
-    for step in range(settings.steps + 1):
-        if stop_at_success and not front.narrow():
+    """Search from one start and record the best codes in `active`.
+
+    Args:
+        model: as for `run_search`.
+        active: the examples, at their starts.
+        threat: the ball to search.
+        search: step rule, step size and steps.
+        steps_done: evaluations in earlier restarts.
+        stop_at_success: as for `run_search`.
+    """
+    for step in range(search.steps + 1):
+        if stop_at_success and not active.drop_inactive():
             return
-        last = step == settings.steps
-        codes = front.codes.detach().requires_grad_(not last)
-        with torch.set_grad_enabled(not last):
-            logits = model(front.space.decode(codes))
-        uphill = front.look(logits.detach(), before + step, stop_at_success)
-        if not last:
-            (gradient,) = torch.autograd.grad(logits, codes, uphill)
-            front.move(gradient, threat, settings.step_size)
+        is_last = step == search.steps
+        codes = active.codes.detach().requires_grad_(not is_last)
+        with torch.set_grad_enabled(not is_last):
+            logits = model(active.space.decode(codes))
+        grad_logits = active.update_best(logits.detach(), steps_done + step, stop_at_success)
+        if not is_last:
+            (gradient,) = torch.autograd.grad(logits, codes, grad_logits)
+            active.step(gradient, threat, search.step_size)
+
+
+class BestSoFar(NamedTuple):
+    """The best codes so far, as in `SearchResult`.
+
+    Attributes:
+        step_found: `(M, B)` evaluations over all restarts before the success, -1 without success.
+    """
+
+    codes: Tensor
+    loss: Tensor
+    success: Tensor
+    step_found: Tensor
+
+
+def make_initial_best(space: Space, labels: Tensor) -> BestSoFar:
+    """The state before the first evaluation: clean codes, which any loss improves on."""
+    return BestSoFar(
+        codes=space.clean_codes.clone(memory_format=torch.contiguous_format),
+        loss=space.clean_codes.new_full(labels.shape, -torch.inf),
+        success=torch.zeros_like(labels, dtype=torch.bool),
+        step_found=torch.full_like(labels, -1),
+    )
+
+
+class ActiveExamples:
+    """The examples of a batch that the search still works on.
+
+    Models may have different numbers of active examples. Rows are padded to the longest one.
+    Results are buffered and written back to the batch when examples are dropped.
+
+    Attributes:
+        space: around the B' examples.
+        labels: `(M, B')` true classes.
+        codes: `(M, B', *D)` current codes.
+        rule: the step rule, whose state belongs to these examples.
+        is_active: `(M, B')`; False for padding and for examples that are done.
+        batch_best: the best codes of the whole batch.
+        local_best: the best codes of these examples.
+        columns: `(M, B')` positions of the examples in the batch; None for the whole batch.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        labels: Tensor,
+        codes: Tensor,
+        rule: StepRule,
+        is_active: Tensor,
+        best: BestSoFar,
+    ) -> None:
+        self.space, self.rule = space, rule
+        self.labels, self.codes = labels.contiguous(), codes.contiguous()
+        self.is_active, self.batch_best, self.local_best = is_active.clone(), best, best
+        self.columns: Tensor | None = None
+
+    def drop_inactive(self) -> bool:
+        """Drop inactive examples; rows keep the length of the model with the most active ones.
+
+        Returns:
+            Whether any example is active.
+        """
+        max_active = int(self.is_active.sum(1).max())
+        if 0 < max_active < self.is_active.shape[1]:
+            self.write_back()
+            kept = (~self.is_active).int().argsort(dim=1, stable=True)[:, :max_active]
+            self.columns = kept if self.columns is None else gather_columns(self.columns, kept)
+            self.is_active = gather_columns(self.is_active, kept)
+            self.labels = gather_columns(self.labels, kept)
+            self.codes = gather_columns(self.codes, kept)
+            self.local_best = BestSoFar(*(gather_columns(best, kept) for best in self.local_best))
+            for name, tensor in self.rule.state.items():
+                self.rule.state[name] = gather_columns(tensor, kept)
+            self.space = self.space.select(kept)
+        return max_active > 0
+
+    def update_best(self, logits: Tensor, steps_done: int, stop_at_success: bool) -> Tensor:
+        """Record the current codes where they improve on the best so far.
+
+        A first success is better than any loss if `stop_at_success`; otherwise the higher loss is.
+
+        Args:
+            logits: `(M, B', K)` of the current codes.
+            steps_done: evaluations over all restarts before this one.
+            stop_at_success: whether examples are inactive after a success.
+
+        Returns:
+            `(M, B', K)` gradients of the losses with respect to the logits.
+        """
+        log_probs, label = F.log_softmax(logits, -1), self.labels[..., None]
+        loss = -log_probs.gather(-1, label).squeeze(-1)
+        classes = torch.arange(logits.shape[-1], device=logits.device)  # `one_hot` waits for a GPU
+        grad_logits = log_probs.exp() - (classes == label).to(logits.dtype)
+        is_wrong = logits.argmax(-1) != self.labels
+        improves = loss > self.local_best.loss
+        if stop_at_success:
+            improves |= is_wrong
+        improves &= self.is_active
+        current = BestSoFar(self.codes, loss, is_wrong, is_wrong * (steps_done + 1) - 1)
+        self.local_best = BestSoFar(
+            *(
+                torch.where(expand_trailing_dims(improves, new), new, old)
+                for new, old in zip(current, self.local_best, strict=True)
+            )
+        )
+        if stop_at_success:
+            self.is_active &= ~is_wrong
+        return grad_logits
+
+    def step(self, gradient: Tensor, threat: Threat, step_size: float) -> None:
+        """Take a step along `gradient` `(M, B', *D)` and project the codes into the threat."""
+        codes = self.codes.add(self.rule(gradient), alpha=step_size)
+        self.codes = self.space.project(codes, threat)
+
+    def write_back(self) -> None:
+        """Write the best codes of these examples to those of the batch."""
+        if self.local_best is self.batch_best:
+            return
+        for batch_values, values in zip(self.batch_best, self.local_best, strict=True):
+            if self.columns is None:
+                batch_values.copy_(values)
+            else:
+                members = torch.arange(len(values), device=values.device)[:, None]
+                batch_values[members, self.columns] = values

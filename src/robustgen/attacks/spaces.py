@@ -1,4 +1,4 @@
-"""Spaces: the coordinates in which an image may be moved; and threats, the balls in them."""
+"""Spaces: the coordinates in which an attack moves an image."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -9,23 +9,10 @@ import torch
 from torch import Tensor
 
 from robustgen.data import affine
-from robustgen.data.learned_manifold import BOUND, Decoders
+from robustgen.data.learned_manifold import Decoders
 from robustgen.data.split import Split
-
-
-@dataclass(frozen=True)
-class Threat:
-    """The set of perturbations allowed: a ball of `radius` in `norm` around the code of an image.
-
-    Attributes:
-        space: name of the space, a key of `SPACES`.
-        norm: "linf" or "l2".
-        radius: in coordinates of the space (pixel values for `image`).
-    """
-
-    space: str
-    norm: str
-    radius: float
+from robustgen.sampling import expand_trailing_dims, sample_unit_ball
+from robustgen.specs import BOUND, Threat
 
 
 @dataclass(frozen=True)
@@ -33,85 +20,63 @@ class Space(ABC):
     """Coordinates around the images of one batch.
 
     Attributes:
-        origin: `(M, B, *D)` codes of the unperturbed images.
-        low, high: ends of each coordinate, broadcastable to `origin`; or one number for all, which
-            is ten times as fast.
+        clean_codes: `(M, B, *D)` codes of the unperturbed images.
+        lower, upper: bounds of each coordinate, broadcastable to `clean_codes`; or one number for
+            all coordinates, with which clamping is ten times as fast.
     """
 
-    origin: Tensor
-    low: Tensor | float
-    high: Tensor | float
+    clean_codes: Tensor
+    lower: Tensor | float
+    upper: Tensor | float
 
     @property
-    def waits(self) -> bool:
-        """Whether decoding waits for a GPU, and so cannot be recorded (see `replay`)."""
+    def needs_host_sync(self) -> bool:
+        """Whether decoding waits for the GPU, which a CUDA graph must not do."""
         return False
 
     @property
-    def encodes(self) -> bool:
-        """Whether codes are something else than the images."""
+    def is_latent(self) -> bool:
+        """Whether codes are decoded to images, so that clean codes may give other images."""
         return True
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
         """Images `(M, B, C, H, W)` of `codes` `(M, B, *D)`, differentiable in the codes."""
 
-    def take(self, index: Tensor) -> "Space":
-        """The space around the images `index` `(M, B')` of each member's batch."""
-        return replace(self, origin=gather(self.origin, index))
+    def select(self, columns: Tensor) -> "Space":
+        """The space around the images `columns` `(M, B')` of each member's batch."""
+        return replace(self, clean_codes=gather_columns(self.clean_codes, columns))
 
     def project(self, codes: Tensor, threat: Threat) -> Tensor:
-        """The codes moved into the ball around the origin, then into the bounds.
+        """Project `codes` onto the ball of the threat, then onto the bounds.
 
-        Clipping to the bounds leaves the ball only if the origin is out of bounds.
+        The second projection leaves the ball only if a clean code is out of bounds.
         """
-        moved = codes - self.origin
+        delta = codes - self.clean_codes
         if threat.norm == "linf":
-            moved.clamp_(-threat.radius, threat.radius)
+            delta.clamp_(-threat.radius, threat.radius)
         else:
-            size = moved.flatten(2).norm(dim=2).clamp_min(1e-12)
-            moved *= spread((threat.radius / size).clamp_max(1.0), moved)
-        return self.bound_(moved.add_(self.origin))
+            norms = delta.flatten(2).norm(dim=2).clamp_min(1e-12)
+            delta *= expand_trailing_dims((threat.radius / norms).clamp_max(1.0), delta)
+        return self.clamp_(delta.add_(self.clean_codes))
 
-    def bound_(self, codes: Tensor) -> Tensor:
-        """Move codes `(M, B, *D)` into the bounds, in place."""
-        return codes.clamp_(self.low, self.high)  # type: ignore[arg-type]
+    def clamp_(self, codes: Tensor) -> Tensor:
+        """Clamp codes `(M, B, *D)` to the bounds, in place."""
+        return codes.clamp_(self.lower, self.upper)  # type: ignore[arg-type]
 
-    def start(self, threat: Threat, drawn: Tensor) -> Tensor:
-        """Codes of the ball, of those of a unit ball that were `drawn`, moved into the bounds."""
-        return self.project(self.origin + threat.radius * drawn, threat)
+    def scale_starts(self, threat: Threat, unit_points: Tensor) -> Tensor:
+        """Starts of a search: points `(M, B, *D)` of the unit ball, moved into the threat."""
+        return self.project(self.clean_codes + threat.radius * unit_points, threat)
 
     def sample(self, threat: Threat, generators: Sequence[torch.Generator]) -> Tensor:
-        """Codes drawn uniformly from the ball, moved into the bounds; a generator per member."""
-        drawn = draw(threat.norm, self.origin.shape[1:], generators)
-        return self.start(threat, drawn.to(self.origin))
+        """Codes sampled uniformly from the ball and clamped to the bounds.
 
-
-def draw(
-    norm: str,
-    shape: Sequence[int],
-    generators: Sequence[torch.Generator],
-    out: Tensor | None = None,
-) -> Tensor:
-    """Codes `(M, B, *D)` drawn uniformly from the unit ball of `norm`, on the CPU.
-
-    Args:
-        norm: "linf" or "l2".
-        shape: `(B, *D)`.
-        generators: one per member, each of which draws as if it were alone.
-        out: where to draw them, if memory is given.
-    """
-    drawn = torch.empty(len(generators), *shape) if out is None else out
-    if norm == "linf":
-        for member, rng in zip(drawn, generators, strict=True):
-            member.uniform_(generator=rng)
-        return drawn.mul_(2).sub_(1)
-    for member, rng in zip(drawn, generators, strict=True):
-        member.normal_(generator=rng)
-    share = torch.stack([torch.rand(shape[0], generator=g) for g in generators])
-    dimensions = drawn[0, 0].numel()
-    size = drawn.flatten(2).norm(dim=2).clamp_min(1e-12)
-    return drawn.mul_(spread(share ** (1 / dimensions) / size, drawn))
+        Args:
+            threat: the ball.
+            generators: M CPU generators, one per member.
+        """
+        unit_points = sample_unit_ball(threat.norm, self.clean_codes.shape[1:], generators)
+        return self.scale_starts(threat, unit_points.to(self.clean_codes))
 
 
 @dataclass(frozen=True)
@@ -119,8 +84,8 @@ class ImageSpace(Space):
     """The image itself: pixels in [0, 1]."""
 
     @property
-    def encodes(self) -> bool:
-        """No."""
+    def is_latent(self) -> bool:
+        """False: the codes are the images."""
         return False
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -130,10 +95,10 @@ class ImageSpace(Space):
 
 @dataclass(frozen=True)
 class AffineSpace(Space):
-    """Six affine parameters `(M, B, 6)` applied to given images.
+    """Six affine parameters `(M, B, 6)` that warp given images.
 
-    The true manifold of FONTS (letter prototypes, around the example's code) and adversarial
-    transformations (the images themselves, around the identity) are both this.
+    It is the true manifold of FONTS (letter prototypes, around the code of the example) and the
+    space of adversarial transformations (the images themselves, around the identity).
 
     Attributes:
         images: `(M, B, C, H, W)` images to warp.
@@ -142,48 +107,53 @@ class AffineSpace(Space):
     images: Tensor
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The given images warped by `codes`."""
+        """The given images, warped by `codes`."""
         return affine.transform(self.images, codes)
 
-    def take(self, index: Tensor) -> "AffineSpace":
-        """The space around the images `index` `(M, B')` of each member's batch."""
-        return replace(self, origin=gather(self.origin, index), images=gather(self.images, index))
+    def select(self, columns: Tensor) -> "AffineSpace":
+        """The space around the images `columns` `(M, B')` of each member's batch."""
+        clean_codes, images = (
+            gather_columns(values, columns) for values in (self.clean_codes, self.images)
+        )
+        return replace(self, clean_codes=clean_codes, images=images)
 
 
 @dataclass(frozen=True)
 class LearnedSpace(Space):
-    """Codes `(M, B, D)` of a VAE-GAN, decoded by that of each image's own class.
+    """Codes `(M, B, D)` of VAE-GANs, each decoded by the decoder of its image's class.
 
     Attributes:
         labels: `(M, B)` classes of the images.
-        decoders: those of the classes.
+        decoders: the decoders of the classes.
     """
 
     labels: Tensor
     decoders: Decoders
 
     @property
-    def waits(self) -> bool:
-        """With decoders of several classes: each must know how many codes it has."""
+    def needs_host_sync(self) -> bool:
+        """True with several decoders: the host must know how many codes each has."""
         return len(self.decoders.decoders) > 1
 
     def decode(self, codes: Tensor) -> Tensor:
         """The images that the decoders make of `codes`."""
         return self.decoders(codes, self.labels)
 
-    def take(self, index: Tensor) -> "LearnedSpace":
-        """The space around the images `index` `(M, B')` of each member's batch."""
-        return replace(self, origin=gather(self.origin, index), labels=gather(self.labels, index))
+    def select(self, columns: Tensor) -> "LearnedSpace":
+        """The space around the images `columns` `(M, B')` of each member's batch."""
+        clean_codes, labels = (
+            gather_columns(values, columns) for values in (self.clean_codes, self.labels)
+        )
+        return replace(self, clean_codes=clean_codes, labels=labels)
 
 
-def image(batch: Split) -> Space:
-    """The images of `batch` (leading shape `(M, B)`) as codes of themselves."""
-    images = batch.images()
-    return ImageSpace(images, 0.0, 1.0)
+def make_image_space(batch: Split) -> Space:
+    """The images of `batch` `(M, B)` as codes of themselves."""
+    return ImageSpace(batch.images(), 0.0, 1.0)
 
 
-def true_manifold(batch: Split) -> Space:
-    """The known codes of `batch`, within the ranges they were drawn from.
+def make_true_manifold(batch: Split) -> Space:
+    """The known codes of `batch` `(M, B)`, within the ranges from which they were drawn.
 
     Raises:
         ValueError: the data set has no known manifold.
@@ -193,39 +163,39 @@ def true_manifold(batch: Split) -> Space:
     return AffineSpace(batch.codes, *batch.ranges, batch.sources())
 
 
-def transformation(batch: Split) -> Space:
+def make_transformation(batch: Split) -> Space:
     """Affine parameters around the identity, within the ranges of the data set."""
     images = batch.images()
     identity = affine.identity(images).expand(*images.shape[:2], 6)
     return AffineSpace(identity, *batch.ranges, images)
 
 
-def _learned(name: str, batch: Split) -> Space:
-    """The codes of `batch` on the learned manifold called `name`, of bounded coordinates.
+def _make_learned_space(name: str, batch: Split) -> Space:
+    """The codes of `batch` `(M, B)` on the learned manifold called `name`.
 
     Raises:
-        ValueError: it was not learned.
+        ValueError: the manifold was not learned for this data set.
     """
     if name not in batch.learned:
         raise ValueError(f"{name} was not learned of this data set")
-    of = batch.learned[name]
-    codes = of.codes.clamp(-BOUND, BOUND)
-    return LearnedSpace(codes, -BOUND, BOUND, batch.labels, of.decoders)
+    manifold = batch.learned[name]
+    clean_codes = manifold.codes.clamp(-BOUND, BOUND)
+    return LearnedSpace(clean_codes, -BOUND, BOUND, batch.labels, manifold.decoders)
 
 
 SPACES: dict[str, Callable[[Split], Space]] = {
-    "image": image,
-    "true_manifold": true_manifold,
-    "transformation": transformation,
-    "learned_manifold": partial(_learned, "learned_manifold"),
-    "data_manifold": partial(_learned, "data_manifold"),
+    "image": make_image_space,
+    "true_manifold": make_true_manifold,
+    "transformation": make_transformation,
+    "learned_manifold": partial(_make_learned_space, "learned_manifold"),
+    "data_manifold": partial(_make_learned_space, "data_manifold"),
 }
 """Spaces by name; each is made for a batch of leading shape `(M, B)`."""
 
 
-def sizes(moved: Tensor) -> dict[str, Tensor]:
-    """L1, L2 and L-infinity size `(M, B)` of perturbations `(M, B, *D)`."""
-    flat = moved.flatten(2)
+def perturbation_norms(delta: Tensor) -> dict[str, Tensor]:
+    """L1, L2 and L-infinity norms `(M, B)` of perturbations `(M, B, *D)`."""
+    flat = delta.flatten(2)
     return {
         "l1": flat.norm(1, dim=2),
         "l2": flat.norm(2, dim=2),
@@ -233,11 +203,7 @@ def sizes(moved: Tensor) -> dict[str, Tensor]:
     }
 
 
-def gather(values: Tensor, index: Tensor) -> Tensor:
-    """Rows `index` `(M, B')` of each member's `values` `(M, B, ...)`."""
-    return values[torch.arange(len(index), device=index.device)[:, None], index]
-
-
-def spread(values: Tensor, like: Tensor) -> Tensor:
-    """`values` `(M, B)` with axes of length 1, to go with `like` `(M, B, ...)`."""
-    return values.reshape(*values.shape, *[1] * (like.dim() - values.dim()))
+def gather_columns(values: Tensor, columns: Tensor) -> Tensor:
+    """Columns `(M, B')` of each member's `values` `(M, B, ...)`: `(M, B', ...)`."""
+    members = torch.arange(len(columns), device=columns.device)[:, None]
+    return values[members, columns]

@@ -27,7 +27,7 @@ from robustgen.io.paths import (
     require_folder,
     walk_files,
 )
-from robustgen.jobs.runtime import progress
+from robustgen.progress import log_progress
 
 log = logging.getLogger("robustgen")
 
@@ -204,7 +204,7 @@ def read_images(files: Sequence[Path]) -> npt.NDArray[np.uint8]:
     """
     first = read_image(files[0])
     images = np.empty((len(files), *first.shape), np.uint8)
-    for row, file in enumerate(progress(files, "image")):
+    for row, file in enumerate(log_progress(files, "image")):
         image = read_image(file)
         if image.shape != first.shape:
             raise UserError(

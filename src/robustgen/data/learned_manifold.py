@@ -7,27 +7,25 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from robustgen.specs import BOUND as BOUND
-
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedManifold:
     """Images of a data set, or a selection of them, on a learned manifold.
 
     Attributes:
-        codes: `(..., D)` their codes, within `BOUND`.
-        decoders: those of the classes.
+        codes: `(..., D)` codes of the images, within `specs.BOUND`.
+        decoders: the decoders of the classes.
     """
 
     codes: Tensor
     decoders: "Decoders"
 
-    def take(self, index: Tensor | slice | tuple[slice, ...]) -> "Learned":
-        """The selection of rows given by `index`, whose shape becomes the leading shape."""
+    def take(self, index: Tensor | slice | tuple[slice, ...]) -> "LearnedManifold":
+        """Select rows; the shape of `index` becomes the leading shape."""
         return replace(self, codes=self.codes[index])
 
     def tensors(self) -> list[Tensor]:
-        """The codes, and the weights of the decoders."""
+        """The codes and the weights of the decoders."""
         weights = (decoder.state_dict().values() for decoder in self.decoders.decoders)
         return [self.codes, *chain.from_iterable(weights)]
 
@@ -46,43 +44,44 @@ class Decoders:
         self.decoders = list(decoders)
 
     def __call__(self, codes: Tensor, labels: Tensor) -> Tensor:
-        """Images `(..., C, H, W)` of codes `(..., D)`, each by the decoder of its own class.
+        """Decode codes `(..., D)` to images `(..., C, H, W)`, each by the decoder of its class.
 
-        Codes are sorted by class, so that each layer of each decoder is called once; memory grows
-        with the codes, and with the classes by their weights alone.
+        Codes are sorted by class, so that each layer of each decoder is called once.
 
         Args:
             codes: codes of any leading shape.
-            labels: their classes, of that shape.
+            labels: classes of the codes, of the leading shape.
         """
         if len(self.decoders) == 1:
-            made: Tensor = self.decoders[0](codes.flatten(0, -2))
-            return made.view(*labels.shape, *made.shape[1:])
-        flat, of = codes.flatten(0, -2), labels.flatten()
-        order = of.argsort(stable=True)
-        counts = torch.bincount(of, minlength=len(self.decoders)).tolist()
-        made = _of_each(self.decoders, flat[order], counts)[order.argsort()]
-        return made.view(*labels.shape, *made.shape[1:])
+            images: Tensor = self.decoders[0](codes.flatten(0, -2))
+            return images.view(*labels.shape, *images.shape[1:])
+        flat_codes, flat_labels = codes.flatten(0, -2), labels.flatten()
+        order = flat_labels.argsort(stable=True)
+        counts = torch.bincount(flat_labels, minlength=len(self.decoders)).tolist()
+        images = apply_per_class(self.decoders, flat_codes[order], counts)[order.argsort()]
+        return images.view(*labels.shape, *images.shape[1:])
 
 
-def _of_each(modules: Sequence[nn.Module], x: Tensor, counts: list[int]) -> Tensor:
-    """What modules of one architecture make of `x`, each of its own rows.
+def apply_per_class(modules: Sequence[nn.Module], x: Tensor, counts: list[int]) -> Tensor:
+    """Apply modules of one architecture to `x`, each to the rows of its own class.
+
+    A layer type with a method `apply_per_class` of its own computes all classes at once.
 
     Args:
-        modules: of one class each, in the order of the rows.
-        x: the rows of all.
-        counts: how many each has, one after another.
+        modules: one module per class, in the order of the rows.
+        x: rows of all classes, one class after another.
+        counts: number of rows of each class.
     """
-    one = modules[0]
+    first = modules[0]
     if all(isinstance(module, nn.Sequential) for module in modules):
         for layers in zip(*modules, strict=True):
-            x = _of_each(layers, x, counts)
+            x = apply_per_class(layers, x, counts)
         return x
-    if not one.state_dict():  # the same function for all rows
-        made: Tensor = one(x)
-    elif of_each := getattr(type(one), "of_each", None):
-        made = of_each(modules, x, counts)
+    if not first.state_dict():  # without parameters it is the same function for all rows
+        result: Tensor = first(x)
+    elif apply_all := getattr(type(first), "apply_per_class", None):
+        result = apply_all(modules, x, counts)
     else:
         parts = zip(modules, torch.split(x, counts), strict=True)
-        made = torch.cat([module(part) for module, part in parts if len(part)])
-    return made
+        result = torch.cat([module(part) for module, part in parts if len(part)])
+    return result

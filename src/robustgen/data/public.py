@@ -17,7 +17,7 @@ from torchvision.transforms.functional import center_crop, resize
 from robustgen.data.balanced import Collection, Images, Labelled, Rows
 from robustgen.data.download import PublicFile
 from robustgen.errors import reading
-from robustgen.jobs.runtime import progress
+from robustgen.progress import log_progress
 
 Fetch = Callable[[list[PublicFile]], list[Path]]
 """Where files lie on this machine (`downloads.fetch`)."""
@@ -108,7 +108,7 @@ def _faces(archive: Path, labels: "pd.Series[int]") -> Labelled:
         """Those in `rows`, cropped and made smaller."""
         images = np.empty((len(rows), 3, *_SIZE), np.uint8)
         with reading(archive, _KIND), zipfile.ZipFile(archive) as held:
-            for place, row in enumerate(progress(rows.tolist(), "face")):
+            for place, row in enumerate(log_progress(rows.tolist(), "face")):
                 with held.open(f"img_align_celeba/{names[row]}") as file, Image.open(file) as image:
                     face = resize(center_crop(image.convert("RGB"), _CROP), _SIZE)
                 images[place] = np.moveaxis(np.asarray(face), -1, 0)

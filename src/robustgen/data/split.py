@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from robustgen.data import affine
-from robustgen.data.learned_manifold import Learned
+from robustgen.data.learned_manifold import LearnedManifold
 from robustgen.io.files import numbers, read_table
 from robustgen.io.schemas import CODES, EXAMPLES, PARAMETERS
 from robustgen.io.tensors import load_tensors
@@ -51,7 +51,7 @@ class Split:
     ranges: tuple[Tensor, Tensor]
     classes: tuple[str, ...]
     decoded: Tensor | None = None
-    learned: Mapping[str, Learned] = field(default_factory=dict)
+    learned: Mapping[str, LearnedManifold] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)

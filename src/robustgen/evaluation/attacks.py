@@ -1,4 +1,4 @@
-"""What a trained cohort does: predictions on the test split, and attacks on it."""
+"""The evaluation of a trained cohort: predictions on the test split, and attacks on it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,37 +9,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.acceleration.random_starts import starts
-from robustgen.attacks.search import Found, Search, search_from
-from robustgen.attacks.spaces import SPACES, Space, Threat, sizes
+from robustgen.attacks.search import SearchResult, run_search_from_starts
+from robustgen.attacks.spaces import SPACES, Space, perturbation_norms
 from robustgen.data.split import Split
 from robustgen.errors import UserError
-from robustgen.io.checkpoints import Checkpoint, gathered, restore
-from robustgen.io.example_store import Growing
-from robustgen.jobs.runtime import log, progress
+from robustgen.io.checkpoints import Checkpoint, load_state_tensors, state_tensors
+from robustgen.io.example_store import ExampleStore
 from robustgen.models.cohort import Cohort
-from robustgen.models.predictions import NO_CLASS, predicted_class
+from robustgen.models.predictions import NO_CLASS, predict_class
+from robustgen.progress import log, log_progress
+from robustgen.specs import SearchConfig, Threat
 
-BATCH = 100
-"""Examples for which random starts are drawn at once; fixed, since it decides which they are."""
+BATCH_SIZE = 100
+"""Examples for which random starts are drawn together. Another number gives other starts."""
 
-BATCHES, STARTS = 20, 50_000_000
-"""How many of these are attacked at once on a GPU: so many, or so few that the random starts of all
-models and restarts have as many numbers as this. On a CPU it is one."""
+MAX_BATCHES_ON_GPU, MAX_START_NUMBERS = 20, 50_000_000
+"""On a GPU, up to `MAX_BATCHES_ON_GPU` batches are attacked together, fewer if the random starts of
+all models and restarts would exceed `MAX_START_NUMBERS` numbers. On a CPU, one batch is."""
 
 SLACK = 1e-5
-"""Rounding allowed beyond radius (as a share of it) and bounds."""
+"""Rounding error allowed beyond the radius (as a share of it) and beyond the bounds."""
 
 
 @dataclass(frozen=True)
-class Attacked:
-    """Result of an attack on a cohort: a table and the examples it speaks of.
+class AttackResult:
+    """The result of an attack on a cohort.
 
     Attributes:
-        rows: columns of `tables.ATTACKS`, a row per model and example.
-        images: `(M, B, C, H, W)` adversarial examples, on the CPU; the search's best where it
-            failed, the test image itself where the model was wrong from the start.
-        codes: `(M, B, *D)` their codes, on the CPU.
+        rows: columns of `schemas.ATTACKS`, a row per model and example.
+        images: `(M, B, C, H, W)` adversarial images on the CPU. Without success, the image of
+            highest loss; the test image itself where the model misclassifies it.
+        codes: `(M, B, *D)` codes of these images, on the CPU.
     """
 
     rows: dict[str, Any]
@@ -47,29 +47,242 @@ class Attacked:
     codes: Tensor
 
 
-def predictions(cohort: Cohort, data: Split) -> dict[str, Any]:
-    """Predictions on all of `data`, columns of `tables.PREDICTIONS`.
+def predict(cohort: Cohort, data: Split) -> dict[str, Any]:
+    """Predictions of all models on all of `data`, columns of `schemas.PREDICTIONS`.
 
     Raises:
-        UserError: logits are not finite, as after a last update that went astray.
+        UserError: a logit is not finite, as after an update that diverged.
     """
-    predicted = []
+    predictions = []
     with torch.no_grad():
-        for start in range(0, len(data), BATCH):
-            batch = _for_all(cohort, data.take(slice(start, start + BATCH)))
+        for start in range(0, len(data), BATCH_SIZE):
+            batch = _expand_to_members(cohort, data.take(slice(start, start + BATCH_SIZE)))
             logits = cohort(batch.images())
             if not logits.isfinite().all():
                 raise UserError(
                     "training diverged: logits are not finite; set a lower classifier.rate"
                 )
-            predicted.append(predicted_class(logits))
-    classes = torch.cat(predicted, 1)
+            predictions.append(predict_class(logits))
+    classes = torch.cat(predictions, 1)
     _warn_of_ties(classes)
-    return {**_keys(cohort, data), "prediction": _column(classes)}
+    return {**_key_columns(cohort, data), "prediction": _to_column(classes)}
+
+
+def attack_cohort(
+    cohort: Cohort,
+    data: Split,
+    threat: Threat,
+    search: SearchConfig,
+    generators: Sequence[torch.Generator],
+    checkpoint: Checkpoint | None = None,
+) -> AttackResult:
+    """Attack every model of `cohort` on every image of `data` that it classifies correctly.
+
+    A success counts only if the saved image is misclassified by the model as plain PyTorch
+    computes it, and if its code lies in the ball and within the bounds.
+
+    Args:
+        cohort: in eval mode.
+        data: the images.
+        threat: the ball to search.
+        search: step rule, step size, steps and restarts.
+        generators: M generators from which nothing has been drawn.
+        checkpoint: read to resume an interrupted run, and written between batches. Examples are
+            written to files beside it, so that memory holds one batch. The caller deletes it.
+
+    Raises:
+        UserError: a loss is not finite, or examples cannot be written.
+    """
+    examples = _make_example_store(cohort, data, threat, checkpoint)
+    batch_size = choose_batch_size(cohort, data, search.restarts)
+    saved_columns = _resume(checkpoint, generators, examples, batch_size)
+    examples_done = saved_columns["claimed"].shape[1] if saved_columns else 0
+    columns: dict[str, Tensor] = {}
+    _store_columns(columns, saved_columns, 0, len(data))
+    with examples:
+        for start in log_progress(range(examples_done, len(data), batch_size), "batch"):
+            batch = _expand_to_members(cohort, data.take(slice(start, start + batch_size)))
+            result = _attack_batch(cohort, batch, threat, search, generators)
+            examples.write_batch(start, {name: result.pop(name) for name in examples.shapes})
+            _store_columns(columns, result, start, len(data))
+            if checkpoint and checkpoint.due():
+                done = {name: column[:, : start + batch_size] for name, column in columns.items()}
+                tensors = {**done, **state_tensors({}, [], generators)}
+                checkpoint.write(tensors, {"digest": examples.digest()})
+                examples.keep_on_error()
+    return _assemble(cohort, data, columns, examples.tensors())
+
+
+def choose_batch_size(cohort: Cohort, data: Split, restarts: int) -> int:
+    """Number of examples that are attacked together: whole batches, which bounds the memory."""
+    if data.labels.device.type == "cpu":
+        return BATCH_SIZE
+    image_numbers = data.take(slice(1)).images().numel()
+    start_numbers = BATCH_SIZE * image_numbers * len(cohort.seeds) * restarts
+    return BATCH_SIZE * max(1, min(MAX_BATCHES_ON_GPU, MAX_START_NUMBERS // start_numbers))
+
+
+def _attack_batch(
+    cohort: Cohort,
+    batch: Split,
+    threat: Threat,
+    search: SearchConfig,
+    generators: Sequence[torch.Generator],
+) -> dict[str, Tensor]:
+    """Attack a batch `(M, B)`; returns columns, images and codes, each `(M, B, ...)`."""
+    space = SPACES[threat.space](batch)
+    clean_images = batch.images()
+    with torch.no_grad():
+        prediction = predict_class(cohort(clean_images))
+        decoded_prediction = prediction
+        if space.is_latent:
+            decoded_prediction = predict_class(cohort(space.decode(space.clean_codes)))
+    skip = prediction != batch.labels
+    result = run_search_from_starts(
+        cohort,
+        space,
+        batch.labels,
+        threat,
+        search,
+        _sample_starts(cohort, space, threat, search, generators),
+        stop_at_success=True,
+        skip=skip,
+        backend=cohort.backend,
+    )
+    if not result.loss[~skip].isfinite().all():
+        raise UserError(f"a loss is not finite under the threat {threat}")
+    with torch.no_grad():
+        is_clean = skip[:, :, None, None, None]
+        images = torch.where(is_clean, clean_images, space.decode(result.codes))
+    image_norms = perturbation_norms(images - clean_images)
+    return {
+        "prediction": prediction,
+        "start_correct": decoded_prediction == batch.labels,
+        **_verify(space, threat, result, cohort.reference_forward(images), batch.labels),
+        **{f"image_{norm}": norms for norm, norms in image_norms.items()},
+        "claimed": result.success,
+        "images": images,
+        "codes": result.codes,
+    }
+
+
+def _verify(
+    space: Space, threat: Threat, result: SearchResult, logits: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """Columns of the result, in which a success is refuted unless it passes every check.
+
+    Args:
+        space: around the images of the batch.
+        threat: the ball that was searched.
+        result: what the search found.
+        logits: `(M, B, K)` of the saved images, by the reference forward pass.
+        labels: `(M, B)` true classes.
+    """
+    code_norms = perturbation_norms(result.codes - space.clean_codes)
+    is_bounded = (result.codes >= space.lower - SLACK) & (result.codes <= space.upper + SLACK)
+    is_in_ball = code_norms[threat.norm] <= threat.radius * (1 + SLACK) + 1e-6
+    prediction = predict_class(logits)
+    is_allowed = is_bounded.flatten(2).all(2) & is_in_ball
+    success = result.success & is_allowed & (prediction != labels)
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return {
+        "answer": prediction,
+        "success": success,
+        "iterations": torch.where(success, result.iterations, -1),
+        "restart": torch.where(success, result.restart, -1),
+        "loss": loss.view_as(labels),
+        **{f"code_{norm}": norms for norm, norms in code_norms.items()},
+    }
+
+
+def _sample_starts(
+    cohort: Cohort,
+    space: Space,
+    threat: Threat,
+    search: SearchConfig,
+    generators: Sequence[torch.Generator],
+) -> Iterable[Tensor]:
+    """The starts of each restart, as if one batch were attacked after another."""
+    device, (examples, *shape) = space.clean_codes.device, space.clean_codes.shape[1:]
+    batch_sizes = [min(BATCH_SIZE, examples - start) for start in range(0, examples, BATCH_SIZE)]
+    return cohort.backend.sample_starts(
+        threat.norm, batch_sizes, shape, search.restarts, generators, device
+    )
+
+
+def _make_example_store(
+    cohort: Cohort, data: Split, threat: Threat, checkpoint: Checkpoint | None
+) -> ExampleStore:
+    """An empty store for images and codes, in files beside the checkpoint or in memory."""
+    first = _expand_to_members(cohort, data.take(slice(1)))
+    templates = {"images": first.images(), "codes": SPACES[threat.space](first).clean_codes}
+    shapes = {
+        name: (len(template), len(data), *template.shape[2:])
+        for name, template in templates.items()
+    }
+    path = checkpoint.path if checkpoint else None
+    return ExampleStore(shapes, path, pinned=data.labels.is_cuda)
+
+
+def _resume(
+    checkpoint: Checkpoint | None,
+    generators: Sequence[torch.Generator],
+    examples: ExampleStore,
+    batch_size: int,
+) -> dict[str, Tensor]:
+    """The columns of a checkpoint; empty without one. Restores generators and examples.
+
+    Args:
+        checkpoint: the checkpoint, if there may be one.
+        generators: set to their state in the checkpoint.
+        examples: made to hold the examples that were written before.
+        batch_size: number of examples that were written together.
+    """
+    saved = checkpoint.read() if checkpoint else None
+    if saved is None:
+        return {}
+    tensors, metadata = saved
+    columns = {name: t for name, t in tensors.items() if not name.startswith("generator.")}
+    examples_done = columns["claimed"].shape[1]
+    starts = range(0, examples_done, batch_size)
+    if not examples.resume(starts, examples_done, metadata["digest"]):
+        log.warning("checkpoint ignored: the examples beside it are not as they were written")
+        return {}
+    load_state_tensors(tensors, {}, [], generators)
+    log.info("going on after %d images", examples_done)
+    return columns
+
+
+def _store_columns(
+    columns: dict[str, Tensor], values: dict[str, Tensor], start: int, examples: int
+) -> None:
+    """Write `values` `(M, B)` of the examples from `start` to `columns` `(M, N)`.
+
+    Columns are allocated once. Keeping small tensors of each batch would fragment the memory that
+    large ones freed.
+    """
+    for name, batch_values in values.items():
+        if name not in columns:
+            shape = len(batch_values), examples
+            columns[name] = torch.empty(shape, dtype=batch_values.dtype)
+        columns[name][:, start : start + batch_values.shape[1]] = batch_values
+
+
+def _assemble(
+    cohort: Cohort, data: Split, columns: dict[str, Tensor], examples: dict[str, Tensor]
+) -> AttackResult:
+    """The columns as a table, and in the log how many successes were refuted."""
+    claimed, success = columns.pop("claimed"), columns["success"]
+    refuted = int((claimed & ~success).sum())
+    log.info("%d successes, %d refuted by the re-check", int(success.sum()), refuted)
+    rows: dict[str, Any] = {name: _to_column(values) for name, values in columns.items()}
+    for name in ("iterations", "restart"):
+        rows[name] = np.ma.masked_less(rows[name], 0)
+    return AttackResult({**_key_columns(cohort, data), **rows}, **examples)
 
 
 def _warn_of_ties(classes: Tensor) -> None:
-    """Log how many of the `classes` `(M, B)` were not predicted because of equal logits."""
+    """Log how many of the predictions `(M, B)` are undecided because of equal logits."""
     ties = int((classes == NO_CLASS).sum())
     if ties:
         log.warning(
@@ -79,188 +292,14 @@ def _warn_of_ties(classes: Tensor) -> None:
         )
 
 
-def attack(
-    cohort: Cohort,
-    data: Split,
-    threat: Threat,
-    settings: Search,
-    generators: Sequence[torch.Generator],
-    checkpoint: Checkpoint | None = None,
-) -> Attacked:
-    """Attack every model of `cohort` on every image of `data` that it gets right.
-
-    Each success counts only after the example, as saved, is wrong for the plain single model and
-    lies in its ball and bounds.
-
-    Args:
-        cohort: in eval mode.
-        data: the images.
-        threat: the ball to search.
-        settings: how to search it.
-        generators: of the members, from which nothing has been drawn.
-        checkpoint: where an interrupted run is gone on with. Examples are then written beside it
-            as they are found, and memory holds no more than a batch of them; the caller removes
-            it once they are saved elsewhere.
-
-    Raises:
-        UserError: a loss is not finite, or examples cannot be written.
-    """
-    examples = _to_be_found(cohort, data, threat, checkpoint)
-    size = at_once(cohort, data, settings.restarts)
-    before = _found_before(checkpoint, generators, examples, size)
-    done = before["claimed"].shape[1] if before else 0
-    columns: dict[str, Tensor] = {}
-    _keep(columns, before, 0, len(data))
-    with examples:
-        for start in progress(range(done, len(data), size), "batch"):
-            batch = _for_all(cohort, data.take(slice(start, start + size)))
-            found = _attack_batch(cohort, batch, threat, settings, generators)
-            examples.put(start, {name: found.pop(name) for name in examples.shapes})
-            _keep(columns, found, start, len(data))
-            if checkpoint and checkpoint.due():
-                kept = {name: values[:, : start + size] for name, values in columns.items()}
-                about = {"digest": examples.digest()}
-                checkpoint.write({**kept, **gathered({}, [], generators)}, about)
-                examples.last()
-    return _assemble(cohort, data, columns, examples.tensors())
-
-
-def _attack_batch(
-    cohort: Cohort,
-    batch: Split,
-    threat: Threat,
-    settings: Search,
-    generators: Sequence[torch.Generator],
-) -> dict[str, Tensor]:
-    """What is found for `batch` `(M, B)`: each `(M, B, ...)`."""
-    space = SPACES[threat.space](batch)
-    clean = batch.images()
-    with torch.no_grad():
-        prediction = predicted_class(cohort(clean))
-        start = prediction
-        if space.encodes:
-            start = predicted_class(cohort(space.decode(space.origin)))
-    skip = prediction != batch.labels
-    drawn = _draws(space, threat, settings, generators)
-    args = (cohort, space, batch.labels, threat, settings, drawn)
-    found = search_from(*args, stop_at_success=True, skip=skip)
-    if not found.loss[~skip].isfinite().all():
-        raise UserError(f"a loss is not finite under the threat {threat}")
-    with torch.no_grad():
-        images = torch.where(_wide(skip), clean, space.decode(found.codes))
-    return {
-        "prediction": prediction,
-        "start_correct": start == batch.labels,
-        **_check(space, threat, found, cohort.plainly(images), batch.labels),
-        **{f"image_{norm}": size for norm, size in sizes(images - clean).items()},
-        "claimed": found.success,
-        "images": images,
-        "codes": found.codes,
-    }
-
-
-def at_once(cohort: Cohort, data: Split, restarts: int) -> int:
-    """Examples that are attacked at once: whole batches, which bound the memory."""
-    if data.labels.device.type == "cpu":
-        return BATCH
-    numbers = BATCH * data.take(slice(1)).images().numel() * len(cohort.seeds) * restarts
-    return BATCH * max(1, min(BATCHES, STARTS // numbers))
-
-
-def _draws(
-    space: Space, threat: Threat, settings: Search, generators: Sequence[torch.Generator]
-) -> Iterable[Tensor]:
-    """The starts of each restart, drawn as if one batch were attacked after the other."""
-    device, (many, *shape) = space.origin.device, space.origin.shape[1:]
-    batches = [min(BATCH, many - start) for start in range(0, many, BATCH)]
-    return starts(threat.norm, batches, shape, settings.restarts, generators, device)
-
-
-def _to_be_found(
-    cohort: Cohort, data: Split, threat: Threat, checkpoint: Checkpoint | None
-) -> Growing:
-    """Room for the examples, where there are none yet."""
-    first = _for_all(cohort, data.take(slice(1)))
-    like = {"images": first.images(), "codes": SPACES[threat.space](first).origin}
-    shapes = {name: (len(of), len(data), *of.shape[2:]) for name, of in like.items()}
-    return Growing(shapes, checkpoint.path if checkpoint else None, pinned=data.labels.is_cuda)
-
-
-def _found_before(
-    checkpoint: Checkpoint | None,
-    generators: Sequence[torch.Generator],
-    examples: Growing,
-    size: int,
-) -> dict[str, Tensor]:
-    """What a checkpoint holds, and generators and examples as they were; or nothing.
-
-    Examples were put so many at a time.
-    """
-    known = checkpoint.read() if checkpoint else None
-    if known is None:
-        return {}
-    held = {k: v for k, v in known[0].items() if not k.startswith("generator.")}
-    done = held["claimed"].shape[1]
-    if not examples.go_on(range(0, done, size), done, known[1]["digest"]):
-        log.warning("checkpoint ignored: the examples beside it are not as they were written")
-        return {}
-    restore(known[0], {}, [], generators)
-    log.info("going on after %d images", done)
-    return held
-
-
-def _keep(columns: dict[str, Tensor], found: dict[str, Tensor], start: int, examples: int) -> None:
-    """Hold what was `found`, `(M, B)` each, of the examples from `start`, in `columns` `(M, N)`.
-
-    These are made once: a few small tensors of each batch that stay would keep the memory of large
-    ones that went from being used again.
-    """
-    for name, values in found.items():
-        if name not in columns:
-            columns[name] = torch.empty(len(values), examples, dtype=values.dtype)
-        columns[name][:, start : start + values.shape[1]] = values
-
-
-def _check(
-    space: Space, threat: Threat, found: Found, logits: Tensor, labels: Tensor
-) -> dict[str, Tensor]:
-    """Refute successes that are right for the plain models or out of ball or bounds."""
-    moved = sizes(found.codes - space.origin)
-    within = (found.codes >= space.low - SLACK) & (found.codes <= space.high + SLACK)
-    inside = within.flatten(2).all(2) & (moved[threat.norm] <= threat.radius * (1 + SLACK) + 1e-6)
-    prediction = predicted_class(logits)
-    success = found.success & inside & (prediction != labels)
-    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-    return {
-        "answer": prediction,
-        "success": success,
-        "iterations": torch.where(success, found.iterations, -1),
-        "restart": torch.where(success, found.restart, -1),
-        "loss": loss.view_as(labels),
-        **{f"code_{norm}": size for norm, size in moved.items()},
-    }
-
-
-def _assemble(
-    cohort: Cohort, data: Split, held: dict[str, Tensor], examples: dict[str, Tensor]
-) -> Attacked:
-    claimed = held.pop("claimed")
-    refuted = int((claimed & ~held["success"]).sum())
-    log.info("%d successes, %d refuted by the re-check", int(held["success"].sum()), refuted)
-    rows: dict[str, Any] = {name: _column(values) for name, values in held.items()}
-    for name in ("iterations", "restart"):
-        rows[name] = np.ma.masked_less(rows[name], 0)
-    return Attacked({**_keys(cohort, data), **rows}, **examples)
-
-
-def _for_all(cohort: Cohort, batch: Split) -> Split:
+def _expand_to_members(cohort: Cohort, batch: Split) -> Split:
     """The same examples for every member: leading shape `(M, B)`."""
     rows = torch.arange(len(batch), device=batch.labels.device)
     return batch.take(rows.expand(len(cohort.seeds), -1))
 
 
-def _keys(cohort: Cohort, data: Split) -> dict[str, Any]:
-    """The columns that name model and example, member by member."""
+def _key_columns(cohort: Cohort, data: Split) -> dict[str, Any]:
+    """The columns that identify model and example, member by member."""
     members, examples = len(cohort.seeds), len(data)
     return {
         "seed": np.repeat(np.array(cohort.seeds), examples),
@@ -269,9 +308,5 @@ def _keys(cohort: Cohort, data: Split) -> dict[str, Any]:
     }
 
 
-def _wide(flags: Tensor) -> Tensor:
-    return flags[:, :, None, None, None]
-
-
-def _column(values: Tensor) -> Any:
+def _to_column(values: Tensor) -> Any:
     return values.cpu().numpy().reshape(-1)

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.spaces import LearnedSpace, Threat
-from robustgen.data.learned_manifold import BOUND, Decoders
+from robustgen.attacks.spaces import LearnedSpace
+from robustgen.data.learned_manifold import Decoders
 from robustgen.data.split import Split
 from robustgen.io.schemas import QUALITY, empty
-from robustgen.models.predictions import predicted_class
-from robustgen.models.vaegan import AT_ONCE, VaeGan
+from robustgen.models.predictions import predict_class
+from robustgen.models.vaegan import IMAGES_PER_CHUNK, VaeGan
+from robustgen.specs import BOUND, Threat
 
 _MEASURES = [f.name for f in QUALITY if f.nullable and f.name not in ("label", "class")]
 NO_IMAGE = 0.75
@@ -78,8 +79,8 @@ def _measure(
     model = models[label] if len(models) > 1 else models[0]
     bound, decoders = class_split.ranges[0].new_tensor(BOUND), Decoders([model.decoder])
     parts: list[dict[str, Tensor]] = []
-    for start in range(0, len(class_split), AT_ONCE):
-        batch = class_split.take(slice(start, start + AT_ONCE))
+    for start in range(0, len(class_split), IMAGES_PER_CHUNK):
+        batch = class_split.take(slice(start, start + IMAGES_PER_CHUNK))
         images = batch.images()
         mean, log_variance = model.encoder(images)
         codes = mean.clamp(-BOUND, BOUND)
@@ -93,9 +94,9 @@ def _measure(
                 "l2": left.norm(dim=1),
                 "mean": mean,
                 "posterior": log_variance.exp(),
-                "right": predicted_class(judge(images)) == label,
-                "reconstruction": predicted_class(judge(made)) == label,
-                "step": predicted_class(judge(stepped)) == label,
+                "right": predict_class(judge(images)) == label,
+                "reconstruction": predict_class(judge(made)) == label,
+                "step": predict_class(judge(stepped)) == label,
             }
         )
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -107,14 +108,14 @@ def _sampled(
 ) -> Tensor:
     """Whether each of `count` samples of a class's model is right."""
     codes = prior(count, model, rng)
-    parts = torch.split(codes, AT_ONCE)
-    predicted = [predicted_class(judge(model.decoder(part))) for part in parts]
+    parts = torch.split(codes, IMAGES_PER_CHUNK)
+    predicted = [predict_class(judge(model.decoder(part))) for part in parts]
     return torch.cat(predicted) == label
 
 
 def prior(count: int, model: VaeGan, rng: torch.Generator) -> Tensor:
     """Codes `(count, D)` from the standard normal prior, as far as it lies within `BOUND`."""
-    codes = torch.empty(count, model.recipe.latent)
+    codes = torch.empty(count, model.config.latent)
     torch.nn.init.trunc_normal_(codes, a=-BOUND, b=BOUND, generator=rng)
     return codes.to(next(model.parameters()).device)
 

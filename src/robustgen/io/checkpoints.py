@@ -12,10 +12,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from robustgen.acceleration.adam import Optimizer
 from robustgen.environment import checkpoint_seconds
 from robustgen.errors import UserError
 from robustgen.io.tensors import digest, load_tensors, save_tensors
+from robustgen.optimizers import Optimizer
 
 log = logging.getLogger("robustgen")
 
@@ -34,7 +34,7 @@ class Checkpoint:
 
         Args:
             path: of the file; a job's own.
-            identity: whatever the work depends on, as JSON has it (see `identity`).
+            identity: whatever the work depends on, as JSON has it (see `job_identity`).
             every: least time between two writes, and before the first one, in seconds; by default
                 see `environment.checkpoint_seconds`.
 
@@ -72,7 +72,7 @@ class Checkpoint:
         """Replace the file, unless it was written less than `every` seconds ago.
 
         Args:
-            tensors: the state (see `gathered`), on any device.
+            tensors: the state (see `state_tensors`), on any device.
             about: the rest of it, as JSON has it; floats come back exactly, and so do infinities
                 and NaN, since both ends are Python's, and keys come in their order.
 
@@ -92,16 +92,21 @@ class Checkpoint:
             left.unlink()
 
 
-def identity(
-    settings: Mapping[str, Any], code: str, inputs: Iterable[Tensor], device: torch.device
+def job_identity(
+    settings: Mapping[str, Any],
+    code: str,
+    inputs: Iterable[Tensor],
+    device: torch.device,
+    backend: str,
 ) -> dict[str, Any]:
-    """What the work of a job depends on.
+    """Everything that the result of a job depends on, for `Checkpoint`.
 
     Args:
-        settings: all of the job's settings, as JSON has them.
-        code: the fingerprint of its code.
-        inputs: what it works on, in a fixed order; files may hold more.
-        device: that it computes on.
+        settings: all settings of the job, as JSON represents them.
+        code: the fingerprint of the code.
+        inputs: the tensors that the job works on, in a fixed order.
+        device: the device of the job.
+        backend: the name of the backend, since backends differ by rounding.
     """
     return {
         "settings": settings,
@@ -109,20 +114,21 @@ def identity(
         "inputs": [digest({"input": tensor.cpu()}) for tensor in inputs],
         "torch": torch.__version__,
         "device": str(device),
+        "backend": backend,
     }
 
 
-def named(identity: Mapping[str, Any]) -> str:
-    """A name for files of this identity alone."""
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """A file name that only this identity has."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def gathered(
+def state_tensors(
     state: Mapping[str, Tensor],
     optimizers: Sequence[Optimizer],
     generators: Sequence[torch.Generator],
 ) -> dict[str, Tensor]:
-    """Everything that training changes, by names that `restore` knows; mostly not copied.
+    """Everything that training changes, as tensors for `load_state_tensors`; mostly not copied.
 
     Args:
         state: parameters and buffers by name.
@@ -140,19 +146,19 @@ def gathered(
 
 
 @torch.no_grad()
-def restore(
+def load_state_tensors(
     tensors: Mapping[str, Tensor],
     state: Mapping[str, Tensor],
     optimizers: Sequence[Optimizer],
     generators: Sequence[torch.Generator],
 ) -> None:
-    """Bring training to the state that was `gathered`.
+    """Bring training to the state that wof `state_tensors`.
 
     Values are copied into memory laid out as the undisturbed run has it: the layout decides in
     which order convolutions take sums.
 
     Args:
-        tensors: as `gathered`.
+        tensors: of `state_tensors`.
         state: parameters and buffers by name, as they are before training; changed in place.
         optimizers: as they are before training.
         generators: set to where they were.

@@ -1,4 +1,4 @@
-"""Tensors that grow example by example, as what an attack finds, in files instead of memory."""
+"""Tensors of examples that are written batch by batch, to files instead of memory."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,14 @@ from torch import Tensor
 from robustgen.errors import UserError
 
 
-class Growing:
-    """Tensors `(M, N, ...)` of single precision, of which a batch of examples comes at a time.
+class ExampleStore:
+    """Tensors `(M, N, ...)` of single precision that are written a batch of examples at a time.
 
-    Each is a file of its own, to which batches are written where they belong; at the end files are
-    mapped, and take no memory that the system cannot have back. They are not mapped to be written:
-    where the disk is full, that would kill the process.
+    Each tensor has a file of its own. At the end the files are mapped to memory, which the system
+    can reclaim. Files are written with `write` instead, because a full disk would then raise an
+    exception; with a memory map it would kill the process (SIGBUS).
 
-    Used as a context, it removes its files if an error comes before the first call of `last`.
+    As a context manager, it removes its files if an error occurs before `keep_on_error` is called.
     """
 
     def __init__(
@@ -28,19 +28,19 @@ class Growing:
         *,
         pinned: bool = False,
     ) -> None:
-        """Tensors that hold nothing yet.
+        """An empty store.
 
         Args:
             shapes: `(M, N, ...)` by name.
-            path: to which ".<name>" is appended for each file; None keeps all in memory.
-            pinned: whether that memory is such that a GPU writes to at its full speed.
+            path: path of the files, each with the suffix ".<name>"; None uses memory.
+            pinned: whether to use pinned memory, to which a GPU copies at full speed.
         """
         self.shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
-        self._digest, self._lasting = hashlib.sha256(), False
-        self._held: dict[str, Tensor] = {}
+        self._digest, self._persistent = hashlib.sha256(), False
+        self._in_memory: dict[str, Tensor] = {}
         self._files: dict[str, Path] = {}
         if path is None:
-            self._held = {
+            self._in_memory = {
                 name: torch.empty(shape, pin_memory=pinned) for name, shape in self.shapes.items()
             }
         else:
@@ -50,64 +50,66 @@ class Growing:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not self._lasting:
+        if kind is not None and not self._persistent:
             for file in self._files.values():
                 file.unlink(missing_ok=True)
 
-    def put(self, start: int, parts: Mapping[str, Tensor]) -> None:
-        """Hold `parts` `(M, B, ...)` by name, which begin at example `start`.
+    def write_batch(self, start: int, parts: Mapping[str, Tensor]) -> None:
+        """Write `parts` `(M, B, ...)` by name, from example `start` on.
 
         Raises:
             UserError: the disk is full, or a file cannot be written.
         """
         for name in self.shapes:
             part = parts[name].detach()
-            if name in self._held:
-                for held, given in zip(self._held[name], part, strict=True):
-                    held[start : start + len(given)].copy_(given)
+            if name in self._in_memory:
+                for member, rows in zip(self._in_memory[name], part, strict=True):
+                    member[start : start + len(rows)].copy_(rows)
             else:
                 part = part.cpu().contiguous()
                 self._digest.update(_bytes(part))
                 self._write(name, start, part)
 
     def digest(self) -> str:
-        """Of all that was written to files, in the order in which it was."""
+        """SHA-256 of everything that was written to files, in the order of writing."""
         return self._digest.hexdigest()
 
-    def last(self) -> None:
-        """Let the files outlast an error, and this process."""
-        self._lasting = True
+    def keep_on_error(self) -> None:
+        """Keep the files if an error occurs; by default they are removed."""
+        self._persistent = True
 
-    def go_on(self, starts: Sequence[int], end: int, digest: str) -> bool:
-        """Hold what an interrupted job has put, if it is still what it was.
+    def resume(self, starts: Sequence[int], end: int, digest: str) -> bool:
+        """Take over the files of an interrupted job, if they are as it wrote them.
 
         Args:
-            starts: the first examples of each batch that it put, in order.
-            end: the example before which the last batch ended.
-            digest: as it was then.
+            starts: the first example of each batch that was written, in order.
+            end: the example after the last batch.
+            digest: the `digest` after the last batch.
 
         Returns:
-            Whether it is.
+            Whether the files are as they were written.
         """
-        found = hashlib.sha256()
+        sha256 = hashlib.sha256()
         try:
             for start, stop in zip(starts, [*starts[1:], end], strict=True):
                 for name in self.shapes:
-                    self._read(name, start, stop, found)
+                    self._read(name, start, stop, sha256)
         except OSError:
             return False
-        self._lasting = found.hexdigest() == digest
-        if self._lasting:
-            self._digest = found
-        return self._lasting
+        self._persistent = sha256.hexdigest() == digest
+        if self._persistent:
+            self._digest = sha256
+        return self._persistent
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of them by name, once each example was put."""
+        """All tensors by name, after every batch was written."""
         mapped = {
             name: torch.from_file(str(file), False, self.shapes[name].numel(), dtype=torch.float32)
             for name, file in self._files.items()
         }
-        return self._held | {name: whole.view(self.shapes[name]) for name, whole in mapped.items()}
+        return self._in_memory | {
+            name: whole.view(self.shapes[name]) for name, whole in mapped.items()
+        }
 
     def _write(self, name: str, start: int, part: Tensor) -> None:
         file, size = self._files[name], part[0, 0].nbytes
@@ -123,11 +125,11 @@ class Growing:
             ) from error
 
     def _read(self, name: str, start: int, stop: int, into: "hashlib._Hash") -> None:
-        members, many, *rest = self.shapes[name]
-        size = torch.float32.itemsize * torch.Size(rest).numel()
+        members, examples, *shape = self.shapes[name]
+        size = torch.float32.itemsize * torch.Size(shape).numel()
         with self._files[name].open("rb") as opened:
             for member in range(members):
-                opened.seek((member * many + start) * size)
+                opened.seek((member * examples + start) * size)
                 into.update(opened.read((stop - start) * size))
 
 

@@ -71,10 +71,14 @@ def _remove_abandoned(path: Path) -> None:
 
 
 @cache
-def provenance(device: str) -> dict[str, str]:
-    """What made a file: package versions, git commit of the package (if any) and device.
+def provenance(device: object, backend: str = "") -> dict[str, str]:
+    """What made a file: package versions, git commit of the package (if any), device and backend.
 
     The commit is suffixed with "+changed" where tracked files differ from it.
+
+    Args:
+        device: the device of the computation.
+        backend: the name of the backend, if one was used.
     """
     packages = ("robustgen", "torch", "numpy", "pyarrow", "pillow", "safetensors")
     record: dict[str, str] = {}
@@ -83,7 +87,8 @@ def provenance(device: str) -> dict[str, str]:
             record[package] = version(package)
         except ModuleNotFoundError:
             record[package] = "not installed"
-    return {**record, "commit": _read_commit(Path(__file__)), "device": device}
+    record |= {"commit": _read_commit(Path(__file__)), "device": str(device)}
+    return {**record, "backend": backend} if backend else record
 
 
 def _read_commit(file: Path) -> str:

@@ -60,11 +60,11 @@ def digest(tensors: Mapping[str, torch.Tensor], text: str = "") -> str:
     return sha256.hexdigest()
 
 
-def written(*tensors: torch.Tensor) -> object:
-    """What is another value once one of the tensors was written to, or given other memory.
+def version_key(*tensors: torch.Tensor) -> object:
+    """A cache key that changes when a tensor is modified in place or moved.
 
-    Of tensors made in inference mode, which do not count what is written to them, each value is
-    another one: what is made of them cannot be kept.
+    Inference-mode tensors have no version counter. Their key equals no other key, so that nothing
+    derived from them is cached.
     """
     if any(tensor.is_inference() for tensor in tensors):
         return object()

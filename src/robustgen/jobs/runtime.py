@@ -1,4 +1,4 @@
-"""What every job does around its one call: a log, progress with time left, clear failures."""
+"""What every job does around its one call: a log, a check of its code, clear failures."""
 
 import atexit
 import gc
@@ -7,17 +7,13 @@ import logging
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol
 
 from robustgen.errors import UserError
-
-log = logging.getLogger("robustgen")
-
-T = TypeVar("T", covariant=True)
+from robustgen.progress import log
 
 
 class Script(Protocol):
@@ -26,10 +22,6 @@ class Script(Protocol):
     rule: str
     scriptdir: str
     params: Any
-
-
-class _Listing(Sized, Iterable[T], Protocol[T]):
-    """Something with a length to go through."""
 
 
 @contextmanager
@@ -127,15 +119,3 @@ def _lacks_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(of in str(error) for of in words)
     )
-
-
-def progress(steps: _Listing[T], what: str, every: float = 10.0) -> Iterator[T]:
-    """Go through `steps` and log about every `every` seconds how far it is and the time left."""
-    start = said = time.monotonic()
-    for done, step in enumerate(steps, 1):
-        yield step
-        now = time.monotonic()
-        if now - said >= every or done == len(steps):
-            left = (now - start) / done * (len(steps) - done)
-            log.info("%s %d/%d, %.0f s left", what, done, len(steps), left)
-            said = now

@@ -15,22 +15,24 @@ from functools import partial
 import torch
 
 from robustgen import device
-from robustgen.attacks.search import Search, search
-from robustgen.attacks.spaces import SPACES, Threat
+from robustgen.acceleration import backends
+from robustgen.attacks.search import run_search
+from robustgen.attacks.spaces import SPACES
 from robustgen.config.blocks import LEARNED
 from robustgen.config.messages import listed
 from robustgen.config.study import Study
 from robustgen.data import affine
-from robustgen.data.learned_manifold import Decoders, Learned
+from robustgen.data.learned_manifold import Decoders, LearnedManifold
 from robustgen.data.split import Split
-from robustgen.evaluation.attacks import BATCH, at_once
-from robustgen.evaluation.distances import to_manifold
+from robustgen.evaluation.attacks import BATCH_SIZE, choose_batch_size
+from robustgen.evaluation.distances import measure_to_manifold
 from robustgen.jobs.speed_records import OnDataset, Speeds, measured_manifolds, threat_spaces
 from robustgen.models.cohort import Cohort
-from robustgen.models.vaegan import Recipe, VaeGan
+from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
-from robustgen.training.classifiers import Generators, Method, Schedule, train
-from robustgen.training.vaegan import train as train_vaegan
+from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig, VaeGanConfig
+from robustgen.training.classifiers import Generators, train
+from robustgen.training.vaegan import train_vaegan
 
 IMAGES, STEPS, EPOCHS = 300, 5, 3
 LONG_ENOUGH = 10.0
@@ -45,7 +47,7 @@ def measure(study: Study, compute_device: torch.device, report: Callable[[str], 
         report: takes a line about each measurement before it begins.
     """
     report("measuring how long a job takes to start")
-    command = [sys.executable, "-c", "from robustgen import speeds; speeds.begin()"]
+    command = [sys.executable, "-c", "from robustgen.jobs import speeds; speeds.begin()"]
     start = _seconds(lambda: subprocess.run(command, check=True))
     shared = compute_device.type == "cuda"
     machine = torch.cuda.get_device_name(compute_device) if shared else "CPU, one core per job"
@@ -71,7 +73,7 @@ def begin() -> None:
         _train(cohort, _random(shape, 10, here), "image", rngs, 1)
 
 
-def _recipe(study: Study, dataset: str) -> Recipe | None:
+def _recipe(study: Study, dataset: str) -> VaeGanConfig | None:
     """How VAE-GANs on a data set are trained, for one epoch; None without a learned manifold.
 
     Betas weight a loss and differ between classes. They do not change the speed, so one stands for
@@ -79,7 +81,7 @@ def _recipe(study: Study, dataset: str) -> Recipe | None:
     """
     if dataset not in study.manifolds:
         return None
-    recipe = Recipe.of(study.manifold_part(dataset, "all")["recipe"])
+    recipe = VaeGanConfig.from_mapping(study.manifold_part(dataset, "all")["recipe"])
     return replace(recipe, epochs=1, beta=1.0)
 
 
@@ -115,10 +117,13 @@ def _measure_group(
         model = VaeGan(dataset.shape, recipe)
         model.initialize(generator(0, "plan"))
         model.to(compute_device)
-        vaegan = _seconds(lambda: train_vaegan(model, data, generator(0, "plan"))) / len(data)
+        backend = backends.for_vaegans(compute_device)
+        train_once = partial(train_vaegan, model, data, generator(0, "plan"), backend=backend)
+        vaegan = _seconds(train_once) / len(data)
         codes = torch.zeros(len(data), recipe.latent, device=compute_device)
-        decoders = Decoders([model.decoder.requires_grad_(False).folded()] * dataset.classes)
-        data = replace(data, learned={name: Learned(codes, decoders) for name in LEARNED})
+        decoder = backend.prepare(model.decoder.requires_grad_(False).fold_batch_norm())
+        decoders = Decoders([decoder] * dataset.classes)
+        data = replace(data, learned={name: LearnedManifold(codes, decoders) for name in LEARNED})
     first, last = study.cohorts()[0]
     cohort, rngs = _cohort(dataset.shape, dataset.classes, 1 + last - first, compute_device)
     spaces = sorted({space for name in names for space in threat_spaces(study, name)})
@@ -150,7 +155,8 @@ def _cohort(
     shape: tuple[int, int, int], classes: int, models: int, here: torch.device
 ) -> tuple[Cohort, list[torch.Generator]]:
     """Models that have not learned, and generators."""
-    cohort = Cohort("convnet", shape, classes, range(models)).to(here).eval()
+    backend = backends.for_cohorts(here)
+    cohort = Cohort("convnet", shape, classes, range(models), backend).to(here).eval()
     rngs = [generator(0, "plan", seed) for seed in cohort.seeds]
     cohort.initialize(rngs)
     return cohort, rngs
@@ -160,9 +166,15 @@ def _train(
     cohort: Cohort, data: Split, space: str | None, rngs: list[torch.Generator], epochs: int
 ) -> None:
     """Some epochs, normal or with attacks in a space."""
-    how = Search("adam", 1e-3, STEPS)
-    method = None if space is None else Method(Threat(space, "linf", 0.1), how)
-    train(cohort, data, Schedule(epochs, BATCH, 1e-3, 1.0, 0.0), method, Generators(rngs, rngs))
+    how = SearchConfig("adam", 1e-3, STEPS)
+    method = None if space is None else AdversarialTraining(Threat(space, "linf", 0.1), how)
+    train(
+        cohort,
+        data,
+        TrainConfig(epochs, BATCH_SIZE, 1e-3, 1.0, 0.0),
+        method,
+        Generators(rngs, rngs),
+    )
 
 
 def _learning(
@@ -209,15 +221,24 @@ def _random(shape: tuple[int, int, int], classes: int, here: torch.device) -> Sp
 
 def _search(cohort: Cohort, data: Split, space: str, rngs: list[torch.Generator]) -> float:
     """Seconds of an iteration with an image, per model."""
-    many = at_once(cohort, data, 1)
+    many = choose_batch_size(cohort, data, 1)
     rows = torch.arange(many, device=data.labels.device) % len(data)
     batch = data.take(rows.expand(len(rngs), -1))
-    settings = Search("adam", 1e-3, STEPS)
+    settings = SearchConfig("adam", 1e-3, STEPS)
 
     def run() -> None:
         around = SPACES[space](batch)
         threat = Threat(space, "linf", 0.1)
-        search(cohort, around, batch.labels, threat, settings, rngs, stop_at_success=False)
+        run_search(
+            cohort,
+            around,
+            batch.labels,
+            threat,
+            settings,
+            rngs,
+            stop_at_success=False,
+            backend=cohort.backend,
+        )
 
     return _seconds(run) / (len(rngs) * many * (STEPS + 1))
 
@@ -227,7 +248,16 @@ def _approach(data: Split, space: str) -> float:
     some = data.take(slice(IMAGES))
     examples = some.images()
     return (
-        _seconds(lambda: to_manifold(examples, some, space, steps=STEPS, step_size=0.01))
+        _seconds(
+            lambda: measure_to_manifold(
+                examples,
+                some,
+                space,
+                steps=STEPS,
+                step_size=0.01,
+                make_adam=backends.for_vaegans(examples.device).make_adam,
+            )
+        )
         / IMAGES
         / (STEPS + 1)
     )

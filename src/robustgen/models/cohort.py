@@ -1,4 +1,4 @@
-"""A cohort: M classifiers that differ only in their seed, computed as one stack of tensors."""
+"""A cohort: M classifiers that differ only in their seed, as one set of stacked tensors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,118 +7,131 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustgen.acceleration.batched_forward import Pass, alone, stacked, vectorized
-from robustgen.acceleration.fold_batch_norm import folded
-from robustgen.io.tensors import load_tensors, save_tensors, written
-from robustgen.models import architectures as networks
+from robustgen.backend import PLAIN, Backend, ForwardFn, State, functional_forward, vmapped_forward
+from robustgen.io.tensors import load_tensors, save_tensors, version_key
+from robustgen.models import architectures
 
 
 class Cohort(nn.Module):
     """M models of one architecture: images `(M, B, C, H, W)` to logits `(M, B, K)`.
 
-    Parameters and buffers are those of the architecture with a leading axis M; `stacking` makes
-    the forward pass of all from the architecture. In eval mode the weights are constants:
-    gradients flow to the images alone.
+    Parameters and buffers are those of the architecture with a leading axis M (as
+    `torch.func.stack_module_state` makes them). In eval mode the weights are constants: gradients
+    are with respect to images only.
 
     Attributes:
-        seeds: the M seeds, which name the members.
-        stack: parameters and buffers `(M, ...)` by name ("." is written "__").
+        seeds: the M seeds, which identify the members.
+        stacked_params: parameters and buffers `(M, ...)`; "." in their names is written "__".
+        backend: computes the forward pass.
     """
 
     def __init__(
-        self, architecture: str, shape: tuple[int, int, int], classes: int, seeds: Sequence[int]
+        self,
+        architecture: str,
+        shape: tuple[int, int, int],
+        classes: int,
+        seeds: Sequence[int],
+        backend: Backend = PLAIN,
     ) -> None:
         super().__init__()
-        self._kept: tuple[list[Tensor], object, Pass] | None = None
+        self._eval_cache: tuple[list[Tensor], object, ForwardFn] | None = None
         self.architecture, self.shape, self.classes = architecture, shape, classes
-        self.seeds = list(seeds)
+        self.seeds, self.backend = list(seeds), backend
         with torch.device("meta"):
-            self._model = [networks.build(architecture, shape, classes)]  # a list hides it
-        self.stack = nn.Module()
-        model = self._model[0]
-        for name, weights in model.named_parameters():
-            stacked = nn.Parameter(torch.zeros(len(seeds), *weights.shape))
-            self.stack.register_parameter(_flat(name), stacked)
-        for name, buffer in model.named_buffers():
-            held = torch.zeros(len(seeds), *buffer.shape, dtype=buffer.dtype)
-            self.stack.register_buffer(_flat(name), held)
+            # In a list, so that it is no submodule and its parameters are not the cohort's.
+            self._model = [architectures.build(architecture, shape, classes)]
+        self.stacked_params = nn.Module()
+        for name, parameter in self._model[0].named_parameters():
+            values = nn.Parameter(torch.zeros(len(seeds), *parameter.shape))
+            self.stacked_params.register_parameter(_to_attr_name(name), values)
+        for name, buffer in self._model[0].named_buffers():
+            zeros = torch.zeros(len(seeds), *buffer.shape, dtype=buffer.dtype)
+            self.stacked_params.register_buffer(_to_attr_name(name), zeros)
 
     def initialize(self, generators: Sequence[torch.Generator]) -> None:
-        """Glorot-uniform weights (Glorot & Bengio 2010), zero biases, one generator a member."""
+        """Set Glorot-uniform weights (Glorot and Bengio 2010) and zero biases.
+
+        Args:
+            generators: M CPU generators, one per member.
+        """
         model = self._model[0]
         for name, parameter in model.named_parameters():
-            stacked = getattr(self.stack, _flat(name)).data
-            for member, rng in zip(stacked, generators, strict=True):
+            values = getattr(self.stacked_params, _to_attr_name(name)).data
+            for member_values, generator in zip(values, generators, strict=True):
                 if parameter.dim() > 1:
-                    held = torch.empty(parameter.shape)
-                    nn.init.xavier_uniform_(held, generator=rng)
-                    member.copy_(held)
-                else:  # scales of the batch normalization are 1, every bias is 0
-                    member.fill_(1.0 if _is_scale(model, name) else 0.0)
+                    weight = torch.empty(parameter.shape)
+                    nn.init.xavier_uniform_(weight, generator=generator)
+                    member_values.copy_(weight)
+                else:  # scales of batch normalization are 1, every bias is 0
+                    member_values.fill_(1.0 if _is_norm_weight(model, name) else 0.0)
         for name, _ in model.named_buffers():
-            getattr(self.stack, _flat(name)).fill_(1 if name.endswith("running_var") else 0)
+            is_variance = name.endswith("running_var")
+            getattr(self.stacked_params, _to_attr_name(name)).fill_(1 if is_variance else 0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits `(M, B, K)` of images `(M, B, C, H, W)`: member i sees `images[i]`."""
-        passed = stacked(*self._plain()) if self.training else self.frozen()
-        return passed(images)
+        """Logits `(M, B, K)` of images `(M, B, C, H, W)`: member i classifies `images[i]`."""
+        if self.training:
+            return self.backend.forward(*self._module_and_state())(images)
+        return self.eval_forward()(images)
+
+    def eval_forward(self) -> ForwardFn:
+        """The backend's forward pass of eval mode, with constant weights.
+
+        It is built again when a tensor was modified in place, except through its `data`.
+        """
+        if self._eval_cache is None or version_key(*self._eval_cache[0]) != self._eval_cache[1]:
+            model, state = self._module_and_state()
+            tensors = list(state.values())
+            constants = {name: tensor.detach() for name, tensor in state.items()}
+            self._eval_cache = (
+                tensors,
+                version_key(*tensors),
+                self.backend.forward(model, constants),
+            )
+        return self._eval_cache[2]
+
+    def reference_forward(self, images: Tensor) -> Tensor:
+        """Eval-mode logits `(M, B, K)` computed with unmodified PyTorch layers, without gradients.
+
+        Successes are verified with this reference, never with the forward pass of a backend. On a
+        GPU the members are mapped with `vmap`, which needs fewer kernel launches than a loop.
+        """
+        model = self._model[0].eval()
+        params = self.stacked_params.state_dict()
+        state = {_to_state_name(name): tensor for name, tensor in params.items()}
+        with torch.no_grad():
+            if images.is_cuda:
+                logits = vmapped_forward(model, state)(images)
+            else:
+                logits = torch.stack(
+                    [
+                        functional_forward(model, _select_member(state, member), member_images)
+                        for member, member_images in enumerate(images)
+                    ]
+                )
+        model.train(self.training)
+        return logits
 
     def train(self, mode: bool = True) -> "Cohort":
-        """Set the mode; what was kept for the other one is dropped."""
-        self._kept = None
+        """Set train or eval mode; drops the forward pass of the other mode."""
+        self._eval_cache = None
         super().train(mode)
-        return self
-
-    def _plain(self) -> tuple[nn.Module, dict[str, Tensor]]:
-        held = {**dict(self.stack.named_parameters()), **dict(self.stack.named_buffers())}
-        return self._model[0].train(self.training), {_dotted(k): v for k, v in held.items()}
-
-    def frozen(self) -> Pass:
-        """The pass of eval mode, with what `folded` makes of the weights.
-
-        It is made again whenever a tensor was written to, but not through its `data`.
-        """
-        if self._kept is None or written(*self._kept[0]) != self._kept[1]:
-            model, state = self._plain()
-            held = list(state.values())
-            self._kept = held, written(*held), stacked(*folded(model, state))
-        return self._kept[2]
-
-    def _apply(self, *args: Any, **kwargs: Any) -> "Cohort":
-        """Move to another device or type, where buffers are other tensors."""
-        self._kept = None
-        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return self
 
     def member(self, position: int) -> nn.Module:
         """Member `position` as a plain module of its own, in eval mode, on the same device."""
-        model = networks.build(self.architecture, self.shape, self.classes)
-        state = {_dotted(k): v[position].clone() for k, v in self.stack.state_dict().items()}
+        model = architectures.build(self.architecture, self.shape, self.classes)
+        state = {
+            _to_state_name(name): tensor[position].clone()
+            for name, tensor in self.stacked_params.state_dict().items()
+        }
         model.load_state_dict(state)
         device = next(iter(state.values())).device
         return model.to(device).eval()
 
-    def plainly(self, images: Tensor) -> Tensor:
-        """As `forward` in eval mode, but by the architecture's own pass and PyTorch's own layers.
-
-        What is said of an adversarial example is said of the plain model, whatever makes a search
-        fast. On a GPU, whose work is hard to start for each member, the pass is mapped over them.
-        """
-        model = self._model[0].eval()
-        state = {_dotted(name): of for name, of in self.stack.state_dict().items()}
-        with torch.no_grad():
-            if images.is_cuda:
-                made = vectorized(model, state)(images)
-            else:
-                members = ({name: of[i] for name, of in state.items()} for i in range(len(images)))
-                passes = zip(members, images, strict=True)
-                made = torch.stack([alone(model, member, x) for member, x in passes])
-        model.train(self.training)
-        return made
-
     def save(self, path: str | Path, settings: dict[str, Any], provenance: dict[str, str]) -> None:
-        """Write weights, and in the header what made them, as one safetensors file."""
-        about = {
+        """Write the weights as one safetensors file, with settings and provenance in its header."""
+        header = {
             "architecture": self.architecture,
             "shape": self.shape,
             "classes": self.classes,
@@ -126,32 +139,56 @@ class Cohort(nn.Module):
             "settings": settings,
             "provenance": provenance,
         }
-        state = {_dotted(name): tensor for name, tensor in self.stack.state_dict().items()}
-        save_tensors(path, state, about)
+        params = self.stacked_params.state_dict()
+        state = {_to_state_name(name): tensor for name, tensor in params.items()}
+        save_tensors(path, state, header)
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Cohort":
-        """A cohort as saved, in eval mode.
+    def load(
+        cls,
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        backend: Backend = PLAIN,
+    ) -> "Cohort":
+        """Load a saved cohort, in eval mode.
 
         Raises:
             UserError: the file is missing or damaged.
         """
-        state, about = load_tensors(path, device)
-        shape = tuple(about["shape"])
-        cohort = cls(about["architecture"], shape, about["classes"], about["seeds"])
+        state, header = load_tensors(path, device)
+        shape = tuple(header["shape"])
+        cohort = cls(header["architecture"], shape, header["classes"], header["seeds"], backend)
         cohort.to(device)
-        cohort.stack.load_state_dict({_flat(name): tensor for name, tensor in state.items()})
+        params = {_to_attr_name(name): tensor for name, tensor in state.items()}
+        cohort.stacked_params.load_state_dict(params)
         return cohort.eval()
 
+    def _module_and_state(self) -> tuple[nn.Module, dict[str, Tensor]]:
+        """The architecture in the mode of the cohort, and the state of all members."""
+        params = dict(self.stacked_params.named_parameters())
+        tensors = {**params, **dict(self.stacked_params.named_buffers())}
+        state = {_to_state_name(name): tensor for name, tensor in tensors.items()}
+        return self._model[0].train(self.training), state
 
-def _flat(name: str) -> str:
+    def _apply(self, *args: Any, **kwargs: Any) -> "Cohort":
+        """Move to another device or type, which replaces buffers by other tensors."""
+        self._eval_cache = None
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
+
+
+def _select_member(state: State, member: int) -> dict[str, Tensor]:
+    return {name: tensor[member] for name, tensor in state.items()}
+
+
+def _to_attr_name(name: str) -> str:
     return name.replace(".", "__")
 
 
-def _dotted(name: str) -> str:
+def _to_state_name(name: str) -> str:
     return name.replace("__", ".")
 
 
-def _is_scale(model: nn.Module, name: str) -> bool:
-    owner, _, last = name.rpartition(".")
-    return last == "weight" and "Norm" in type(model.get_submodule(owner)).__name__
+def _is_norm_weight(model: nn.Module, name: str) -> bool:
+    owner, _, key = name.rpartition(".")
+    return key == "weight" and "Norm" in type(model.get_submodule(owner)).__name__

@@ -6,7 +6,7 @@ NO_CLASS = -1
 """The prediction of a model whose highest logits are equal: it is wrong for every label."""
 
 
-def predicted_class(logits: Tensor) -> Tensor:
+def predict_class(logits: Tensor) -> Tensor:
     """The class with the highest logit, or `NO_CLASS` where several classes share it.
 
     `argmax` alone returns the first of equal logits, so that a model without any preference would

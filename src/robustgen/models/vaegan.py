@@ -3,140 +3,121 @@
 Source: Stutz et al., CVPR 2019, section 3.2 and supplement, after Larsen et al., ICML 2016.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustgen.data.learned_manifold import BOUND, Decoders, Learned
+from robustgen.backend import PLAIN, Backend
+from robustgen.data.learned_manifold import Decoders, LearnedManifold
 from robustgen.data.split import Split
 from robustgen.io.tensors import load_tensors, save_tensors
 from robustgen.models.vaegan_networks import Decoder, Discriminator, Encoder, Shape
+from robustgen.specs import BOUND, VaeGanConfig
 
-AT_ONCE = 1000
-"""Images encoded or decoded at once where nothing is learned: bounds the memory."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a VAE-GAN is built and trained; the defaults are the paper's for FONTS.
-
-    Attributes:
-        latent: D, numbers in a code.
-        channels: of the convolutions, from the image inwards.
-        beta: weight of the L1 reconstruction loss, which is summed over an image.
-        gamma: weight of the decoder's loss against the discriminator; with 0 there is none, and
-            this is a VAE (Kingma & Welling, ICLR 2014).
-        epochs: passes over the images.
-        batch_size: images per update.
-        rate: Adam's learning rate in the first epoch.
-        rate_decay: factor on the rate after each epoch.
-        weight_decay: L2 penalty.
-    """
-
-    latent: int = 10
-    channels: tuple[int, ...] = (64, 128, 256)
-    beta: float = 3.0
-    gamma: float = 1.0
-    epochs: int = 10
-    batch_size: int = 100
-    rate: float = 0.005
-    rate_decay: float = 0.9
-    weight_decay: float = 1e-4
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Self:
-        """From a mapping, whose channels may be a list as in a file."""
-        return cls(**{**settings, "channels": tuple(settings["channels"])})
+IMAGES_PER_CHUNK = 1000
+"""Images that are encoded or decoded together without gradients, which bounds the memory."""
 
 
 class VaeGan(nn.Module):
-    """Encoder, decoder and discriminator for images of one shape."""
+    """Encoder, decoder and discriminator for images of one shape.
 
-    def __init__(self, shape: Shape, recipe: Recipe) -> None:
+    Attributes:
+        shape: channels, height and width of an image.
+        config: how it is built and trained.
+    """
+
+    def __init__(self, shape: Shape, config: VaeGanConfig) -> None:
         super().__init__()
-        self.shape, self.recipe = shape, recipe
-        self.encoder = Encoder(shape, recipe.latent, recipe.channels)
-        self.decoder = Decoder(shape, recipe.latent, recipe.channels)
-        self.discriminator = Discriminator(shape, recipe.channels)
+        self.shape, self.config = shape, config
+        self.encoder = Encoder(shape, config.latent, config.channels)
+        self.decoder = Decoder(shape, config.latent, config.channels)
+        self.discriminator = Discriminator(shape, config.channels)
 
-    def initialize(self, rng: torch.Generator) -> None:
-        """Glorot-uniform weights (Glorot & Bengio 2010), zero biases."""
+    def initialize(self, generator: torch.Generator) -> None:
+        """Set Glorot-uniform weights (Glorot and Bengio 2010) and zero biases."""
         for parameter in self.parameters():
             if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter, generator=rng)
+                nn.init.xavier_uniform_(parameter, generator=generator)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.ConvTranspose2d) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def channels_last(self) -> "VaeGan":
-        """This, with its convolutions laid out as they are fastest.
-
-        A copy, since of a single channel every layout is also the other one: torch then takes the
-        one it was made in, and all layers after that one would mix both.
-        """
-        for weight in self.parameters():
-            if weight.dim() == 4:
-                weight.data = weight.data.clone(memory_format=torch.channels_last)
-        return self
-
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Codes `(B, D)`, the means of the posterior, of images `(B, C, H, W)`; in eval mode."""
-        return torch.cat([self.encoder(part)[0] for part in torch.split(images, AT_ONCE)])
+        return torch.cat(
+            [self.encoder(chunk)[0] for chunk in torch.split(images, IMAGES_PER_CHUNK)]
+        )
 
     def save(self, path: str | Path, settings: dict[str, Any], provenance: dict[str, str]) -> None:
-        """Write weights, and in the header what made them, as one safetensors file."""
-        about = {
+        """Write the weights as one safetensors file, with settings and provenance in its header."""
+        header = {
             "shape": self.shape,
-            "recipe": asdict(self.recipe),
+            "recipe": asdict(self.config),
             "settings": settings,
             "provenance": provenance,
         }
-        save_tensors(path, dict(self.state_dict()), about)
+        save_tensors(path, dict(self.state_dict()), header)
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "VaeGan":
-        """A VAE-GAN as saved, in eval mode, with constant weights.
+    def load(
+        cls,
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        backend: Backend = PLAIN,
+    ) -> "VaeGan":
+        """Load a saved VAE-GAN, in eval mode and with constant weights.
+
+        Args:
+            path: a file of `save`.
+            device: device of the weights.
+            backend: prepares the layers.
 
         Raises:
             UserError: the file is missing or damaged.
         """
-        state, about = load_tensors(path, device)
-        recipe = Recipe.of(about["recipe"])
+        state, header = load_tensors(path, device)
+        config = VaeGanConfig.from_mapping(header["recipe"])
         with torch.device("meta"):
-            model = cls(tuple(about["shape"]), recipe)
+            model = cls(tuple(header["shape"]), config)
         model.load_state_dict(state, assign=True)
-        return model.channels_last().eval().requires_grad_(False)
+        backend.prepare(model)
+        return model.eval().requires_grad_(False)
 
 
 def encode(models: Sequence[VaeGan], data: Split) -> Tensor:
     """The codes `(N, D)` of all of `data`, by the model of each image's class, or by the only one.
 
-    Codes beyond `BOUND` are moved to it, where attacks would move them.
+    Codes are clamped to `specs.BOUND`, as attacks clamp them.
     """
-    codes = data.bank.new_empty((len(data), models[0].recipe.latent), dtype=torch.float32)
+    shape = len(data), models[0].config.latent
+    codes = data.bank.new_empty(shape, dtype=torch.float32)
     for label, model in enumerate(models):
         rows = torch.arange(len(data), device=codes.device)
         if len(models) > 1:
             rows = torch.nonzero(data.labels == label)[:, 0]
-        for some in torch.split(rows, AT_ONCE):
-            codes[some] = model.encode(data.take(some).images())
+        for chunk in torch.split(rows, IMAGES_PER_CHUNK):
+            codes[chunk] = model.encode(data.take(chunk).images())
     return codes.clamp_(-BOUND, BOUND)
 
 
-def learned(files: Sequence[str], data: Split, split: str) -> Split:
+def load_manifold(files: Sequence[str], data: Split, split: str, backend: Backend = PLAIN) -> Split:
     """`data` with its codes on a learned manifold.
 
     Args:
-        files: the codes (named by the space) and then the VAE-GAN of each class.
+        files: the file of the codes, which names the space, and the VAE-GAN of each class.
         data: the first rows of `split`.
         split: "train" or "test".
+        backend: prepares the decoders.
     """
     device = data.labels.device
-    codes, about = load_tensors(files[0], device)
-    decoders = Decoders([VaeGan.load(path, device).decoder.folded() for path in files[1:]])
-    return replace(data, learned={about["space"]: Learned(codes[split][: len(data)], decoders)})
+    codes, header = load_tensors(files[0], device)
+    decoders = [VaeGan.load(path, device).decoder.fold_batch_norm() for path in files[1:]]
+    manifold = LearnedManifold(
+        codes[split][: len(data)], Decoders([backend.prepare(decoder) for decoder in decoders])
+    )
+    return replace(data, learned={header["space"]: manifold})

@@ -1,4 +1,4 @@
-"""The one training loop: a cohort on clean images and, given a threat, on attacked ones."""
+"""The training loop: a cohort on clean images and, given a threat, on attacked images."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -9,51 +9,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.acceleration.adam import Optimizer, adam, set_rate
-from robustgen.acceleration.cuda.cuda_graph import Replayed, sent
-from robustgen.acceleration.random_starts import starts
-from robustgen.attacks.search import Found, Search, search_from
-from robustgen.attacks.spaces import SPACES, Space, Threat
+from robustgen.attacks.search import SearchResult, run_search_from_starts
+from robustgen.attacks.spaces import SPACES, Space
 from robustgen.data.split import Split, batches
+from robustgen.device import to_device_async
 from robustgen.errors import UserError
-from robustgen.io.checkpoints import Checkpoint, gathered, restore
+from robustgen.io.checkpoints import Checkpoint, load_state_tensors, state_tensors
 from robustgen.io.schemas import CURVES, empty
-from robustgen.jobs.runtime import progress
 from robustgen.models.cohort import Cohort
+from robustgen.optimizers import Optimizer, set_learning_rate
+from robustgen.progress import log_progress
+from robustgen.specs import AdversarialTraining, TrainConfig
 
 log = logging.getLogger("robustgen")
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How a classifier is trained (Stutz et al., CVPR 2019, supplement), with Adam.
+class Generators:
+    """Random generators of a training, one per member each.
 
     Attributes:
-        epochs: passes over the N training images.
-        batch_size: images per update.
-        rate: learning rate of the first epoch.
-        rate_decay: factor on the rate after each epoch.
-        weight_decay: L2 penalty.
+        batches: for the order of the images.
+        attacks: for the starts of the attacks.
     """
-
-    epochs: int
-    batch_size: int
-    rate: float
-    rate_decay: float
-    weight_decay: float
-
-
-@dataclass(frozen=True)
-class Method:
-    """What is added to normal training: a threat, and how it is searched (0 steps: a draw)."""
-
-    threat: Threat
-    search: Search
-
-
-@dataclass(frozen=True)
-class Generators:
-    """Random generators of a training, one per member each."""
 
     batches: Sequence[torch.Generator]
     attacks: Sequence[torch.Generator]
@@ -62,132 +40,152 @@ class Generators:
 def train(
     cohort: Cohort,
     data: Split,
-    schedule: Schedule,
-    method: Method | None,
+    config: TrainConfig,
+    method: AdversarialTraining | None,
     generators: Generators,
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, list[Any]]:
     """Train an initialized cohort in place and leave it in eval mode.
 
-    Without a method all of each batch is clean. With one, the first half is clean, the second is
-    attacked (all iterations, model in eval mode), and the two mean losses are averaged
-    (Stutz et al., equations 2 to 4). A batch's halves go through the model together, so that
-    batch normalization sees both.
+    Normal training uses clean images only. With a method, the first half of each batch is clean
+    and the second half is attacked (all steps, with the model in eval mode); the loss is the mean
+    of the two mean losses (Stutz et al., equations 2 to 4). Both halves go through the model
+    together, so that batch normalization sees both.
 
     Args:
         cohort: M initialized models.
-        data: the N training images, shared by the members, each of which shuffles on its own.
-        schedule: epochs, batches and rates.
+        data: the N training images, which every member shuffles on its own.
+        config: epochs, batch size and learning rates.
         method: threat and search, or None for normal training.
-        generators: those of the members, from which nothing has been drawn.
-        checkpoint: where an interrupted run is gone on with, and the state is written between
-            updates; the caller removes it.
+        generators: generators from which nothing has been drawn.
+        checkpoint: read to resume an interrupted run, and written between updates. The caller
+            deletes it.
 
     Returns:
-        Learning curves, columns of `tables.CURVES`.
+        Learning curves, columns of `schemas.CURVES`.
 
     Raises:
         UserError: the loss is no longer finite.
     """
-    optimizer = adam(cohort.parameters(), schedule.rate, schedule.weight_decay)
-    going = _Going(cohort, optimizer, generators, checkpoint)
-    space = None if method is None else _around_one(data, method)
+    backend = cohort.backend
+    optimizer = backend.make_adam(cohort.parameters(), config.rate, config.weight_decay)
+    state = _TrainingState(cohort, optimizer, generators, checkpoint)
+    space = None if method is None else _make_probe_space(data, method)
 
-    def update(*given: Tensor) -> tuple[Tensor, ...]:
-        going.tally.add(*_update(cohort, optimizer, data, method, *given))
+    def update(*arguments: Tensor) -> tuple[Tensor, ...]:
+        state.metrics.add(*_update(cohort, optimizer, data, method, *arguments))
         return ()
 
-    step = update if space is not None and space.waits else Replayed(update)
-    for epoch in progress(range(going.epoch, schedule.epochs + 1), "epoch"):
-        rate = schedule.rate * schedule.rate_decay ** (epoch - 1)
-        set_rate(optimizer, rate)
-        for rows in going.batches(len(data), schedule.batch_size):
-            drawn = _draws(space, rows.shape[1], method, generators.attacks)
-            step(sent(rows, data.labels.device), *drawn)
-            going.tally.count(rows.shape[1], method is not None)
-            going.write()
-        going.close(rate)
+    can_compile = space is None or not space.needs_host_sync
+    step = backend.compile_step(update) if can_compile else update
+    for epoch in log_progress(range(state.epoch, config.epochs + 1), "epoch"):
+        lr = config.rate * config.rate_decay ** (epoch - 1)
+        set_learning_rate(optimizer, lr)
+        for rows in state.batches(len(data), config.batch_size):
+            starts = _sample_starts(cohort, space, rows.shape[1], method, generators.attacks)
+            step(to_device_async(rows, data.labels.device), *starts)
+            state.metrics.count(rows.shape[1], method is not None)
+            state.write()
+        state.end_epoch(lr)
     cohort.eval()
-    return going.curves
+    return state.curves
 
 
-def _around_one(data: Split, method: Method) -> Space:
-    """The space of a method's threat, around a single example."""
+def _make_probe_space(data: Split, method: AdversarialTraining) -> Space:
+    """The space of the method's threat around one example, for the shape of its codes."""
     row = torch.zeros(1, 1, dtype=torch.int64, device=data.labels.device)
     return SPACES[method.threat.space](data.take(row))
 
 
-def _draws(
+def _sample_starts(
+    cohort: Cohort,
     space: Space | None,
-    images: int,
-    method: Method | None,
+    batch_size: int,
+    method: AdversarialTraining | None,
     generators: Sequence[torch.Generator],
 ) -> list[Tensor]:
-    """What a batch is attacked from in this kind of space: for each restart, in units of radius."""
+    """The starts of the attacks on one batch: for each restart, points of the unit ball."""
     if method is None or space is None:
         return []
-    attacked, shape, device = images - images // 2, space.origin.shape[2:], space.origin.device
-    norm, restarts = method.threat.norm, method.search.restarts
-    return list(starts(norm, [attacked], shape, restarts, generators, device))
+    attacked = batch_size - batch_size // 2
+    codes = space.clean_codes
+    return list(
+        cohort.backend.sample_starts(
+            method.threat.norm,
+            [attacked],
+            codes.shape[2:],
+            method.search.restarts,
+            generators,
+            codes.device,
+        )
+    )
 
 
 def _update(
     cohort: Cohort,
     optimizer: Optimizer,
     data: Split,
-    method: Method | None,
+    method: AdversarialTraining | None,
     rows: Tensor,
-    *drawn: Tensor,
+    *starts: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of all members on the rows `(M, b)`.
+    """Update all members on the images `rows` `(M, b)`.
 
     Returns:
-        Loss and error `(M, b)` of each image, and the success of the attack on the last ones.
+        Loss and error of each image, each `(M, b)`, and success of the attack on each attacked
+        image, which are the last ones.
     """
     batch = data.take(rows)
-    clean, attacked, found = _halves(cohort, batch, method, drawn)
+    clean, attacked, result = _make_halves(cohort, batch, method, starts)
     cohort.train()
     logits = cohort(torch.cat([clean, attacked], dim=1))
     losses = F.cross_entropy(
         logits.flatten(0, 1), batch.labels.flatten(), reduction="none"
     ).view_as(batch.labels)
-    split = clean.shape[1]
-    loss = losses[:, :split].mean(1)
+    half = clean.shape[1]
+    loss = losses[:, :half].mean(1)
     if method is not None:
-        loss = (loss + losses[:, split:].mean(1)) / 2
+        loss = (loss + losses[:, half:].mean(1)) / 2
     optimizer.zero_grad()
     loss.sum().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    wrong = logits.argmax(-1) != batch.labels
-    return losses.detach(), wrong, wrong[:, :0] if found is None else found.success
+    is_wrong = logits.argmax(-1) != batch.labels
+    return losses.detach(), is_wrong, is_wrong[:, :0] if result is None else result.success
 
 
-def _halves(
-    cohort: Cohort, batch: Split, method: Method | None, drawn: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, Found | None]:
-    """Clean images, attacked images (of no examples without a method) and what was found."""
+def _make_halves(
+    cohort: Cohort, batch: Split, method: AdversarialTraining | None, starts: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, SearchResult | None]:
+    """Clean images, attacked images (none without a method) and the result of the search."""
     if method is None:
         images = batch.images()
         return images, images[:, :0], None
     half = batch.labels.shape[1] // 2
-    rest = batch.take((slice(None), slice(half, None)))
-    space = SPACES[method.threat.space](rest)
+    second_half = batch.take((slice(None), slice(half, None)))
+    space = SPACES[method.threat.space](second_half)
     cohort.eval()
-    found = search_from(
-        cohort, space, rest.labels, method.threat, method.search, drawn, stop_at_success=False
+    result = run_search_from_starts(
+        cohort,
+        space,
+        second_half.labels,
+        method.threat,
+        method.search,
+        starts,
+        stop_at_success=False,
+        backend=cohort.backend,
     )
-    clean = batch.take((slice(None), slice(half)))
+    first_half = batch.take((slice(None), slice(half)))
     with torch.no_grad():
-        return clean.images(), space.decode(found.codes), found
+        return first_half.images(), space.decode(result.codes), result
 
 
-class _Going:
-    """Where training stands, at a start or where a checkpoint left it.
+class _TrainingState:
+    """Everything that training changes, from its start or from a checkpoint.
 
     Attributes:
-        curves: of the epochs that are over.
-        epoch: the one that is at work, from 1.
-        tally: of its updates so far.
+        curves: learning curves of the epochs that are done.
+        epoch: number of the current epoch, from 1.
+        metrics: sums over the updates of the current epoch.
     """
 
     def __init__(
@@ -197,88 +195,98 @@ class _Going:
         generators: Generators,
         checkpoint: Checkpoint | None,
     ) -> None:
-        self.curves, self.epoch, self._done = empty(CURVES), 1, 0
+        self.curves, self.epoch, self._updates_done = empty(CURVES), 1, 0
         self._seeds, self._state, self._optimizer = cohort.seeds, cohort.state_dict(), optimizer
         self._generators, self._checkpoint = generators, checkpoint
-        self._starts: list[torch.Generator] = []
-        self.tally = _Tally(len(cohort.seeds), next(cohort.parameters()).device)
-        known = checkpoint.read() if checkpoint else None
-        if known is not None:
-            tensors, about = known
-            drawn = [*generators.batches, *generators.attacks]
-            restore(tensors, self._state, [optimizer], drawn)
-            self.tally.sums.copy_(tensors["tally"])
-            self.tally.clean, self.tally.attacked = about["tallied"]
-            self.curves, self.epoch, self._done = about["curves"], about["epoch"], about["done"]
-            log.info("going on in epoch %d after %d updates", self.epoch, self._done)
+        self._epoch_starts: list[torch.Generator] = []
+        self.metrics = _EpochMetrics(len(cohort.seeds), next(cohort.parameters()).device)
+        saved = checkpoint.read() if checkpoint else None
+        if saved is not None:
+            tensors, metadata = saved
+            all_generators = [*generators.batches, *generators.attacks]
+            load_state_tensors(tensors, self._state, [optimizer], all_generators)
+            self.metrics.sums.copy_(tensors["metrics"])
+            self.metrics.clean, self.metrics.attacked = metadata["counts"]
+            self.curves, self.epoch = metadata["curves"], metadata["epoch"]
+            self._updates_done = metadata["updates_done"]
+            log.info("going on in epoch %d after %d updates", self.epoch, self._updates_done)
 
     def batches(self, examples: int, batch_size: int) -> Iterator[Tensor]:
-        """Rows `(M, b)` of each batch of the epoch that is still to be learned from."""
-        # The order is drawn once more by who goes on: it is not kept, but what it is drawn from.
-        self._starts = [rng.clone_state() for rng in self._generators.batches]
-        every = batches(examples, batch_size, self._generators.batches)
-        for rows in every[self._done :]:
-            self._done += 1
+        """Rows `(M, b)` of each batch of the epoch that is still to be trained on."""
+        # The batch order is not stored: a resumed run redraws it from the stored generator state.
+        self._epoch_starts = [rng.clone_state() for rng in self._generators.batches]
+        epoch_batches = batches(examples, batch_size, self._generators.batches)
+        for rows in epoch_batches[self._updates_done :]:
+            self._updates_done += 1
             yield rows
 
     def write(self) -> None:
-        """Write the checkpoint, if it is time: some updates of the epoch are done."""
+        """Write the checkpoint if it is due, between two updates of an epoch."""
         if self._checkpoint is None or not self._checkpoint.due():
             return
-        drawn = [*self._starts, *self._generators.attacks]
-        tensors = {**gathered(self._state, [self._optimizer], drawn), "tally": self.tally.sums}
-        about = {"curves": self.curves, "epoch": self.epoch, "done": self._done}
-        tallied = [self.tally.clean, self.tally.attacked]
-        self._checkpoint.write(tensors, {**about, "tallied": tallied})
+        generators = [*self._epoch_starts, *self._generators.attacks]
+        tensors = state_tensors(self._state, [self._optimizer], generators)
+        metadata = {
+            "curves": self.curves,
+            "epoch": self.epoch,
+            "updates_done": self._updates_done,
+            "counts": [self.metrics.clean, self.metrics.attacked],
+        }
+        self._checkpoint.write({**tensors, "metrics": self.metrics.sums}, metadata)
 
-    def close(self, rate: float) -> None:
-        """The epoch is over."""
-        self.tally.close(self.curves, self._seeds, self.epoch, rate)
-        self.tally.clear()
-        self.epoch, self._done = self.epoch + 1, 0
+    def end_epoch(self, lr: float) -> None:
+        """Append the metrics of the epoch to the curves and begin the next epoch."""
+        self.metrics.append_epoch(self.curves, self._seeds, self.epoch, lr)
+        self.metrics.clear()
+        self.epoch, self._updates_done = self.epoch + 1, 0
 
 
-class _Tally:
-    """Sums over an epoch, kept on the device: loss and errors of both halves, and successes."""
+class _EpochMetrics:
+    """Sums over an epoch, on the device: loss and error of both halves, and successes.
+
+    Attributes:
+        sums: `(5, M)` of clean loss and error, attacked loss and error, and success.
+        clean, attacked: numbers of images per member.
+    """
 
     def __init__(self, members: int, device: torch.device) -> None:
         self.sums = torch.zeros(5, members, dtype=torch.float64, device=device)
         self.clean = self.attacked = 0
 
-    def add(self, losses: Tensor, wrong: Tensor, success: Tensor) -> None:
-        """Add to the sums: `losses` and `wrong` `(M, b)`, and `success` of the attacked ones."""
-        split = losses.shape[1] - success.shape[1]
-        parts = [losses[:, :split], wrong[:, :split], losses[:, split:], wrong[:, split:], success]
-        for total, part in zip(self.sums, parts, strict=True):
+    def add(self, losses: Tensor, is_wrong: Tensor, success: Tensor) -> None:
+        """Add `losses` and `is_wrong` `(M, b)`, and `success` of the last, attacked images."""
+        half = losses.shape[1] - success.shape[1]
+        parts = [losses[:, :half], is_wrong[:, :half], losses[:, half:], is_wrong[:, half:]]
+        for total, part in zip(self.sums, [*parts, success], strict=True):
             total += part.sum(1)
 
-    def count(self, images: int, halved: bool) -> None:
-        """Count the images of a batch, the second half of which may have been attacked."""
-        attacked = images - images // 2 if halved else 0
+    def count(self, images: int, has_attack: bool) -> None:
+        """Count the images of a batch, whose second half may be attacked."""
+        attacked = images - images // 2 if has_attack else 0
         self.clean += images - attacked
         self.attacked += attacked
 
     def clear(self) -> None:
-        """Begin anew, where the sums are."""
+        """Set all sums to zero in place, since a CUDA graph adds to this memory."""
         self.sums.zero_()
         self.clean = self.attacked = 0
 
-    def close(
-        self, curves: dict[str, list[Any]], seeds: Sequence[int], epoch: int, rate: float
+    def append_epoch(
+        self, curves: dict[str, list[Any]], seeds: Sequence[int], epoch: int, lr: float
     ) -> None:
-        """Append the epoch's means to `curves`, a row per member."""
+        """Append the means of the epoch to `curves`, a row per member."""
         sums = self.sums.cpu()
         if not sums.isfinite().all():
             raise UserError(
                 f"training diverged: the loss is not finite in epoch {epoch} at learning rate "
-                f"{rate:.3g}; set a lower classifier.rate"
+                f"{lr:.3g}; set a lower classifier.rate"
             )
         clean = (sums[:2] / self.clean).tolist()
         attacked = (sums[2:] / self.attacked).tolist() if self.attacked else None
-        for i, seed in enumerate(seeds):
-            row = [seed, epoch, rate, *(values[i] for values in clean)]
-            row += [values[i] for values in attacked] if attacked else [None] * 3
+        for member, seed in enumerate(seeds):
+            row = [seed, epoch, lr, *(means[member] for means in clean)]
+            row += [means[member] for means in attacked] if attacked else [None] * 3
             for column, value in zip(curves.values(), row, strict=True):
                 column.append(value)
-        errors = ", ".join(f"{value:.3f}" for value in clean[1])
+        errors = ", ".join(f"{error:.3f}" for error in clean[1])
         log.info("epoch %d: error on clean training images %s", epoch, errors)

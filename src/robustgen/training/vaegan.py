@@ -1,7 +1,4 @@
-"""The training of VAE-GANs.
-
-Source: Stutz et al., CVPR 2019, section 3.2 and supplement, after Larsen et al., ICML 2016.
-"""
+"""The training of VAE-GANs (Stutz et al., CVPR 2019, supplement; Larsen et al., ICML 2016)."""
 
 import logging
 import math
@@ -13,144 +10,157 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.acceleration.adam import Optimizer, adam, set_rate
+from robustgen.backend import PLAIN, Backend
 from robustgen.data.split import Split, batches
 from robustgen.errors import UserError
-from robustgen.io.checkpoints import Checkpoint, gathered, restore
+from robustgen.io.checkpoints import Checkpoint, load_state_tensors, state_tensors
 from robustgen.io.schemas import VAEGAN_CURVES, empty
-from robustgen.jobs.runtime import progress
 from robustgen.models.vaegan import VaeGan
+from robustgen.optimizers import Optimizer, set_learning_rate
+from robustgen.progress import log_progress
 
 log = logging.getLogger("robustgen")
 
 
-def train(
-    model: VaeGan, data: Split, rng: torch.Generator, checkpoint: Checkpoint | None = None
+def train_vaegan(
+    model: VaeGan,
+    data: Split,
+    generator: torch.Generator,
+    checkpoint: Checkpoint | None = None,
+    backend: Backend = PLAIN,
 ) -> dict[str, list[Any]]:
     """Train an initialized VAE-GAN in place on all images of `data`, and leave it in eval mode.
 
-    Encoder and decoder lower the Kullback-Leibler divergence of the posterior from the standard
+    Encoder and decoder minimize the Kullback-Leibler divergence of the posterior from the standard
     normal prior, plus beta times the L1 distance of the reconstruction, plus gamma times the
-    cross-entropy of the discriminator's answer to the reconstruction and "real"; the discriminator
-    tells images from reconstructions (Stutz et al., supplement). With gamma 0 the discriminator has
-    no say: it is left as it is, and its two curves are empty.
+    cross-entropy of the discriminator's output for the reconstruction and the label "real". The
+    discriminator learns to tell images from reconstructions (Stutz et al., supplement). With gamma
+    0 the discriminator is not trained, and its two curves are empty.
 
     Args:
         model: initialized by `VaeGan.initialize`.
-        data: the images of the class, or of all of them.
-        rng: a CPU generator of the order of images, and of the noise.
-        checkpoint: where an interrupted run is gone on with, and the state is written at ends of
-            epochs; the caller removes it.
+        data: the images of one class, or of all classes.
+        generator: a CPU generator for the order of the images and the noise of the codes.
+        checkpoint: read to resume an interrupted run, and written after epochs. The caller deletes
+            it.
+        backend: prepares the layers and makes the optimizers.
 
     Returns:
-        Learning curves, columns of `tables.VAEGAN_CURVES`.
+        Learning curves, columns of `schemas.VAEGAN_CURVES`.
 
     Raises:
         UserError: a loss is no longer finite.
     """
-    recipe = model.recipe
-    parts = [model.encoder, model.decoder, *([model.discriminator] if recipe.gamma else [])]
-    optimizers = [adam(part.parameters(), recipe.rate, recipe.weight_decay) for part in parts]
+    config = model.config
+    networks = [model.encoder, model.decoder, *([model.discriminator] if config.gamma else [])]
+    optimizers = [
+        backend.make_adam(network.parameters(), config.rate, config.weight_decay)
+        for network in networks
+    ]
     curves = empty(VAEGAN_CURVES)
-    state = model.channels_last().train().state_dict()
-    if checkpoint and (known := checkpoint.read()):
-        restore(known[0], state, optimizers, [rng])
-        curves = known[1]["curves"]
+    state = backend.prepare(model).train().state_dict()
+    if checkpoint and (saved := checkpoint.read()):
+        load_state_tensors(saved[0], state, optimizers, [generator])
+        curves = saved[1]["curves"]
         log.info("going on after epoch %d", len(curves["epoch"]))
-    for epoch in progress(range(len(curves["epoch"]) + 1, recipe.epochs + 1), "epoch"):
-        rate = recipe.rate * recipe.rate_decay ** (epoch - 1)
-        means = _epoch(model, optimizers, rate, data, rng)
+    for epoch in log_progress(range(len(curves["epoch"]) + 1, config.epochs + 1), "epoch"):
+        lr = config.rate * config.rate_decay ** (epoch - 1)
+        means = _train_epoch(model, optimizers, lr, data, generator)
         if not all(map(math.isfinite, means)):
             raise UserError(
                 f"training of the VAE-GAN diverged: a loss is not finite in epoch {epoch} at "
-                f"learning rate {rate:.3g}; set a lower rate"
+                f"learning rate {lr:.3g}; set a lower rate"
             )
-        for column, value in zip_longest(curves.values(), (epoch, rate, *means)):
+        for column, value in zip_longest(curves.values(), (epoch, lr, *means)):
             column.append(value)
         log.info("epoch %d: L1 %.2f, divergence %.2f", epoch, means[1], means[0])
         if checkpoint:
-            checkpoint.write(gathered(state, optimizers, [rng]), {"curves": curves})
+            checkpoint.write(state_tensors(state, optimizers, [generator]), {"curves": curves})
     model.eval()
     return curves
 
 
-def _epoch(
-    model: VaeGan,
-    optimizers: Sequence[Optimizer],
-    rate: float,
-    data: Split,
-    rng: torch.Generator,
-) -> list[float]:
-    """One pass over the images; the means of what `_update` returns."""
-    for optimizer in optimizers:
-        set_rate(optimizer, rate)
-    sums = torch.zeros(4 if model.recipe.gamma else 2, dtype=torch.float64)
-    every = batches(len(data), model.recipe.batch_size, [rng])
-    for rows in every:
-        images = data.take(rows[0].to(data.labels.device)).images()
-        sums += torch.tensor(_update(model, optimizers, images, rng))
-    return [float(mean) for mean in sums / len(every)]
-
-
-def train_once(
+def train_vaegan_once(
     model: VaeGan,
     data: Split,
-    rng: torch.Generator,
+    generator: torch.Generator,
     checkpoint: Checkpoint,
     finished: Checkpoint,
+    backend: Backend = PLAIN,
 ) -> dict[str, list[Any]]:
-    """As `train`, but what was trained before in the same way is taken from `finished`.
+    """Run `train_vaegan`, unless a file has the same model, trained in the same way before.
 
-    A data set that gains a class has other files, but the same images of the classes it had: their
-    VAE-GANs are found again.
+    A data set that gains a class has other files, but the same images of its previous classes.
+    Their VAE-GANs are not trained again.
 
     Args:
-        model, data, rng, checkpoint: those of `train`.
-        finished: where the trained model and its curves are kept.
+        model, data, generator, checkpoint, backend: as for `train_vaegan`.
+        finished: the file of the trained model and its learning curves.
     """
-    known = finished.read()
-    if known is None:
-        curves = train(model, data, rng, checkpoint)
+    saved = finished.read()
+    if saved is None:
+        curves = train_vaegan(model, data, generator, checkpoint, backend)
         finished.write(model.state_dict(), {"curves": curves})
         return curves
     log.info("trained before on the same images in the same way")
-    restore({f"state.{name}": held for name, held in known[0].items()}, model.state_dict(), [], [])
+    tensors = {f"state.{name}": tensor for name, tensor in saved[0].items()}
+    load_state_tensors(tensors, model.state_dict(), [], [])
     model.eval()
-    return dict(known[1]["curves"])
+    return dict(saved[1]["curves"])
+
+
+def _train_epoch(
+    model: VaeGan,
+    optimizers: Sequence[Optimizer],
+    lr: float,
+    data: Split,
+    generator: torch.Generator,
+) -> list[float]:
+    """One pass over the images; returns the means of what `_update` returns."""
+    for optimizer in optimizers:
+        set_learning_rate(optimizer, lr)
+    sums = torch.zeros(4 if model.config.gamma else 2, dtype=torch.float64)
+    epoch_batches = batches(len(data), model.config.batch_size, [generator])
+    for rows in epoch_batches:
+        images = data.take(rows[0].to(data.labels.device)).images()
+        sums += torch.tensor(_update(model, optimizers, images, generator))
+    return [float(mean) for mean in sums / len(epoch_batches)]
 
 
 def _update(
     model: VaeGan,
     optimizers: Sequence[Optimizer],
     images: Tensor,
-    rng: torch.Generator,
+    generator: torch.Generator,
 ) -> list[float]:
-    """One step of each network.
+    """Update encoder, decoder and, unless gamma is 0, discriminator.
 
     Returns:
-        Divergence, L1, and with a discriminator the decoder's and its own loss: means, nat.
+        Mean divergence (nat) and L1 distance; with a discriminator also the mean losses (nat) of
+        the decoder against it and of the discriminator.
     """
-    images = images.contiguous(memory_format=torch.channels_last)
+    config = model.config
     mean, log_variance = model.encoder(images)
-    noise = torch.randn(mean.shape, generator=rng).to(mean)
-    made = model.decoder(mean + (log_variance / 2).exp() * noise)
+    noise = torch.randn(mean.shape, generator=generator).to(mean)
+    reconstructions = model.decoder(mean + (log_variance / 2).exp() * noise)
     divergence = (mean.square() + log_variance.exp() - log_variance - 1).sum(1).mean() / 2
-    distance = (made - images).abs().flatten(1).sum(1).mean()
-    loss, losses = divergence + model.recipe.beta * distance, [divergence, distance]
-    if model.recipe.gamma:
-        model.discriminator.requires_grad_(False)  # its own step comes below
-        fooled = F.softplus(-model.discriminator(made)).mean()
-        loss = loss + model.recipe.gamma * fooled
+    distance = (reconstructions - images).abs().flatten(1).sum(1).mean()
+    loss, losses = divergence + config.beta * distance, [divergence, distance]
+    if config.gamma:
+        model.discriminator.requires_grad_(False)  # it is updated below, by its own loss
+        decoder_loss = F.softplus(-model.discriminator(reconstructions)).mean()
+        loss = loss + config.gamma * decoder_loss
     for optimizer in optimizers:
         optimizer.zero_grad()
     loss.backward()
     optimizers[0].step()
     optimizers[1].step()
-    if model.recipe.gamma:
+    if config.gamma:
         model.discriminator.requires_grad_(True)
-        real, fake = model.discriminator(images), model.discriminator(made.detach())
-        told = F.softplus(-real).mean() + F.softplus(fake).mean()
-        told.backward()  # type: ignore[no-untyped-call]
+        real_logits = model.discriminator(images)
+        fake_logits = model.discriminator(reconstructions.detach())
+        discriminator_loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        discriminator_loss.backward()  # type: ignore[no-untyped-call]
         optimizers[2].step()
-        losses += [fooled, told]
+        losses += [decoder_loss, discriminator_loss]
     return [term.item() for term in losses]

@@ -16,13 +16,13 @@ log = logging.getLogger("robustgen")
 Function = Callable[..., Sequence[Tensor]]
 
 
-class _Recorded(NamedTuple):
+class _Captured(NamedTuple):
     graph: torch.cuda.CUDAGraph
     inputs: Sequence[Tensor]
     outputs: Sequence[Tensor]
 
 
-class Replayed:
+class CudaGraphed:
     """A function of tensors, whose work on a GPU is recorded and replayed; on a CPU it is called.
 
     The first call with tensors of some shapes is plain, the second is recorded, further ones are
@@ -34,33 +34,33 @@ class Replayed:
 
     def __init__(self, function: Function) -> None:
         self._function = function
-        self._known: dict[tuple[torch.Size, ...], _Recorded | None] = {}
-        self._fails = False
+        self._graphs: dict[tuple[torch.Size, ...], _Captured | None] = {}
+        self._is_uncapturable = False
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
         """What the function gives for `inputs`."""
-        if not inputs[0].is_cuda or self._fails:
+        if not inputs[0].is_cuda or self._is_uncapturable:
             return self._function(*inputs)
         shapes = tuple(of.shape for of in inputs)
-        if shapes not in self._known:
-            self._known[shapes] = None
-            return _aside(self._function, inputs)
-        recorded = self._known[shapes]
+        if shapes not in self._graphs:
+            self._graphs[shapes] = None
+            return _warm_up(self._function, inputs)
+        recorded = self._graphs[shapes]
         if recorded is None:
             try:
-                recorded = _record(self._function, inputs)
+                recorded = _capture(self._function, inputs)
             except RuntimeError as error:
                 log.warning("cannot be recorded, and takes longer: %s", str(error).split("\n")[0])
-                self._fails = True
+                self._is_uncapturable = True
                 return self._function(*inputs)
-            self._known[shapes] = recorded
+            self._graphs[shapes] = recorded
         for held, given in zip(recorded.inputs, inputs, strict=True):
             held.copy_(given)
         recorded.graph.replay()
         return recorded.outputs
 
 
-def _aside(function: Function, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+def _warm_up(function: Function, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """On a stream of its own, as what is to be recorded must have run before."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
@@ -71,7 +71,7 @@ def _aside(function: Function, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     return made
 
 
-def _record(function: Function, inputs: Sequence[Tensor]) -> _Recorded:
+def _capture(function: Function, inputs: Sequence[Tensor]) -> _Captured:
     held, before = [of.clone() for of in inputs], torch.cuda.current_stream()
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
@@ -80,11 +80,4 @@ def _record(function: Function, inputs: Sequence[Tensor]) -> _Recorded:
             made = function(*held)
     finally:
         torch.cuda.set_stream(before)  # which a recording that fails does not set back
-    return _Recorded(graph, held, made)
-
-
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor there, without waiting for a GPU to be done with what it has to do."""
-    if device.type != "cuda":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    return _Captured(graph, held, made)

@@ -1,92 +1,80 @@
-"""What a search does between two passes, on a GPU in two kernels instead of some thirty.
+"""What a search does between two forward passes, on a GPU: two kernels instead of thirty.
 
-Equal to the plain operations in `front` up to rounding; `benchmarks/gpu.py` measures the gain.
+Equal to `attacks.search.ActiveExamples` up to rounding; `benchmarks/gpu.py` measures the gain.
 """
+
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from robustgen.acceleration.cuda import grouped_conv as grouped
-from robustgen.attacks.spaces import Space, Threat
-from robustgen.attacks.step_rules import Adam, Signed, StepRule
+from robustgen.attacks.search import ActiveExamples
+from robustgen.attacks.spaces import Space
+from robustgen.attacks.step_rules import AdamStep, SignStep, StepRule
+from robustgen.specs import Threat
 
-AT_ONCE = 1024
-"""Numbers that a program moves, or copies at once."""
-
-
-def applies(like: Tensor) -> bool:
-    """Whether kernels can be used for tensors like this one."""
-    return like.is_cuda and like.dtype == torch.float32 and grouped.works()
+NUMBERS_PER_PROGRAM = 1024
+"""Numbers that a program moves or copies at once."""
 
 
-def moves(space: Space, rule: StepRule, threat: Threat) -> bool:
-    """Whether `move` knows the rule, and the ball and the bounds are boxes of one width."""
-    known = type(rule) in (Adam, Signed)
-    return known and threat.norm == "linf" and isinstance(space.low, float)
+class FusedActiveExamples(ActiveExamples):
+    """`ActiveExamples` whose operations are single kernels, where the kernels support them."""
+
+    @classmethod
+    def share(cls, active: ActiveExamples) -> Self:
+        """The same examples: both objects share all attributes."""
+        fused = cls.__new__(cls)
+        fused.__dict__ = active.__dict__
+        return fused
+
+    def update_best(self, logits: Tensor, steps_done: int, stop_at_success: bool) -> Tensor:
+        """As `ActiveExamples.update_best`."""
+        if not supports_tensors(logits):
+            return super().update_best(logits, steps_done, stop_at_success)
+        from robustgen.acceleration.cuda import search_step_kernels as kernels
+
+        logits = logits.contiguous()
+        best = self.local_best
+        grad_logits = torch.empty_like(logits)
+        classes, numbers = logits.shape[-1], self.codes[0, 0].numel()
+        kernels.look[(self.labels.numel(),)](
+            logits, self.labels, self.codes, self.is_active.view(torch.uint8), best.codes,
+            best.loss, best.success.view(torch.uint8), best.step_found, grad_logits, steps_done,
+            classes, numbers, stop_at_success, 1 << (classes - 1).bit_length(),
+            NUMBERS_PER_PROGRAM,
+        )  # fmt: skip
+        return grad_logits
+
+    def step(self, gradient: Tensor, threat: Threat, step_size: float) -> None:
+        """As `ActiveExamples.step`."""
+        if not (supports_tensors(gradient) and supports_step(self.space, self.rule, threat)):
+            super().step(gradient, threat, step_size)
+            return
+        from robustgen.acceleration.cuda import search_step_kernels as kernels
+
+        codes, gradient = self.codes, gradient.contiguous()
+        clean_codes = self.space.clean_codes.contiguous()
+        stepped = torch.empty_like(codes)
+        exp_avg = exp_avg_sq = codes
+        bias_corrections = 1.0, 1.0
+        if isinstance(self.rule, AdamStep):
+            exp_avg, exp_avg_sq = self.rule.state["exp_avg"], self.rule.state["exp_avg_sq"]
+            bias_corrections = self.rule.bias_corrections()
+        kernels.move[(-(-codes.numel() // NUMBERS_PER_PROGRAM),)](
+            codes, gradient, clean_codes, stepped, exp_avg, exp_avg_sq, codes.numel(), step_size,
+            threat.radius, self.space.lower, self.space.upper, *bias_corrections,
+            isinstance(self.rule, AdamStep), NUMBERS_PER_PROGRAM,
+        )  # fmt: skip
+        self.codes = stepped
 
 
-def look(
-    logits: Tensor,
-    labels: Tensor,
-    codes: Tensor,
-    alive: Tensor,
-    best_codes: Tensor,
-    best_loss: Tensor,
-    best_success: Tensor,
-    best_when: Tensor,
-    when: int,
-    stop_at_success: bool,
-) -> Tensor:
-    """As `Front.look`, in place: gradients of the losses to the logits `(M, B, K)`.
-
-    Args:
-        logits: `(M, B, K)`.
-        labels: `(M, B)`.
-        codes: `(M, B, *D)`, which are kept where they beat the best.
-        alive: `(M, B)`, what is still searched.
-        best_codes: `(M, B, *D)` so far.
-        best_loss: `(M, B)` there.
-        best_success: `(M, B)` whether it is one.
-        best_when: `(M, B)` after how many steps it was met, or -1.
-        when: steps so far.
-        stop_at_success: whether successes are no longer alive, and beat any loss.
-    """
-    from robustgen.acceleration.cuda import search_step_kernels as search_kernels
-
-    logits = logits.contiguous()
-    alive, best_success = alive.view(torch.uint8), best_success.view(torch.uint8)
-    uphill = torch.empty_like(logits)
-    classes, numbers = logits.shape[-1], codes[0, 0].numel()
-    search_kernels.look[(labels.numel(),)](
-        logits, labels, codes, alive, best_codes, best_loss, best_success, best_when, uphill, when,
-        classes, numbers, stop_at_success, 1 << (classes - 1).bit_length(), AT_ONCE,
-    )  # fmt: skip
-    return uphill
+def supports_tensors(template: Tensor) -> bool:
+    """Whether the kernels support tensors like this one."""
+    return template.is_cuda and template.dtype == torch.float32 and grouped.works()
 
 
-def move(
-    codes: Tensor,
-    gradient: Tensor,
-    space: Space,
-    rule: StepRule,
-    radius: float,
-    step_size: float,
-) -> Tensor:
-    """As `Front.move`: the codes `(M, B, *D)` one step further; the rule's state is changed."""
-    from robustgen.acceleration.cuda import search_step_kernels as search_kernels
-
-    moved, origin, gradient = (
-        torch.empty_like(codes),
-        space.origin.contiguous(),
-        gradient.contiguous(),
-    )
-    mean = square = codes
-    shares = 1.0, 1.0
-    if isinstance(rule, Adam):
-        mean, square = rule.state["mean"], rule.state["square"]
-        shares = rule.advance()
-    search_kernels.move[(-(-codes.numel() // AT_ONCE),)](
-        codes, gradient, origin, moved, mean, square, codes.numel(), step_size, radius,
-        space.low, space.high, *shares, isinstance(rule, Adam), AT_ONCE,
-    )  # fmt: skip
-    return moved
+def supports_step(space: Space, rule: StepRule, threat: Threat) -> bool:
+    """Whether the kernels support the step rule, and ball and bounds are boxes of one width."""
+    is_known_rule = type(rule) in (AdamStep, SignStep)
+    return is_known_rule and threat.norm == "linf" and isinstance(space.lower, float)

@@ -2,25 +2,34 @@
 
 A program takes a few images of a model through all steps, and ends when they have succeeded: images
 do not wait for those of others, and nothing is started or asked for in between. What a program
-holds of its images stays in the cache. Equal to the steps of `front` one by one up to rounding;
+holds of its images stays in the cache. Equal to `attacks.search.ascend` up to rounding;
 `benchmarks/gpu.py` measures the gain.
 """
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.acceleration.cuda import search_step as fused
 from robustgen.acceleration.cuda.conv_geometry import power
 from robustgen.acceleration.cuda.forward import Chain, Product
-from robustgen.attacks.active_examples import Front
-from robustgen.attacks.spaces import ImageSpace, Threat
-from robustgen.attacks.step_rules import Adam
+from robustgen.acceleration.cuda.search_step import (
+    FusedActiveExamples,
+    supports_step,
+    supports_tensors,
+)
+from robustgen.acceleration.verification import VerifiedForward
+from robustgen.attacks.search import ActiveExamples
+from robustgen.attacks.search import ascend as ascend_step_by_step
+from robustgen.attacks.spaces import ImageSpace
+from robustgen.attacks.step_rules import AdamStep
 from robustgen.models.cohort import Cohort
+from robustgen.optimizers import BETA1, BETA2
+from robustgen.specs import SearchConfig, Threat
 
 IMAGES, WARPS = 2, 4
 """Images of a program, and its warps."""
@@ -37,7 +46,7 @@ CHUNK = 512
 
 log = logging.getLogger("robustgen")
 
-_refused: list[str] = []
+_compile_errors: list[str] = []
 """What a compiler that cannot make the kernel has said."""
 
 
@@ -62,61 +71,89 @@ class Packed:
     room: int
 
 
-def chain_of(model: object, front: Front, threat: Threat) -> Chain | None:
-    """The pass of the model if the kernel can do this search by it."""
-    if _refused or not isinstance(model, Cohort) or type(front.space) is not ImageSpace:
-        return None
-    if not (fused.applies(front.codes) and fused.moves(front.space, front.rule, threat)):
-        return None
-    chain = model.frozen()
-    if not isinstance(chain, Chain) or chain.products[-1].rectified:
-        return None
-    weights = sum(of.forth[0].numel() + of.back[0].numel() for of in chain.products)
-    return chain if weights <= SMALL else None
+def ascend(
+    model: Any,
+    active: ActiveExamples,
+    threat: Threat,
+    search: SearchConfig,
+    steps_done: int,
+    stop_at_success: bool,
+) -> None:
+    """As `attacks.search.ascend`: in one kernel if it supports the search, else in fused steps."""
+    forward = supported_forward(model, active, threat) if stop_at_success else None
+    if forward is None or not search_in_one_kernel(forward, active, threat, search, steps_done):
+        fused = FusedActiveExamples.share(active)
+        ascend_step_by_step(model, fused, threat, search, steps_done, stop_at_success)
 
 
-def climb(
-    chain: Chain, front: Front, threat: Threat, steps: int, step_size: float, before: int
+def supported_forward(model: object, active: ActiveExamples, threat: Threat) -> Chain | None:
+    """The forward pass of the model if the kernel supports this search with it, else None."""
+    if _compile_errors or not isinstance(model, Cohort) or type(active.space) is not ImageSpace:
+        return None
+    if not supports_tensors(active.codes):
+        return None
+    if not supports_step(active.space, active.rule, threat):
+        return None
+    forward = model.eval_forward()
+    if isinstance(forward, VerifiedForward) and forward.is_trusted(active.codes):
+        forward = forward.accelerated
+    if not isinstance(forward, Chain) or forward.products[-1].rectified:
+        return None
+    weights = sum(layer.forth[0].numel() + layer.back[0].numel() for layer in forward.products)
+    return forward if weights <= SMALL else None
+
+
+def search_in_one_kernel(
+    forward: Chain,
+    active: ActiveExamples,
+    threat: Threat,
+    search: SearchConfig,
+    steps_done: int,
 ) -> bool:
-    """Search from the codes of `front` until success; what is found is there.
+    """Search from the current codes until success, and record the best codes in `active`.
 
     Args:
-        chain: of `chain_of`.
-        front: `(M, B)` images, on which no step was taken.
+        forward: of `supported_forward`.
+        active: examples on which no step was taken.
         threat: the ball to search.
-        steps: iterations.
-        step_size: length of a step.
-        before: steps of other restarts.
+        search: step size and steps.
+        steps_done: evaluations in earlier restarts.
 
     Returns:
-        Whether it was done: it is not where the kernel cannot be compiled, and then never again.
+        Whether the kernel could be compiled. If not, it is never tried again.
     """
-    from robustgen.acceleration.cuda import whole_search_kernel as climb_kernel
+    from robustgen.acceleration.cuda import whole_search_kernel as kernel
 
-    packed, adam = _packed(chain.products, front.codes.shape[3:]), isinstance(front.rule, Adam)
-    flat = chain.products[0].flattens
-    held = front.codes, front.space.origin, front.found.codes
-    codes, origin, best = (of.contiguous() if flat else _last(of) for of in held)
-    members, many = front.labels.shape
-    programs = -(-many // IMAGES)
-    mean, square = (front.rule.state[of] for of in ("mean", "square")) if adam else (codes, codes)
-    classes, numbers = chain.products[-1].how.to_channels, codes[0, 0].numel()
-    given = (
-        codes, origin, mean, square, best, front.labels, front.alive.view(torch.uint8),
-        front.found.loss, front.found.success.view(torch.uint8), front.found.when, packed.weights,
-        codes.new_empty(members * programs, IMAGES * packed.room), _shares(steps, codes.device),
-        many, steps, before, step_size, threat.radius, front.space.low, front.space.high,
-        packed.layers, packed.places, packed.tiles, packed.weights.shape[1], packed.room, IMAGES,
-        numbers, classes, adam, power(classes, 1 << 20), CHUNK,
+    packed = _packed(forward.products, active.codes.shape[3:])
+    is_adam = isinstance(active.rule, AdamStep)
+    is_flat, best = forward.products[0].flattens, active.local_best
+    codes, clean_codes, best_codes = (
+        tensor.contiguous() if is_flat else _last(tensor)
+        for tensor in (active.codes, active.space.clean_codes, best.codes)
+    )
+    members, examples = active.labels.shape
+    programs = -(-examples // IMAGES)
+    exp_avg = exp_avg_sq = codes
+    if is_adam:
+        exp_avg, exp_avg_sq = active.rule.state["exp_avg"], active.rule.state["exp_avg_sq"]
+    classes, numbers = forward.products[-1].how.to_channels, codes[0, 0].numel()
+    arguments = (
+        codes, clean_codes, exp_avg, exp_avg_sq, best_codes, active.labels,
+        active.is_active.view(torch.uint8), best.loss, best.success.view(torch.uint8),
+        best.step_found, packed.weights, codes.new_empty(members * programs, IMAGES * packed.room),
+        _bias_corrections(search.steps, codes.device), examples, search.steps, steps_done,
+        search.step_size, threat.radius, active.space.lower, active.space.upper, packed.layers,
+        packed.places, packed.tiles, packed.weights.shape[1], packed.room, IMAGES, numbers,
+        classes, is_adam, power(classes, 1 << 20), CHUNK,
     )  # fmt: skip
     try:
-        climb_kernel.climb[programs, members](*given, num_warps=WARPS, maxnreg=REGISTERS)
-    except Exception as error:  # whatever a compiler says
+        kernel.climb[programs, members](*arguments, num_warps=WARPS, maxnreg=REGISTERS)
+    except Exception as error:  # a compiler may raise anything
         log.warning("no search in one kernel here, so a step at a time and slower: %s", error)
-        _refused.append(str(error))
+        _compile_errors.append(str(error))
         return False
-    if best.data_ptr() != front.found.codes.data_ptr():
-        front.found.codes.copy_(best.permute(0, 1, 4, 2, 3))
+    if best_codes.data_ptr() != best.codes.data_ptr():
+        best.codes.copy_(best_codes.permute(0, 1, 4, 2, 3))
     return True
 
 
@@ -125,10 +162,10 @@ def _last(images: Tensor) -> Tensor:
     return images.permute(0, 1, 3, 4, 2).contiguous()
 
 
-def _shares(steps: int, device: torch.device) -> Tensor:
-    """Of each step, by what mean and mean square are too small in Adam: `(steps, 2)`."""
-    taken = torch.arange(1, steps + 1, device=device, dtype=torch.float64)
-    return torch.stack([1 - 0.9**taken, 1 - 0.999**taken], 1).float()
+def _bias_corrections(steps: int, device: torch.device) -> Tensor:
+    """The bias corrections of Adam at each step: `(steps, 2)`."""
+    step_counts = torch.arange(1, steps + 1, device=device, dtype=torch.float64)
+    return torch.stack([1 - BETA1**step_counts, 1 - BETA2**step_counts], 1).float()
 
 
 def _packed(products: list[Product], size: Sequence[int]) -> Packed:

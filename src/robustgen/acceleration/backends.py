@@ -1,0 +1,71 @@
+"""The one place that chooses how operations are computed on a device.
+
+Scripts name what they work with, cohorts or VAE-GANs: the fingerprint of a job follows names, so
+that a change of the search does not concern the training of a VAE-GAN.
+"""
+
+import torch
+
+from robustgen.acceleration.adam import make_fast_adam
+from robustgen.acceleration.batched_forward import batched_forward
+from robustgen.acceleration.cpu import vaegan_layers
+from robustgen.acceleration.cuda.cuda_graph import CudaGraphed
+from robustgen.acceleration.cuda.whole_search import ascend
+from robustgen.acceleration.random_starts import sample_starts_in_threads
+from robustgen.acceleration.verification import Verifier, verify_forward
+from robustgen.acceleration.verified_search import verify_ascend
+from robustgen.backend import PLAIN, Backend
+from robustgen.environment import backend_name
+
+NAME = "accelerated"
+
+
+def for_cohorts(device: torch.device) -> Backend:
+    """The fastest backend for training and attacking cohorts on a device.
+
+    `PLAIN` if ROBUSTGEN_BACKEND is "plain". On a GPU, kernels are verified by each job.
+
+    Raises:
+        UserError: ROBUSTGEN_BACKEND has another value than those allowed.
+    """
+    if not _is_accelerated(device):
+        return PLAIN
+    return make_cuda_backend() if device.type == "cuda" else make_cpu_backend()
+
+
+def for_vaegans(device: torch.device) -> Backend:
+    """The fastest backend for training VAE-GANs, and for distances to manifolds.
+
+    Args, errors and `PLAIN` as for `for_cohorts`.
+    """
+    if not _is_accelerated(device):
+        return PLAIN
+    return Backend(name=NAME, make_adam=make_fast_adam, prepare=vaegan_layers.prepare)
+
+
+def _is_accelerated(device: torch.device) -> bool:
+    return backend_name() != PLAIN.name and device.type in ("cpu", "cuda")
+
+
+def make_cpu_backend() -> Backend:
+    """Faster layers and a faster start of jobs."""
+    return Backend(
+        name=NAME,
+        forward=batched_forward,
+        make_adam=make_fast_adam,
+        prepare=vaegan_layers.prepare,
+    )
+
+
+def make_cuda_backend() -> Backend:
+    """Kernels, CUDA graphs and threads; the kernels are verified when they are first used."""
+    verifier = Verifier()
+    return Backend(
+        name=NAME,
+        forward=verify_forward(verifier, batched_forward),
+        ascend=verify_ascend(verifier, ascend),
+        sample_starts=sample_starts_in_threads,
+        compile_step=CudaGraphed,
+        make_adam=make_fast_adam,
+        prepare=vaegan_layers.prepare,
+    )

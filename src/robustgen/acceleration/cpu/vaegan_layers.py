@@ -1,0 +1,96 @@
+"""Faster convolutions of VAE-GANs on a CPU.
+
+Equal to PyTorch's up to rounding; `benchmarks/vaegan.py` measures the gain.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.acceleration.cpu import strided_conv as strided
+from robustgen.acceleration.cpu import transposed_conv as transposed
+from robustgen.acceleration.cpu import winograd
+from robustgen.io.tensors import version_key
+
+
+class StridedConv2d(nn.Conv2d):
+    """`nn.Conv2d` with a stride that divides the size of the kernel, without groups."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The convolution, `(B, O, H', W')`."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        if self.in_channels >= strided.MANY:
+            return super().forward(images)
+        return strided.convolve(images, self.weight, self.bias, self.stride, self.padding, 1)  # type: ignore[arg-type]
+
+
+class StridedConvTranspose2d(nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d` with a stride that divides the size of the kernel, without groups."""
+
+    _cached_weight: tuple[object, strided.InputGradient] | None = None
+
+    def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """The transposed convolution, `(B, O, H', W')`; PyTorch's own with `output_size`."""
+        if not self._is_faster(images) or output_size is not None:
+            return super().forward(images, output_size)
+        geometry = (self.stride, self.padding, self.output_padding)
+        prepared = None if self.weight.requires_grad else self._prepared_weight()
+        return transposed.convolve(images, self.weight, self.bias, *geometry, prepared)  # type: ignore[arg-type]
+
+    @staticmethod
+    def apply_per_class(
+        layers: "Sequence[StridedConvTranspose2d]", x: Tensor, counts: list[int]
+    ) -> Tensor:
+        """Apply layers of one shape to `x`, each to its own rows; see `learned_manifold`."""
+        first = layers[0]
+        if x.device.type != "cpu" or not first._is_faster(x) or first.weight.requires_grad:
+            parts = zip(layers, torch.split(x, counts), strict=True)
+            return torch.cat([layer(part) for layer, part in parts if len(part)])
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        stacked_biases = torch.stack(biases) if biases else None
+        prepared = [layer._prepared_weight() for layer in layers]
+        return transposed.convolve_each(x, prepared, stacked_biases, counts, first.output_padding)  # type: ignore[arg-type]
+
+    def _is_faster(self, x: Tensor) -> bool:
+        """Whether this implementation is faster than PyTorch's."""
+        has_winograd = winograd.applies(x.shape[2:], self.kernel_size, self.stride)
+        return has_winograd or self.out_channels <= strided.MANY
+
+    def _prepared_weight(self) -> strided.InputGradient:
+        """The constant weight in the layout of `strided`, made again when it was modified."""
+        key = version_key(self.weight)
+        if self._cached_weight is None or self._cached_weight[0] != key:
+            prepared = strided.InputGradient(self.weight, self.stride, self.padding, 1)  # type: ignore[arg-type]
+            self._cached_weight = key, prepared
+        return self._cached_weight[1]
+
+
+FASTER_TYPES: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: StridedConv2d,
+    nn.ConvTranspose2d: StridedConvTranspose2d,
+}
+
+
+def prepare(module: nn.Module) -> nn.Module:
+    """Replace the convolutions of `module` in place by faster ones, with weights channels-last.
+
+    The state dictionary keeps its names and values. Weights are cloned, because for one channel
+    both memory layouts are valid and PyTorch keeps the original strides, which makes later layers
+    mix layouts.
+    """
+    convolutions = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    for layer in convolutions:
+        if type(layer) in FASTER_TYPES and _is_supported(layer):
+            layer.__class__ = FASTER_TYPES[type(layer)]  # type: ignore[assignment]
+            layer.weight.data = layer.weight.data.clone(memory_format=torch.channels_last)
+    return module
+
+
+def _is_supported(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether the layer has no groups and no dilation, and a stride that divides its kernel."""
+    divides = all(
+        size % stride == 0 for size, stride in zip(layer.kernel_size, layer.stride, strict=True)
+    )
+    is_zero_padded = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return divides and is_zero_padded and layer.groups == 1 and set(layer.dilation) == {1}

@@ -1,0 +1,78 @@
+"""Random points of unit balls, from which searches start."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def sample_unit_ball(
+    norm: str,
+    shape: Sequence[int],
+    generators: Sequence[torch.Generator],
+    out: Tensor | None = None,
+) -> Tensor:
+    """Sample points uniformly from the unit ball of a norm.
+
+    Args:
+        norm: "linf" or "l2".
+        shape: `(B, *D)`, examples and shape of a point.
+        generators: M CPU generators. Member i draws from its own generator only, so that its
+            points do not depend on other members.
+        out: `(M, B, *D)` memory to write to; None allocates it.
+
+    Returns:
+        `(M, B, *D)` points on the CPU.
+    """
+    points = torch.empty(len(generators), *shape) if out is None else out
+    if norm == "linf":
+        for member_points, generator in zip(points, generators, strict=True):
+            member_points.uniform_(generator=generator)
+        return points.mul_(2).sub_(1)
+    for member_points, generator in zip(points, generators, strict=True):
+        member_points.normal_(generator=generator)
+    # A uniform point has a uniform direction and a radius whose D-th power is uniform.
+    volumes = torch.stack([torch.rand(shape[0], generator=rng) for rng in generators])
+    dimension = points[0, 0].numel()
+    norms = points.flatten(2).norm(dim=2).clamp_min(1e-12)
+    return points.mul_(expand_trailing_dims(volumes ** (1 / dimension) / norms, points))
+
+
+def sample_starts(
+    norm: str,
+    batch_sizes: Sequence[int],
+    shape: Sequence[int],
+    restarts: int,
+    generators: Sequence[torch.Generator],
+    device: torch.device,
+) -> Iterable[Tensor]:
+    """Sample the starts of every restart of a search, in units of the radius.
+
+    Batches draw one after another, each for all of its restarts: several batches can be attacked
+    together without a change of what each of them draws.
+
+    Args:
+        norm: "linf" or "l2".
+        batch_sizes: sizes of the batches that are attacked together; B is their sum.
+        shape: `(*D,)`, shape of a point.
+        restarts: number of random starts of each example.
+        generators: M CPU generators, one per member.
+        device: device of the result.
+
+    Returns:
+        For each restart `(M, B, *D)`. A single batch is sampled restart by restart, when the next
+        one is asked for, to save memory.
+    """
+    if len(batch_sizes) == 1:
+        shapes = [(*batch_sizes, *shape)] * restarts
+        return (sample_unit_ball(norm, size, generators).to(device) for size in shapes)
+    batches = [
+        [sample_unit_ball(norm, (size, *shape), generators) for _ in range(restarts)]
+        for size in batch_sizes
+    ]
+    return (torch.cat(parts, 1).to(device) for parts in zip(*batches, strict=True))
+
+
+def expand_trailing_dims(values: Tensor, template: Tensor) -> Tensor:
+    """Append axes of length 1 to `values` `(M, B)`, so that it broadcasts to `(M, B, ...)`."""
+    return values.reshape(*values.shape, *[1] * (template.dim() - values.dim()))
