@@ -68,11 +68,12 @@ mutants: $(VENV)/.ready-test ## faults of one line in the science that no test n
 	"$(BIN)/python" -m mutmut run --max-children $(JOBS)
 	"$(BIN)/python" -m mutmut results
 
-lint: $(VENV)/.ready-lint ## style and types
+lint: $(VENV)/.ready-lint ## style, types and which package may import which
 	"$(BIN)/python" -m ruff check
 	"$(BIN)/python" -m ruff format --check
 	"$(BIN)/python" -m snakefmt --line-length 100 --check Snakefile workflow
 	"$(BIN)/python" -m mypy
+	"$(BIN)/lint-imports"
 
 docs: $(VENV)/.ready-docs ## the documentation, as pages that need no network
 	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from peers import BATCH, NAMES, STEPS, Attack, Peers, success
-from setting import ADVERSARIAL, HERE, Row, Way, letters, look, measured, trained
+from setting import ADVERSARIAL, COHORTS, HERE, Row, Way, letters, look, measured, trained
 from torch import Tensor
 
 from robustgen.attacks.search import SearchResult, run_search
@@ -44,6 +44,7 @@ def found(cohort: Cohort, radius: float, until_success: bool, x: Tensor, y: Tens
         SearchConfig("signed", radius / 30, STEPS),
         [generator(0, "start")],
         stop_at_success=until_success,
+        backend=COHORTS,
     )
 
 

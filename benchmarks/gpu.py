@@ -8,6 +8,7 @@ models' check, on images that the models get right.
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +18,13 @@ from unittest.mock import patch
 
 import torch
 from peers import NAMES, STEPS, Peers
-from setting import HERE, LETTERS, Row, Way, letters, measured, trained
+from setting import COHORTS, HERE, LETTERS, Row, Way, letters, measured, trained
 from timing import seconds_of
 
 from robustgen.acceleration.cuda import grouped_conv as grouped
 from robustgen.acceleration.cuda import search_step as fused
 from robustgen.acceleration.cuda import whole_search as climbing
+from robustgen.backend import PLAIN, Backend
 from robustgen.data.split import Split
 from robustgen.evaluation.attacks import attack_cohort, predict
 from robustgen.io.files import provenance
@@ -30,7 +32,6 @@ from robustgen.io.tensors import save_tensors
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig
-from robustgen.training import classifiers as training
 from robustgen.training.classifiers import Generators, train
 
 MODELS, IMAGES, RADIUS, EPOCHS = (1, 5, 20), 1000, 0.3, 5
@@ -46,9 +47,15 @@ METHODS = {
 }
 
 
-def learned(models: int, data: Split, method: AdversarialTraining | None, epochs: int) -> None:
-    """A cohort of so many models, some epochs long."""
-    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(models)).to(HERE)
+def learned(
+    models: int,
+    data: Split,
+    method: AdversarialTraining | None,
+    epochs: int,
+    backend: Backend = COHORTS,
+) -> None:
+    """Train a cohort of so many models for some epochs."""
+    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(models), backend).to(HERE)
     rngs = [[generator(0, what, seed) for seed in range(models)] for what in ("batches", "attacks")]
     cohort.initialize(rngs[0])
     train(cohort, data, TrainConfig(epochs, 100, 0.01, 0.95, 1e-4), method, Generators(*rngs))
@@ -84,7 +91,7 @@ def found(cohort: Cohort, data: Split) -> float:
 def attacks(cohorts: dict[int, Cohort], data: Split) -> list[Row]:
     """Cohorts, all models together."""
     ways = {f"cohort of {m}": Way(partial(found, of, data), IMAGES) for m, of in cohorts.items()}
-    by_steps = [(climbing, "chain_of", lambda *_: None)]
+    by_steps = [(climbing, "supported_forward", lambda *_: None)]
     for models, of in cohorts.items():
         run = partial(_with, by_steps, found, of, data)
         ways[f"cohort of {models}, a step at a time"] = Way(run, IMAGES)
@@ -123,8 +130,7 @@ def tricks(data: Split) -> list[Row]:
         "all means": [],
         "without our kernels": [(grouped, "works", lambda: False)],
         "without those of layers": [(grouped, "applies", lambda *_: False)],
-        "without those between passes": [(fused, "applies", lambda _: False)],
-        "started one by one": [(training, "Replayed", lambda function: function)],
+        "without those between passes": [(fused, "supports_tensors", lambda _: False)],
     }
     run = partial(learned, 5, data, METHODS["adversarial"])
     ways = {
@@ -133,6 +139,13 @@ def tricks(data: Split) -> list[Row]:
         )
         for name, parts in left_out.items()
     }
+    without = {
+        "started one by one": replace(COHORTS, compile_step=PLAIN.compile_step),
+        "the plain backend": PLAIN,
+    }
+    for name, backend in without.items():
+        run = partial(learned, 5, data, METHODS["adversarial"], backend=backend)
+        ways[name] = Way(partial(run, 1), len(data), seconds=partial(epoch, run))
     return measured("epoch of adversarial training of 5 models", ways, rounds=1)
 
 

@@ -6,17 +6,18 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from searches import with_manifold
-from setting import HERE, LETTERS, Row, Way, letters, measured, operations, plainly
+from setting import COHORTS, HERE, LETTERS, VAEGANS, Row, Way, letters, measured, operations
 from torch import Tensor, nn
 
 from robustgen.attacks.spaces import SPACES
+from robustgen.backend import PLAIN
 from robustgen.data.split import Split
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig, VaeGanConfig
 from robustgen.training.classifiers import Generators, train
-from robustgen.training.vaegan import train_vaegan as train_vaegan
+from robustgen.training.vaegan import train_vaegan
 
 IMAGES, MODELS, RADIUS, BATCH = 1000, 3, 0.3, 100
 EPOCH = TrainConfig(epochs=1, batch_size=BATCH, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
@@ -34,7 +35,7 @@ METHODS = {"normal": None} | {
 
 def fresh(models: int) -> Cohort:
     """A cohort that has not learned."""
-    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(models)).to(HERE)
+    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(models), COHORTS).to(HERE)
     cohort.initialize([generator(0, "initialization", seed) for seed in range(models)])
     return cohort
 
@@ -95,9 +96,8 @@ def vaegan(images: Split, plain: bool, gamma: float) -> None:
     """An epoch of a VAE-GAN, with torch's own strided layers or ours."""
     model = VaeGan((1, 28, 28), VaeGanConfig(channels=(16, 32, 64), gamma=gamma, epochs=1))
     model.initialize(generator(0, "benchmark"))
-    if plain:
-        plainly(model)
-    train_vaegan(model.to(HERE), images, generator(0, "training"))
+    backend = PLAIN if plain else VAEGANS
+    train_vaegan(model.to(HERE), images, generator(0, "training"), backend=backend)
 
 
 def each(data: Split, method: AdversarialTraining | None) -> float:

@@ -27,11 +27,12 @@ from timing import compare, seconds_of
 from torch import Tensor
 
 from robustgen import device
+from robustgen.acceleration import backends
 from robustgen.acceleration import batched_forward as stacking
+from robustgen.acceleration import training_layers as learning
 from robustgen.acceleration.batched_forward import batched_forward
 from robustgen.acceleration.cpu import inference_layers as layers
 from robustgen.acceleration.cpu import strided_conv as strided
-from robustgen.acceleration.cpu import training_layers as learning
 from robustgen.acceleration.cpu import winograd
 from robustgen.acceleration.fold_batch_norm import fold_batch_norm
 from robustgen.attacks.search import run_search
@@ -58,7 +59,7 @@ here = device.setup()
 
 def fresh() -> Cohort:
     """Models that have not learned."""
-    models = Cohort("convnet", (1, 28, 28), 10, range(MODELS)).to(here)
+    models = Cohort("convnet", (1, 28, 28), 10, range(MODELS), backends.for_cohorts(here)).to(here)
     models.initialize([generator(0, "benchmark", i) for i in range(MODELS)])
     return models
 
@@ -86,9 +87,9 @@ def attacks() -> dict[str, Callable[[], object]]:
     state = {name: tensor.detach() for name, tensor in held.items()}
 
     def own(models: int, few: int) -> stacking.ForwardFn:
-        ways = patch.object(stacking, "SIDE_BY_SIDE", models), patch.object(layers, "FEW", few)
+        ways = patch.object(stacking, "MODELS_PER_CHUNK", models), patch.object(layers, "FEW", few)
         with ways[0], ways[1]:
-            return batched_forward(*fold_batch_norm(model, state))
+            return batched_forward(model, state)
 
     sides = {"one by one": 1, "side by side": MODELS}
     layered = {"none": 0, "the first": strided.MANY, "every": 1 << 30}
@@ -100,7 +101,7 @@ def attacks() -> dict[str, Callable[[], object]]:
             for side, models in sides.items()
             for which, few in layered.items()
         },
-        AS_HERE: batched_forward(*fold_batch_norm(model, state)),
+        AS_HERE: batched_forward(model, state),
     }
 
     def run(passed: stacking.ForwardFn, points: tuple[float, ...]) -> float:
@@ -116,10 +117,10 @@ def parts() -> dict[str, Callable[[], object]]:
     batch, models = batch_of(BATCH), fresh().eval()
 
     def run(at_once: int) -> float:
-        with patch.object(stacking, "AT_ONCE", at_once):
+        with patch.object(stacking, "CPU_CHUNK_IMAGES", at_once):
             return searched(models.eval_forward(), batch)
 
-    return {f"{size} at once": partial(run, size) for size in (128, 256, stacking.AT_ONCE)}
+    return {f"{size} at once": partial(run, size) for size in (128, 256, stacking.CPU_CHUNK_IMAGES)}
 
 
 def updates() -> dict[str, Callable[[], object]]:

@@ -12,7 +12,19 @@ from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
-from setting import HERE, LETTERS, Row, Way, letters, look, measured, operations, plainly, trained
+from setting import (
+    COHORTS,
+    HERE,
+    LETTERS,
+    VAEGANS,
+    Row,
+    Way,
+    letters,
+    look,
+    measured,
+    operations,
+    trained,
+)
 from torch import nn
 
 from robustgen.attacks.search import run_search
@@ -44,8 +56,8 @@ def with_manifold(data: Split) -> tuple[Split, Split]:
         model.to(HERE)
         train_vaegan(model, data.of_class(label), generator(0, label))
         models.append(model.eval().requires_grad_(False))
-    codes, ours = encode(models, data), [model.decoder.fold_batch_norm() for model in models]
-    plain = [plainly(deepcopy(model.decoder)) for model in models]
+    codes, plain = encode(models, data), [deepcopy(model.decoder) for model in models]
+    ours = [VAEGANS.prepare(model.decoder.fold_batch_norm()) for model in models]
     made, other = (
         replace(data, learned={"learned_manifold": LearnedManifold(codes, Decoders(decoders))})
         for decoders in (ours, plain)
@@ -71,6 +83,7 @@ def ours(cohort: Cohort, data: Split, space: str) -> float:
             SearchConfig("signed", RADIUS / 30, STEPS),
             [generator(0, "start", seed) for seed in cohort.seeds],
             stop_at_success=False,
+            backend=cohort.backend,
         )
         wrong += int(found.success.sum())
     return wrong / len(data) / members
@@ -132,7 +145,9 @@ def cohorts(data: Split) -> list[Row]:
     """As many images for each of more and more models; a model alone is what counts."""
     some, ways = data.take(slice(200)), {}
     for models in (1, 5, 20):
-        cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(models)).to(HERE).eval()
+        cohort = (
+            Cohort("convnet", (1, 28, 28), len(LETTERS), range(models), COHORTS).to(HERE).eval()
+        )
         cohort.initialize([generator(0, "initialization", seed) for seed in range(models)])
         run = partial(ours, cohort, some, "image")
         ways[f"cohort of {models}"] = Way(run, models * len(some) * STEPS)
@@ -160,7 +175,7 @@ def images(data: Split) -> list[Row]:
 
 def threads(data: Split) -> list[Row]:
     """A job with more threads, beside as many jobs at a time."""
-    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(MODELS)).to(HERE).eval()
+    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(MODELS), COHORTS).to(HERE).eval()
     cohort.initialize([generator(0, "initialization", seed) for seed in range(MODELS)])
     some, ways = data.take(slice(200)), {}
 

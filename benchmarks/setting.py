@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustgen import device
+from robustgen.acceleration import backends
 from robustgen.data import font_prototypes as fonts
 from robustgen.data.font_codes import draw
 from robustgen.data.split import Split, load
@@ -27,6 +28,8 @@ from robustgen.training.classifiers import Generators, train
 
 Row = dict[str, object]
 HERE = device.setup()
+COHORTS, VAEGANS = backends.for_cohorts(HERE), backends.for_vaegans(HERE)
+"""The backends of this machine; ROBUSTGEN_BACKEND=plain measures the plain definitions."""
 LETTERS = "ABCDEFGHIJ"
 SCHEDULE = TrainConfig(epochs=20, batch_size=100, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
 ADVERSARIAL = AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("adam", 0.04, 5))
@@ -54,7 +57,7 @@ def letters(train_draws: int = 4, test_draws: int = 2) -> dict[str, Split]:
 def trained(data: Split, method: AdversarialTraining | None = None, seeds: int = 1) -> Cohort:
     """The paper's classifiers, trained on all of `data`."""
     of = range(seeds)
-    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), of).to(HERE)
+    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), of, COHORTS).to(HERE)
     cohort.initialize([generator(0, "initialization", seed) for seed in of])
     batches = [generator(0, "batches", seed) for seed in of]
     train(
@@ -144,14 +147,6 @@ def look(model: nn.Module, back: bool = True) -> float:
     """FLOP of a pass of one image: forward, and back to it."""
     x = torch.rand(1, 1, 28, 28, device=HERE).requires_grad_()
     return operations(lambda: model(x).sum().backward(inputs=[x]) if back else model(x.detach()))
-
-
-def plainly(model: nn.Module) -> nn.Module:
-    """The model with PyTorch's own strided layers in place of the package's."""
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            layer.__class__ = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.ConvTranspose2d
-    return model
 
 
 def product_rate(size: int = 1024) -> float:

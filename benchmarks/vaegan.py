@@ -2,11 +2,11 @@
 
     python benchmarks/vaegan.py
 
-Plain are torch's own layers, with the weights of a single channel in either layout, as torch leaves
-them. Then these are laid out with the channels last; then the strided layers are the package's,
-without and with `winograd`. A search decodes codes and takes the gradient to them, in the end
-without batch normalization; those of ten classes by the decoder of each, one after another or layer
-by layer. All are measured in turns in one run; what counts is the ratio.
+Plain are PyTorch's own layers. Then their weights are laid out with the channels last; then the
+layers are those of the accelerated backend, without and with `winograd`. A search decodes codes and
+takes the gradient with respect to them, in the end without batch normalization; codes of ten
+classes are decoded by the decoder of each, one after another or layer by layer. All are measured in
+turns in one run; what counts is the ratio.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ from timing import compare
 from torch import Tensor, nn
 
 from robustgen import device
+from robustgen.acceleration.backends import for_vaegans
 from robustgen.acceleration.cpu import winograd
 from robustgen.data import learned_manifold as manifolds
 from robustgen.data.learned_manifold import Decoders
@@ -39,14 +40,13 @@ def made(channels: tuple[int, ...], *, laid_out: bool, ours: bool, gamma: float 
     """A VAE-GAN with or without what is measured."""
     model = VaeGan((1, 28, 28), VaeGanConfig(channels=channels, gamma=gamma))
     model.initialize(generator(0, "benchmark"))
-    model = model.to(here).channels_last()
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            weight = layer.weight.data
-            if not laid_out and 1 in weight.shape[:2]:
-                layer.weight.data = weight.clone(memory_format=torch.contiguous_format)
-            if not ours:
-                layer.__class__ = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.ConvTranspose2d
+    model = model.to(here)
+    if ours:
+        for_vaegans(here).prepare(model)
+    elif laid_out:
+        for parameter in model.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.clone(memory_format=torch.channels_last)
     return model
 
 
@@ -79,10 +79,10 @@ def one_by_one(modules: Sequence[nn.Module], x: Tensor, counts: Sequence[int]) -
 def of_classes(decoders: list[nn.Module], layered: bool) -> Callable[[], object]:
     """An iteration of a search with codes of all classes."""
     several, of = Decoders(decoders), torch.arange(CODES, device=here) % CLASSES
-    way = manifolds._of_each if layered else one_by_one
+    way = manifolds.apply_per_class if layered else one_by_one
 
     def run() -> None:
-        with patch.object(manifolds, "_of_each", way):
+        with patch.object(manifolds, "apply_per_class", way):
             torch.autograd.grad(several(codes, of).sum(), codes)[0].sum().item()
 
     return run

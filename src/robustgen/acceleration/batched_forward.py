@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustgen.acceleration.cpu import training_layers
-from robustgen.acceleration.cpu.inference_layers import Layer, chain, last
+from robustgen.acceleration import training_layers
+from robustgen.acceleration.cpu.inference_layers import Layer, chain
 from robustgen.acceleration.cuda import forward as cuda_forward
 from robustgen.acceleration.fold_batch_norm import fold_batch_norm
+from robustgen.acceleration.supported_layers import to_channels_last
 from robustgen.backend import ForwardFn, State, vmapped_forward
 from robustgen.device import WIDE
 
@@ -73,7 +74,7 @@ class _Chain(torch.autograd.Function):
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
         ctx.parts, made = [], []
         for part in torch.tensor_split(images, _chunk_count(images), dim=1):
-            x, pulls = last(part.transpose(0, 1).flatten(1, 2)), []
+            x, pulls = to_channels_last(part.transpose(0, 1).flatten(1, 2)), []
             for layer in layers:
                 x, pull = layer(x)
                 pulls.append(pull)
@@ -90,7 +91,9 @@ class _Chain(torch.autograd.Function):
         for pulls, part in zip(
             ctx.parts, torch.tensor_split(gradient, _chunk_count(gradient), dim=1), strict=True
         ):
-            x = last(part.transpose(0, 1).flatten(1, 2)).clone()  # the layers may overwrite theirs
+            x = to_channels_last(
+                part.transpose(0, 1).flatten(1, 2)
+            ).clone()  # the layers may overwrite theirs
             for pull in reversed(pulls):
                 x = pull(x)
             made.append(_split_members(x, len(gradient)).contiguous())

@@ -5,7 +5,7 @@ in memory, or `(B, M C)`. A layer gives its output, and the way back from it: by
 faster than what autograd would do, else autograd's own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,9 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustgen.acceleration.cpu import strided_conv as strided
+from robustgen.acceleration.supported_layers import (
+    BATCH_NORM_KEYS,
+    State,
+    is_supported,
+    select_layer_state,
+    to_channels_last,
+)
 from robustgen.device import WIDE
 
-State = Mapping[str, Tensor]
 Pull = Callable[[Tensor], Tensor]
 """Takes the gradient to a layer's output back to its input."""
 Layer = Callable[[Tensor], tuple[Tensor, Pull]]
@@ -32,13 +38,13 @@ def chain(model: nn.Module, state: State) -> list[Layer] | None:
         model: the architecture, whose own parameters are not used.
         state: parameters and buffers of the models, `(M, ...)` by name.
     """
-    known = isinstance(model, nn.Sequential) and all(is_known(layer) for layer in model)
+    known = isinstance(model, nn.Sequential) and all(is_supported(layer) for layer in model)
     if model.training or not known:
         return None
     members, rectifiable = len(next(iter(state.values()))), False
     layers: list[Layer] = []
     for name, layer in model.named_children():
-        own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        own = select_layer_state(state, name)
         if isinstance(layer, nn.ReLU) and rectifiable:
             layers[-1] = _rectified(layers[-1])
         elif not isinstance(layer, nn.Identity):
@@ -46,24 +52,6 @@ def chain(model: nn.Module, state: State) -> list[Layer] | None:
             # What a flattening gives is what came in, and may be the caller's.
             rectifiable = type(layer) in _MADE_OF and not isinstance(layer, nn.Flatten)
     return layers
-
-
-def is_known(layer: nn.Module) -> bool:
-    """Whether a layer can be one of M models side by side; not one with a pass of its own."""
-    if type(layer) not in _MADE_OF and type(layer) not in _AS_THEY_ARE:
-        return False
-    if isinstance(layer, nn.Conv2d):
-        return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
-        return layer.track_running_stats
-    if isinstance(layer, nn.Flatten):
-        return (layer.start_dim, layer.end_dim) == (1, -1)
-    return True
-
-
-def last(x: Tensor) -> Tensor:
-    """Images with the channels last in memory; what mixes both layouts takes ten times as long."""
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
@@ -88,7 +76,7 @@ def _rectified(layer: Layer) -> Layer:
 
 
 def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
-    weight = last(own["weight"].flatten(0, 1))
+    weight = to_channels_last(own["weight"].flatten(0, 1))
     bias = own["bias"].flatten() if "bias" in own else None
     stride, padding, groups = layer.stride, layer.padding, members * layer.groups
     how: Any = stride, padding, layer.dilation, groups
@@ -104,26 +92,23 @@ def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
         # `torch.nn.grad.conv2d_input` gives the same, but makes an input first.
         to_x, *_ = strided.gradients(gradient, x, weight, None, *to_input)
         assert to_x is not None
-        return last(to_x)
+        return to_channels_last(to_x)
 
     return lambda x: (
-        last(F.conv2d(x, weight, bias, *how)),
+        to_channels_last(F.conv2d(x, weight, bias, *how)),
         lambda gradient: back(gradient, x),
     )
 
 
 def _normalization(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: State, members: int) -> Layer:
     del members
-    mean, variance, weight, bias = (own[k].flatten() if k in own else None for k in NORM)
+    mean, variance, weight, bias = (own[k].flatten() if k in own else None for k in BATCH_NORM_KEYS)
     assert variance is not None
     scale = (variance + layer.eps).rsqrt() * (1 if weight is None else weight)
     return lambda x: (
         F.batch_norm(x, mean, variance, weight, bias, eps=layer.eps),
         lambda gradient: gradient * scale.view(-1, *[1] * (gradient.dim() - 2)),
     )
-
-
-NORM = ("running_mean", "running_var", "weight", "bias")
 
 
 def _product(layer: nn.Linear, own: State, members: int) -> Layer:
@@ -147,7 +132,7 @@ def _product(layer: nn.Linear, own: State, members: int) -> Layer:
 
 def _flattening(layer: nn.Flatten, own: State, members: int) -> Layer:
     del layer, own, members
-    return lambda x: (x.flatten(1), lambda gradient: last(gradient.reshape(x.shape)))
+    return lambda x: (x.flatten(1), lambda gradient: to_channels_last(gradient.reshape(x.shape)))
 
 
 def _as_it_is(layer: nn.Module, own: State, members: int) -> Layer:
@@ -160,7 +145,9 @@ def _as_it_is(layer: nn.Module, own: State, members: int) -> Layer:
             start = x.detach().requires_grad_()
             # What works in place must not overwrite what the layer before has kept.
             y = layer(start.clone() if getattr(layer, "inplace", False) else start)
-        return last(y.detach()), lambda gradient: last(torch.autograd.grad(y, start, gradient)[0])
+        return to_channels_last(y.detach()), lambda gradient: to_channels_last(
+            torch.autograd.grad(y, start, gradient)[0]
+        )
 
     return pass_on
 
@@ -171,14 +158,4 @@ _MADE_OF: dict[type[nn.Module], Callable[[Any, State, int], Layer]] = {
     nn.BatchNorm2d: _normalization,
     nn.BatchNorm1d: _normalization,
     nn.Linear: _product,
-}
-_AS_THEY_ARE = {
-    nn.AvgPool2d,
-    nn.GELU,
-    nn.Identity,
-    nn.LeakyReLU,
-    nn.MaxPool2d,
-    nn.ReLU,
-    nn.SiLU,
-    nn.Tanh,
 }

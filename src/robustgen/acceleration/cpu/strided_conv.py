@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robustgen.acceleration.cpu import winograd
+from robustgen.acceleration.supported_layers import to_channels_last
 
 Pair = tuple[int, int]
 Of = TypeVar("Of")
@@ -74,20 +75,17 @@ class _Strided(torch.autograd.Function):
         """The gradients that are asked for, to input, weight and bias."""
         x, weight = ctx.saved_tensors
         stride, padding, groups = ctx.how
-        gradient = last(gradient)
+        gradient = to_channels_last(gradient)
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            to_x = last(InputGradient(weight, stride, padding, groups)(gradient, x.shape[2:]))
+            to_x = to_channels_last(
+                InputGradient(weight, stride, padding, groups)(gradient, x.shape[2:])
+            )
         if any(ctx.needs_input_grad[1:3]):
             wanted = False, *ctx.needs_input_grad[1:3]
             how = stride, padding, (1, 1), groups
             _, to_weight, to_bias = gradients(gradient, x, weight, ctx.biased, *how, wanted)
         return to_x, to_weight, to_bias, None, None, None
-
-
-def last(x: Tensor) -> Tensor:
-    """With the channels last in memory."""
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def gradients(

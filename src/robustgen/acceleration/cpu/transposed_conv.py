@@ -16,10 +16,10 @@ from robustgen.acceleration.cpu.strided_conv import (
     InputGradient,
     Pair,
     gradients,
-    last,
     of_each,
     of_rows,
 )
+from robustgen.acceleration.supported_layers import to_channels_last
 
 
 def convolve(
@@ -90,7 +90,7 @@ class _Transposed(torch.autograd.Function):
             (steps - 1) * s + k - 2 * p + more
             for steps, k, s, p, more in zip(x.shape[2:], *of, output_padding, strict=True)
         )
-        made = last(of_each(each, counts, last(x), size))
+        made = to_channels_last(of_each(each, counts, to_channels_last(x), size))
         return made if bias is None else made.add_(bias[..., None, None])
 
     @staticmethod
@@ -98,7 +98,7 @@ class _Transposed(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         """The gradients that are asked for, to input, weight and bias."""
         each, counts = ctx.of
-        gradient = last(gradient)
+        gradient = to_channels_last(gradient)
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
             to_x = of_rows(InputGradient.adjoint, each, counts, gradient)

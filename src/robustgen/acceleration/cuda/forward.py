@@ -5,7 +5,6 @@ ReLU is part of the layer before it; its gradient, of the way back through the l
 to the models one by one up to rounding; `benchmarks/gpu.py` measures what is gained.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustgen.acceleration.cpu.inference_layers import is_known
 from robustgen.acceleration.cuda import grouped_conv as grouped
 from robustgen.acceleration.cuda.conv_geometry import How
-
-State = Mapping[str, Tensor]
+from robustgen.acceleration.supported_layers import State, is_supported
 
 
 @dataclass
@@ -58,7 +55,7 @@ def chain(model: nn.Module, state: State) -> Chain | None:
     rows = flattens = False  # whether a layer takes rows of numbers, and is the first to
     for name, layer in model.named_children():
         weight = state.get(f"{name}.weight")
-        if not is_known(layer) or getattr(layer, "groups", 1) > 1:
+        if not is_supported(layer) or getattr(layer, "groups", 1) > 1:
             return None
         if isinstance(layer, nn.Flatten):
             rows, flattens = True, flattens or not rows

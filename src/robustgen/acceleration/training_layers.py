@@ -13,9 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustgen.acceleration.cpu.batch_norm import normalize
-from robustgen.acceleration.cpu.inference_layers import NORM, State, is_known, last
 from robustgen.acceleration.cuda import grouped_conv as grouped
 from robustgen.acceleration.cuda.conv_geometry import How
+from robustgen.acceleration.supported_layers import (
+    BATCH_NORM_KEYS,
+    State,
+    is_supported,
+    select_layer_state,
+    to_channels_last,
+)
 
 Step = Callable[[Tensor], Tensor]
 
@@ -29,14 +35,14 @@ def chain(model: nn.Module, state: State) -> Step | None:
             normalization are updated in place.
     """
     first = next(iter(state.values()))
-    if not (isinstance(model, nn.Sequential) and all(map(_is_known, model)) and model.training):
+    if not (isinstance(model, nn.Sequential) and all(map(_is_trainable, model)) and model.training):
         return None
     if first.device.type != "cpu" and not _all_grouped(model, first):
         return None
     steps: list[Callable[..., Tensor]] = []
     normalized = False
     for name, layer in model.named_children():
-        own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        own = select_layer_state(state, name)
         if isinstance(layer, nn.ReLU) and normalized:
             steps[-1] = partial(steps[-1], rectified=True)
         else:
@@ -51,13 +57,13 @@ def _all_grouped(model: nn.Sequential, like: Tensor) -> bool:
     return all(grouped.applies(layer, like) for layer in products)
 
 
-def _is_known(layer: nn.Module) -> bool:
+def _is_trainable(layer: nn.Module) -> bool:
     averaged = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.momentum is None
-    return is_known(layer) and not averaged
+    return is_supported(layer) and not averaged
 
 
 def _pass(members: int, steps: Sequence[Step], images: Tensor) -> Tensor:
-    x = last(images.transpose(0, 1).flatten(1, 2))
+    x = to_channels_last(images.transpose(0, 1).flatten(1, 2))
     for step in steps:
         x = step(x)
     return x.reshape(len(x), members, -1, *x.shape[2:]).transpose(0, 1)
@@ -74,13 +80,13 @@ class _Laid(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """`x` itself where it is laid out like this."""
         del ctx
-        return last(x)
+        return to_channels_last(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         """As the images, so their gradient."""
         del ctx
-        return last(gradient)
+        return to_channels_last(gradient)
 
 
 def _convolution(layer: nn.Conv2d, own: State, x: Tensor) -> Tensor:
@@ -88,7 +94,7 @@ def _convolution(layer: nn.Conv2d, own: State, x: Tensor) -> Tensor:
     bias = own["bias"].flatten() if "bias" in own else None
     if grouped.applies(layer, weight):
         return grouped.convolve(x, weight, bias, How.of(layer, len(own["weight"])))
-    weight = last(weight)
+    weight = to_channels_last(weight)
     groups = len(own["weight"]) * layer.groups
     how: Any = layer.stride, layer.padding, layer.dilation, groups
     laid: Tensor = _Laid.apply(F.conv2d(x, weight, bias, *how))
@@ -100,7 +106,9 @@ def _normalization(
 ) -> Tensor:
     if x.device.type != "cpu":
         own["num_batches_tracked"].add_(1)
-        mean, variance, weight, bias = (own[k].flatten() if k in own else None for k in NORM)
+        mean, variance, weight, bias = (
+            own[k].flatten() if k in own else None for k in BATCH_NORM_KEYS
+        )
         how = {"training": True, "momentum": layer.momentum, "eps": layer.eps}
         made = F.batch_norm(x, mean, variance, weight, bias, **how)  # type: ignore[arg-type]
         return made.relu() if rectified else made
