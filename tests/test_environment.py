@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 from conftest import HERE, STUDY, copied_project, environment
 
-from robustgen.environment import CHECKPOINT_SECONDS, checkpoint_seconds, device_name
+from robustgen.environment import (
+    CHECKPOINT_SECONDS,
+    backend_name,
+    checkpoint_seconds,
+    device_name,
+    require_valid_variables,
+)
 from robustgen.errors import UserError
 
 DEVICES = {
@@ -55,6 +61,24 @@ def test_a_device_that_is_not_allowed_is_refused(monkeypatch, value):
     sentence = f"^ROBUSTGEN_DEVICE is '{value}', but must be cpu, cuda or cuda:<number>$"
     with pytest.raises(UserError, match=sentence):
         device_name()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, "accelerated"), ("", "accelerated"), (" plain ", "plain")]
+)
+def test_the_backend_is_read_from_the_environment(monkeypatch, value, expected):
+    monkeypatch.delenv("ROBUSTGEN_BACKEND", raising=False)
+    if value is not None:
+        monkeypatch.setenv("ROBUSTGEN_BACKEND", value)
+    assert backend_name() == expected
+
+
+@pytest.mark.parametrize("value", ["fast", "PLAIN", "torch"])
+def test_a_backend_that_is_not_allowed_is_refused(monkeypatch, value):
+    monkeypatch.setenv("ROBUSTGEN_BACKEND", value)
+    sentence = f"^ROBUSTGEN_BACKEND is '{value}', but must be accelerated or plain$"
+    with pytest.raises(UserError, match=sentence):
+        require_valid_variables()
 
 
 @pytest.mark.parametrize("value", ["often", "-1", "nan", "60s"])
