@@ -54,7 +54,8 @@ def test_environment_agrees_with_pyproject():
 
 
 def test_versions_agree():
-    version = (HERE / "src/robustgen/__init__.py").read_text().split('"')[-2]
+    text = (HERE / "src/robustgen/__init__.py").read_text()
+    version = re.search(r'^__version__ = "(.+)"$', text, re.M)[1]
     assert f"version: {version}\n" in (HERE / "CITATION.cff").read_text()
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from robustgen.specs import NORMS, require_name
+
 
 def sample_unit_ball(
     norm: str,
@@ -23,7 +25,11 @@ def sample_unit_ball(
 
     Returns:
         `(M, B, *D)` points on the CPU.
+
+    Raises:
+        ValueError: the norm is not known.
     """
+    require_name("norm", norm, NORMS)
     points = torch.empty(len(generators), *shape) if out is None else out
     if norm == "linf":
         for member_points, generator in zip(points, generators, strict=True):

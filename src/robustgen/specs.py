@@ -4,8 +4,9 @@ Imports no PyTorch, so that a config is checked quickly.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Self
 
 BOUND = 2.0
@@ -27,6 +28,43 @@ RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """
 
 
+NORMS = ("linf", "l2")
+"""Names of the norms of threats."""
+
+
+def require_name(argument: str, name: object, names: Collection[str]) -> None:
+    """Raise a `ValueError` that names the argument unless `name` is one of `names`."""
+    if name not in names:
+        allowed = ", ".join(map(repr, names))
+        raise ValueError(f"{argument} is {name!r}, but must be one of {allowed}")
+
+
+def require_number(
+    argument: str,
+    value: object,
+    lowest: float,
+    *,
+    is_integer: bool = False,
+    is_exclusive: bool = False,
+) -> None:
+    """Raise a `ValueError` that names the argument unless `value` is a number in its range.
+
+    Args:
+        argument: name of the argument.
+        value: its value.
+        lowest: the lowest allowed number.
+        is_integer: whether only integers are allowed.
+        is_exclusive: whether `lowest` itself is not allowed.
+    """
+    is_number = isinstance(value, Integral if is_integer else Real) and not isinstance(value, bool)
+    is_above = is_number and (value > lowest or (value == lowest and not is_exclusive))  # type: ignore[operator]
+    if is_above and math.isfinite(value):  # type: ignore[arg-type]
+        return
+    kind = "an integer" if is_integer else "a finite number"
+    limit = f"above {lowest:g}" if is_exclusive else f"of at least {lowest:g}"
+    raise ValueError(f"{argument} is {value!r}, but must be {kind} {limit}")
+
+
 @dataclass(frozen=True)
 class Threat:
     """The allowed perturbations: a ball around the code of an image.
@@ -35,11 +73,19 @@ class Threat:
         space: name of the space, a key of `attacks.spaces.SPACES`.
         norm: "linf" or "l2".
         radius: in coordinates of the space; pixel values for `image`.
+
+    Raises:
+        ValueError: the norm is not known, or the radius is not a positive number.
     """
 
     space: str
     norm: str
     radius: float
+
+    def __post_init__(self) -> None:
+        """Refuse what would silently be another threat."""
+        require_name("norm", self.norm, NORMS)
+        require_number("radius", self.radius, 0, is_exclusive=True)
 
 
 @dataclass(frozen=True)
@@ -51,12 +97,21 @@ class SearchConfig:
         step_size: length of a step, in coordinates of the space.
         steps: number of steps; 0 leaves the random start.
         restarts: number of random starts.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
     step_rule: str
     step_size: float
     steps: int
     restarts: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing would be searched."""
+        require_number("step_size", self.step_size, 0, is_exclusive=True)
+        require_number("steps", self.steps, 0, is_integer=True)
+        require_number("restarts", self.restarts, 1, is_integer=True)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustgen.attacks.spaces import Space, gather_columns
-from robustgen.attacks.step_rules import STEP_RULES, StepRule
+from robustgen.attacks.step_rules import StepRule, make_step_rule
 from robustgen.backend import PLAIN, Backend
 from robustgen.sampling import expand_trailing_dims, sample_unit_ball
 from robustgen.specs import SearchConfig, Threat
@@ -114,7 +114,7 @@ def run_search_from_starts(
     # All starts are drawn, even if no example is left: see `generators` of `run_search`.
     for restart, unit_points in enumerate(starts):
         codes = space.scale_starts(threat, unit_points)
-        rule = STEP_RULES[search.step_rule](codes)
+        rule = make_step_rule(search.step_rule, codes)
         active = ActiveExamples(space, labels, codes, rule, is_active, best)
         if skip is None or active.drop_inactive():
             steps_done = restart * evals_per_restart

@@ -12,7 +12,7 @@ from robustgen.data import affine
 from robustgen.data.learned_manifold import Decoders
 from robustgen.data.split import Split
 from robustgen.sampling import expand_trailing_dims, sample_unit_ball
-from robustgen.specs import BOUND, Threat
+from robustgen.specs import BOUND, Threat, require_name
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,16 @@ SPACES: dict[str, Callable[[Split], Space]] = {
     "data_manifold": partial(_make_learned_space, "data_manifold"),
 }
 """Spaces by name; each is made for a batch of leading shape `(M, B)`."""
+
+
+def make_space(name: str, batch: Split) -> Space:
+    """The space called `name` around the images of `batch` `(M, B)`.
+
+    Raises:
+        ValueError: there is no such space, or the data set does not have it.
+    """
+    require_name("space", name, SPACES)
+    return SPACES[name](batch)
 
 
 def perturbation_norms(delta: Tensor) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustgen.optimizers import BETA1, BETA2, EPS
+from robustgen.specs import require_name
 
 
 class StepRule(Protocol):
@@ -79,3 +80,13 @@ STEP_RULES: dict[str, Callable[[Tensor], StepRule]] = {
     "normalized": L2NormalizedStep,
 }
 """Step rules by name; each is made for codes `(M, B, *D)`."""
+
+
+def make_step_rule(name: str, codes: Tensor) -> StepRule:
+    """The step rule called `name`, for codes `(M, B, *D)`.
+
+    Raises:
+        ValueError: there is no such step rule.
+    """
+    require_name("step_rule", name, STEP_RULES)
+    return STEP_RULES[name](codes)

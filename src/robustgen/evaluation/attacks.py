@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustgen.attacks.search import SearchResult, run_search_from_starts
-from robustgen.attacks.spaces import SPACES, Space, perturbation_norms
+from robustgen.attacks.spaces import Space, make_space, perturbation_norms
 from robustgen.data.split import Split
 from robustgen.errors import UserError
 from robustgen.io.checkpoints import Checkpoint, load_state_tensors, state_tensors
@@ -130,7 +130,7 @@ def _attack_batch(
     generators: Sequence[torch.Generator],
 ) -> dict[str, Tensor]:
     """Attack a batch `(M, B)`; returns columns, images and codes, each `(M, B, ...)`."""
-    space = SPACES[threat.space](batch)
+    space = make_space(threat.space, batch)
     clean_images = batch.images()
     with torch.no_grad():
         prediction = predict_class(cohort(clean_images))
@@ -215,7 +215,7 @@ def _make_example_store(
 ) -> ExampleStore:
     """An empty store for images and codes, in files beside the checkpoint or in memory."""
     first = _expand_to_members(cohort, data.take(slice(1)))
-    templates = {"images": first.images(), "codes": SPACES[threat.space](first).clean_codes}
+    templates = {"images": first.images(), "codes": make_space(threat.space, first).clean_codes}
     shapes = {
         name: (len(template), len(data), *template.shape[2:])
         for name, template in templates.items()

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.attacks.spaces import SPACES, Space
+from robustgen.attacks.spaces import Space, make_space
 from robustgen.data.split import Split
 from robustgen.optimizers import MakeAdam, make_adam, set_learning_rate
 from robustgen.progress import log_progress
@@ -57,8 +57,10 @@ def measure_distances(
         examples: images.
         clean: the `(B,)` unperturbed images.
         training: the training images.
-        steps, step_size, make_adam: as for `measure_to_manifold`.
-        neighbours: as for `measure_to_neighbours`.
+        steps: iterations of Adam; see `measure_to_manifold`.
+        step_size: initial learning rate of Adam.
+        neighbours: number of images that span a subspace; see `measure_to_neighbours`.
+        make_adam: makes the optimizer.
     """
     spaces = {} if clean.codes is None else {"true_manifold": "true_manifold"}
     if clean.learned:
@@ -112,7 +114,7 @@ def measure_to_manifold(
     for rows in _split_rows(examples, pixels, f"distance to {space}"):
         targets, clean_chunk = examples[rows], clean.take(rows)
         batch = clean_chunk.take(torch.arange(len(clean_chunk), device=targets.device)[None])
-        around = SPACES[space](batch)
+        around = make_space(space, batch)
         with torch.no_grad():
             origins = around.decode(around.clean_codes)[0]
         nearest = _find_nearest(targets, around, steps, step_size, make_adam)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustgen.attacks.search import SearchResult, run_search_from_starts
-from robustgen.attacks.spaces import SPACES, Space
+from robustgen.attacks.spaces import Space, make_space
 from robustgen.data.split import Split, batches
 from robustgen.device import to_device_async
 from robustgen.errors import UserError
@@ -94,7 +94,7 @@ def train(
 def _make_probe_space(data: Split, method: AdversarialTraining) -> Space:
     """The space of the method's threat around one example, for the shape of its codes."""
     row = torch.zeros(1, 1, dtype=torch.int64, device=data.labels.device)
-    return SPACES[method.threat.space](data.take(row))
+    return make_space(method.threat.space, data.take(row))
 
 
 def _sample_starts(
@@ -162,7 +162,7 @@ def _make_halves(
         return images, images[:, :0], None
     half = batch.labels.shape[1] // 2
     second_half = batch.take((slice(None), slice(half, None)))
-    space = SPACES[method.threat.space](second_half)
+    space = make_space(method.threat.space, second_half)
     cohort.eval()
     result = run_search_from_starts(
         cohort,

@@ -1,0 +1,149 @@
+"""The attack of a study on any PyTorch model and any images, in one call."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from robustgen.attacks.step_rules import STEP_RULES
+from robustgen.backend import PLAIN
+from robustgen.data.split import Split
+from robustgen.evaluation.attacks import attack_cohort
+from robustgen.specs import SearchConfig, Threat, require_name
+
+
+class SingleModelAttack(NamedTuple):
+    """The result of `attack`.
+
+    Attributes:
+        images: `(N, C, H, W)` adversarial images, on the device of the given ones. Without
+            success, the image of highest loss; the given image where the model misclassifies it.
+        table: a row per image: `example`, `label`, `prediction`, `success`, `iterations`,
+            `restart`, `loss`, and the norms `l1`, `l2` and `linf` of the perturbation.
+    """
+
+    images: Tensor
+    table: pd.DataFrame
+
+
+class _CohortOfOne:
+    """One model by the interface of `Cohort` that attacks use."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.seeds, self.backend = model, [0], PLAIN
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits `(1, B, K)` of images `(1, B, C, H, W)`."""
+        logits: Tensor = self.model(images[0])[None]
+        return logits
+
+    def reference_forward(self, images: Tensor) -> Tensor:
+        """The same, without gradients."""
+        with torch.no_grad():
+            return self(images)
+
+
+def attack(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    radius: float,
+    norm: str = "linf",
+    steps: int = 40,
+    step_rule: str = "signed",
+    step_size: float | None = None,
+    restarts: int = 1,
+    seed: int = 0,
+) -> SingleModelAttack:
+    """Attack a model on images, as the study attacks its classifiers.
+
+    Projected gradient ascent on the cross-entropy from random starts in the ball, until success.
+    Images that the model misclassifies are not attacked. Every success is checked: the model
+    misclassifies the returned image, which lies in the ball and in [0, 1].
+
+    Args:
+        model: images `(N, C, H, W)` to logits `(N, K)`, in eval mode.
+        images: `(N, C, H, W)` of 32-bit floats in [0, 1], on the device of the model.
+        labels: `(N,)` true classes, int64, on the same device.
+        radius: of the ball, in pixel values; for example 8 / 255.
+        norm: "linf" or "l2".
+        steps: number of steps.
+        step_rule: "signed", "normalized" or "adam".
+        step_size: length of a step; None takes 2.5 times the radius, divided by the steps (Madry
+            et al., ICLR 2018).
+        restarts: number of random starts.
+        seed: of the random starts, so that equal calls give equal results.
+
+    Raises:
+        ValueError: an argument is not as described; the sentence names it.
+
+    Examples:
+        >>> import robustgen, torch
+        >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+        >>> images = torch.full((3, 1, 2, 2), 0.5)
+        >>> labels = model(images).argmax(1)
+        >>> result = robustgen.attack(model, images, labels, radius=0.5, norm="linf")
+        >>> result.images.shape, len(result.table)
+        (torch.Size([3, 1, 2, 2]), 3)
+    """
+    require_name("step_rule", step_rule, STEP_RULES)
+    threat = Threat("image", norm, radius)
+    size = 2.5 * radius / max(steps, 1) if step_size is None else step_size
+    search = SearchConfig(step_rule, size, steps, restarts)
+    _check_images(images)
+    _check_labels(labels, images)
+    _check_model(model, images, labels)
+    rows = torch.arange(len(images), device=images.device)
+    names = tuple(str(label) for label in range(int(labels.max()) + 1))
+    data = Split(images, rows, labels, None, (rows, rows), names)
+    generator = torch.Generator().manual_seed(seed)
+    cohort: Callable[..., Tensor] = _CohortOfOne(model)
+    result = attack_cohort(cohort, data, threat, search, [generator])  # type: ignore[arg-type]
+    columns = {name: pd.array(values) for name, values in result.rows.items() if name != "seed"}
+    table = pd.DataFrame(columns)
+    table[["iterations", "restart"]] = table[["iterations", "restart"]].astype("Int64")
+    norms = {f"image_{name}": name for name in ("l1", "l2", "linf")}
+    kept = ["example", "label", "prediction", "success", "iterations", "restart", "loss", *norms]
+    return SingleModelAttack(result.images[0].to(images.device), table[kept].rename(columns=norms))
+
+
+def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or images.dim() != 4 or not len(images):
+        raise ValueError("images must be a tensor (N, C, H, W) with at least one image")
+    if images.dtype != torch.float32:
+        raise ValueError(f"images must be of type torch.float32, not {images.dtype}")
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"images must lie in [0, 1], but reach from {low:g} to {high:g}")
+
+
+def _check_labels(labels: Tensor, images: Tensor) -> None:
+    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1]:
+        raise ValueError(f"labels must be a tensor ({len(images)},), one class for each image")
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels must be of type torch.int64, not {labels.dtype}")
+    if labels.device != images.device:
+        raise ValueError(f"labels are on {labels.device}, but images on {images.device}")
+
+
+def _check_model(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if model.training:
+        raise ValueError("model is in train mode; call model.eval() before the attack")
+    device = next((parameter.device for parameter in model.parameters()), images.device)
+    if device != images.device:
+        raise ValueError(f"model is on {device}, but images on {images.device}")
+    with torch.no_grad():
+        logits = model(images[:1])
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
+        raise ValueError("model must map images (N, C, H, W) to logits (N, K)")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= logits.shape[1]:
+        raise ValueError(
+            f"labels reach from {low} to {high}, but the model has classes 0 to "
+            f"{logits.shape[1] - 1}"
+        )

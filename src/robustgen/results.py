@@ -1,0 +1,209 @@
+"""The results of a study, by name: tables, classifiers, data sets and adversarial examples."""
+
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from torch import nn
+
+from robustgen.data.split import Split, load
+from robustgen.errors import UserError
+from robustgen.io.files import read_table
+from robustgen.io.schemas import (
+    ALL_DISTANCES,
+    ATTACKS,
+    CLAIMS,
+    CURVES,
+    ERRORS,
+    OVER_SEEDS,
+    QUALITY,
+    SUCCESS_RATES,
+)
+from robustgen.io.tensors import load_tensors
+from robustgen.models.cohort import Cohort
+
+_SCHEMAS = {
+    "claims": CLAIMS,
+    "distances": ALL_DISTANCES,
+    "errors": ERRORS,
+    "manifolds": QUALITY,
+    "over_seeds": OVER_SEEDS,
+    "success_rates": SUCCESS_RATES,
+}
+
+
+class Examples(NamedTuple):
+    """The adversarial examples of one attack on one classifier.
+
+    Attributes:
+        images: `(N, C, H, W)` adversarial images in [0, 1].
+        codes: `(N, *D)` their codes in the space of the threat.
+        table: a row per image, columns of `schemas.ATTACKS`.
+    """
+
+    images: npt.NDArray[np.float32]
+    codes: npt.NDArray[np.float32]
+    table: pd.DataFrame
+
+
+class Tables:
+    """The tables of a study as attributes, each a data frame that is read when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._frames: dict[str, pd.DataFrame] = {}
+
+    def __dir__(self) -> Iterable[str]:
+        return sorted(_SCHEMAS)
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name.startswith("_") or name not in _SCHEMAS:
+            raise AttributeError(f"a study has no table {name}; it has {', '.join(_SCHEMAS)}")
+        if name not in self._frames:
+            path = self._folder / f"{name}.parquet"
+            self._frames[name] = read_table(path, _SCHEMAS[name]).to_pandas()
+        return self._frames[name]
+
+
+class StudyResults:
+    """The results of a study in a folder such as `results/demo`.
+
+    Attributes:
+        folder: the folder.
+        config: the config of the study, with all defaults.
+        tables: the tables over the whole study: `errors`, `success_rates`, `over_seeds`,
+            `distances`, `manifolds` and `claims`.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self.folder, self.config = folder, config
+        self.tables = Tables(folder / "tables")
+
+    def __repr__(self) -> str:
+        return f"StudyResults({str(self.folder)!r})"
+
+    @cached_property
+    def _cohorts(self) -> list[tuple[int, int]]:
+        """First and last seed of each cohort."""
+        seeds, size = self.config["seeds"], self.config["cohort_size"]
+        return [(start, min(start + size, seeds) - 1) for start in range(0, seeds, size)]
+
+    def split(self, dataset: str, split: str = "test") -> Split:
+        """The training or test images of a data set, on the CPU.
+
+        Args:
+            dataset: name of the data set.
+            split: "train" or "test".
+        """
+        self._require("dataset", dataset, self.config["datasets"])
+        self._require("split", split, ("train", "test"))
+        folder = self.folder / dataset / "dataset"
+        return load(folder / "images.safetensors", folder / "examples.parquet", split)
+
+    def cohort(self, dataset: str, method: str, *, n: int, seed: int = 0) -> Cohort:
+        """The cohort that has the classifier with this seed, on the CPU and in eval mode."""
+        stem = self._stem(dataset, method, n, seed)
+        path = self.folder / dataset / "classifiers" / method / f"n{n}" / f"{stem}.safetensors"
+        return Cohort.load(path)
+
+    def classifier(self, dataset: str, method: str, *, n: int, seed: int = 0) -> nn.Module:
+        """One trained classifier: images `(B, C, H, W)` to logits `(B, K)`, in eval mode.
+
+        Args:
+            dataset: name of the data set.
+            method: name of the training method.
+            n: number of training images.
+            seed: seed of the model.
+
+        Raises:
+            UserError: the study has no such classifier, or its file is missing or damaged.
+        """
+        cohort = self.cohort(dataset, method, n=n, seed=seed)
+        return cohort.member(cohort.seeds.index(seed))
+
+    def curves(self, dataset: str, method: str, *, n: int, seed: int = 0) -> pd.DataFrame:
+        """The learning curves of one classifier, columns of `schemas.CURVES`."""
+        stem = self._stem(dataset, method, n, seed)
+        path = self.folder / dataset / "classifiers" / method / f"n{n}" / f"{stem}.curves.parquet"
+        return _select_seed(read_table(path, CURVES).to_pandas(), seed)
+
+    def examples(
+        self, dataset: str, attack: str, method: str, *, n: int, seed: int = 0
+    ) -> Examples:
+        """The adversarial examples of an attack on one classifier.
+
+        Args:
+            dataset: name of the data set.
+            attack: name of the attack.
+            method: name of the training method.
+            n: number of training images.
+            seed: seed of the model.
+
+        Raises:
+            UserError: the study has no such attack, or a file is missing or damaged.
+        """
+        self._require("attack", attack, self.config["attacks"])
+        stem = self._stem(dataset, method, n, seed)
+        folder = self.folder / dataset / "attacks" / attack / method / f"n{n}"
+        table = _select_seed(read_table(folder / f"{stem}.parquet", ATTACKS).to_pandas(), seed)
+        tensors, header = load_tensors(folder / f"{stem}.safetensors")
+        member = header["seeds"].index(seed)
+        images, codes = (tensors[name][member].numpy() for name in ("images", "codes"))
+        return Examples(images, codes, table)
+
+    def _stem(self, dataset: str, method: str, n: int, seed: int) -> str:
+        """The name of the files of the cohort that has a seed."""
+        self._require("dataset", dataset, self.config["datasets"])
+        self._require("method", method, self.config["methods"])
+        self._require("n", n, self.config["sizes"])
+        self._require("seed", seed, range(self.config["seeds"]))
+        first, last = next(ends for ends in self._cohorts if ends[0] <= seed <= ends[1])
+        return f"seeds{first}-{last}"
+
+    def _require(self, argument: str, value: object, allowed: Iterable[Any]) -> None:
+        allowed = list(allowed)
+        if value not in allowed:
+            names = ", ".join(map(str, allowed))
+            raise UserError(f"{self.folder} has no {argument} {value!r}; it has {names}")
+
+
+def _select_seed(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The rows of one model, numbered from 0."""
+    selected: pd.DataFrame = rows[rows["seed"] == seed].reset_index(drop=True)
+    return selected
+
+
+def open_study(folder: str | Path) -> StudyResults:
+    """Open the results of a study.
+
+    Args:
+        folder: the folder of the study, such as `results/demo`.
+
+    Raises:
+        UserError: the folder holds no results of a study.
+
+    Examples:
+        >>> import robustgen
+        >>> study = robustgen.open_study("results/smoke")
+        >>> bool(study.tables.errors["test_error"].between(0, 1).all())
+        True
+        >>> model = study.classifier("fonts", "normal", n=60, seed=1)
+        >>> model(study.split("fonts").images()).shape[1]
+        3
+        >>> study.examples("fonts", "regular", "normal", n=60, seed=1).images.shape[1:]
+        (1, 28, 28)
+    """
+    path = Path(folder)
+    record = path / "study.json"
+    try:
+        config = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} holds no results of a study: {record} cannot be read ({error})"
+        ) from error
+    return StudyResults(path, config)
