@@ -52,8 +52,8 @@ def test_another_executor_needs_only_a_profile(study, tmp_path):
     assert same(study, tmp_path) > 5
 
 
-LONG = 6000
-"""Steps of a search that make a training take a minute."""
+LONG = 3500
+"""Steps of a search with which a training takes longer than SLURM needs to end it."""
 
 
 RATE = SMOKE["manifolds"]["fonts"]["rate"]
