@@ -87,12 +87,15 @@ def attacks() -> dict[str, Callable[[], object]]:
     state = {name: tensor.detach() for name, tensor in held.items()}
 
     def own(models: int, few: int) -> stacking.ForwardFn:
-        ways = patch.object(stacking, "MODELS_PER_CHUNK", models), patch.object(layers, "FEW", few)
+        ways = (
+            patch.object(stacking, "MODELS_PER_CHUNK", models),
+            patch.object(layers, "MAX_CHANNELS_FOR_STRIDED_GRAD", few),
+        )
         with ways[0], ways[1]:
             return batched_forward(model, state)
 
     sides = {"one by one": 1, "side by side": MODELS}
-    layered = {"none": 0, "the first": strided.MANY, "every": 1 << 30}
+    layered = {"none": 0, "the first": strided.MIN_CHANNELS_FOR_NATIVE_GRAD, "every": 1 << 30}
     passes = {
         "plain": vmapped_forward(model, state),
         "folded": vmapped_forward(*fold_batch_norm(model, state)),
@@ -105,10 +108,10 @@ def attacks() -> dict[str, Callable[[], object]]:
     }
 
     def run(passed: stacking.ForwardFn, points: tuple[float, ...]) -> float:
-        with patch.object(winograd, "POINTS", points):
+        with patch.object(winograd, "INTERPOLATION_POINTS", points):
             return searched(passed, batch)
 
-    points = {AS_HERE: winograd.POINTS}  # without any it is not taken
+    points = {AS_HERE: winograd.INTERPOLATION_POINTS}  # without any it is not taken
     return {name: partial(run, passed, points.get(name, ())) for name, passed in passes.items()}
 
 
@@ -141,12 +144,12 @@ def updates() -> dict[str, Callable[[], object]]:
         return made.relu() if rectified else made, mean.detach(), variance
 
     def run(passed: stacking.ForwardFn, way: Callable[..., Made]) -> float:
-        with patch.object(learning, "normalize", way):
+        with patch.object(learning, "batch_norm_train", way):
             gradients = torch.autograd.grad(passed(images).square().sum(), weights)
         return gradients[0].sum().item()
 
     plain, ours = vmapped_forward(*held), batched_forward(*held)
-    ways = {"by its formula": formula, "torch's": torchs, "ours": learning.normalize}
+    ways = {"by its formula": formula, "torch's": torchs, "ours": learning.batch_norm_train}
     named = {f"batch normalization {name}": partial(run, ours, way) for name, way in ways.items()}
     return {"plain": partial(run, plain, formula), **named}
 

@@ -60,7 +60,7 @@ def unspared(run: Callable[[], object]) -> Callable[[], object]:
     """The same without `winograd`, which needs points."""
 
     def alike() -> None:
-        with patch.object(winograd, "POINTS", ()):
+        with patch.object(winograd, "INTERPOLATION_POINTS", ()):
             run()
 
     return alike

@@ -219,7 +219,7 @@ def test_any_architecture_makes_a_cohort(monkeypatch, build, side_by_side, few):
     In the ways of each processor, whichever this one is.
     """
     monkeypatch.setattr(stacking, "MODELS_PER_CHUNK", side_by_side)
-    monkeypatch.setattr(layers, "FEW", few)
+    monkeypatch.setattr(layers, "MAX_CHANNELS_FOR_STRIDED_GRAD", few)
     monkeypatch.setitem(networks.ARCHITECTURES, "other", lambda *_: build())
     cohort = Cohort("other", (1, 8, 8), 4, [0, 1])
     cohort.initialize([torch.Generator().manual_seed(i) for i in range(2)])

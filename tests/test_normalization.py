@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from robustgen.acceleration.cpu.batch_norm import normalize
+from robustgen.acceleration.cpu.batch_norm import batch_norm_train
 from robustgen.seeding import generator
 
 
@@ -32,7 +32,7 @@ def test_it_is_torchs_with_its_gradients(rows, channels, rectified):
     *given, gradient = of(rows, channels)
     ours = [x.clone().requires_grad_() for x in given]
     exact = [x.double().requires_grad_() for x in given]
-    made, mean, variance = normalize(*ours, 1e-5, rectified)
+    made, mean, variance = batch_norm_train(*ours, 1e-5, rectified)
     expected = plain(*exact, rectified)
     for got, of_double in zip((made, mean, variance), expected, strict=True):
         torch.testing.assert_close(got.double(), of_double, rtol=1e-5, atol=1e-5)
@@ -47,7 +47,7 @@ def test_it_is_torchs_with_its_gradients(rows, channels, rectified):
 def test_sums_of_many_rows_are_exact(rows):
     """Those of torch with the channels last are ten times as wrong, or more; 19,603 is a prime."""
     *given, gradient = of(rows, 16, at=3)
-    made, *found = normalize(*(x.requires_grad_() for x in given), 1e-5, False)
+    made, *found = batch_norm_train(*(x.requires_grad_() for x in given), 1e-5, False)
     exact = [x.detach().double().requires_grad_() for x in given]
     of_double, *expected = plain(*exact, False)
     found += torch.autograd.grad(made, given[1:], gradient)
@@ -61,17 +61,17 @@ def test_sums_of_many_rows_are_exact(rows):
 @pytest.mark.parametrize("rows", [0, 1])
 def test_a_row_alone_has_no_variance(rows):
     with pytest.raises(ValueError, match=f"needs 2 rows at least, not {rows}"):
-        normalize(torch.zeros(rows, 3), torch.ones(3), torch.zeros(3), 1e-5, True)
+        batch_norm_train(torch.zeros(rows, 3), torch.ones(3), torch.zeros(3), 1e-5, True)
 
 
 def test_gradients_are_those_of_differences():
     given = [x.double().requires_grad_() for x in of(12, 3)[:3]]
-    assert torch.autograd.gradcheck(lambda *of: normalize(*of, 1e-5, True)[0], given)
+    assert torch.autograd.gradcheck(lambda *of: batch_norm_train(*of, 1e-5, True)[0], given)
 
 
 def test_neither_what_is_given_nor_its_gradient_is_written_to():
     *given, gradient = of(98, 4)
     kept = [x.clone() for x in (*given, gradient)]
-    made, *_ = normalize(*(x.requires_grad_() for x in given), 1e-5, True)
+    made, *_ = batch_norm_train(*(x.requires_grad_() for x in given), 1e-5, True)
     torch.autograd.grad(made, given, gradient)
     assert all(map(torch.equal, kept, (*given, gradient)))

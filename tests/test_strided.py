@@ -29,7 +29,7 @@ def test_output_and_gradients_are_those_of_conv2d(case, biased):
     weight = torch.randn(4 * groups, 3, *kernel, **like).requires_grad_()
     bias = torch.randn(4 * groups, **like).requires_grad_() if biased else None
     learnt = [x, weight, *([bias] if biased else [])]
-    made = strided.convolve(x, weight, bias, stride, padding, groups)
+    made = strided.conv2d(x, weight, bias, stride, padding, groups)
     expected = F.conv2d(x, weight, bias, stride, padding, 1, groups)
     torch.testing.assert_close(made, expected)
     towards = torch.randn(made.shape, **like)
@@ -46,7 +46,7 @@ def test_pixels_of_few_channels_in_single_precision(channels, groups, size):
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(2, channels * groups, *size, generator=rng, requires_grad=True)
     weight = torch.rand(4 * groups, channels, 4, 4, generator=rng)
-    made = strided.convolve(x, weight, None, (2, 2), (1, 1), groups)
+    made = strided.conv2d(x, weight, None, (2, 2), (1, 1), groups)
     expected = F.conv2d(x, weight, None, (2, 2), (1, 1), 1, groups)
     towards = torch.rand(made.shape, generator=rng)
     (found,) = torch.autograd.grad(made, x, towards)
@@ -83,7 +83,7 @@ def test_output_and_gradients_are_those_of_conv_transpose2d(case, biased, channe
     bias = _random(channels) if biased else None
     learnt = [x, weight, *([bias] if biased else [])]
     laid = [tensor.contiguous(memory_format=layout) for tensor in (x, weight)]
-    made = transposed.convolve(*laid, bias, stride, padding, added)
+    made = transposed.conv_transpose2d(*laid, bias, stride, padding, added)
     expected = F.conv_transpose2d(x, weight, bias, stride, padding, added)
     torch.testing.assert_close(made, expected, atol=1e-10, rtol=1e-10)
     towards = _random(*made.shape).detach()
@@ -101,8 +101,8 @@ def test_several_weights_are_each_for_their_own_rows(case, biased, channels):
     x = _random(sum(counts), 3, height, width)
     weights = _random(len(counts), 3, channels, *kernel).detach()
     biases = _random(len(counts), channels).detach() if biased else None
-    each = [strided.InputGradient(weight, stride, padding, 1) for weight in weights]
-    made = transposed.convolve_each(x, each, biases, counts, added)
+    each = [strided.PolyphaseInputGrad(weight, stride, padding, 1) for weight in weights]
+    made = transposed.conv_transpose2d_per_group(x, each, biases, counts, added)
     parts = zip(x.split(counts), weights, biases if biased else [None] * 4, strict=True)
     expected = torch.cat([F.conv_transpose2d(*part, stride, padding, added) for part in parts])
     torch.testing.assert_close(made, expected, atol=1e-10, rtol=1e-10)
@@ -127,13 +127,13 @@ def test_any_geometry_agrees_with_torch(data):
     ]
     x, weight, bias = _random(2, 2, *steps), _random(2, 3, *kernel), _random(3)
     how = tuple(stride), tuple(padding)
-    made = transposed.convolve(x, weight, bias, *how, tuple(added))
+    made = transposed.conv_transpose2d(x, weight, bias, *how, tuple(added))
     expected = F.conv_transpose2d(x, weight, bias, *how, tuple(added))
     torch.testing.assert_close(made, expected, atol=1e-10, rtol=1e-10)
     towards = _random(*made.shape)
     found = torch.autograd.grad(made, (x, weight, bias), towards.detach())
     wanted = torch.autograd.grad(expected, (x, weight, bias), towards.detach())
-    back = strided.convolve(towards, weight, None, *how, 1)
+    back = strided.conv2d(towards, weight, None, *how, 1)
     again = F.conv2d(towards, weight, None, *how)
     found += (back, *torch.autograd.grad(back, (towards, weight), x.detach()))
     wanted += (again, *torch.autograd.grad(again, (towards, weight), x.detach()))
@@ -144,7 +144,10 @@ def test_any_geometry_agrees_with_torch(data):
 def test_gradients_of_the_transpose_are_those_of_differences():
     given = _random(2, 2, 3, 3), _random(2, 1, 6, 6), _random(1)
     assert torch.autograd.gradcheck(
-        lambda x, weight, bias: transposed.convolve(x, weight, bias, (2, 2), (2, 2), (1, 0)), given
+        lambda x, weight, bias: transposed.conv_transpose2d(
+            x, weight, bias, (2, 2), (2, 2), (1, 0)
+        ),
+        given,
     )
 
 
@@ -152,21 +155,21 @@ def test_other_devices_take_torchs_own():
     """Without a GPU: tensors without values stand for those of another device."""
     x, weight = torch.empty(2, 3, 4, 4, device="meta"), torch.empty(3, 1, 6, 6, device="meta")
     weight.requires_grad_()
-    made = transposed.convolve(x, weight, None, (2, 2), (2, 2), (1, 1))
+    made = transposed.conv_transpose2d(x, weight, None, (2, 2), (2, 2), (1, 1))
     assert made.shape == (2, 1, 9, 9)
     assert "ConvolutionBackward" in type(made.grad_fn).__name__
-    back = strided.convolve(made, weight, None, (2, 2), (2, 2), 1)
+    back = strided.conv2d(made, weight, None, (2, 2), (2, 2), 1)
     assert back.shape == x.shape
     assert "ConvolutionBackward" in type(back.grad_fn).__name__
 
 
 def test_gradients_only_where_they_are_asked_for():
     x, weight = torch.rand(2, 1, 8, 8), torch.rand(3, 1, 4, 4, requires_grad=True)
-    strided.convolve(x, weight, None, (2, 2), (1, 1), 1).sum().backward()
+    strided.conv2d(x, weight, None, (2, 2), (1, 1), 1).sum().backward()
     assert x.grad is None
     assert weight.grad is not None
     codes, kernel = torch.rand(2, 3, 4, 4, requires_grad=True), torch.rand(3, 1, 4, 4)
-    transposed.convolve(codes, kernel, None, (2, 2), (1, 1), (0, 0)).sum().backward()
+    transposed.conv_transpose2d(codes, kernel, None, (2, 2), (1, 1), (0, 0)).sum().backward()
     assert codes.grad is not None
     assert kernel.grad is None
 
@@ -183,4 +186,4 @@ def test_gradients_only_where_they_are_asked_for():
     ],
 )
 def test_which_layers_it_applies_to(layer, applies):
-    assert strided.applies(layer) == applies
+    assert strided.supports(layer) == applies

@@ -9,7 +9,7 @@ from torch import nn
 from robustgen.acceleration.cpu import inference_layers as layers
 from robustgen.acceleration.cpu import winograd
 from robustgen.acceleration.cpu.vaegan_layers import StridedConvTranspose2d
-from robustgen.acceleration.cpu.winograd import InputGradient
+from robustgen.acceleration.cpu.winograd import WinogradInputGrad
 
 
 def _size(outputs, kernel, stride, padding, missed):
@@ -30,7 +30,7 @@ def _both(dtype, outputs, parts, stride, padding, missed, groups):
     assert list(made.shape[2:]) == list(outputs)
     towards = torch.randn(made.shape, generator=rng, dtype=dtype)
     (expected,) = torch.autograd.grad(made, x, towards)
-    ours = InputGradient(weight, stride, padding, groups, made.shape[2:])
+    ours = WinogradInputGrad(weight, stride, padding, groups, made.shape[2:])
     laid = towards.contiguous(memory_format=torch.channels_last)
     return ours(laid, x.shape[2:]), expected
 
@@ -40,7 +40,9 @@ def _both(dtype, outputs, parts, stride, padding, missed, groups):
 def test_any_geometry_agrees_with_torch(data):
     draw = data.draw
     parts = [draw(strategies.integers(1, 3)) for _ in "hw"]
-    outputs = [draw(strategies.integers(1, len(winograd.POINTS) + 2 - r)) for r in parts]
+    outputs = [
+        draw(strategies.integers(1, len(winograd.INTERPOLATION_POINTS) + 2 - r)) for r in parts
+    ]
     stride = [draw(strategies.integers(1, 3)) for _ in "hw"]
     missed = [draw(strategies.integers(0, s - 1)) for s in stride]
     padding = [
@@ -64,7 +66,7 @@ def test_errors_of_single_precision_are_a_few_times_torchs(parts, outputs, times
     size = torch.Size([2 * outputs] * 2)
 
     def errors(dtype):
-        ours = InputGradient(weight.to(dtype), (2, 2), (pad, pad), 1, towards.shape[2:])
+        ours = WinogradInputGrad(weight.to(dtype), (2, 2), (pad, pad), 1, towards.shape[2:])
         torchs = F.conv_transpose2d(towards.to(dtype), weight.to(dtype), None, 2, pad)
         return ours(towards.to(dtype), size), torchs
 
@@ -89,7 +91,7 @@ def test_errors_of_single_precision_are_a_few_times_torchs(parts, outputs, times
     ],
 )
 def test_where_it_applies(outputs, kernel, stride, expected):
-    assert winograd.applies(outputs, (kernel, kernel), (stride, stride)) == expected
+    assert winograd.prefers_winograd(outputs, (kernel, kernel), (stride, stride)) == expected
 
 
 def test_a_wide_transposed_convolution_takes_it_and_equals_torchs(monkeypatch):
@@ -113,16 +115,16 @@ def test_a_wide_transposed_convolution_takes_it_and_equals_torchs(monkeypatch):
 @pytest.mark.parametrize("few", [0, 1 << 30], ids=["torch's else", "ours else"])
 @pytest.mark.parametrize("size", [7, 14])
 def test_the_layers_of_an_attacked_cohort_take_it_where_outputs_are_few(few, size, monkeypatch):
-    monkeypatch.setattr(layers, "FEW", few)
+    monkeypatch.setattr(layers, "MAX_CHANNELS_FOR_STRIDED_GRAD", few)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(16, 8, 4, 2, 1)).double().eval()
     state = {
         name: torch.randn(3, *held.shape).double() for name, held in model.state_dict().items()
     }
-    (layer,) = layers.chain(model, state)
+    (layer,) = layers.build_layers(model, state)
     x = torch.randn(5, 3 * 16, size, size, dtype=torch.float64).requires_grad_()
     asked = _counted(monkeypatch)
-    made, back = layer(layers.last(x.detach()))
+    made, back = layer(layers.to_channels_last(x.detach()))
     towards = torch.randn_like(made)
     found = back(towards)
     assert asked == ([1] if size == 7 else [])
@@ -134,11 +136,11 @@ def test_the_layers_of_an_attacked_cohort_take_it_where_outputs_are_few(few, siz
 
 def _counted(monkeypatch):
     """A list that grows by 1 with each gradient that is taken this way."""
-    asked, plain = [], InputGradient.__call__
+    asked, plain = [], WinogradInputGrad.__call__
 
     def counting(self, *args):
         asked.append(1)
         return plain(self, *args)
 
-    monkeypatch.setattr(InputGradient, "__call__", counting)
+    monkeypatch.setattr(WinogradInputGrad, "__call__", counting)
     return asked

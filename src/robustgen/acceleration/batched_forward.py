@@ -16,19 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustgen.acceleration import training_layers
-from robustgen.acceleration.cpu.inference_layers import Layer, chain
+from robustgen.acceleration.cpu.inference_layers import Layer, build_layers
 from robustgen.acceleration.cuda import forward as cuda_forward
 from robustgen.acceleration.fold_batch_norm import fold_batch_norm
 from robustgen.acceleration.supported_layers import to_channels_last
+from robustgen.acceleration.training_layers import build_training_forward
 from robustgen.backend import ForwardFn, State, vmapped_forward
 from robustgen.device import WIDE
 
 CPU_CHUNK_IMAGES = 512
-"""Images, of models side by side together, that go through the layers at once on a CPU: what these
-hold of more does not fit its cache."""
+"""Images of all batched models that are computed together on a CPU; the activations of more do not
+fit its cache."""
 MODELS_PER_CHUNK = 3 if WIDE else 1
-"""Models that are one wide model on a CPU: of few images each, only more fill wide vectors."""
+"""Models that are batched on a CPU. With AVX-512 one model with few images does not fill the vector
+registers."""
 
 
 def batched_forward(model: nn.Module, state: State) -> ForwardFn:
@@ -48,7 +49,7 @@ def batched_forward(model: nn.Module, state: State) -> ForwardFn:
         return vmapped_forward(model, state)
     if len(supported) == 1:
         return supported[0]
-    return lambda images: _joined(
+    return lambda images: _concatenate(
         [
             forward(chunk)
             for forward, chunk in zip(supported, torch.split(images, size), strict=True)
@@ -59,57 +60,55 @@ def batched_forward(model: nn.Module, state: State) -> ForwardFn:
 def _accelerate(model: nn.Module, state: State) -> ForwardFn | None:
     """The accelerated forward pass of a chunk of models; None if a layer is not supported."""
     if model.training:
-        return training_layers.chain(model, state)
-    if fast := cuda_forward.chain(model, state):
-        return fast
-    layers = chain(model, state)
-    return None if layers is None else partial(_Chain.apply, layers)
+        return build_training_forward(model, state)
+    if fused := cuda_forward.chain(model, state):
+        return fused
+    layers = build_layers(model, state)
+    return None if layers is None else partial(_LayerSequence.apply, layers)
 
 
-class _Chain(torch.autograd.Function):
-    """Layers one after the other, and back."""
+class _LayerSequence(torch.autograd.Function):
+    """Layers one after another, in chunks of images, with the VJPs of the layers."""
 
     @staticmethod
     def forward(ctx: Any, layers: list[Layer], images: Tensor) -> Tensor:
         """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
-        ctx.parts, made = [], []
-        for part in torch.tensor_split(images, _chunk_count(images), dim=1):
-            x, pulls = to_channels_last(part.transpose(0, 1).flatten(1, 2)), []
+        ctx.chunk_vjps, outputs = [], []
+        for chunk in torch.tensor_split(images, _chunk_count(images), dim=1):
+            x, vjps = to_channels_last(chunk.transpose(0, 1).flatten(1, 2)), []
             for layer in layers:
-                x, pull = layer(x)
-                pulls.append(pull)
-            made.append(_split_members(x, len(images)))
+                x, vjp = layer(x)
+                vjps.append(vjp)
+            outputs.append(_split_members(x, len(images)))
             if ctx.needs_input_grad[1]:
-                ctx.parts.append(pulls)
-        return _joined(made, 1)
+                ctx.chunk_vjps.append(vjps)
+        return _concatenate(outputs, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        """The gradient to the images."""
-        made = []
-        for pulls, part in zip(
-            ctx.parts, torch.tensor_split(gradient, _chunk_count(gradient), dim=1), strict=True
-        ):
-            x = to_channels_last(
-                part.transpose(0, 1).flatten(1, 2)
-            ).clone()  # the layers may overwrite theirs
-            for pull in reversed(pulls):
-                x = pull(x)
-            made.append(_split_members(x, len(gradient)).contiguous())
-        return None, _joined(made, 1)
+        """The gradient with respect to the images."""
+        chunk_grads = []
+        chunks = torch.tensor_split(gradient, _chunk_count(gradient), dim=1)
+        for vjps, chunk in zip(ctx.chunk_vjps, chunks, strict=True):
+            # Cloned, since layers may overwrite the gradient that they are given.
+            x = to_channels_last(chunk.transpose(0, 1).flatten(1, 2)).clone()
+            for vjp in reversed(vjps):
+                x = vjp(x)
+            chunk_grads.append(_split_members(x, len(gradient)).contiguous())
+        return None, _concatenate(chunk_grads, 1)
 
 
 def _chunk_count(x: Tensor) -> int:
-    """In how many parts of like size B goes through the layers, of `(M, B, ...)`."""
-    many = -(-x.shape[0] * x.shape[1] // CPU_CHUNK_IMAGES) if x.device.type == "cpu" else 1
-    return max(1, min(x.shape[1], many))
+    """Number of chunks of `x` `(M, B, ...)` along B, so that each fits the cache of a CPU."""
+    count = -(-x.shape[0] * x.shape[1] // CPU_CHUNK_IMAGES) if x.device.type == "cpu" else 1
+    return max(1, min(x.shape[1], count))
 
 
-def _split_members(x: Tensor, members: int) -> Tensor:
+def _split_members(x: Tensor, n_models: int) -> Tensor:
     """`(B, M C, ...)` as `(M, B, C, ...)`."""
-    return x.reshape(len(x), members, -1, *x.shape[2:]).transpose(0, 1)
+    return x.reshape(len(x), n_models, -1, *x.shape[2:]).transpose(0, 1)
 
 
-def _joined(parts: list[Tensor], axis: int = 0) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)
+def _concatenate(chunks: list[Tensor], dim: int = 0) -> Tensor:
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks, dim=dim)

@@ -1,7 +1,7 @@
-"""The forward pass of M models side by side that learn: with gradients to their weights.
+"""Training-mode forward pass of M models, differentiable in their weights.
 
-The layers are those of `layers`, in train mode. Equal to the models one by one up to rounding;
-`benchmarks/learning.py` measures epochs beside plain loops over them.
+Equal to the models one by one up to rounding; `benchmarks/learning.py` measures epochs beside plain
+loops over single models.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.acceleration.cpu.batch_norm import normalize
+from robustgen.acceleration.cpu.batch_norm import batch_norm_train
 from robustgen.acceleration.cuda import grouped_conv as grouped
 from robustgen.acceleration.cuda.conv_geometry import How
 from robustgen.acceleration.supported_layers import (
@@ -23,138 +23,139 @@ from robustgen.acceleration.supported_layers import (
     to_channels_last,
 )
 
-Step = Callable[[Tensor], Tensor]
+LayerFn = Callable[[Tensor], Tensor]
 
 
-def chain(model: nn.Module, state: State) -> Step | None:
-    """The pass of M models, `(M, B, C, H, W)` to `(M, B, K)`; None if it is not for them.
+def build_training_forward(model: nn.Module, state: State) -> LayerFn | None:
+    """The forward pass of M models, `(M, B, C, H, W)` to `(M, B, K)`; None if not supported.
 
     Args:
-        model: the architecture in train mode: a chain of known layers.
+        model: the architecture in train mode: a sequence of supported layers.
         state: parameters and buffers of the models, `(M, ...)` by name. The buffers of batch
             normalization are updated in place.
     """
     first = next(iter(state.values()))
     if not (isinstance(model, nn.Sequential) and all(map(_is_trainable, model)) and model.training):
         return None
-    if first.device.type != "cpu" and not _all_grouped(model, first):
+    if first.device.type != "cpu" and not _kernels_available(model, first):
         return None
-    steps: list[Callable[..., Tensor]] = []
-    normalized = False
-    for name, layer in model.named_children():
-        own = select_layer_state(state, name)
-        if isinstance(layer, nn.ReLU) and normalized:
-            steps[-1] = partial(steps[-1], rectified=True)
+    layers: list[Callable[..., Tensor]] = []
+    can_fuse_relu = False
+    for name, module in model.named_children():
+        if isinstance(module, nn.ReLU) and can_fuse_relu:
+            layers[-1] = partial(layers[-1], relu=True)
         else:
-            steps.append(partial(_STEPS.get(type(layer), _as_it_is), layer, own))
-        normalized = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
-    return partial(_pass, len(first), steps)
+            function = _LAYERS.get(type(module), _elementwise)
+            layers.append(partial(function, module, select_layer_state(state, name)))
+        can_fuse_relu = isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    return partial(_forward, len(first), layers)
 
 
-def _all_grouped(model: nn.Sequential, like: Tensor) -> bool:
-    """Whether there are fast kernels for all products; with PyTorch's own this is the slow way."""
+def _kernels_available(model: nn.Sequential, template: Tensor) -> bool:
+    """Whether there are kernels for all products; PyTorch's own grouped ones are slow on a GPU."""
     products = [layer for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
-    return all(grouped.applies(layer, like) for layer in products)
+    return all(grouped.applies(layer, template) for layer in products)
 
 
 def _is_trainable(layer: nn.Module) -> bool:
-    averaged = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.momentum is None
-    return is_supported(layer) and not averaged
+    is_norm = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
+    return is_supported(layer) and not (is_norm and layer.momentum is None)
 
 
-def _pass(members: int, steps: Sequence[Step], images: Tensor) -> Tensor:
+def _forward(n_models: int, layers: Sequence[LayerFn], images: Tensor) -> Tensor:
     x = to_channels_last(images.transpose(0, 1).flatten(1, 2))
-    for step in steps:
-        x = step(x)
-    return x.reshape(len(x), members, -1, *x.shape[2:]).transpose(0, 1)
+    for layer in layers:
+        x = layer(x)
+    return x.reshape(len(x), n_models, -1, *x.shape[2:]).transpose(0, 1)
 
 
-class _Laid(torch.autograd.Function):
-    """The same numbers with the channels last in memory, forward and backward.
+class _ChannelsLast(torch.autograd.Function):
+    """Convert to channels-last, forward and backward.
 
-    A convolution of one channel forgets it, and so does the gradient of a flattening; what mixes
-    both layouts takes ten times as long.
+    A convolution with one channel loses this layout, and so does the gradient of a flattening.
+    Mixing both layouts takes ten times as long.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """`x` itself where it is laid out like this."""
+        """`x`, itself if it has this layout."""
         del ctx
         return to_channels_last(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """As the images, so their gradient."""
+        """The gradient in this layout."""
         del ctx
         return to_channels_last(gradient)
 
 
-def _convolution(layer: nn.Conv2d, own: State, x: Tensor) -> Tensor:
-    weight = own["weight"].flatten(0, 1)
-    bias = own["bias"].flatten() if "bias" in own else None
+def _conv(layer: nn.Conv2d, params: State, x: Tensor) -> Tensor:
+    weight = params["weight"].flatten(0, 1)
+    bias = params["bias"].flatten() if "bias" in params else None
     if grouped.applies(layer, weight):
-        return grouped.convolve(x, weight, bias, How.of(layer, len(own["weight"])))
+        return grouped.convolve(x, weight, bias, How.of(layer, len(params["weight"])))
     weight = to_channels_last(weight)
-    groups = len(own["weight"]) * layer.groups
-    how: Any = layer.stride, layer.padding, layer.dilation, groups
-    laid: Tensor = _Laid.apply(F.conv2d(x, weight, bias, *how))
-    return laid
+    groups = len(params["weight"]) * layer.groups
+    geometry: Any = layer.stride, layer.padding, layer.dilation, groups
+    y: Tensor = _ChannelsLast.apply(F.conv2d(x, weight, bias, *geometry))
+    return y
 
 
-def _normalization(
-    layer: nn.BatchNorm1d | nn.BatchNorm2d, own: State, x: Tensor, rectified: bool = False
+def _batch_norm(
+    layer: nn.BatchNorm1d | nn.BatchNorm2d, params: State, x: Tensor, relu: bool = False
 ) -> Tensor:
     if x.device.type != "cpu":
-        own["num_batches_tracked"].add_(1)
+        params["num_batches_tracked"].add_(1)
         mean, variance, weight, bias = (
-            own[k].flatten() if k in own else None for k in BATCH_NORM_KEYS
+            params[key].flatten() if key in params else None for key in BATCH_NORM_KEYS
         )
-        how = {"training": True, "momentum": layer.momentum, "eps": layer.eps}
-        made = F.batch_norm(x, mean, variance, weight, bias, **how)  # type: ignore[arg-type]
-        return made.relu() if rectified else made
+        options = {"training": True, "momentum": layer.momentum, "eps": layer.eps}
+        y = F.batch_norm(x, mean, variance, weight, bias, **options)  # type: ignore[arg-type]
+        return y.relu() if relu else y
     rows = x.movedim(1, -1).flatten(0, -2)
     ones = rows.new_ones(rows.shape[1])
-    weight = own["weight"].flatten() if "weight" in own else ones
-    bias = own["bias"].flatten() if "bias" in own else torch.zeros_like(ones)
-    made, mean, variance = normalize(rows, weight, bias, layer.eps, rectified)
-    unbiased = variance * (len(rows) / (len(rows) - 1))
-    share = layer.momentum or 0.0
-    own["running_mean"].view(-1).lerp_(mean, share)
-    own["running_var"].view(-1).lerp_(unbiased, share)
-    own["num_batches_tracked"].add_(1)
-    return made.view(len(x), *x.shape[2:], -1).movedim(-1, 1)
+    weight = params["weight"].flatten() if "weight" in params else ones
+    bias = params["bias"].flatten() if "bias" in params else torch.zeros_like(ones)
+    y, mean, variance = batch_norm_train(rows, weight, bias, layer.eps, relu)
+    unbiased_variance = variance * (len(rows) / (len(rows) - 1))
+    momentum = layer.momentum or 0.0
+    params["running_mean"].view(-1).lerp_(mean, momentum)
+    params["running_var"].view(-1).lerp_(unbiased_variance, momentum)
+    params["num_batches_tracked"].add_(1)
+    return y.view(len(x), *x.shape[2:], -1).movedim(-1, 1)
 
 
-def _product(layer: nn.Linear, own: State, x: Tensor) -> Tensor:
-    if grouped.applies(layer, own["weight"]):
-        of_a_pixel = own["weight"].flatten(0, 1)[..., None, None]
-        bias = own["bias"].flatten() if "bias" in own else None
-        how = How.of(layer, len(own["weight"]))
-        return grouped.convolve(x[..., None, None], of_a_pixel, bias, how).flatten(1)
-    weight = own["weight"].transpose(1, 2)
-    rows = x.view(len(x), len(weight), -1).transpose(0, 1)
-    bias = own.get("bias")
-    made = torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias[:, None], rows, weight)
-    return made.transpose(0, 1).flatten(1)
+def _linear(layer: nn.Linear, params: State, x: Tensor) -> Tensor:
+    if grouped.applies(layer, params["weight"]):
+        weight_1x1 = params["weight"].flatten(0, 1)[..., None, None]
+        flat_bias = params["bias"].flatten() if "bias" in params else None
+        geometry = How.of(layer, len(params["weight"]))
+        return grouped.convolve(x[..., None, None], weight_1x1, flat_bias, geometry).flatten(1)
+    weight_t = params["weight"].transpose(1, 2)
+    rows = x.view(len(x), len(weight_t), -1).transpose(0, 1)
+    bias = params.get("bias")
+    if bias is not None:
+        return torch.baddbmm(bias[:, None], rows, weight_t).transpose(0, 1).flatten(1)
+    return torch.bmm(rows, weight_t).transpose(0, 1).flatten(1)
 
 
-def _flattening(layer: nn.Flatten, own: State, x: Tensor) -> Tensor:
-    del layer, own
-    laid: Tensor = _Laid.apply(x)
-    return laid.flatten(1)
+def _flatten(layer: nn.Flatten, params: State, x: Tensor) -> Tensor:
+    del layer, params
+    y: Tensor = _ChannelsLast.apply(x)
+    return y.flatten(1)
 
 
-def _as_it_is(layer: nn.Module, own: State, x: Tensor) -> Tensor:
-    del own
-    # What works in place must not overwrite what the layer before has kept, nor the caller's.
-    made: Tensor = layer(x.clone() if getattr(layer, "inplace", False) else x)
-    return made
+def _elementwise(layer: nn.Module, params: State, x: Tensor) -> Tensor:
+    del params
+    # An in-place layer must not overwrite what the previous layer saved, nor the caller's images.
+    y: Tensor = layer(x.clone() if getattr(layer, "inplace", False) else x)
+    return y
 
 
-_STEPS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
-    nn.Conv2d: _convolution,
-    nn.BatchNorm1d: _normalization,
-    nn.BatchNorm2d: _normalization,
-    nn.Linear: _product,
-    nn.Flatten: _flattening,
+_LAYERS: Mapping[type[nn.Module], Callable[..., Tensor]] = {
+    nn.Conv2d: _conv,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.Linear: _linear,
+    nn.Flatten: _flatten,
 }

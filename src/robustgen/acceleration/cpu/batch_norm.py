@@ -1,9 +1,9 @@
-"""Batch normalization in train mode on a CPU, with the channels last in memory, and the ReLU after.
+"""Batch normalization in train mode on a CPU, with the channels last in memory, and a ReLU.
 
-Of such images torch's own sums the numbers of a channel one by one in single precision, too
-inexactly to follow a training. Here equal runs of rows stand side by side as if they were further
-channels: torch's kernels then take short sums, whose sums are taken after that, and what they do to
-rows they do to a few long ones. `benchmarks/passes.py` measures updates with it.
+For such images PyTorch sums the numbers of a channel one by one in single precision, too inexactly
+to train with. Here rows are divided into runs, which are folded into further channels: PyTorch's
+kernels then take short sums, and the sums of these follow. `benchmarks/passes.py` measures updates
+with it.
 """
 
 from math import isqrt
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LONGEST = 4096
-"""Rows of a run. Sums of more, as where runs do not divide the rows, are in double precision."""
+MAX_SUM_ROWS = 4096
+"""Rows of the longest run. Longer sums, as of a prime number of rows, are in double precision."""
 
 
-def normalize(
-    rows: Tensor, weight: Tensor, bias: Tensor, eps: float, rectified: bool
+def batch_norm_train(
+    rows: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns of mean 0 and variance 1, times a weight, plus a bias (Ioffe & Szegedy, ICML 2015).
+    """Normalize columns to mean 0 and variance 1, scale and shift (Ioffe and Szegedy, ICML 2015).
 
     Differentiable once, in rows, weight and bias.
 
@@ -29,68 +29,68 @@ def normalize(
         weight: `(C,)`.
         bias: `(C,)`.
         eps: added to the variance.
-        rectified: whether a ReLU follows.
+        relu: whether a ReLU follows.
 
     Returns:
-        What is made, and the mean and the biased variance of the columns, `(C,)`.
+        The output, and the mean and the biased variance of the columns, `(C,)`.
 
     Raises:
         ValueError: there are fewer than two rows, which have no variance.
     """
     if len(rows) < 2:
         raise ValueError(f"batch normalization in training needs 2 rows at least, not {len(rows)}")
-    given, kind = (rows.contiguous(), weight, bias), rows.dtype
-    if len(_side_by_side(given[0])[0]) > LONGEST:
-        given = rows.double().contiguous(), weight.double(), bias.double()
-    made, mean, variance = _Normalized.apply(*given, eps, rectified)
-    return made.to(kind), mean.to(kind), variance.to(kind)
+    inputs, dtype = (rows.contiguous(), weight, bias), rows.dtype
+    if len(_fold_rows_into_channels(inputs[0])[0]) > MAX_SUM_ROWS:
+        inputs = rows.double().contiguous(), weight.double(), bias.double()
+    output, mean, variance = _BatchNormTrain.apply(*inputs, eps, relu)
+    return output.to(dtype), mean.to(dtype), variance.to(dtype)
 
 
-class _Normalized(torch.autograd.Function):
-    """The columns, and the gradients to what they are made of."""
+class _BatchNormTrain(torch.autograd.Function):
+    """The normalized columns, and the gradients with respect to rows, weight and bias."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the arguments of `normalize`."""
-        rows, weight, bias, eps, rectified = args
-        wide, runs = _side_by_side(rows)
+        """Of the arguments of `batch_norm_train`."""
+        rows, weight, bias, eps, relu = args
+        wide, runs = _fold_rows_into_channels(rows)
         means, variances = torch.batch_norm_update_stats(wide, None, None, 0.0)
         means, variances = means.view(runs, -1), variances.view(runs, -1)
         mean = means.mean(0)
         variance = variances.mean(0) + (means - mean).square_().mean(0)
-        inverse = (variance + eps).rsqrt()
-        scale = weight * inverse
-        made = torch.addcmul((bias - mean * scale).repeat(runs), wide, scale.repeat(runs))
-        made = (made.relu_() if rectified else made).view_as(rows)
-        ctx.save_for_backward(rows, weight, mean, inverse, *[made] * rectified)
+        inv_std = (variance + eps).rsqrt()
+        scale = weight * inv_std
+        output = torch.addcmul((bias - mean * scale).repeat(runs), wide, scale.repeat(runs))
+        output = (output.relu_() if relu else output).view_as(rows)
+        ctx.save_for_backward(rows, weight, mean, inv_std, *[output] * relu)
         ctx.mark_non_differentiable(mean, variance)
-        return made, mean, variance
+        return output, mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        """To rows, whose mean and deviation were taken, weight and bias."""
-        rows, weight, mean, inverse, *rectified = ctx.saved_tensors
+        """The gradients, including those through mean and variance."""
+        rows, weight, mean, inv_std, *relu_output = ctx.saved_tensors
         gradient = gradient.contiguous()
-        if rectified:
-            gradient = torch.ops.aten.threshold_backward(gradient, rectified[0], 0)
-        wide, runs = _side_by_side(rows)
-        to_wide = gradient.view_as(wide)
-        # Each run's part of the two sums, with the mean and the deviation of all.
-        known = None, None, None, mean.repeat(runs), inverse.repeat(runs)
-        _, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
-            to_wide, wide, *known, True, 0.0, (False, True, True)
+        if relu_output:
+            gradient = torch.ops.aten.threshold_backward(gradient, relu_output[0], 0)
+        wide, runs = _fold_rows_into_channels(rows)
+        grad_wide = gradient.view_as(wide)
+        # Each run's part of the two sums, with the mean and the deviation of all rows.
+        statistics = None, None, None, mean.repeat(runs), inv_std.repeat(runs)
+        _, weight_grad, bias_grad = torch.ops.aten.native_batch_norm_backward(
+            grad_wide, wide, *statistics, True, 0.0, (False, True, True)
         )
-        to_weight, to_bias = to_weight.view(runs, -1).sum(0), to_bias.view(runs, -1).sum(0)
-        scale = weight * inverse
-        slope = -to_weight * inverse * scale / len(rows)
-        offset = -to_bias * scale / len(rows) - mean * slope
-        made = torch.addcmul(offset.repeat(runs), to_wide, scale.repeat(runs))
-        made = made.addcmul_(wide, slope.repeat(runs)).view_as(rows)
-        return made, to_weight, to_bias, None, None
+        weight_grad, bias_grad = weight_grad.view(runs, -1).sum(0), bias_grad.view(runs, -1).sum(0)
+        scale = weight * inv_std
+        slope = -weight_grad * inv_std * scale / len(rows)
+        offset = -bias_grad * scale / len(rows) - mean * slope
+        rows_grad = torch.addcmul(offset.repeat(runs), grad_wide, scale.repeat(runs))
+        rows_grad = rows_grad.addcmul_(wide, slope.repeat(runs)).view_as(rows)
+        return rows_grad, weight_grad, bias_grad, None, None
 
 
-def _side_by_side(rows: Tensor) -> tuple[Tensor, int]:
-    """Rows `(R, C)` as `(R / n, n C)`, and n: runs are no shorter than there are of them."""
+def _fold_rows_into_channels(rows: Tensor) -> tuple[Tensor, int]:
+    """Rows `(R, C)` as `(R / n, n C)`, and n: the largest divisor up to the square root of R."""
     runs = next(n for n in range(isqrt(len(rows)), 0, -1) if len(rows) % n == 0)
     return rows.view(len(rows) // runs, -1), runs

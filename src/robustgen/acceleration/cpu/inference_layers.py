@@ -1,18 +1,24 @@
-"""The layers of M models side by side, and how a gradient goes back through each to its input.
+"""Inference-mode layers of M models computed as one, each with its vector-Jacobian product (VJP).
 
-Weights are constants, as in an attack. Between layers lie `(B, M C, H, W)` with the channels last
-in memory, or `(B, M C)`. A layer gives its output, and the way back from it: by hand where that is
-faster than what autograd would do, else autograd's own.
+Weights are constant, as in an attack, and VJPs are with respect to the input. Between layers are
+`(B, M C, H, W)` with the channels last in memory, or `(B, M C)`. VJPs are hand-written where that
+is faster than autograd.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.acceleration.cpu import strided_conv as strided
+from robustgen.acceleration.cpu.strided_conv import (
+    MIN_CHANNELS_FOR_NATIVE_GRAD,
+    PolyphaseInputGrad,
+    native_conv_grads,
+)
+from robustgen.acceleration.cpu.strided_conv import supports as supports_strided
 from robustgen.acceleration.supported_layers import (
     BATCH_NORM_KEYS,
     State,
@@ -22,87 +28,91 @@ from robustgen.acceleration.supported_layers import (
 )
 from robustgen.device import WIDE
 
-Pull = Callable[[Tensor], Tensor]
-"""Takes the gradient to a layer's output back to its input."""
-Layer = Callable[[Tensor], tuple[Tensor, Pull]]
+VJP = Callable[[Tensor], Tensor]
+"""From the gradient with respect to a layer's output to that with respect to its input."""
+Layer = Callable[[Tensor], tuple[Tensor, VJP]]
 
-FEW = 1 << 30 if WIDE else strided.MANY
-"""Channels below which the gradient to the input of a strided convolution is that of `strided`.
-With more channels it is torch's, unless outputs are so few that `winograd` applies."""
+MAX_CHANNELS_FOR_STRIDED_GRAD = 1 << 30 if WIDE else MIN_CHANNELS_FOR_NATIVE_GRAD
+"""Number of input channels below which the gradient of a strided convolution is that of
+`strided_conv`. With more it is PyTorch's, unless `winograd` applies."""
 
 
-def chain(model: nn.Module, state: State) -> list[Layer] | None:
-    """The layers of M models, or None unless they are a chain of known ones in eval mode.
+def build_layers(model: nn.Module, state: State) -> list[Layer] | None:
+    """The layers of M models; None unless the model is a sequence of supported layers.
 
     Args:
-        model: the architecture, whose own parameters are not used.
+        model: the architecture in eval mode, whose own parameters are not used.
         state: parameters and buffers of the models, `(M, ...)` by name.
     """
-    known = isinstance(model, nn.Sequential) and all(is_supported(layer) for layer in model)
-    if model.training or not known:
+    is_sequence = isinstance(model, nn.Sequential) and all(map(is_supported, model))
+    if model.training or not is_sequence:
         return None
-    members, rectifiable = len(next(iter(state.values()))), False
+    n_models, can_fuse_relu = len(next(iter(state.values()))), False
     layers: list[Layer] = []
-    for name, layer in model.named_children():
-        own = select_layer_state(state, name)
-        if isinstance(layer, nn.ReLU) and rectifiable:
-            layers[-1] = _rectified(layers[-1])
-        elif not isinstance(layer, nn.Identity):
-            layers.append(_MADE_OF.get(type(layer), _as_it_is)(layer, own, members))
-            # What a flattening gives is what came in, and may be the caller's.
-            rectifiable = type(layer) in _MADE_OF and not isinstance(layer, nn.Flatten)
+    for name, module in model.named_children():
+        if isinstance(module, nn.ReLU) and can_fuse_relu:
+            layers[-1] = _with_relu(layers[-1])
+        elif not isinstance(module, nn.Identity):
+            build = _BUILDERS.get(type(module), _autograd_layer)
+            layers.append(build(module, select_layer_state(state, name), n_models))
+            # A flattening returns its input, which may belong to the caller.
+            can_fuse_relu = type(module) in _BUILDERS and not isinstance(module, nn.Flatten)
     return layers
 
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 
-def _rectified(layer: Layer) -> Layer:
-    """The layer and a ReLU, for a layer that does not need its output for the way back."""
+def _with_relu(layer: Layer) -> Layer:
+    """The layer and a ReLU in place, for a layer whose VJP does not need its output."""
 
-    def pass_on(x: Tensor) -> tuple[Tensor, Pull]:
-        """The output, in the layer's own memory, and the way back."""
-        y, pull = layer(x)
+    def forward_with_vjp(x: Tensor) -> tuple[Tensor, VJP]:
+        """The output and its VJP."""
+        y, layer_vjp = layer(x)
         y = y.relu_()
 
-        def back(gradient: Tensor) -> Tensor:
+        def vjp(gradient: Tensor) -> Tensor:
             """The gradient where the output is positive, through the layer."""
-            into = gradient if gradient.stride() == y.stride() else torch.empty_like(y)
-            return pull(_threshold_backward(gradient, y, 0, grad_input=into))
+            out = gradient if gradient.stride() == y.stride() else torch.empty_like(y)
+            return layer_vjp(_threshold_backward(gradient, y, 0, grad_input=out))
 
-        return y, back
+        return y, vjp
 
-    return pass_on
+    return forward_with_vjp
 
 
-def _convolution(layer: nn.Conv2d, own: State, members: int) -> Layer:
-    weight = to_channels_last(own["weight"].flatten(0, 1))
-    bias = own["bias"].flatten() if "bias" in own else None
-    stride, padding, groups = layer.stride, layer.padding, members * layer.groups
-    how: Any = stride, padding, layer.dilation, groups
-    to_input: Any = *how, (True, False, False)
-    ours = strided.applies(layer) and weight.device.type == "cpu"
-    fast = strided.InputGradient(weight, stride, padding, groups) if ours else None  # type: ignore[arg-type]
-    few = layer.in_channels // layer.groups < FEW
+def _conv(layer: nn.Conv2d, params: State, n_models: int) -> Layer:
+    weight = to_channels_last(params["weight"].flatten(0, 1))
+    bias = params["bias"].flatten() if "bias" in params else None
+    stride, padding, groups = layer.stride, layer.padding, n_models * layer.groups
+    geometry: Any = stride, padding, layer.dilation, groups
+    to_input: Any = *geometry, (True, False, False)
+    has_strided_grad = supports_strided(layer) and weight.device.type == "cpu"
+    strided_grad = None
+    if has_strided_grad:
+        strided_grad = PolyphaseInputGrad(weight, stride, padding, groups)  # type: ignore[arg-type]
+    has_few_channels = layer.in_channels // layer.groups < MAX_CHANNELS_FOR_STRIDED_GRAD
 
-    def back(gradient: Tensor, x: Tensor) -> Tensor:
-        """The gradient to the input, which was `x`."""
-        if fast and (few or fast.spares(gradient.shape[2:])):
-            return fast(gradient, x.shape[2:])
-        # `torch.nn.grad.conv2d_input` gives the same, but makes an input first.
-        to_x, *_ = strided.gradients(gradient, x, weight, None, *to_input)
-        assert to_x is not None
-        return to_channels_last(to_x)
+    def vjp(gradient: Tensor, x: Tensor) -> Tensor:
+        """The gradient with respect to the input `x`."""
+        if strided_grad and (has_few_channels or strided_grad.prefers_winograd(gradient.shape[2:])):
+            return strided_grad(gradient, x.shape[2:])
+        # `torch.nn.grad.conv2d_input` returns the same, but allocates an input first.
+        input_grad, *_ = native_conv_grads(gradient, x, weight, None, *to_input)
+        assert input_grad is not None
+        return to_channels_last(input_grad)
 
     return lambda x: (
-        to_channels_last(F.conv2d(x, weight, bias, *how)),
-        lambda gradient: back(gradient, x),
+        to_channels_last(F.conv2d(x, weight, bias, *geometry)),
+        lambda gradient: vjp(gradient, x),
     )
 
 
-def _normalization(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: State, members: int) -> Layer:
-    del members
-    mean, variance, weight, bias = (own[k].flatten() if k in own else None for k in BATCH_NORM_KEYS)
+def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, params: State, n_models: int) -> Layer:
+    del n_models
+    mean, variance, weight, bias = (
+        params[key].flatten() if key in params else None for key in BATCH_NORM_KEYS
+    )
     assert variance is not None
     scale = (variance + layer.eps).rsqrt() * (1 if weight is None else weight)
     return lambda x: (
@@ -111,51 +121,55 @@ def _normalization(layer: nn.BatchNorm1d | nn.BatchNorm2d, own: State, members: 
     )
 
 
-def _product(layer: nn.Linear, own: State, members: int) -> Layer:
+def _linear(layer: nn.Linear, params: State, n_models: int) -> Layer:
     del layer
-    weight = own["weight"]
-    bias = own["bias"].unsqueeze(1) if "bias" in own else None
+    weight = params["weight"]
+    bias = params["bias"].unsqueeze(1) if "bias" in params else None
 
-    def apart(x: Tensor) -> Tensor:
-        return x.view(len(x), members, -1).transpose(0, 1)
+    def split_members(x: Tensor) -> Tensor:
+        return x.view(len(x), n_models, -1).transpose(0, 1)
 
-    def multiply(x: Tensor) -> tuple[Tensor, Pull]:
-        """The output of all members, and the way back."""
-        rows, forth = apart(x), weight.transpose(1, 2)
-        made = torch.bmm(rows, forth) if bias is None else torch.baddbmm(bias, rows, forth)
-        return made.transpose(0, 1).flatten(1), (
-            lambda gradient: torch.bmm(apart(gradient), weight).transpose(0, 1).flatten(1)
+    def forward_with_vjp(x: Tensor) -> tuple[Tensor, VJP]:
+        """The output of all models and its VJP."""
+        rows, weight_t = split_members(x), weight.transpose(1, 2)
+        product = torch.bmm if bias is None else partial(torch.baddbmm, bias)
+        output = product(rows, weight_t)
+        return output.transpose(0, 1).flatten(1), (
+            lambda gradient: torch.bmm(split_members(gradient), weight).transpose(0, 1).flatten(1)
         )
 
-    return multiply
+    return forward_with_vjp
 
 
-def _flattening(layer: nn.Flatten, own: State, members: int) -> Layer:
-    del layer, own, members
+def _flatten(layer: nn.Flatten, params: State, n_models: int) -> Layer:
+    del layer, params, n_models
     return lambda x: (x.flatten(1), lambda gradient: to_channels_last(gradient.reshape(x.shape)))
 
 
-def _as_it_is(layer: nn.Module, own: State, members: int) -> Layer:
-    """A layer that treats each channel, or each number, on its own, with autograd's way back."""
-    del own, members
+def _autograd_layer(layer: nn.Module, params: State, n_models: int) -> Layer:
+    """An elementwise layer, whose VJP is autograd's."""
+    del params, n_models
 
-    def pass_on(x: Tensor) -> tuple[Tensor, Pull]:
-        """The output, and autograd's way back."""
+    def forward_with_vjp(x: Tensor) -> tuple[Tensor, VJP]:
+        """The output and its VJP."""
         with torch.enable_grad():
             start = x.detach().requires_grad_()
-            # What works in place must not overwrite what the layer before has kept.
+            # An in-place layer must not overwrite what the previous layer saved.
             y = layer(start.clone() if getattr(layer, "inplace", False) else start)
-        return to_channels_last(y.detach()), lambda gradient: to_channels_last(
-            torch.autograd.grad(y, start, gradient)[0]
-        )
 
-    return pass_on
+        def vjp(gradient: Tensor) -> Tensor:
+            """The gradient with respect to the input, by autograd."""
+            return to_channels_last(torch.autograd.grad(y, start, gradient)[0])
+
+        return to_channels_last(y.detach()), vjp
+
+    return forward_with_vjp
 
 
-_MADE_OF: dict[type[nn.Module], Callable[[Any, State, int], Layer]] = {
-    nn.Conv2d: _convolution,
-    nn.Flatten: _flattening,
-    nn.BatchNorm2d: _normalization,
-    nn.BatchNorm1d: _normalization,
-    nn.Linear: _product,
+_BUILDERS: dict[type[nn.Module], Callable[[Any, State, int], Layer]] = {
+    nn.Conv2d: _conv,
+    nn.Flatten: _flatten,
+    nn.BatchNorm2d: _batch_norm,
+    nn.BatchNorm1d: _batch_norm,
+    nn.Linear: _linear,
 }

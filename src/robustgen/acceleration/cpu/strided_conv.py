@@ -1,9 +1,10 @@
-"""Strided convolutions with a fast gradient to the input, for CPUs.
+"""Strided convolutions with a fast gradient with respect to the input, on a CPU.
 
 The gradient at the s x s pixels of a block depends on the same few outputs. It is computed as s x s
-channels of an image of blocks, by a convolution of stride 1, and then laid out as pixels: the same
-sums as those of `torch.nn.functional.conv2d`, in less time. Where outputs are few, fewer products
-give them (`winograd`). `transposed` rests on it. `benchmarks/passes.py` measures searches with it.
+channels of an image of blocks, by a convolution of stride 1, and then rearranged to pixels (a
+polyphase, or sub-pixel, decomposition): the same sums as PyTorch's, in less time. With few outputs,
+`winograd` needs fewer products. `transposed_conv` builds on it. `benchmarks/passes.py` measures
+searches with it.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,30 +16,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustgen.acceleration.cpu import winograd
+from robustgen.acceleration.cpu.winograd import WinogradInputGrad, prefers_winograd
 from robustgen.acceleration.supported_layers import to_channels_last
 
 Pair = tuple[int, int]
-Of = TypeVar("Of")
+T = TypeVar("T")
 
-MANY = 16
-"""Channels of pixels from which torch's own gradient to them is faster than that of `convolve`,
-unless vectors are wide (`layers.FEW`): what is spared weighs less than what laying them out costs.
-Transposed convolutions gain up to here, and beyond where `winograd` applies."""
+MIN_CHANNELS_FOR_NATIVE_GRAD = 16
+"""Number of input channels from which PyTorch's input gradient is faster than ours, except with
+AVX-512. With many channels the rearrangement costs more than it saves. Transposed convolutions gain
+up to here, and beyond where `winograd` applies."""
+SIMD_FLOATS = 16
+"""Single-precision numbers in the widest vector register (AVX-512)."""
 
 
-def applies(layer: nn.Conv2d) -> bool:
-    """Whether `convolve` can compute the layer: stride above 1, which divides the kernel's size."""
-    size, step = layer.kernel_size, layer.stride
+def supports(layer: nn.Conv2d) -> bool:
+    """Whether `conv2d` supports the layer: a stride above 1 that divides the kernel's size."""
     return (
-        max(step) > 1
-        and all(k % s == 0 for k, s in zip(size, step, strict=True))
+        max(layer.stride) > 1
+        and all(
+            size % step == 0 for size, step in zip(layer.kernel_size, layer.stride, strict=True)
+        )
         and layer.dilation == (1, 1)
         and not isinstance(layer.padding, str)
     )
 
 
-def convolve(
+def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, groups: int
 ) -> Tensor:
     """As `torch.nn.functional.conv2d`, differentiable once.
@@ -53,79 +57,81 @@ def convolve(
     """
     if x.device.type != "cpu":
         return F.conv2d(x, weight, bias, stride, padding, 1, groups)
-    made: Tensor = _Strided.apply(x, weight, bias, stride, padding, groups)
-    return made
+    output: Tensor = _StridedConv.apply(x, weight, bias, stride, padding, groups)
+    return output
 
 
-class _Strided(torch.autograd.Function):
-    """The convolution as torch has it, and the gradients."""
+class _StridedConv(torch.autograd.Function):
+    """PyTorch's convolution with the gradients of this module."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
-        """The convolution, of the arguments of `convolve`."""
+        """The convolution, of the arguments of `conv2d`."""
         x, weight, bias, stride, padding, groups = args
         ctx.save_for_backward(x, weight)
-        ctx.how = stride, padding, groups
-        ctx.biased = None if bias is None else list(bias.shape)
+        ctx.geometry = stride, padding, groups
+        ctx.bias_sizes = None if bias is None else list(bias.shape)
         return F.conv2d(x, weight, bias, stride, padding, 1, groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """The gradients that are asked for, to input, weight and bias."""
+        """The gradients with respect to input, weight and bias that are needed."""
         x, weight = ctx.saved_tensors
-        stride, padding, groups = ctx.how
+        stride, padding, groups = ctx.geometry
         gradient = to_channels_last(gradient)
-        to_x = to_weight = to_bias = None
+        input_grad = weight_grad = bias_grad = None
         if ctx.needs_input_grad[0]:
-            to_x = to_channels_last(
-                InputGradient(weight, stride, padding, groups)(gradient, x.shape[2:])
-            )
+            compute_input_grad = PolyphaseInputGrad(weight, stride, padding, groups)
+            input_grad = to_channels_last(compute_input_grad(gradient, x.shape[2:]))
         if any(ctx.needs_input_grad[1:3]):
-            wanted = False, *ctx.needs_input_grad[1:3]
-            how = stride, padding, (1, 1), groups
-            _, to_weight, to_bias = gradients(gradient, x, weight, ctx.biased, *how, wanted)
-        return to_x, to_weight, to_bias, None, None, None
+            output_mask = False, *ctx.needs_input_grad[1:3]
+            geometry = stride, padding, (1, 1), groups
+            _, weight_grad, bias_grad = native_conv_grads(
+                gradient, x, weight, ctx.bias_sizes, *geometry, output_mask
+            )
+        return input_grad, weight_grad, bias_grad, None, None, None
 
 
-def gradients(
+def native_conv_grads(
     gradient: Tensor,
     x: Tensor,
     weight: Tensor,
-    biased: list[int] | None,
+    bias_sizes: list[int] | None,
     stride: Pair,
     padding: Pair,
     dilation: Pair,
     groups: int,
-    wanted: tuple[bool, bool, bool],
+    output_mask: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Torch's own gradients of a convolution of `x`, given that to the output.
+    """PyTorch's gradients of a convolution.
 
     Args:
-        gradient: to the output.
+        gradient: with respect to the output.
         x: the input.
         weight: `(G O, C, k, k)`.
-        biased: the shape of the bias, or None.
+        bias_sizes: shape of the bias, or None.
         stride: of the convolution.
         padding: of the convolution.
         dilation: of the convolution.
         groups: G.
-        wanted: which are: those to input, weight and bias.
+        output_mask: which gradients to compute: with respect to input, weight and bias.
     """
-    made: tuple[Tensor | None, Tensor | None, Tensor | None]
-    made = torch.ops.aten.convolution_backward(
-        gradient, x, weight, biased, stride, padding, dilation, False, (0, 0), groups, wanted
-    )
-    return made
+    grads: tuple[Tensor | None, Tensor | None, Tensor | None]
+    grads = torch.ops.aten.convolution_backward(
+        gradient, x, weight, bias_sizes, stride, padding, dilation, False, (0, 0), groups,
+        output_mask,
+    )  # fmt: skip
+    return grads
 
 
-class InputGradient:
-    """The gradient of a strided convolution to its input, from weights that are rearranged once.
+class PolyphaseInputGrad:
+    """The gradient of a strided convolution with respect to its input, for a constant weight.
 
-    Pixels are computed in blocks, each from the n x n outputs that begin in it and those before
-    them: a convolution of stride n, with a channel for each pixel of a block. n is 1 unless pixels
-    have few channels: so many must be computed at once that the processor's vectors are filled.
-    Where outputs are few `winograd` spares products.
+    Pixels are computed in blocks, each from the n x n outputs that begin in it and the outputs
+    before them: a convolution of stride n with a channel for each pixel of a block. n is 1 unless
+    pixels have few channels: then a block has enough numbers to fill the vector registers. With
+    few outputs, `winograd` needs fewer products.
     """
 
     def __init__(self, weight: Tensor, stride: Pair, padding: Pair, groups: int) -> None:
@@ -133,148 +139,159 @@ class InputGradient:
         self.groups, self.channels, self.padding = groups, weight.shape[1], padding
         self.weight, self.stride = weight, stride
         self.n = 1
-        while self.channels * stride[0] * stride[1] * self.n**2 < VECTOR:
+        while self.channels * stride[0] * stride[1] * self.n**2 < SIMD_FLOATS:
             self.n += 1
         self.block = stride[0] * self.n, stride[1] * self.n
-        self.before = weight.shape[2] // stride[0] - 1, weight.shape[3] // stride[1] - 1
-        self._by_points: dict[torch.Size, winograd.InputGradient] = {}
+        self.outputs_before = (
+            weight.shape[2] // stride[0] - 1,
+            weight.shape[3] // stride[1] - 1,
+        )
+        self._winograd_plans: dict[torch.Size, WinogradInputGrad] = {}
 
-    def spares(self, outputs: torch.Size) -> bool:
-        """Whether the gradient from outputs of this size `(H', W')` takes fewer products."""
-        return self.n == 1 and winograd.applies(outputs, self.weight.shape[2:], self.stride)
+    def prefers_winograd(self, output_size: torch.Size) -> bool:
+        """Whether `winograd` needs fewer products for outputs of this size `(H', W')`."""
+        return self.n == 1 and prefers_winograd(output_size, self.weight.shape[2:], self.stride)
 
     @cached_property
     def kernel(self) -> Tensor:
-        """The rearranged weights, `(G b b C, O, *, *)`."""
-        ways = self._ways(self.weight, self.stride)
-        ways = ways.reshape(self.groups, -1, *ways.shape[1:])
-        kernel = ways.permute(0, 3, 5, 2, 1, 4, 6).flatten(0, 3)
+        """The rearranged weight, `(G b b C, O, *, *)`."""
+        phases = self._phase_weights(self.weight, self.stride)
+        phases = phases.reshape(self.groups, -1, *phases.shape[1:])
+        kernel = phases.permute(0, 3, 5, 2, 1, 4, 6).flatten(0, 3)
         return kernel.contiguous(memory_format=torch.channels_last)
 
-    def _ways(self, weight: Tensor, stride: Pair) -> Tensor:
+    def _phase_weights(self, weight: Tensor, stride: Pair) -> Tensor:
         """The weight between each pixel of a block and each output: `(G O, C, b, *, b, *)`."""
         sizes = list(zip(weight.shape[2:], stride, strict=True))
-        if self.n == 1:  # all of them, in another order
-            (height, sh), (width, sw) = sizes
-            parts = weight.reshape(*weight.shape[:2], height // sh, sh, width // sw, sw)
-            return parts.transpose(2, 3).transpose(4, 5).flip(3, 5)
-        rows, columns = (self._positions(*of, weight.device) for of in sizes)
-        padded = F.pad(weight, (0, 1, 0, 1))  # at the last position there is no weight
-        return padded[..., rows[:, :, None, None], columns]
+        if self.n == 1:  # a permutation of the weight
+            (height, step_y), (width, step_x) = sizes
+            taps = weight.reshape(
+                *weight.shape[:2], height // step_y, step_y, width // step_x, step_x
+            )
+            return taps.transpose(2, 3).transpose(4, 5).flip(3, 5)
+        rows, columns = (self._tap_indices(*size, weight.device) for size in sizes)
+        padded_weight = F.pad(weight, (0, 1, 0, 1))  # the last index stands for no weight
+        return padded_weight[..., rows[:, :, None, None], columns]
 
-    def _positions(self, size: int, stride: int, device: torch.device) -> Tensor:
-        """For each pixel of a block and each output: the weight between them, of `size`."""
+    def _tap_indices(self, size: int, stride: int, device: torch.device) -> Tensor:
+        """For each pixel of a block and each output, the index of the weight, or `size`."""
         outputs = torch.arange(1 - size // stride, self.n, device=device)
         pixels = torch.arange(stride * self.n, device=device)
-        at = pixels[:, None] - stride * outputs
-        return at.where((at >= 0) & (at < size), torch.tensor(size, device=device))
+        index = pixels[:, None] - stride * outputs
+        is_inside = (index >= 0) & (index < size)
+        return index.where(is_inside, torch.tensor(size, device=device))
 
     def __call__(self, gradient: Tensor, size: torch.Size) -> Tensor:
-        """The gradient to an input of `size` (H, W), `(B, G C, H, W)`.
+        """The gradient with respect to an input of `size` (H, W): `(B, G C, H, W)`.
 
         Args:
-            gradient: to the output, `(B, G O, H', W')`, fastest with the channels last.
+            gradient: with respect to the output, `(B, G O, H', W')`, fastest with channels last.
+            size: height and width of the input.
         """
-        return of_each([self], [len(gradient)], gradient, size)
+        return input_grad_per_group([self], [len(gradient)], gradient, size)
 
-    def adjoint(self, x: Tensor) -> Tensor:
+    def conv(self, x: Tensor) -> Tensor:
         """The convolution itself, of images `(B, G C, H, W)`."""
         return F.conv2d(x, self.weight, None, self.stride, self.padding, 1, self.groups)
 
-    def by_points(self, outputs: torch.Size) -> winograd.InputGradient:
-        """The way that takes fewer products, from outputs of this size."""
-        if outputs not in self._by_points:
-            of = self.weight, self.stride, self.padding, self.groups, outputs
-            self._by_points[outputs] = winograd.InputGradient(*of)
-        return self._by_points[outputs]
+    def winograd_plan(self, output_size: torch.Size) -> WinogradInputGrad:
+        """The computation with fewer products, for outputs of this size."""
+        if output_size not in self._winograd_plans:
+            geometry = self.stride, self.padding, self.groups, output_size
+            self._winograd_plans[output_size] = WinogradInputGrad(self.weight, *geometry)
+        return self._winograd_plans[output_size]
 
-    def around(self, outputs: torch.Size, size: torch.Size) -> tuple[list[int], Pair]:
-        """Zeros to add around outputs of this size: as `pad` takes them, and as a convolution."""
-        rows, columns = (self._added(outputs[axis], size[axis], axis) for axis in range(2))
-        even = max(0, min(rows)), max(0, min(columns))
-        return [n - even[1] for n in columns] + [n - even[0] for n in rows], even
+    def padding_for(self, output_size: torch.Size, size: torch.Size) -> tuple[list[int], Pair]:
+        """Padding of the outputs: the asymmetric part for `F.pad`, the symmetric one for a conv."""
+        rows, columns = (
+            self._padding_along(axis, output_size[axis], size[axis]) for axis in range(2)
+        )
+        symmetric = max(0, min(rows)), max(0, min(columns))
+        asymmetric = [count - symmetric[1] for count in columns]
+        return asymmetric + [count - symmetric[0] for count in rows], symmetric
 
-    def pixels(self, made: Tensor, size: torch.Size) -> Tensor:
-        """The gradient `(B, G C, H, W)` of the blocks that the kernel gives, `(B, *, H', W')`."""
-        pixels = self._laid_out(made.permute(0, 2, 3, 1).contiguous())
+    def assemble_pixels(self, blocks: Tensor, size: torch.Size) -> Tensor:
+        """The gradient `(B, G C, H, W)` from the output of the kernel, `(B, *, H', W')`."""
+        pixels = self._pixel_shuffle(blocks.permute(0, 2, 3, 1).contiguous())
         top, left = (p % b for p, b in zip(self.padding, self.block, strict=True))
         pixels = pixels[..., top : top + size[0], left : left + size[1], :]
-        missed = size[0] - pixels.shape[2], size[1] - pixels.shape[3]  # by the kernel: no gradient
-        if any(missed):
-            pixels = F.pad(pixels, (0, 0, 0, missed[1], 0, missed[0]))
+        # Pixels that the kernel does not reach have no gradient.
+        uncovered = size[0] - pixels.shape[2], size[1] - pixels.shape[3]
+        if any(uncovered):
+            pixels = F.pad(pixels, (0, 0, 0, uncovered[1], 0, uncovered[0]))
         return pixels.permute(1, 0, 4, 2, 3).flatten(1, 2)
 
-    def _added(self, outputs: int, size: int, axis: int) -> Pair:
-        """Zeros to add before and after the outputs so that only blocks with pixels are computed.
+    def _padding_along(self, axis: int, outputs: int, size: int) -> Pair:
+        """Zeros before and after the outputs along an axis, so that all blocks contain pixels.
 
-        Less than none where outputs see nothing but padding. The first `padding // block` blocks
-        have no pixels: they lie in the padding.
+        Negative where outputs depend on padding only. The first `padding // block` blocks lie in
+        the padding and contain no pixels.
         """
-        before, block, padding = self.before[axis], self.block[axis], self.padding[axis]
+        before, block, padding = self.outputs_before[axis], self.block[axis], self.padding[axis]
         blocks = min((outputs - 1 + before) // self.n + 1, -(-(size + padding) // block))
         return before - padding // block * self.n, blocks * self.n - outputs
 
-    def _laid_out(self, made: Tensor) -> Tensor:
-        """Blocks `(B, H', W', G b b C)` as pixels `(G, B, b H', b W', C)`.
+    def _pixel_shuffle(self, blocks: Tensor) -> Tensor:
+        """Rearrange blocks `(B, H', W', G b b C)` to pixels `(G, B, b H', b W', C)`.
 
-        In memory, groups lie apart where pixels have few channels, as in the images of several
-        models; else the groups of a pixel lie together, as in what layers pass on.
+        With few channels, groups are apart in memory, like the images of several models.
+        Otherwise the groups of a pixel are adjacent, like the activations between layers.
         """
-        many, height, width, _ = made.shape
-        (bh, bw), run = self.block, self.channels
-        if self.n > 1 and made.dtype == torch.float32 and bw * run % 4 == 0:
-            # The pixels of a block's row lie together, and are moved four numbers at a time.
-            wide = made.view(torch.complex128).view(many, height, width, self.groups, bh, -1)
-            wide = wide.permute(3, 0, 1, 4, 2, 5).contiguous()
-            return wide.view(torch.float32).view(-1, many, bh * height, bw * width, run)
-        apart = made.view(many, height, width, self.groups, bh, bw, run)
-        together = apart.permute(0, 1, 4, 2, 5, 3, 6).flatten(3, 4).flatten(1, 2)
-        return together.permute(3, 0, 1, 2, 4)
+        batch, height, width, _ = blocks.shape
+        (block_height, block_width), channels = self.block, self.channels
+        row_numbers = block_width * channels
+        if self.n > 1 and blocks.dtype == torch.float32 and row_numbers % 4 == 0:
+            # The pixels of a row of a block are adjacent: move four numbers at a time.
+            quads = blocks.view(torch.complex128)
+            quads = quads.view(batch, height, width, self.groups, block_height, -1)
+            quads = quads.permute(3, 0, 1, 4, 2, 5).contiguous()
+            shape = batch, block_height * height, block_width * width, channels
+            return quads.view(torch.float32).view(-1, *shape)
+        pixels = blocks.view(
+            batch, height, width, self.groups, block_height, block_width, channels
+        ).permute(0, 1, 4, 2, 5, 3, 6)
+        return pixels.flatten(3, 4).flatten(1, 2).permute(3, 0, 1, 2, 4)
 
 
-def of_each(
-    each: Sequence[InputGradient], counts: list[int], gradient: Tensor, size: torch.Size
+def input_grad_per_group(
+    convs: Sequence[PolyphaseInputGrad], counts: list[int], gradient: Tensor, size: torch.Size
 ) -> Tensor:
-    """As each of some convolutions of one shape gives it, of its own rows of the gradient.
+    """Gradients of several convolutions of one shape, each for its own rows.
 
-    Products are taken one after another, and all else at once.
+    Products are computed conv by conv, everything else at once.
 
     Args:
-        each: the convolutions.
-        counts: how many rows each has, one after another; B in all.
-        gradient: to the output, `(B, G O, H', W')`, fastest with the channels last.
-        size: of the input (H, W).
+        convs: the convolutions.
+        counts: number of rows of each convolution, one after another; B in all.
+        gradient: with respect to the output, `(B, G O, H', W')`, fastest with the channels last.
+        size: height and width of the input.
     """
-    one, outputs = each[0], gradient.shape[2:]
-    if one.spares(outputs):
-        by_points = [of.by_points(outputs) for of in each]
-        return by_points[0](
-            gradient,
-            size,
-            lambda at: of_rows(winograd.InputGradient.products, by_points, counts, at, dim=1),
+    first, output_size = convs[0], gradient.shape[2:]
+    if first.prefers_winograd(output_size):
+        plans = [conv.winograd_plan(output_size) for conv in convs]
+        multiply = WinogradInputGrad.pointwise_products
+        return plans[0](
+            gradient, size, lambda values: map_row_groups(multiply, plans, counts, values, dim=1)
         )
-    odd, even = one.around(outputs, size)
-    padded = F.pad(gradient, odd) if any(odd) else gradient
+    asymmetric, symmetric = first.padding_for(output_size, size)
+    if any(asymmetric):
+        gradient = F.pad(gradient, asymmetric)
 
-    def blocks(of: InputGradient, rows: Tensor) -> Tensor:
-        return F.conv2d(rows, of.kernel, None, of.n, even, 1, of.groups)
+    def compute_blocks(conv: PolyphaseInputGrad, rows: Tensor) -> Tensor:
+        return F.conv2d(rows, conv.kernel, None, conv.n, symmetric, 1, conv.groups)
 
-    return one.pixels(of_rows(blocks, each, counts, padded), size)
+    return first.assemble_pixels(map_row_groups(compute_blocks, convs, counts, gradient), size)
 
 
-def of_rows(
-    way: Callable[[Of, Tensor], Tensor],
-    each: Sequence[Of],
+def map_row_groups(
+    fn: Callable[[T, Tensor], Tensor],
+    arguments: Sequence[T],
     counts: list[int],
     x: Tensor,
     dim: int = 0,
 ) -> Tensor:
-    """What each makes of its own rows, together."""
-    if len(each) == 1:
-        return way(each[0], x)
-    parts = zip(each, torch.split(x, counts, dim), strict=True)
-    return torch.cat([way(of, part) for of, part in parts if part.shape[dim]], dim)
-
-
-VECTOR = 16
-"""Numbers in a vector of the processors with the widest ones."""
+    """Concatenate `fn(argument, rows)` over groups of rows, each with an argument of its own."""
+    if len(arguments) == 1:
+        return fn(arguments[0], x)
+    groups = zip(arguments, torch.split(x, counts, dim), strict=True)
+    return torch.cat([fn(argument, rows) for argument, rows in groups if rows.shape[dim]], dim)

@@ -1,7 +1,7 @@
-"""Transposed strided convolutions, for CPUs: of one weight, or of several, each of its own rows.
+"""Transposed strided convolutions on a CPU: with one weight, or with one for each group of rows.
 
-A transposed convolution is the gradient of a convolution to its input, which `strided` has.
-`benchmarks/vaegan.py` measures VAE-GANs and searches that rest on it.
+A transposed convolution is the gradient of a convolution with respect to its input, which
+`strided_conv` computes. `benchmarks/vaegan.py` measures VAE-GANs and searches with it.
 """
 
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from robustgen.acceleration.cpu.strided_conv import (
-    InputGradient,
     Pair,
-    gradients,
-    of_each,
-    of_rows,
+    PolyphaseInputGrad,
+    input_grad_per_group,
+    map_row_groups,
+    native_conv_grads,
 )
 from robustgen.acceleration.supported_layers import to_channels_last
 
 
-def convolve(
+def conv_transpose2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     stride: Pair,
     padding: Pair,
     output_padding: Pair,
-    rearranged: InputGradient | None = None,
+    prepared: PolyphaseInputGrad | None = None,
 ) -> Tensor:
     """As `torch.nn.functional.conv_transpose2d`, differentiable once.
 
@@ -39,73 +39,77 @@ def convolve(
         bias: `(O,)` or None.
         stride: divides the kernel's size.
         padding: pixels left out on each side.
-        output_padding: pixels added below and to the right, less than the stride.
-        rearranged: of weight, stride and padding, if it is at hand.
+        output_padding: pixels added at the bottom and at the right, fewer than the stride.
+        prepared: the computation for weight, stride and padding, if it exists already.
     """
     if x.device.type != "cpu":
         return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
-    if rearranged is None:
+    if prepared is None:
         with torch.no_grad():
-            rearranged = InputGradient(weight, stride, padding, 1)
-    made: Tensor = _Transposed.apply(x, weight, bias, output_padding, [rearranged], [len(x)])
-    return made
+            prepared = PolyphaseInputGrad(weight, stride, padding, 1)
+    output: Tensor = _TransposedConv.apply(x, weight, bias, output_padding, [prepared], [len(x)])
+    return output
 
 
-def convolve_each(
+def conv_transpose2d_per_group(
     x: Tensor,
-    each: Sequence[InputGradient],
+    convs: Sequence[PolyphaseInputGrad],
     biases: Tensor | None,
     counts: list[int],
     output_padding: Pair,
 ) -> Tensor:
-    """Transposed convolutions of one shape and constant weights, each of its own rows.
+    """Transposed convolutions of one shape and constant weights, each for its own rows.
 
     Args:
         x: `(B, C, H, W)`, fastest with the channels last.
-        each: the K convolutions.
+        convs: the K convolutions.
         biases: `(K, O)` or None.
-        counts: how many rows each has, one after another; B in all.
-        output_padding: that of `convolve`.
+        counts: number of rows of each convolution, one after another; B in all.
+        output_padding: as for `conv_transpose2d`.
     """
     if biases is not None:
         biases = biases.repeat_interleave(torch.tensor(counts), dim=0)
-    made: Tensor = _Transposed.apply(x, None, biases, output_padding, each, counts)
-    return made
+    output: Tensor = _TransposedConv.apply(x, None, biases, output_padding, convs, counts)
+    return output
 
 
-class _Transposed(torch.autograd.Function):
-    """Gradients of strided convolutions to their input, and the gradients of that."""
+class _TransposedConv(torch.autograd.Function):
+    """Input gradients of strided convolutions, and their gradients."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
-        """The transposed convolutions of each, of so many rows; weights are those of the only one.
+        """The transposed convolutions; `weight` is that of the only one, if it needs a gradient.
 
-        The bias is `(O,)`, or `(B, O)` where there are several.
+        The bias is `(O,)`, or `(B, O)` with several convolutions.
         """
-        x, weight, bias, output_padding, each, counts = args
+        x, weight, bias, output_padding, convs, counts = args
         ctx.save_for_backward(*(x, weight) if ctx.needs_input_grad[1] else ())
-        ctx.of = each, counts
-        of = each[0].weight.shape[2:], each[0].stride, each[0].padding
+        ctx.groups = convs, counts
+        geometry = convs[0].weight.shape[2:], convs[0].stride, convs[0].padding
         size = torch.Size(
-            (steps - 1) * s + k - 2 * p + more
-            for steps, k, s, p, more in zip(x.shape[2:], *of, output_padding, strict=True)
+            (length - 1) * step + kernel - 2 * padding + extra
+            for length, kernel, step, padding, extra in zip(
+                x.shape[2:], *geometry, output_padding, strict=True
+            )
         )
-        made = to_channels_last(of_each(each, counts, to_channels_last(x), size))
-        return made if bias is None else made.add_(bias[..., None, None])
+        output = input_grad_per_group(convs, counts, to_channels_last(x), size)
+        output = to_channels_last(output)
+        return output if bias is None else output.add_(bias[..., None, None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """The gradients that are asked for, to input, weight and bias."""
-        each, counts = ctx.of
+        """The gradients with respect to input, weight and bias that are needed."""
+        convs, counts = ctx.groups
         gradient = to_channels_last(gradient)
-        to_x = to_weight = to_bias = None
+        input_grad = weight_grad = bias_grad = None
         if ctx.needs_input_grad[0]:
-            to_x = of_rows(InputGradient.adjoint, each, counts, gradient)
+            input_grad = map_row_groups(PolyphaseInputGrad.conv, convs, counts, gradient)
         if ctx.needs_input_grad[1]:
             x, weight = ctx.saved_tensors
-            how = None, each[0].stride, each[0].padding, (1, 1), 1
-            _, to_weight, _ = gradients(x, gradient, weight, *how, (False, True, False))
+            geometry = None, convs[0].stride, convs[0].padding, (1, 1), 1
+            output_mask = (False, True, False)
+            _, weight_grad, _ = native_conv_grads(x, gradient, weight, *geometry, output_mask)
         if ctx.needs_input_grad[2]:
-            to_bias = gradient.sum((0, 2, 3))
-        return to_x, to_weight, to_bias, None, None, None
+            bias_grad = gradient.sum((0, 2, 3))
+        return input_grad, weight_grad, bias_grad, None, None, None

@@ -8,9 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robustgen.acceleration.cpu import strided_conv as strided
-from robustgen.acceleration.cpu import transposed_conv as transposed
-from robustgen.acceleration.cpu import winograd
+from robustgen.acceleration.cpu.strided_conv import (
+    MIN_CHANNELS_FOR_NATIVE_GRAD,
+    PolyphaseInputGrad,
+    conv2d,
+)
+from robustgen.acceleration.cpu.transposed_conv import conv_transpose2d, conv_transpose2d_per_group
+from robustgen.acceleration.cpu.winograd import prefers_winograd
 from robustgen.io.tensors import version_key
 
 
@@ -20,15 +24,15 @@ class StridedConv2d(nn.Conv2d):
     def forward(self, images: Tensor) -> Tensor:
         """The convolution, `(B, O, H', W')`."""
         images = images.contiguous(memory_format=torch.channels_last)
-        if self.in_channels >= strided.MANY:
+        if self.in_channels >= MIN_CHANNELS_FOR_NATIVE_GRAD:
             return super().forward(images)
-        return strided.convolve(images, self.weight, self.bias, self.stride, self.padding, 1)  # type: ignore[arg-type]
+        return conv2d(images, self.weight, self.bias, self.stride, self.padding, 1)  # type: ignore[arg-type]
 
 
 class StridedConvTranspose2d(nn.ConvTranspose2d):
     """`nn.ConvTranspose2d` with a stride that divides the size of the kernel, without groups."""
 
-    _cached_weight: tuple[object, strided.InputGradient] | None = None
+    _cached_weight: tuple[object, PolyphaseInputGrad] | None = None
 
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The transposed convolution, `(B, O, H', W')`; PyTorch's own with `output_size`."""
@@ -36,7 +40,7 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
             return super().forward(images, output_size)
         geometry = (self.stride, self.padding, self.output_padding)
         prepared = None if self.weight.requires_grad else self._prepared_weight()
-        return transposed.convolve(images, self.weight, self.bias, *geometry, prepared)  # type: ignore[arg-type]
+        return conv_transpose2d(images, self.weight, self.bias, *geometry, prepared)  # type: ignore[arg-type]
 
     @staticmethod
     def apply_per_class(
@@ -50,18 +54,18 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
         biases = [layer.bias for layer in layers if layer.bias is not None]
         stacked_biases = torch.stack(biases) if biases else None
         prepared = [layer._prepared_weight() for layer in layers]
-        return transposed.convolve_each(x, prepared, stacked_biases, counts, first.output_padding)  # type: ignore[arg-type]
+        return conv_transpose2d_per_group(x, prepared, stacked_biases, counts, first.output_padding)  # type: ignore[arg-type]
 
     def _is_faster(self, x: Tensor) -> bool:
         """Whether this implementation is faster than PyTorch's."""
-        has_winograd = winograd.applies(x.shape[2:], self.kernel_size, self.stride)
-        return has_winograd or self.out_channels <= strided.MANY
+        has_winograd = prefers_winograd(x.shape[2:], self.kernel_size, self.stride)
+        return has_winograd or self.out_channels <= MIN_CHANNELS_FOR_NATIVE_GRAD
 
-    def _prepared_weight(self) -> strided.InputGradient:
-        """The constant weight in the layout of `strided`, made again when it was modified."""
+    def _prepared_weight(self) -> PolyphaseInputGrad:
+        """The constant weight as `strided_conv` prepares it, made again when it was modified."""
         key = version_key(self.weight)
         if self._cached_weight is None or self._cached_weight[0] != key:
-            prepared = strided.InputGradient(self.weight, self.stride, self.padding, 1)  # type: ignore[arg-type]
+            prepared = PolyphaseInputGrad(self.weight, self.stride, self.padding, 1)  # type: ignore[arg-type]
             self._cached_weight = key, prepared
         return self._cached_weight[1]
 

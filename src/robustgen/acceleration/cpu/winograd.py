@@ -1,12 +1,12 @@
-"""Gradients of strided convolutions to their input where outputs are few, by fewer products.
+"""Input gradients of strided convolutions with few outputs, with fewer products.
 
-Along an axis, a kernel of r strides that gives m outputs reaches m + r - 1 blocks of s pixels. The
+Along an axis, a kernel of r strides with m outputs reaches m + r - 1 blocks of s pixels. The
 gradient at these blocks is a product of two polynomials: the coefficients of one are the gradients
-to the m outputs, those of the other the r parts of the kernel. Both are evaluated at m + r - 1
-points and multiplied there, and the coefficients of the product follow from its values. That takes
-(m + r - 1)^2 products of matrices, where the convolution of blocks in `strided` takes r^2 times as
-many: Winograd's minimal filtering (Lavin & Gray, CVPR 2016), transposed. `benchmarks/passes.py`
-measures it in classifiers, `benchmarks/vaegan.py` in decoders.
+with respect to the m outputs, those of the other are the r taps of the kernel. Both polynomials are
+evaluated at m + r - 1 points and multiplied there; the coefficients of the product are interpolated
+from its values. This takes (m + r - 1)^2 matrix products, where the convolution of blocks in
+`strided_conv` takes r^2 times as many: Winograd's minimal filtering (Lavin and Gray, CVPR 2016),
+transposed. `benchmarks/passes.py` measures it in classifiers, `benchmarks/vaegan.py` in decoders.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,43 +18,48 @@ from torch import Tensor
 
 Pair = tuple[int, int]
 
-POINTS = (0.0, 1.0, -1.0, 2.0)
-"""Where polynomials are evaluated, besides infinity: at the first of these, as many as are needed.
-Values at three of them are sums and differences, whose errors are 3e-7, like those of torch's own
-way; the factors at the fourth are larger, and errors 1e-6."""
+INTERPOLATION_POINTS = (0.0, 1.0, -1.0, 2.0)
+"""Points of the polynomials besides infinity; as many of the first ones are used as are needed.
+Values at the first three are sums and differences with errors of 3e-7, like PyTorch's own. The
+factors at the fourth are larger, with errors of 1e-6."""
 
 
-def applies(outputs: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> bool:
-    """Whether there are points enough, and fewer products than in `strided`.
+def prefers_winograd(
+    output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int]
+) -> bool:
+    """Whether there are enough points, and fewer products than in `strided_conv`.
 
     Args:
-        outputs: (H', W') of the convolution.
-        kernel: its height and width, which `stride` divides.
+        output_size: (H', W') of the convolution.
+        kernel_size: its height and width, which `stride` divides.
         stride: of the convolution.
     """
-    parts = [k // s for k, s in zip(kernel, stride, strict=True)]
-    few = all(m + r - 2 <= len(POINTS) for m, r in zip(outputs, parts, strict=True))
-    return few and min(parts) > 1
+    taps = [size // step for size, step in zip(kernel_size, stride, strict=True)]
+    has_points = all(
+        outputs + count - 2 <= len(INTERPOLATION_POINTS)
+        for outputs, count in zip(output_size, taps, strict=True)
+    )
+    return has_points and min(taps) > 1
 
 
-class InputGradient:
-    """The gradient of a strided convolution to its input, from weights that are evaluated once."""
+class WinogradInputGrad:
+    """The gradient of a strided convolution with respect to its input, for a constant weight."""
 
     def __init__(
-        self, weight: Tensor, stride: Pair, padding: Pair, groups: int, outputs: torch.Size
+        self, weight: Tensor, stride: Pair, padding: Pair, groups: int, output_size: torch.Size
     ) -> None:
-        """Evaluate `weight` `(G O, C, k, k)` of a convolution of G groups for its `outputs`."""
-        (sh, sw), (height, width) = stride, weight.shape[2:]
+        """Transform `weight` `(G O, C, k, k)` of a convolution of G groups."""
+        (step_y, step_x), (height, width) = stride, weight.shape[2:]
         self.groups, self.stride, self.padding = groups, stride, padding
-        parts, (rows, columns) = (height // sh, width // sw), outputs
-        self.blocks = rows + parts[0] - 1, columns + parts[1] - 1
-        of_parts = _evaluation(self.blocks, parts).to(weight)
-        self.evaluation = _evaluation(self.blocks, (rows, columns)).to(weight)
-        self.interpolation = _interpolation(self.blocks).to(weight)
-        apart = weight.reshape(groups, -1, weight.shape[1], parts[0], sh, parts[1], sw)
-        apart = apart.permute(3, 5, 0, 1, 4, 6, 2).flatten(0, 1)
-        held = (of_parts @ apart.flatten(1)).view(-1, *apart.shape[1:])
-        self.kernel = held.flatten(0, 1).flatten(2)  # (points G, O, s s C)
+        tap_counts, (rows, columns) = (height // step_y, width // step_x), output_size
+        self.blocks = rows + tap_counts[0] - 1, columns + tap_counts[1] - 1
+        weight_transform = _evaluation_matrix(self.blocks, tap_counts).to(weight)
+        self.evaluation = _evaluation_matrix(self.blocks, (rows, columns)).to(weight)
+        self.interpolation = _interpolation_matrix(self.blocks).to(weight)
+        shape = weight.shape[1], tap_counts[0], step_y, tap_counts[1], step_x
+        taps = weight.reshape(groups, -1, *shape).permute(3, 5, 0, 1, 4, 6, 2).flatten(0, 1)
+        transformed = (weight_transform @ taps.flatten(1)).view(-1, *taps.shape[1:])
+        self.kernel = transformed.flatten(0, 1).flatten(2)  # (points G, O, s s C)
 
     def __call__(
         self,
@@ -62,50 +67,51 @@ class InputGradient:
         size: torch.Size,
         products: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """The gradient to an input of `size` (H, W), `(B, G C, H, W)`, with the channels last.
+        """The gradient with respect to an input of `size` (H, W): `(B, G C, H, W)`, channels last.
 
         Args:
-            gradient: to the output, `(B, G O, H', W')`, fastest with the channels last.
-            size: of the input.
-            products: in place of its own, where weights are not the same for all rows.
+            gradient: with respect to the output, `(B, G O, H', W')`, fastest with channels last.
+            size: height and width of the input.
+            products: replaces `pointwise_products` where rows have different weights.
         """
-        many, (sh, sw) = len(gradient), self.stride
-        apart = gradient.reshape(many, self.groups, -1, *gradient.shape[2:])
-        outputs = apart.permute(3, 4, 1, 0, 2).flatten(0, 1)  # (H' W', G, B, O)
-        at_points = (self.evaluation @ outputs.flatten(1)).view(-1, *outputs.shape[2:])
-        made = (products or self.products)(at_points)
-        blocks = self.interpolation @ made.view(len(self.interpolation), -1)
-        blocks = blocks.view(*self.blocks, self.groups, many, sh, sw, -1)
+        batch, (step_y, step_x) = len(gradient), self.stride
+        outputs = gradient.reshape(batch, self.groups, -1, *gradient.shape[2:])
+        outputs = outputs.permute(3, 4, 1, 0, 2).flatten(0, 1)  # (H' W', G, B, O)
+        values = (self.evaluation @ outputs.flatten(1)).view(-1, *outputs.shape[2:])
+        value_products = (products or self.pointwise_products)(values)
+        blocks = self.interpolation @ value_products.view(len(self.interpolation), -1)
+        blocks = blocks.view(*self.blocks, self.groups, batch, step_y, step_x, -1)
         pixels = blocks.permute(3, 0, 4, 1, 5, 2, 6).flatten(5).flatten(3, 4).flatten(1, 2)
         top, left = self.padding
         pixels = pixels[:, top : top + size[0], left : left + size[1]]
-        missed = size[0] - pixels.shape[1], size[1] - pixels.shape[2]  # by the kernel: no gradient
-        if any(missed):
-            pixels = F.pad(pixels, (0, 0, 0, missed[1], 0, missed[0]))
+        # Pixels that the kernel does not reach have no gradient.
+        uncovered = size[0] - pixels.shape[1], size[1] - pixels.shape[2]
+        if any(uncovered):
+            pixels = F.pad(pixels, (0, 0, 0, uncovered[1], 0, uncovered[0]))
         return pixels.permute(0, 3, 1, 2)
 
-    def products(self, at_points: Tensor) -> Tensor:
-        """Of the outputs' values with those of the weights, `(points G, B, s s C)`."""
-        return torch.bmm(at_points, self.kernel)
+    def pointwise_products(self, values: Tensor) -> Tensor:
+        """Products of the outputs' values with the weights', `(points G, B, s s C)`."""
+        return torch.bmm(values, self.kernel)
 
 
 @cache
-def _evaluation(points: Pair, coefficients: Pair) -> Tensor:
-    """Of polynomials in two variables, at as many points for each: `(points, coefficients)`."""
-    rows, columns = (_values(*of) for of in zip(points, coefficients, strict=True))
+def _evaluation_matrix(points: Pair, coefficients: Pair) -> Tensor:
+    """Evaluates polynomials in two variables: `(points, coefficients)`."""
+    rows, columns = (_vandermonde(*counts) for counts in zip(points, coefficients, strict=True))
     return torch.kron(rows, columns)
 
 
 @cache
-def _interpolation(points: Pair) -> Tensor:
+def _interpolation_matrix(points: Pair) -> Tensor:
     """From the values of a polynomial to its coefficients."""
-    made: Tensor = torch.linalg.inv(_evaluation(points, points))
-    return made
+    matrix: Tensor = torch.linalg.inv(_evaluation_matrix(points, points))
+    return matrix
 
 
-def _values(points: int, coefficients: int) -> Tensor:
-    """What each coefficient adds at each point; at infinity, the last one is the value."""
-    finite = torch.tensor(POINTS[: points - 1], dtype=torch.float64)
+def _vandermonde(points: int, coefficients: int) -> Tensor:
+    """Powers of the points; at infinity, the value is the last coefficient."""
+    finite = torch.tensor(INTERPOLATION_POINTS[: points - 1], dtype=torch.float64)
     at_infinity = torch.zeros(1, coefficients, dtype=torch.float64)
     at_infinity[:, -1] = 1
     return torch.cat([finite[:, None] ** torch.arange(coefficients), at_infinity])
