@@ -7,11 +7,11 @@ from conftest import make_cohort
 from torch import nn
 
 from robustgen.acceleration import batched_forward as stacking
-from robustgen.acceleration.cpu.inference_layers import is_known
 from robustgen.acceleration.cuda import forward as chain
 from robustgen.acceleration.cuda import grouped_conv as grouped
 from robustgen.acceleration.cuda.conv_geometry import How
 from robustgen.acceleration.fold_batch_norm import fold_batch_norm
+from robustgen.acceleration.supported_layers import is_supported
 
 pytest.importorskip("triton")
 if torch.cuda.is_available():
@@ -223,5 +223,5 @@ def test_the_order_of_images_and_models_is_that_of_functional_convolutions():
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.Linear, nn.ReLU])
 def test_a_layer_with_a_pass_of_its_own_is_not_known(kind):
     arguments = {nn.Conv2d: (3, 4, 2), nn.Linear: (8, 2), nn.ReLU: ()}[kind]
-    assert is_known(kind(*arguments))
-    assert not is_known(type("Own", (kind,), {})(*arguments))
+    assert is_supported(kind(*arguments))
+    assert not is_supported(type("Own", (kind,), {})(*arguments))
