@@ -73,7 +73,7 @@ lint: $(VENV)/.ready-lint ## style, types and which package may import which
 	"$(BIN)/python" -m ruff format --check
 	"$(BIN)/python" -m snakefmt --line-length 100 --check Snakefile workflow
 	"$(BIN)/python" -m mypy
-	"$(BIN)/lint-imports"
+	"$(BIN)/python" -c 'from importlinter.cli import lint_imports_command as run; run()'
 
 docs: $(VENV)/.ready-docs ## the documentation, as pages that need no network
 	NO_MKDOCS_2_WARNING=1 "$(BIN)/python" -m mkdocs build --strict
