@@ -3,7 +3,7 @@
 import pytest
 
 from robustgen.errors import UserError
-from robustgen.jobs.closing import FailedJob, format_failure, format_success, job_error
+from robustgen.jobs.closing import FailedJob, format_failure, format_success, job_error, main
 from robustgen.jobs.runtime import job
 
 KILLED = "2026-01-01 00:00:00 INFO epoch 1/3, 9 s left\n"
@@ -55,3 +55,29 @@ def test_a_finished_run_ends_with_verdicts_and_places(tmp_path):
     assert "make it with snakemake --report x" in closing_lines
     (tmp_path / "report.html").touch()
     assert f"Report:  {tmp_path}/report.html" in format_success(tmp_path, "snakemake --report x")
+
+
+def test_the_end_of_the_demo_prints_verdicts_tables_and_the_report(study, monkeypatch, capsys):
+    monkeypatch.chdir(study)
+    monkeypatch.setattr("sys.argv", ["closing", "results/smoke"])
+    main()
+    text = capsys.readouterr().out
+    verdicts = (study / "results/smoke/tables/verdicts.txt").read_text()
+    assert verdicts.strip() in text
+    assert "results/smoke/tables" in text
+    assert "snakemake --report results/smoke/report.html" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "robustgen: name one folder of results, such as results/demo"),
+        (["results/none"], "robustgen: results/none holds no finished study: "),
+    ],
+)
+def test_the_end_of_no_study_is_one_sentence(tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["closing", *arguments])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert str(raised.value).startswith(sentence)

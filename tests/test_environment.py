@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import HERE, STUDY, copied_project, environment
+from conftest import HERE, STUDY, copied_project, environment, snakemake
 
 from robustgen.environment import (
     CHECKPOINT_SECONDS,
@@ -221,3 +221,16 @@ def test_a_config_value_that_yaml_misreads_is_one_sentence(tmp_path):
         f"robustgen: {config}, line 1: YAML reads 060 as the octal number 48; write 60, "
         'or "060" if it is text\n'
     )
+
+
+SHELLS = {
+    "a TMPDIR that does not exist": {"TMPDIR": "/nonexistent/tmp"},
+    "the POSIX locale": {"LC_ALL": "POSIX", "LANG": "POSIX"},
+    "a locale that is not installed": {"LC_ALL": "de_DE.ISO-8859-1"},
+}
+
+
+@pytest.mark.parametrize("variables", SHELLS.values(), ids=SHELLS)
+def test_other_shells_plan_the_study(tmp_path, variables):
+    run = snakemake(tmp_path, "-n", **variables)
+    assert run.returncode == 0, run.stderr[-2000:]

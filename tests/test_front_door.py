@@ -113,6 +113,8 @@ MISTAKES = {
     "an unknown step rule": ({"step_rule": "sign"}, "step_rule is 'sign', but must be one of"),
     "no radius": ({"radius": 0}, "radius is 0, but must be a finite number above 0"),
     "a radius of another type": ({"radius": "8/255"}, "radius is '8/255', but must be a finite"),
+    "a radius in grey values": ({"radius": 8}, "radius is 8, but must be at most 1, .* 0.03137"),
+    "an L2 radius beyond all images": ({"radius": 4, "norm": "l2"}, "must be at most 3.4641"),
     "steps below zero": ({"steps": -1}, "steps is -1, but must be an integer of at least 0"),
     "half a step": ({"steps": 2.5}, "steps is 2.5, but must be an integer"),
     "no restarts": ({"restarts": 0}, "restarts is 0, but must be an integer of at least 1"),

@@ -94,6 +94,7 @@ def attack(
     size = 2.5 * radius / max(steps, 1) if step_size is None else step_size
     search = SearchConfig(step_rule, size, steps, restarts)
     _check_images(images)
+    _check_radius(threat, images)
     _check_labels(labels, images)
     _check_model(model, images, labels)
     rows = torch.arange(len(images), device=images.device)
@@ -118,6 +119,16 @@ def _check_images(images: Tensor) -> None:
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):
         raise ValueError(f"images must lie in [0, 1], but reach from {low:g} to {high:g}")
+
+
+def _check_radius(threat: Threat, images: Tensor) -> None:
+    """Refuse a ball that contains all images, which is mostly a radius in steps of 1 / 255."""
+    largest = 1.0 if threat.norm == "linf" else images[0].numel() ** 0.5
+    if threat.radius > largest:
+        raise ValueError(
+            f"radius is {threat.radius:g}, but must be at most {largest:g}, the largest distance "
+            f"in [0, 1]; {threat.radius:g} of 255 grey values are {threat.radius / 255:.4g}"
+        )
 
 
 def _check_labels(labels: Tensor, images: Tensor) -> None:
