@@ -1,5 +1,7 @@
 """That the project's own files agree with one another."""
 
+import ast
+import pkgutil
 import re
 import tomllib
 from typing import get_args
@@ -20,6 +22,7 @@ from robustgen.data.sources import OWN, PUBLIC
 from robustgen.models.architectures import ARCHITECTURES
 from robustgen.specs import VaeGanConfig
 
+SOURCE = HERE / "src/robustgen"
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
 BASE = [Requirement(text) for text in PROJECT["dependencies"]]
 EXTRAS = {
@@ -89,6 +92,42 @@ def test_the_readme_names_what_exists():
         assert (HERE / target).exists(), target
     targets = re.findall(r"^(\w[\w-]*):", (HERE / "Makefile").read_text(), re.M)
     assert set(re.findall(r"`make ([\w-]+)`", text)) <= set(targets)
+
+
+def find_names() -> set[str]:
+    """Every name of the library: modules, definitions, arguments and attributes."""
+    names = set()
+    for path in SOURCE.rglob("*.py"):
+        names |= {path.stem, path.parent.name}
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Name):
+                names.add(node.id)
+            elif isinstance(node, ast.Attribute):
+                names.add(node.attr)
+            elif isinstance(node, ast.arg):
+                names.add(node.arg)
+    return names
+
+
+EXTERNAL = {"F": "torch.nn.functional"}
+"""Names that modules import under a shorter one."""
+
+
+def test_docstrings_name_what_exists():
+    """A dotted name is that of a library, or consists of names of this package."""
+    names = find_names()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+                continue
+            for dotted in re.findall(r"`([A-Za-z_]\w*(?:\.\w+)+)`", ast.get_docstring(node) or ""):
+                head, *rest = dotted.split(".")
+                if head in ("F", "numpy", "scipy", "torch"):
+                    assert pkgutil.resolve_name(".".join([EXTERNAL.get(head, head), *rest]))
+                else:
+                    assert {head, *rest} <= names, f"{path}: {dotted}"
 
 
 REGISTRIES = {

@@ -51,7 +51,7 @@ class UntestedError(Exception):
 
 
 class Quality(NamedTuple):
-    """Shares of `tables.QUALITY` over all classes of a learned manifold; NaN where of nothing."""
+    """Shares of `schemas.QUALITY` over all classes of a learned manifold; NaN where of nothing."""
 
     right: float
     reconstructions_kept: float

@@ -37,7 +37,7 @@ def wilson(
     Raises:
         ValueError: a count is negative, or successes outnumber trials.
 
-    Source: Wilson 1927; `scipy.stats.BinomTestResult.proportion_ci` has it for one count.
+    Source: Wilson 1927; `scipy.stats.binomtest` has it for one count.
     """
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     if np.any(k < 0) or np.any(k > n):

@@ -56,7 +56,7 @@ def assemble(
     transformations: str,
     test_share: float = 0.0,
 ) -> tuple[Tensor, pa.Table]:
-    """The bank `(P, C, H, W)`, uint8, and the table (`tables.EXAMPLES`) of a data set.
+    """The bank `(P, C, H, W)`, uint8, and the table (`schemas.EXAMPLES`) of a data set.
 
     Each split has as many images of each class as there are of its smallest one, drawn at random,
     in the balanced order that `datasets` describes; the bank holds these alone, in the same order.

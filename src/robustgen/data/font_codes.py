@@ -29,7 +29,7 @@ def draw(
     letter do not depend on which others there are.
 
     Returns:
-        A table of `tables.CODES`, train before test, each split in the balanced order that
+        A table of `schemas.CODES`, train before test, each split in the balanced order that
         `datasets` describes; a row's `source` is `font * len(letters) + label`.
     """
     low, high = affine.bounds(transformations)

@@ -59,7 +59,7 @@ class Prototypes:
     images: Images
     """(fonts, letters, 28, 28), in 0…255."""
     table: pa.Table
-    """A row per font, by `tables.FONTS`."""
+    """A row per font, by `schemas.FONTS`."""
     left_out: dict[str, int]
     """How many fonts were passed over, by reason."""
 

@@ -20,7 +20,7 @@ from robustgen.errors import reading
 from robustgen.progress import log_progress
 
 Fetch = Callable[[list[PublicFile]], list[Path]]
-"""Where files lie on this machine (`downloads.fetch`)."""
+"""Where files lie on this machine (`download.fetch`)."""
 
 INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 """Debian's package dataset-fashion-mnist. It compresses the files anew, which changes their

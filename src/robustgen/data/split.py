@@ -1,8 +1,8 @@
 """Data sets in the one form that everything after the data set stage knows.
 
 A data set is a bank of source images and a table of examples. An example is a row of the bank
-(`tables.EXAMPLES`) or, where the manifold is known, a row of the bank warped by six parameters
-(`tables.CODES`): it is decoded on demand and so equals its stored code by construction.
+(`schemas.EXAMPLES`) or, where the manifold is known, a row of the bank warped by six parameters
+(`schemas.CODES`): it is decoded on demand and so equals its stored code by construction.
 
 The rows of each split are ordered so that every run of K rows holds each of the K classes once.
 The first N rows are then balanced for every N that is a multiple of K, and a small training set
@@ -150,7 +150,7 @@ def load(
 
     Args:
         bank: safetensors file with `images` `(P, C, H, W)`, uint8.
-        examples: Parquet file of `tables.EXAMPLES` or `tables.CODES`, whose header names the
+        examples: Parquet file of `schemas.EXAMPLES` or `schemas.CODES`, whose header names the
             `ranges` and, as JSON, the names of the `classes`.
         split: which rows.
         device: where everything is held.

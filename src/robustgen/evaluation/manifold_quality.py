@@ -41,7 +41,7 @@ def quality(
         rng: a CPU generator, of samples and steps.
 
     Returns:
-        The columns of `tables.QUALITY` but `dataset` and `space`, a row per class and one over
+        The columns of `schemas.QUALITY` but `dataset` and `space`, a row per class and one over
         all, whose class is None. Samples of a model of all classes have no class to be right of.
         A class without test images has no measures: they are None.
     """

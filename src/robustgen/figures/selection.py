@@ -12,7 +12,7 @@ def fooled_by_all(attacks: Iterable[pd.DataFrame], most: int = 6) -> list[int]:
     """Test images of different classes on which every attack succeeded.
 
     Args:
-        attacks: tables of `tables.ATTACKS`, of one model each.
+        attacks: tables of `schemas.ATTACKS`, of one model each.
         most: how many at most.
 
     Returns:
@@ -31,7 +31,7 @@ def predicted_names(examples: pd.DataFrame, classes: Sequence[str]) -> list[str 
     """The name of the class that the model predicts for each adversarial example.
 
     Args:
-        examples: rows of `tables.ATTACKS`.
+        examples: rows of `schemas.ATTACKS`.
         classes: names of all classes.
 
     Returns:

@@ -152,7 +152,7 @@ def load_state_tensors(
     optimizers: Sequence[Optimizer],
     generators: Sequence[torch.Generator],
 ) -> None:
-    """Bring training to the state that wof `state_tensors`.
+    """Restore the state that `state_tensors` returned, in place.
 
     Values are copied into memory laid out as the undisturbed run has it: the layout decides in
     which order convolutions take sums.

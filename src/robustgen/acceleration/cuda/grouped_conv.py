@@ -81,7 +81,7 @@ def forward(
     """The convolution, and a ReLU after it if `rectified`.
 
     Args:
-        x: `(G, B, H, W, C)`; see `kernels` for how it lies in memory.
+        x: `(G, B, H, W, C)`; see `grouped_conv_kernels` for the memory layout.
         weight: of `taps_of_outputs`.
         bias: `(G O,)` or None.
         how: of the convolution.

@@ -1,4 +1,4 @@
-"""Triton kernels of convolutions in groups, for `grouped`, which says what they compute.
+"""Triton kernels of grouped convolutions; `grouped_conv` describes what they compute.
 
 Images are `(G, B, H, W, C)`, and come with the strides of groups and pixels: in memory groups lie
 apart, or beside one another as `(B, H, W, G, C)`; the C channels of a group are last. A tile is

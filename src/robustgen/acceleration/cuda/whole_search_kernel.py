@@ -1,4 +1,4 @@
-"""The Triton kernel of a whole search, for `climbing`, which says what it computes."""
+"""The Triton kernel of a whole search, for `whole_search`."""
 
 import triton
 import triton.language as tl
@@ -7,8 +7,8 @@ from robustgen.acceleration.cuda.grouped_conv_kernels import forward_tile, to_in
 from robustgen.acceleration.cuda.search_step_kernels import copy, judged, step
 
 # Constants of the compiled kernel:
-#   LAYERS: as in `kernels`, and whether a layer has a bias and a ReLU;
-#   PLACES, TILES: as in `climbing.Packed`; N: images of a program; D: numbers of an image.
+#   LAYERS: as in `grouped_conv_kernels`, and whether a layer has a bias and a ReLU;
+#   PLACES, TILES: as in `whole_search.Packed`; N: images of a program; D: numbers of an image.
 # Layers are functions that are called: as parts of one, addresses of all would take registers.
 
 
@@ -146,7 +146,7 @@ def climb(
     CLASSES: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """What `climbing.climb` does, for N of the `many` images of a model."""
+    """What `whole_search.search_in_one_kernel` does, for N of the `many` images of a model."""
     member, first, i = tl.program_id(1), tl.program_id(0) * N, tl.arange(0, N)
     images = tl.minimum(many - first, N)
     known, here = i < images, member * many + first + i
