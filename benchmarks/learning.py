@@ -74,7 +74,7 @@ def attacked(
     model: nn.Module, batch: Split, method: AdversarialTraining, rng: torch.Generator
 ) -> Tensor:
     """The images of the highest loss that signed steps meet."""
-    space = SPACES[method.threat.space](batch.take(torch.arange(len(batch))[None]))
+    space = SPACES[method.threat.space](batch.expand(1))
     codes = space.sample(method.threat, [rng])
     if not method.search.steps:
         return space.decode(codes)[0]

@@ -17,15 +17,15 @@ from safetensors import safe_open
 
 def compare_tables(old: Path, new: Path, renamed: dict[str, str]) -> list[str]:
     """What differs between two Parquet files, a line for each column."""
-    before, after = pq.read_table(old), pq.read_table(new)
-    names = [renamed.get(name, name) for name in before.column_names]
-    if names != after.column_names:
-        return [f"{new}: columns {after.column_names} instead of {names}"]
+    old_table, new_table = pq.read_table(old), pq.read_table(new)
+    names = [renamed.get(name, name) for name in old_table.column_names]
+    if names != new_table.column_names:
+        return [f"{new}: columns {new_table.column_names} instead of {names}"]
     differing = []
-    for name, renamed_to in zip(before.column_names, names, strict=True):
+    for name, renamed_to in zip(old_table.column_names, names, strict=True):
         one, other = (
             table[column].combine_chunks()
-            for table, column in ((before, name), (after, renamed_to))
+            for table, column in ((old_table, name), (new_table, renamed_to))
         )
         if not one.equals(other) and not np.array_equal(
             one.to_numpy(zero_copy_only=False), other.to_numpy(zero_copy_only=False), equal_nan=True
@@ -36,31 +36,34 @@ def compare_tables(old: Path, new: Path, renamed: dict[str, str]) -> list[str]:
 
 def compare_tensors(old: Path, new: Path) -> list[str]:
     """What differs between two safetensors files, a line for each tensor."""
-    with safe_open(old, "numpy") as before, safe_open(new, "numpy") as after:
-        if set(before.keys()) != set(after.keys()):
-            return [f"{new}: tensors {sorted(after.keys())} instead of {sorted(before.keys())}"]
+    with safe_open(old, "numpy") as old_file, safe_open(new, "numpy") as new_file:
+        names, new_names = sorted(old_file.keys()), sorted(new_file.keys())
+        if names != new_names:
+            return [f"{new}: tensors {new_names} instead of {names}"]
         return [
-            f"{new}: tensor {key}"
-            for key in before.keys()  # noqa: SIM118 - the file is no mapping
-            if before.get_tensor(key).tobytes() != after.get_tensor(key).tobytes()
+            f"{new}: tensor {name}"
+            for name in names
+            if old_file.get_tensor(name).tobytes() != new_file.get_tensor(name).tobytes()
         ]
 
 
 def compare_folders(old: Path, new: Path, renamed: dict[str, str]) -> tuple[list[str], int]:
     """What differs between two folders of results, and how many files were compared."""
     differing, count = [], 0
-    for before in sorted(old.rglob("[!.]*")):
+    for old_file in sorted(old.rglob("[!.]*")):
         # A copy of a VAE-GAN in `trained` is named by the fingerprint of the code.
-        if before.suffix not in (".parquet", ".safetensors") or before.parent.name == "trained":
+        is_table = old_file.suffix == ".parquet"
+        is_compared = is_table or old_file.suffix == ".safetensors"
+        if not is_compared or old_file.parent.name == "trained":
             continue
         count += 1
-        after = new / before.relative_to(old)
-        if not after.exists():
-            differing.append(f"{after}: is missing")
-        elif before.suffix == ".parquet":
-            differing += compare_tables(before, after, renamed)
+        new_file = new / old_file.relative_to(old)
+        if not new_file.exists():
+            differing.append(f"{new_file}: is missing")
+        elif is_table:
+            differing += compare_tables(old_file, new_file, renamed)
         else:
-            differing += compare_tensors(before, after)
+            differing += compare_tensors(old_file, new_file)
     return differing, count
 
 

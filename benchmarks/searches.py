@@ -65,16 +65,11 @@ def with_manifold(data: Split) -> tuple[Split, Split]:
     return made, other
 
 
-def for_all(batch: Split, models: int) -> Split:
-    """The batch once for each model."""
-    return batch.take(torch.arange(len(batch), device=HERE).expand(models, -1))
-
-
 def ours(cohort: Cohort, data: Split, space: str) -> float:
     """Success of the search for a whole cohort, all steps."""
     wrong, members = 0, len(cohort.seeds)
     for at in range(0, len(data), BATCH):
-        batch = for_all(data.take(slice(at, at + BATCH)), members)
+        batch = data.take(slice(at, at + BATCH)).expand(members)
         found = run_search(
             cohort,
             SPACES[space](batch),
@@ -95,7 +90,7 @@ def plain_loop(models: Sequence[nn.Module], data: Split, space: str) -> float:
     for seed, model in enumerate(models):
         for at in range(0, len(data), BATCH):
             batch = data.take(slice(at, at + BATCH))
-            around = SPACES[space](for_all(batch, 1))
+            around = SPACES[space](batch.expand(1))
             origin = around.clean_codes[0]
             codes = around.sample(threat, [generator(0, "start", seed)])[0]
             best = torch.full((len(batch),), -torch.inf, device=HERE)

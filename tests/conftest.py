@@ -145,11 +145,6 @@ def trained(training_images: Split) -> Cohort:
     return cohort
 
 
-def stacked(split: Split, members: int, examples: int) -> Split:
-    """The first examples, the same for each member: leading shape `(M, B)`."""
-    return split.take(torch.arange(examples).expand(members, -1))
-
-
 SMOKE = yaml.safe_load((HERE / "config" / "smoke.yaml").read_text())
 
 

@@ -92,7 +92,7 @@ def test_images_stay_in_range_and_leading_shapes_are_kept(seed, name):
 def test_the_grid_and_its_gradient_are_torchs(shape):
     rng = torch.Generator().manual_seed(4)
     given = torch.rand(5, 2, 3, generator=rng, dtype=torch.float64).requires_grad_()
-    made = affine._grid(given, *shape)
+    made = affine._sampling_grid(given, *shape)
     expected = F.affine_grid(given, [5, 1, *shape], align_corners=True)
     towards = torch.rand(made.shape, generator=rng, dtype=torch.float64)
     torch.testing.assert_close(made, expected)

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from conftest import RECIPE, make_cohort, make_generators, stacked, vaegan
+from conftest import RECIPE, make_cohort, make_generators, vaegan
 from torch import nn
 
 from robustgen.acceleration import backends, verification
@@ -25,10 +25,10 @@ BACKENDS = {"on a CPU": backends.make_cpu_backend(), "on a GPU": backends.make_c
 
 def compare_forward(backend: Backend, trained: Cohort, test_images) -> None:
     """Logits and gradients in eval mode; in train mode also gradients to weights, and buffers."""
-    images = stacked(test_images, 3, 20).images()
+    images = test_images.take(slice(20)).expand(3).images()
     results = []
-    for which in (backend, PLAIN):
-        cohort = make_cohort([0, 1, 2], backend=which)
+    for variant in (backend, PLAIN):
+        cohort = make_cohort([0, 1, 2], backend=variant)
         cohort.load_state_dict(trained.state_dict())
         inputs = images.clone().requires_grad_()
         logits = cohort.eval()(inputs)
@@ -45,7 +45,7 @@ def compare_forward(backend: Backend, trained: Cohort, test_images) -> None:
 def compare_ascend(backend: Backend, trained: Cohort, test_images) -> None:
     """Success and iterations of a search in every space."""
     for space_name in ("image", "true_manifold", "learned_manifold"):
-        batch = stacked(test_images, 3, 20)
+        batch = test_images.take(slice(20)).expand(3)
         space = SPACES[space_name](batch)
         generator = torch.Generator().manual_seed(0)
         noise = [2 * torch.rand(space.clean_codes.shape, generator=generator) - 1]
@@ -59,9 +59,9 @@ def compare_ascend(backend: Backend, trained: Cohort, test_images) -> None:
                 search,
                 noise,
                 stop_at_success=True,
-                backend=which,
+                backend=variant,
             )
-            for which in (backend, PLAIN)
+            for variant in (backend, PLAIN)
         )
         assert plain.success.any()
         assert torch.equal(result.success, plain.success)
@@ -74,9 +74,9 @@ def compare_sample_starts(backend: Backend, *_) -> None:
     for norm in ("linf", "l2"):
         for batch_sizes in ([7], [10, 10, 3]):
             drawn = []
-            for which in (backend, PLAIN):
+            for variant in (backend, PLAIN):
                 generators = make_generators([0, 1]).attacks
-                starts = list(which.sample_starts(norm, batch_sizes, (2, 3), 3, generators, CPU))
+                starts = list(variant.sample_starts(norm, batch_sizes, (2, 3), 3, generators, CPU))
                 rest = [torch.rand(2, generator=generator) for generator in generators]
                 drawn.append([*starts, *rest])
             for tensor, plain in zip(*drawn, strict=True):
@@ -86,14 +86,14 @@ def compare_sample_starts(backend: Backend, *_) -> None:
 def compare_compile_step(backend: Backend, *_) -> None:
     """A step that changes a tensor in place, called with inputs of two shapes."""
     totals = []
-    for which in (backend, PLAIN):
+    for variant in (backend, PLAIN):
         total = torch.zeros(3)
 
         def add(values: torch.Tensor, total: torch.Tensor = total) -> list[torch.Tensor]:
             total += values.sum(0)
             return [total * 2]
 
-        step = which.compile_step(add)
+        step = variant.compile_step(add)
         outputs = [step(torch.full((rows, 3), 0.5))[0] for rows in (1, 2, 1, 2)]
         totals.append([total, *outputs])
     for tensor, plain in zip(*totals, strict=True):
@@ -103,9 +103,9 @@ def compare_compile_step(backend: Backend, *_) -> None:
 def compare_make_adam(backend: Backend, *_) -> None:
     """Ten steps with weight decay, bit for bit."""
     trained = []
-    for which in (backend, PLAIN):
+    for variant in (backend, PLAIN):
         parameter = nn.Parameter(torch.linspace(-1, 1, 50))
-        optimizer = which.make_adam([parameter], 0.1, 0.01)
+        optimizer = variant.make_adam([parameter], 0.1, 0.01)
         for step in range(10):
             optimizer.zero_grad()
             (parameter * torch.arange(50) * (step - 4)).sin().sum().backward()
@@ -117,10 +117,10 @@ def compare_make_adam(backend: Backend, *_) -> None:
 def compare_prepare(backend: Backend, *_) -> None:
     """Every network of a VAE-GAN, forward and backward, with the same names in its state."""
     results, names = [], []
-    for which in (backend, PLAIN):
+    for variant in (backend, PLAIN):
         model = vaegan("one", RECIPE)
         names.append(list(model.state_dict()))
-        assert which.prepare(model) is model
+        assert variant.prepare(model) is model
         assert list(model.state_dict()) == names[-1]
         model = model.double()
         images = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(0)).double()
@@ -181,10 +181,10 @@ def wrong_backward(model, state):
 @pytest.mark.parametrize("forward", [wrong_forward, wrong_backward])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_wrong_forward_pass_is_not_believed(test_images, caplog, forward, training):
-    images = stacked(test_images, 2, 20).images()
+    images = test_images.take(slice(20)).expand(2).images()
     logits = []
-    for which in (verify_forward(Verifier(), forward), vmapped_forward):
-        cohort = make_cohort([0, 1], backend=Backend(forward=which)).train(training)
+    for variant in (verify_forward(Verifier(), forward), vmapped_forward):
+        cohort = make_cohort([0, 1], backend=Backend(forward=variant)).train(training)
         logits.append([cohort(images) for _ in range(2)])
     for verified, plain in zip(*logits, strict=True):
         assert torch.equal(verified, plain)
@@ -207,7 +207,7 @@ def test_a_forward_pass_that_agrees_is_used(test_images, caplog):
         return forward
 
     cohort = make_cohort([0, 1], backend=Backend(forward=verify_forward(Verifier(), count_calls)))
-    images = stacked(test_images, 2, 20).images()
+    images = test_images.take(slice(20)).expand(2).images()
     for _ in range(3):
         cohort.eval()(images)
     assert calls == [verification.CHECKED_IMAGES, 20, 20, 20]
@@ -215,7 +215,7 @@ def test_a_forward_pass_that_agrees_is_used(test_images, caplog):
 
 
 def test_checking_a_forward_pass_changes_no_buffers(test_images):
-    images = stacked(test_images, 2, 20).images()
+    images = test_images.take(slice(20)).expand(2).images()
     buffers = []
     for forward in (verify_forward(Verifier(), vmapped_forward), vmapped_forward):
         cohort = make_cohort([0, 1], backend=Backend(forward=forward)).train()
@@ -230,16 +230,16 @@ def test_a_wrong_search_is_not_believed(trained, test_images, caplog, stop):
     def search_with_large_steps(model, active, threat, search, *arguments):
         ascend(model, active, threat, replace(search, step_size=2 * search.step_size), *arguments)
 
-    batch = stacked(test_images, 3, 20)
+    batch = test_images.take(slice(20)).expand(3)
     space = SPACES["image"](batch)
     noise = [torch.zeros_like(space.clean_codes)]
     arguments = (trained, space, batch.labels, Threat("image", "linf", 0.3))
     search = SearchConfig("signed", 0.02, 8)
     results = [
         run_search_from_starts(
-            *arguments, search, noise, stop_at_success=stop, backend=Backend(ascend=which)
+            *arguments, search, noise, stop_at_success=stop, backend=Backend(ascend=variant)
         )
-        for which in (verify_ascend(Verifier(), search_with_large_steps), None)
+        for variant in (verify_ascend(Verifier(), search_with_large_steps), None)
     ]
     assert torch.equal(results[0].codes, results[1].codes)
     assert "the accelerated search" in caplog.text
@@ -253,7 +253,7 @@ def test_a_search_that_agrees_is_used(trained, test_images, caplog):
         steps.append(search.steps)
         ascend(model, active, threat, search, *arguments)
 
-    batch = stacked(test_images, 3, 20)
+    batch = test_images.take(slice(20)).expand(3)
     space = SPACES["image"](batch)
     noise = [torch.zeros_like(space.clean_codes)] * 2
     run_search_from_starts(

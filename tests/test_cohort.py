@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import CLASSES, CPU_BACKEND, SCHEDULE, make_cohort, make_generators, stacked
+from conftest import CLASSES, CPU_BACKEND, SCHEDULE, make_cohort, make_generators
 from torch import nn
 
 from robustgen.acceleration import batched_forward as stacking
@@ -59,7 +59,7 @@ def test_initialization_is_glorot_uniform():
 @pytest.mark.parametrize("training", [False, True])
 def test_the_plain_pass_is_that_of_each_member_in_eval_mode(trained, test_images, training):
     """To the bit, without gradients, and the mode stays."""
-    batch = stacked(test_images, 3, 20).images().requires_grad_()
+    batch = test_images.take(slice(20)).expand(3).images().requires_grad_()
     cohort = make_cohort([0, 1, 2])
     cohort.load_state_dict(trained.state_dict())
     cohort.train(training)
@@ -71,7 +71,7 @@ def test_the_plain_pass_is_that_of_each_member_in_eval_mode(trained, test_images
 
 
 def test_forward_equals_single_models_in_both_modes(trained, test_images):
-    batch = stacked(test_images, 3, 60).images()
+    batch = test_images.take(slice(60)).expand(3).images()
     cohort = make_cohort([0, 1, 2])
     cohort.load_state_dict(trained.state_dict())
     singles = [cohort.member(i).train() for i in range(3)]
@@ -120,7 +120,7 @@ def test_attack_does_not_depend_on_who_shares_the_cohort(trained, test_images, s
     settings = SearchConfig("adam", 0.05, 5, restarts=2)
 
     def attacked(cohort: Cohort, seeds: list[int]):
-        batch = stacked(test_images, len(seeds), 30)
+        batch = test_images.take(slice(30)).expand(len(seeds))
         generators = make_generators(seeds).attacks
         return run_search(
             cohort,
@@ -148,7 +148,7 @@ def test_saved_and_loaded(tmp_path, trained, test_images):
     loaded = Cohort.load(path, backend=CPU_BACKEND)
     assert loaded.seeds == [0, 1, 2]
     assert not loaded.training
-    batch = stacked(test_images, 3, 20).images()
+    batch = test_images.take(slice(20)).expand(3).images()
     assert torch.equal(loaded(batch), trained(batch))
     again = tmp_path / "again.safetensors"
     trained.save(again, {"rate": 0.01}, provenance("cpu"))
@@ -247,7 +247,7 @@ def test_any_architecture_makes_a_cohort(monkeypatch, build, side_by_side, few):
 def test_images_go_through_the_layers_in_parts(
     monkeypatch, trained, test_images, at_once, side_by_side
 ):
-    images = stacked(test_images, 3, 10).images().requires_grad_()
+    images = test_images.take(slice(10)).expand(3).images().requires_grad_()
     logits = trained(images)
     (gradient,) = torch.autograd.grad(logits.square().sum(), images)
     monkeypatch.setattr(stacking, "CPU_CHUNK_IMAGES", at_once)
@@ -262,7 +262,7 @@ def test_images_go_through_the_layers_in_parts(
 
 
 def test_changed_weights_are_seen_without_a_change_of_mode(test_images):
-    cohort, batch = make_cohort([0, 1]).eval(), stacked(test_images, 2, 5).images()
+    cohort, batch = make_cohort([0, 1]).eval(), test_images.take(slice(5)).expand(2).images()
     before = cohort(batch)
     with torch.no_grad():
         cohort.stacked_params.get_parameter("0__weight").mul_(2)

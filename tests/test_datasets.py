@@ -116,7 +116,7 @@ def test_images_of_a_bank_are_kept_as_they_are():
 def test_large_splits_are_decoded_in_parts(monkeypatch):
     split = make_split("test")
     whole = split.images()
-    monkeypatch.setattr("robustgen.data.split.DECODED_AT_ONCE", 7)
+    monkeypatch.setattr("robustgen.data.split.EXAMPLES_PER_CHUNK", 7)
     torch.testing.assert_close(split.images(), whole)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import make_split
-from tiny import make_tiny_split, repeat_for_members
+from tiny import make_tiny_split
 
 from robustgen.attacks.spaces import SPACES
 from robustgen.data import affine
@@ -213,7 +213,7 @@ def test_angles(perturbation, along, degrees):
 def test_the_descent_to_the_manifold_steps_as_torchs_adam_does():
     """Twice from the unperturbed code; its rate falls as half a cosine, codes stay in bounds."""
     split = make_tiny_split()
-    batch = repeat_for_members(split, 1)
+    batch = split.expand(1)
     space = SPACES["learned_manifold"](batch)
     examples = (split.images() + 0.4).clamp(0, 1)
     steps, step_size = 7, 0.3

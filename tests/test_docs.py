@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from conftest import HERE, SCHEDULE, make_generators, stacked
+from conftest import HERE, SCHEDULE, make_generators
 from pages import DOCS, PAGES, Block, block, blocks
 from PIL import Image
 
@@ -246,7 +246,8 @@ def test_the_table_of_a_study_can_be_read_as_shown(study, monkeypatch, capsys) -
 def test_the_step_rule_of_the_page(trained: Cohort, test_images) -> None:
     names = execute(step_rules, block("own-methods.md", "src/robustgen/attacks/step_rules.py"))
     assert step_rules.STEP_RULES["momentum"] is names["Momentum"]
-    batch, rngs = stacked(test_images, 3, 40), [generator(0, "a page", s) for s in range(3)]
+    batch = test_images.take(slice(40)).expand(3)
+    rngs = [generator(0, "a page", seed) for seed in range(3)]
     threat, settings = Threat("image", "linf", 0.3), SearchConfig("momentum", 0.05, 12)
     space = spaces.SPACES["image"](batch)
     result = attack.run_search(
@@ -259,7 +260,7 @@ def test_the_step_rule_of_the_page(trained: Cohort, test_images) -> None:
 @pytest.mark.usefixtures("registries")
 def test_the_space_of_the_page(trained: Cohort, test_images) -> None:
     execute(spaces, block("own-methods.md", "src/robustgen/attacks/spaces.py"))
-    batch = stacked(test_images, 3, 40)
+    batch = test_images.take(slice(40)).expand(3)
     space = spaces.SPACES["contrast"](batch)
     torch.testing.assert_close(space.decode(space.clean_codes), batch.images())
     threat, settings = Threat("contrast", "linf", 0.4), SearchConfig("adam", 0.1, 10)
@@ -285,7 +286,7 @@ def test_the_architecture_of_the_page(training_images) -> None:
     cohort.initialize([generator(0, "initialization", seed) for seed in (0, 1)])
     curves = train(cohort, training_images, SCHEDULE, None, make_generators([0, 1]))
     assert curves["error_clean"][-1] < curves["error_clean"][0]
-    batch = stacked(training_images, 2, 5).images()
+    batch = training_images.take(slice(5)).expand(2).images()
     one_by_one = torch.stack([cohort.member(i)(batch[i]) for i in range(2)])
     torch.testing.assert_close(cohort(batch), one_by_one, atol=1e-4, rtol=1e-4)
 

@@ -13,7 +13,6 @@ from tiny import (
     TinyCohort,
     in_single_precision,
     make_tiny_split,
-    repeat_for_members,
 )
 from torch import Tensor
 
@@ -89,7 +88,7 @@ def clean_predictions(cohort: TinyCohort, data: Split) -> Tensor:
 def test_the_table_and_the_examples_are_those_of_the_search(cohort, data, space, radius):
     threat = Threat(space, "linf", radius)
     result = attack_cohort(cohort, data, threat, SEARCH, generators())
-    batch = repeat_for_members(data, MEMBERS)
+    batch = data.expand(MEMBERS)
     space = SPACES[space](batch)
     right = clean_predictions(cohort, data) == data.labels
     drawn_by = generators()
@@ -178,8 +177,8 @@ def test_a_success_that_the_plain_models_deny_is_refuted(data, caplog):
         kept = claimed & ~denied
         assert torch.equal(by_model(lying, column)[kept], by_model(honest, column)[kept])
     assert torch.equal(by_model(lying, "answer")[refuted], data.labels.expand(2, -1)[refuted])
-    told = [record.getMessage() for record in caplog.records if "refuted" in record.message]
-    assert told == [
+    messages = [record.getMessage() for record in caplog.records if "refuted" in record.message]
+    assert messages == [
         f"{int(claimed.sum())} successes, 0 refuted by the re-check",
         f"{int((claimed & ~denied).sum())} successes, {int(refuted.sum())} refuted by the re-check",
     ]

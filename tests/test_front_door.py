@@ -116,6 +116,7 @@ MISTAKES = {
     "a radius in grey values": ({"radius": 8}, "radius is 8, but must be at most 1, .* 0.03137"),
     "an L2 radius beyond all images": ({"radius": 4, "norm": "l2"}, "must be at most 3.4641"),
     "steps below zero": ({"steps": -1}, "steps is -1, but must be an integer of at least 0"),
+    "steps as text": ({"steps": "3"}, "steps is '3', but must be an integer"),
     "half a step": ({"steps": 2.5}, "steps is 2.5, but must be an integer"),
     "no restarts": ({"restarts": 0}, "restarts is 0, but must be an integer of at least 1"),
     "a negative step size": ({"step_size": -0.1}, "step_size is -0.1, but must be"),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import SCHEDULE, make_cohort, make_generators, stacked
+from conftest import SCHEDULE, make_cohort, make_generators
 
 from robustgen.acceleration import backends
 from robustgen.acceleration.cuda.cuda_graph import CudaGraphed
@@ -81,7 +81,7 @@ def copy_weights(cohort: Cohort) -> dict[str, torch.Tensor]:
 
 
 def test_attacked_models_are_those_of_the_cpu(trained, test_images):
-    images = stacked(test_images, 3, 60).images().requires_grad_()
+    images = test_images.take(slice(60)).expand(3).images().requires_grad_()
     logits = trained(images)
     (gradient,) = torch.autograd.grad(logits.square().sum(), images)
     gpu_images = images.detach().to(GPU).requires_grad_()
@@ -94,7 +94,7 @@ def test_attacked_models_are_those_of_the_cpu(trained, test_images):
 
 
 def test_gradients_of_training_are_those_of_the_cpu(trained, test_images):
-    images = stacked(test_images, 3, 60).images()
+    images = test_images.take(slice(60)).expand(3).images()
     gradients = {}
     for device in ("cpu", GPU):
         cohort = copy_trained(trained, device).train()

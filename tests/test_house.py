@@ -111,8 +111,11 @@ def find_names() -> set[str]:
     return names
 
 
-EXTERNAL = {"F": "torch.nn.functional"}
-"""Names that modules import under a shorter one."""
+LIBRARIES = {
+    **{name: name for name in ("numpy", "pyarrow", "scipy", "torch")},
+    "F": "torch.nn.functional",
+}
+"""Libraries that docstrings name, by the name that modules give them."""
 
 
 def test_docstrings_name_what_exists():
@@ -124,8 +127,8 @@ def test_docstrings_name_what_exists():
                 continue
             for dotted in re.findall(r"`([A-Za-z_]\w*(?:\.\w+)+)`", ast.get_docstring(node) or ""):
                 head, *rest = dotted.split(".")
-                if head in ("F", "numpy", "scipy", "torch"):
-                    assert pkgutil.resolve_name(".".join([EXTERNAL.get(head, head), *rest]))
+                if head in LIBRARIES:
+                    assert pkgutil.resolve_name(".".join([LIBRARIES[head], *rest]))
                 else:
                     assert {head, *rest} <= names, f"{path}: {dotted}"
 

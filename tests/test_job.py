@@ -102,7 +102,7 @@ def test_a_job_whose_code_was_changed_after_planning_fails(tmp_path, monkeypatch
     """A comment is no change; what is changed later has no part in the job."""
     monkeypatch.setattr("gc.freeze", lambda: None)  # this process goes on
     monkeypatch.setattr(
-        "robustgen.jobs.runtime._end_process", lambda failure: failure and sys.exit(failure)
+        "robustgen.jobs.runtime._exit_now", lambda failure: failure and sys.exit(failure)
     )
     now, own = time.time(), tmp_path / "train.py"
     monkeypatch.setenv("ROBUSTGEN_PLANNED", str(now))

@@ -3,7 +3,6 @@
 import foolbox
 import pytest
 import torch
-from conftest import stacked
 from torch import nn
 
 from robustgen.attacks.search import run_search_from_starts
@@ -43,7 +42,7 @@ def test_first_successes_are_those_of_foolbox(
     cohort = type(trained)(trained.architecture, trained.shape, trained.classes, trained.seeds)
     cohort.load_state_dict(trained.state_dict())
     cohort.double().eval()
-    batch = stacked(test_images, 3, EXAMPLES)
+    batch = test_images.take(slice(EXAMPLES)).expand(3)
     images = batch.images().double()
     noise = sample_unit_ball(
         threat.norm, images.shape[1:], [torch.Generator().manual_seed(i) for i in range(3)]

@@ -11,7 +11,6 @@ from tiny import (
     label_as_predicted,
     make_tiny_split,
     project_by_hand,
-    repeat_for_members,
 )
 from torch import Tensor
 
@@ -98,7 +97,7 @@ def search_one_example(model, decode, project, origin, label, noise, threat, set
 
 def make_batch(cohort: TinyCohort) -> Split:
     """Twelve images for each model, which gets the first two wrong."""
-    return label_as_predicted(repeat_for_members(make_tiny_split(), MEMBERS), cohort, wrong=2)
+    return label_as_predicted(make_tiny_split().expand(MEMBERS), cohort, wrong=2)
 
 
 def compare_with_loop(space_name, threat, settings, noise, stop, skip=None):
@@ -141,7 +140,7 @@ def compare_with_loop(space_name, threat, settings, noise, stop, skip=None):
 
 def draw_noise(space_name: str, restarts: int) -> list[Tensor]:
     """Points of the unit cube and ball, for each restart; their lengths are below 1."""
-    batch = repeat_for_members(make_tiny_split(), MEMBERS)
+    batch = make_tiny_split().expand(MEMBERS)
     shape = SPACES[space_name](batch).clean_codes.shape
     generator = torch.Generator().manual_seed(3)
     points = torch.rand(restarts, *shape, generator=generator, **DOUBLE) - 0.5
@@ -185,7 +184,7 @@ def test_skipped_examples_keep_the_code_of_their_image(stop):
     threat, settings = Threat("image", "l2", 0.6), SearchConfig("adam", 0.1, steps=6)
     noise = draw_noise("image", 1)
     result = compare_with_loop("image", threat, settings, noise, stop, skip)
-    images = repeat_for_members(make_tiny_split(), MEMBERS).images()
+    images = make_tiny_split().expand(MEMBERS).images()
     assert torch.equal(result.codes[skip], images[skip])
     assert not result.success[skip].any()
     assert (result.iterations[skip] == -1).all()
@@ -194,7 +193,7 @@ def test_skipped_examples_keep_the_code_of_their_image(stop):
 
 
 def test_nothing_is_searched_where_every_example_is_skipped():
-    batch = repeat_for_members(make_tiny_split(), MEMBERS)
+    batch = make_tiny_split().expand(MEMBERS)
 
     def fail(_):
         raise AssertionError("the model must not be called")
@@ -259,7 +258,7 @@ def test_training_searches_on_after_a_success():
 @pytest.mark.parametrize("stop", [True, False])
 def test_each_member_draws_the_starts_of_all_examples_from_its_own_generator(stop):
     """What a member draws depends neither on other members nor on who has succeeded."""
-    batch = repeat_for_members(make_tiny_split(), MEMBERS)
+    batch = make_tiny_split().expand(MEMBERS)
     threat, settings = (
         Threat("image", "l2", 0.8),
         SearchConfig("normalized", 0.2, steps=3, restarts=2),
@@ -303,7 +302,7 @@ def test_each_member_draws_the_starts_of_all_examples_from_its_own_generator(sto
 
 
 def test_a_model_in_train_mode_is_refused():
-    batch = repeat_for_members(make_tiny_split(), MEMBERS)
+    batch = make_tiny_split().expand(MEMBERS)
     arguments = (
         SPACES["image"](batch),
         batch.labels,
@@ -316,7 +315,7 @@ def test_a_model_in_train_mode_is_refused():
 
 
 def test_examples_to_skip_are_handed_on():
-    batch = repeat_for_members(make_tiny_split(), MEMBERS)
+    batch = make_tiny_split().expand(MEMBERS)
     skip = torch.arange(12).expand(MEMBERS, 12) % 2 == 0
     space = SPACES["image"](batch)
     result = run_search(
@@ -334,7 +333,7 @@ def test_examples_to_skip_are_handed_on():
 
 
 def test_rows_shrink_to_the_model_with_the_most_active_examples():
-    batch = repeat_for_members(make_tiny_split(6), MEMBERS)
+    batch = make_tiny_split(6).expand(MEMBERS)
     space = SPACES["image"](batch)
     is_active = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 0, 0, 1, 0, 0]]).bool()
     codes, best = space.clean_codes + 0.1, make_initial_best(space, batch.labels)

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import stacked
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import SHAPE, make_tiny_split, project_by_hand, repeat_for_members
+from tiny import SHAPE, make_tiny_split, project_by_hand
 
 from robustgen.attacks.spaces import SPACES, ImageSpace, gather_columns, perturbation_norms
 from robustgen.data import affine
@@ -21,7 +20,7 @@ SPACE_AND_NORM = [(space, norm) for space in SPACES for norm in ("linf", "l2")]
 @settings(max_examples=20, deadline=None)
 @given(radius=st.floats(1e-3, 2), seed=st.integers(0, 2**31))
 def test_projections_and_samples_lie_in_ball_and_bounds(test_images, space, norm, radius, seed):
-    batch, threat = stacked(test_images, 2, 8), Threat(space, norm, radius)
+    batch, threat = test_images.take(slice(8)).expand(2), Threat(space, norm, radius)
     around = SPACES[space](batch)
     rng = torch.Generator().manual_seed(seed)
     far = around.clean_codes + 3 * torch.randn(around.clean_codes.shape, generator=rng)
@@ -39,7 +38,7 @@ def test_projections_and_samples_lie_in_ball_and_bounds(test_images, space, norm
 @pytest.mark.parametrize("name", ["image", "true_manifold", "learned_manifold"])
 def test_projections_equal_those_by_hand(name, norm):
     """To the nearest point of the ball, and from there to that of the bounds."""
-    batch = repeat_for_members(make_tiny_split(), 2)
+    batch = make_tiny_split().expand(2)
     space = SPACES[name](batch)
     rng = torch.Generator().manual_seed(0)
     codes = space.clean_codes + torch.randn(
@@ -65,7 +64,7 @@ def test_codes_at_the_origin_stay_there():
 
 def test_origin_and_bounds_of_each_space():
     split = make_tiny_split()
-    batch = repeat_for_members(split, 2)
+    batch = split.expand(2)
     lower, upper = split.ranges
     latents = split.learned["learned_manifold"].codes
     assert latents.abs().max() > 2, "a code beyond the bounds must be there"
@@ -86,7 +85,7 @@ def test_origin_and_bounds_of_each_space():
 
 def test_decoded_images_of_each_space():
     split = make_tiny_split()
-    batch = repeat_for_members(split, 2)
+    batch = split.expand(2)
     for name in ("image", "true_manifold", "transformation"):
         space = SPACES[name](batch)
         torch.testing.assert_close(space.decode(space.clean_codes)[1], split.images())
@@ -107,7 +106,7 @@ def test_decoded_images_of_each_space():
 def test_a_selection_of_examples_has_their_codes_and_images(name):
     """Columns of the batch, different ones for each model."""
     columns = torch.tensor([[3, 0, 7], [5, 11, 4]])
-    batch = repeat_for_members(make_tiny_split(), 2)
+    batch = make_tiny_split().expand(2)
     space = SPACES[name](batch)
     selected = space.select(columns)
     images, selected_images = space.decode(space.clean_codes), selected.decode(selected.clean_codes)
@@ -122,16 +121,16 @@ def test_a_selection_of_examples_has_their_codes_and_images(name):
 def test_true_manifolds_need_codes_and_learned_ones_training():
     split = make_tiny_split()
     with pytest.raises(ValueError, match="true_manifold needs a data set whose manifold is known"):
-        SPACES["true_manifold"](repeat_for_members(replace(split, codes=None), 2))
+        SPACES["true_manifold"](replace(split, codes=None).expand(2))
     with pytest.raises(ValueError, match="data_manifold was not learned of this data set"):
-        SPACES["data_manifold"](repeat_for_members(split, 2))
+        SPACES["data_manifold"](split.expand(2))
 
 
 def test_only_decoders_of_several_classes_wait_for_a_gpu():
     split = make_tiny_split()
     learned = split.learned["learned_manifold"]
     one = replace(learned, decoders=type(learned.decoders)(learned.decoders.decoders[:1]))
-    batch = repeat_for_members(replace(split, learned={**split.learned, "data_manifold": one}), 2)
+    batch = replace(split, learned={**split.learned, "data_manifold": one}).expand(2)
     waits = {name: space(batch).needs_host_sync for name, space in SPACES.items()}
     assert [name for name, value in waits.items() if value] == ["learned_manifold"]
 
@@ -161,7 +160,7 @@ def test_a_draw_fills_the_memory_that_it_is_given(norm):
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_starts_are_draws_of_the_unit_ball_times_the_radius(norm):
-    batch = repeat_for_members(make_tiny_split(), 2)
+    batch = make_tiny_split().expand(2)
     space, threat = SPACES["image"](batch), Threat("image", norm, 0.3)
     seeds = [[torch.Generator().manual_seed(seed) for seed in (1, 2)] for _ in range(2)]
     unit = sample_unit_ball(norm, space.clean_codes.shape[1:], seeds[0]).to(space.clean_codes)

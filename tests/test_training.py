@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SCHEDULE, make_cohort, make_generators, stacked
+from conftest import SCHEDULE, make_cohort, make_generators
 
 from robustgen.attacks.spaces import SPACES
 from robustgen.data.split import Split
@@ -151,7 +151,7 @@ def test_methods_train_and_tell_of_both_halves(training_images, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_second_half_is_what_the_search_found(training_images, name):
-    method, batch = METHODS[name], stacked(training_images, 2, 40)
+    method, batch = METHODS[name], training_images.take(slice(40)).expand(2)
     cohort = make_cohort([0, 1])
     around = _make_probe_space(training_images, method)
     drawn = _sample_starts(cohort, around, 40, method, make_generators([0, 1]).attacks)

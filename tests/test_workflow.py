@@ -415,22 +415,46 @@ def test_a_study_of_ones_own_arrays_runs(tmp_path):
     assert wanted(snakemake(tmp_path, rows, "-n", config=config, HOME=home))["images"] == 1
 
 
+def run_own_study(tmp_path: Path, change_test) -> Path:
+    """Run a study on arrays whose test split is that of `change_test(images, labels)`: tables."""
+    arrays(tmp_path / "mine.npz")
+    with np.load(tmp_path / "mine.npz") as train:
+        images, labels = change_test(train["images"], train["labels"])
+    test = {"test_images": images, "test_labels": labels}
+    own = {
+        **OWN,
+        "datasets": arrays(tmp_path / "mine.npz", **test),
+        "sizes": [30],
+        "classifier": {**SMOKE["classifier"], "epochs": 20, "batch_size": 10},
+    }
+    run = snakemake(tmp_path, "--cores", "2", config=changed(tmp_path, **own))
+    assert run.returncode == 0, run.stderr[-3000:]
+    return tmp_path / "results/smoke/tables"
+
+
 @pytest.mark.long
 def test_a_study_whose_models_are_always_wrong_ends(tmp_path):
     """All test labels are wrong: nothing is attacked, and every claim is undecided."""
-    datasets = arrays(tmp_path / "mine.npz")
-    with np.load(tmp_path / "mine.npz") as train:
-        test = {"test_images": train["images"], "test_labels": 1 - train["labels"]}
-    datasets = arrays(tmp_path / "mine.npz", **test)
-    classifier = {**SMOKE["classifier"], "epochs": 20, "batch_size": 10}
-    own = {**OWN, "datasets": datasets, "sizes": [30], "classifier": classifier}
-    run = snakemake(tmp_path, "--cores", "2", config=changed(tmp_path, **own))
-    assert run.returncode == 0, run.stderr[-3000:]
-    tables = tmp_path / "results/smoke/tables"
+    tables = run_own_study(tmp_path, lambda images, labels: (images, 1 - labels))
     (row,) = pq.read_table(tables / "success_rates.parquet").to_pylist()
     assert (row["attacked"], row["successes"], row["success_rate"]) == (0, 0, None)
     verdicts = set(pq.read_table(tables / "claims.parquet")["verdict"].to_pylist())
     assert verdicts == {"undecided"}
+
+
+@pytest.mark.long
+def test_a_study_without_test_images_of_a_class_ends(tmp_path):
+    """Every stage, down to figures and claims, has test images of the other class only."""
+
+    def keep_first_class(images, labels):
+        return images[labels == 0], labels[labels == 0]
+
+    tables = run_own_study(tmp_path, keep_first_class)
+    (row,) = pq.read_table(tables / "success_rates.parquet").to_pylist()
+    assert row["attacked"] > 0
+    assert (tables.parent / "mine/figures/figure1.png").exists()
+    log = (tables.parent / "logs/mine/images.log").read_text()
+    assert "1 of 2 classes have no test images" in log, log
 
 
 def write_documented_files(tmp_path: Path) -> None:

@@ -89,11 +89,6 @@ def in_single_precision(split: Split) -> Split:
     return replace(split, bank=bank, codes=codes, ranges=(lower, upper), learned=learned)
 
 
-def repeat_for_members(split: Split, members: int) -> Split:
-    """The same examples for each of M members: leading shape `(M, B)`."""
-    return split.take(torch.arange(len(split)).expand(members, -1))
-
-
 def label_as_predicted(batch: Split, cohort: TinyCohort, wrong: int = 0) -> Split:
     """The batch `(M, B)` with the labels that the models predict, except for the first `wrong`."""
     with torch.no_grad():

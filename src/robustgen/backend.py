@@ -9,7 +9,7 @@ operation computes. The package `acceleration` holds faster implementations, and
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.func import functional_call, vmap
 
 from robustgen.optimizers import MakeAdam, make_adam
 from robustgen.sampling import sample_starts
+from robustgen.specs import SearchConfig, Threat
 
 State = Mapping[str, Tensor]
 """Parameters and buffers of M models by name, each `(M, ...)`."""
@@ -43,34 +44,13 @@ def vmapped_forward(model: nn.Module, state: State) -> ForwardFn:
     return partial(vmap(partial(functional_forward, model)), dict(state))
 
 
-class SampleStarts(Protocol):
-    """The interface of `sampling.sample_starts`."""
-
-    def __call__(
-        self,
-        norm: str,
-        batch_sizes: Sequence[int],
-        shape: Sequence[int],
-        restarts: int,
-        generators: Sequence[torch.Generator],
-        device: torch.device,
-    ) -> Iterable[Tensor]:
-        """For each restart, points of the unit ball `(M, B, *D)`."""
-
-
-class Ascend(Protocol):
-    """The interface of `attacks.search.ascend`, which takes one restart to its end."""
-
-    def __call__(
-        self,
-        model: Any,
-        active: Any,
-        threat: Any,
-        search: Any,
-        steps_done: int,
-        stop_at_success: bool,
-    ) -> None:
-        """Search from one start and record the best codes in `active`."""
+SampleStarts = Callable[
+    [str, Sequence[int], Sequence[int], int, Sequence[torch.Generator], torch.device],
+    Iterable[Tensor],
+]
+"""The signature of `sampling.sample_starts`."""
+Ascend = Callable[[Any, Any, Threat, SearchConfig, int, bool], None]
+"""The signature of `attacks.search.ascend`, which takes one restart of a search to its end."""
 
 
 def keep_step(step: Step) -> Step:

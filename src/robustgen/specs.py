@@ -56,13 +56,13 @@ def require_number(
         is_integer: whether only integers are allowed.
         is_exclusive: whether `lowest` itself is not allowed.
     """
-    is_number = isinstance(value, Integral if is_integer else Real) and not isinstance(value, bool)
-    is_above = is_number and (value > lowest or (value == lowest and not is_exclusive))  # type: ignore[operator]
-    if is_above and math.isfinite(value):  # type: ignore[arg-type]
-        return
-    kind = "an integer" if is_integer else "a finite number"
+    kind, name = (Integral, "an integer") if is_integer else (Real, "a finite number")
     limit = f"above {lowest:g}" if is_exclusive else f"of at least {lowest:g}"
-    raise ValueError(f"{argument} is {value!r}, but must be {kind} {limit}")
+    if isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value):
+        number = float(value)
+        if number > lowest or (number == lowest and not is_exclusive):
+            return
+    raise ValueError(f"{argument} is {value!r}, but must be {name} {limit}")
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,7 @@ def verify_forward(verifier: Verifier, forward: Forward) -> Forward:
     """The `forward` of a backend, whose results are verified."""
 
     def verified(model: nn.Module, state: State) -> ForwardFn:
+        """The verified forward pass of M models."""
         return VerifiedForward(verifier, forward, model, state)
 
     return verified

@@ -31,21 +31,24 @@ def verify_ascend(verifier: Verifier, ascend: Ascend) -> Ascend:
         steps_done: int,
         stop_at_success: bool,
     ) -> None:
+        """As `attacks.search.ascend`."""
+
         def compare() -> float:
+            """The share of equal values after a few steps, from copies of the examples."""
             short = replace(search, steps=min(search.steps, CHECKED_STEPS))
             results = []
             for function in (ascend, plain_ascend):
-                few = _copy_first(active)
-                function(model, few, threat, short, steps_done, stop_at_success)
-                few.write_back()
-                best = few.batch_best
+                examples = _copy_first(active)
+                function(model, examples, threat, short, steps_done, stop_at_success)
+                examples.write_back()
+                best = examples.batch_best
                 results.append([best.codes, best.loss, best.success, best.step_found])
             return share_of_equal_values(*results)
 
         kind = "until success" if stop_at_success else "over all steps"
         name = f"the accelerated search {kind} in {threat.space}, {threat.norm}, {search.step_rule}"
-        chosen = ascend if verifier.trusts(name, compare) else plain_ascend
-        chosen(model, active, threat, search, steps_done, stop_at_success)
+        trusted_ascend = ascend if verifier.trusts(name, compare) else plain_ascend
+        trusted_ascend(model, active, threat, search, steps_done, stop_at_success)
 
     return verified
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robustgen.attacks.spaces import Space, gather_columns
 from robustgen.attacks.step_rules import StepRule, make_step_rule
 from robustgen.backend import PLAIN, Backend
-from robustgen.sampling import expand_trailing_dims, sample_unit_ball
+from robustgen.sampling import expand_trailing_dims
 from robustgen.specs import SearchConfig, Threat
 
 Model = Callable[[Tensor], Tensor]
@@ -63,14 +63,19 @@ def run_search(
         stop_at_success: True ends the search of an example at its first success (evaluation).
             False runs all steps and keeps the highest loss (training).
         skip: `(M, B)` examples that are not attacked; their codes are the clean ones.
-        backend: its `ascend` replaces the loop of this module.
+        backend: draws the starts; its `ascend` replaces the loop of this module.
 
     Raises:
         ValueError: the model is in train mode, in which batch normalization mixes examples.
     """
-    starts = (
-        sample_unit_ball(threat.norm, space.clean_codes.shape[1:], generators).to(space.clean_codes)
-        for _ in range(search.restarts)
+    codes = space.clean_codes
+    starts = backend.sample_starts(
+        threat.norm,
+        [codes.shape[1]],
+        codes.shape[2:],
+        search.restarts,
+        generators,
+        codes.device,
     )
     return run_search_from_starts(
         model,

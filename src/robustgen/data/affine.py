@@ -19,18 +19,18 @@ IDENTITY = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def bounds(name: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Lower and upper ends of the ranges called `name`, each `(6,)`."""
-    low, high = RANGES[name]
-    return torch.tensor(low, device=device), torch.tensor(high, device=device)
+    """Lower and upper bounds of the ranges called `name`, each `(6,)`."""
+    lower, upper = RANGES[name]
+    return torch.tensor(lower, device=device), torch.tensor(upper, device=device)
 
 
 def matrices(parameters: Tensor) -> Tensor:
-    """The 2x3 matrices `(..., 2, 3)` of parameters `(..., 6)`."""
+    """Affine matrices `(..., 2, 3)` of parameters `(..., 6)` (Stutz et al., supplement)."""
     t_x, t_y, shear_x, shear_y, scale, rotation = parameters.unbind(-1)
     cos, sin = rotation.cos(), rotation.sin()
-    first = [scale * (cos - shear_x * sin), scale * (shear_x * cos - sin), t_x]
-    second = [scale * (shear_y * cos + sin), scale * (cos - shear_y * sin), t_y]
-    return torch.stack([torch.stack(first, -1), torch.stack(second, -1)], -2)
+    row_x = [scale * (cos - shear_x * sin), scale * (shear_x * cos - sin), t_x]
+    row_y = [scale * (shear_y * cos + sin), scale * (cos - shear_y * sin), t_y]
+    return torch.stack([torch.stack(row_x, -1), torch.stack(row_y, -1)], -2)
 
 
 def transform(images: Tensor, parameters: Tensor) -> Tensor:
@@ -40,28 +40,32 @@ def transform(images: Tensor, parameters: Tensor) -> Tensor:
     pixels.
     """
     flat = images.reshape(-1, *images.shape[-3:])
-    grid = _grid(matrices(parameters.reshape(-1, 6)), *flat.shape[2:])
+    grid = _sampling_grid(matrices(parameters.reshape(-1, 6)), *flat.shape[2:])
     warped = F.grid_sample(flat, grid, "bilinear", "zeros", align_corners=True)
     return warped.reshape(images.shape)
 
 
-def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
-    """Where each pixel is sampled, `(B, H, W, 2)`, as `F.affine_grid` says with corners aligned,
-    where each side has two pixels at least.
+def _sampling_grid(matrices: Tensor, height: int, width: int) -> Tensor:
+    """Input coordinates `(B, H, W, 2)` of output pixels, as `F.affine_grid` with corners aligned.
 
-    One product for all images, and x and y in planes: torch's own product for each image takes as
-    long as half a pass through a classifier. `benchmarks/passes.py` measures both.
+    Each side must have two pixels or more. One matrix product serves all images; the products of
+    PyTorch, one for each image, take as long as half a forward pass of a classifier
+    (`benchmarks/passes.py`).
     """
-    planes = matrices.flatten(0, 1) @ _pixels(height, width, matrices.dtype, matrices.device)
+    planes = matrices.flatten(0, 1) @ _homogeneous_grid(
+        height, width, matrices.dtype, matrices.device
+    )
     return planes.view(-1, 2, height, width).permute(0, 2, 3, 1)
 
 
 @cache
-def _pixels(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """x, y and 1 of each pixel, `(3, H W)`."""
-    like: Any = {"dtype": dtype, "device": device}
+def _homogeneous_grid(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Homogeneous coordinates x, y and 1 of each pixel, `(3, H W)`."""
+    options: Any = {"dtype": dtype, "device": device}
     y, x = torch.meshgrid(
-        torch.linspace(-1, 1, height, **like), torch.linspace(-1, 1, width, **like), indexing="ij"
+        torch.linspace(-1, 1, height, **options),
+        torch.linspace(-1, 1, width, **options),
+        indexing="ij",
     )
     return torch.stack([x, y, torch.ones_like(x)]).flatten(1)
 
@@ -71,6 +75,6 @@ def _identity(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(IDENTITY, dtype=dtype, device=device)
 
 
-def identity(like: Tensor) -> Tensor:
-    """`IDENTITY` as a tensor `(6,)` of the type of `like`, which is not to be changed."""
-    return _identity(like.dtype, like.device)
+def identity(template: Tensor) -> Tensor:
+    """`IDENTITY` as a tensor `(6,)` of the type of `template`; callers must not modify it."""
+    return _identity(template.dtype, template.device)

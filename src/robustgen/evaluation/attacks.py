@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from robustgen.attacks.search import SearchResult, run_search_from_starts
 from robustgen.attacks.spaces import Space, make_space, perturbation_norms
+from robustgen.backend import Backend
 from robustgen.data.split import Split
 from robustgen.errors import UserError
 from robustgen.io.checkpoints import Checkpoint, load_state_tensors, state_tensors
 from robustgen.io.example_store import ExampleStore
-from robustgen.models.cohort import Cohort
 from robustgen.models.predictions import NO_CLASS, predict_class
 from robustgen.progress import log, log_progress
 from robustgen.specs import SearchConfig, Threat
@@ -29,6 +29,26 @@ all models and restarts would exceed `MAX_START_NUMBERS` numbers. On a CPU, one 
 
 SLACK = 1e-5
 """Rounding error allowed beyond the radius (as a share of it) and beyond the bounds."""
+
+
+class AttackedModels(Protocol):
+    """What an attack uses of a `Cohort`: M models in eval mode.
+
+    Attributes:
+        seeds: the M seeds, which identify the models.
+        backend: searches and draws the random starts.
+    """
+
+    seeds: list[int]
+    backend: Backend
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits `(M, B, K)` of images `(M, B, C, H, W)`, differentiable in the images."""
+        ...
+
+    def reference_forward(self, images: Tensor) -> Tensor:
+        """The same by plain PyTorch layers, without gradients; it verifies successes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +67,7 @@ class AttackResult:
     codes: Tensor
 
 
-def predict(cohort: Cohort, data: Split) -> dict[str, Any]:
+def predict(cohort: AttackedModels, data: Split) -> dict[str, Any]:
     """Predictions of all models on all of `data`, columns of `schemas.PREDICTIONS`.
 
     Raises:
@@ -56,7 +76,7 @@ def predict(cohort: Cohort, data: Split) -> dict[str, Any]:
     predictions = []
     with torch.no_grad():
         for start in range(0, len(data), BATCH_SIZE):
-            batch = _expand_to_members(cohort, data.take(slice(start, start + BATCH_SIZE)))
+            batch = data.take(slice(start, start + BATCH_SIZE)).expand(len(cohort.seeds))
             logits = cohort(batch.images())
             if not logits.isfinite().all():
                 raise UserError(
@@ -69,7 +89,7 @@ def predict(cohort: Cohort, data: Split) -> dict[str, Any]:
 
 
 def attack_cohort(
-    cohort: Cohort,
+    cohort: AttackedModels,
     data: Split,
     threat: Threat,
     search: SearchConfig,
@@ -101,7 +121,7 @@ def attack_cohort(
     _store_columns(columns, saved_columns, 0, len(data))
     with examples:
         for start in log_progress(range(examples_done, len(data), batch_size), "batch"):
-            batch = _expand_to_members(cohort, data.take(slice(start, start + batch_size)))
+            batch = data.take(slice(start, start + batch_size)).expand(len(cohort.seeds))
             result = _attack_batch(cohort, batch, threat, search, generators)
             examples.write_batch(start, {name: result.pop(name) for name in examples.shapes})
             _store_columns(columns, result, start, len(data))
@@ -113,7 +133,7 @@ def attack_cohort(
     return _assemble(cohort, data, columns, examples.tensors())
 
 
-def choose_batch_size(cohort: Cohort, data: Split, restarts: int) -> int:
+def choose_batch_size(cohort: AttackedModels, data: Split, restarts: int) -> int:
     """Number of examples that are attacked together: whole batches, which bounds the memory."""
     if data.labels.device.type == "cpu":
         return BATCH_SIZE
@@ -123,7 +143,7 @@ def choose_batch_size(cohort: Cohort, data: Split, restarts: int) -> int:
 
 
 def _attack_batch(
-    cohort: Cohort,
+    cohort: AttackedModels,
     batch: Split,
     threat: Threat,
     search: SearchConfig,
@@ -196,7 +216,7 @@ def _verify(
 
 
 def _sample_starts(
-    cohort: Cohort,
+    cohort: AttackedModels,
     space: Space,
     threat: Threat,
     search: SearchConfig,
@@ -211,10 +231,10 @@ def _sample_starts(
 
 
 def _make_example_store(
-    cohort: Cohort, data: Split, threat: Threat, checkpoint: Checkpoint | None
+    cohort: AttackedModels, data: Split, threat: Threat, checkpoint: Checkpoint | None
 ) -> ExampleStore:
     """An empty store for images and codes, in files beside the checkpoint or in memory."""
-    first = _expand_to_members(cohort, data.take(slice(1)))
+    first = data.take(slice(1)).expand(len(cohort.seeds))
     templates = {"images": first.images(), "codes": make_space(threat.space, first).clean_codes}
     shapes = {
         name: (len(template), len(data), *template.shape[2:])
@@ -269,7 +289,7 @@ def _store_columns(
 
 
 def _assemble(
-    cohort: Cohort, data: Split, columns: dict[str, Tensor], examples: dict[str, Tensor]
+    cohort: AttackedModels, data: Split, columns: dict[str, Tensor], examples: dict[str, Tensor]
 ) -> AttackResult:
     """The columns as a table, and in the log how many successes were refuted."""
     claimed, success = columns.pop("claimed"), columns["success"]
@@ -292,13 +312,7 @@ def _warn_of_ties(classes: Tensor) -> None:
         )
 
 
-def _expand_to_members(cohort: Cohort, batch: Split) -> Split:
-    """The same examples for every member: leading shape `(M, B)`."""
-    rows = torch.arange(len(batch), device=batch.labels.device)
-    return batch.take(rows.expand(len(cohort.seeds), -1))
-
-
-def _key_columns(cohort: Cohort, data: Split) -> dict[str, Any]:
+def _key_columns(cohort: AttackedModels, data: Split) -> dict[str, Any]:
     """The columns that identify model and example, member by member."""
     members, examples = len(cohort.seeds), len(data)
     return {

@@ -113,8 +113,7 @@ def measure_to_manifold(
     pixels = PIXELS_PER_CHUNK * (1 if examples.device.type == "cpu" else CHUNKS_ON_GPU)
     for rows in _split_rows(examples, pixels, f"distance to {space}"):
         targets, clean_chunk = examples[rows], clean.take(rows)
-        batch = clean_chunk.take(torch.arange(len(clean_chunk), device=targets.device)[None])
-        around = make_space(space, batch)
+        around = make_space(space, clean_chunk.expand(1))
         with torch.no_grad():
             origins = around.decode(around.clean_codes)[0]
         nearest = _find_nearest(targets, around, steps, step_size, make_adam)

@@ -1,7 +1,6 @@
 """The attack of a study on any PyTorch model and any images, in one call."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -11,7 +10,7 @@ from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.backend import PLAIN
 from robustgen.data.split import Split
 from robustgen.evaluation.attacks import attack_cohort
-from robustgen.specs import SearchConfig, Threat, require_name
+from robustgen.specs import SearchConfig, Threat, require_name, require_number
 
 
 class SingleModelAttack(NamedTuple):
@@ -90,6 +89,7 @@ def attack(
         (torch.Size([3, 1, 2, 2]), 3)
     """
     require_name("step_rule", step_rule, STEP_RULES)
+    require_number("steps", steps, 0, is_integer=True)
     threat = Threat("image", norm, radius)
     size = 2.5 * radius / max(steps, 1) if step_size is None else step_size
     search = SearchConfig(step_rule, size, steps, restarts)
@@ -101,14 +101,16 @@ def attack(
     names = tuple(str(label) for label in range(int(labels.max()) + 1))
     data = Split(images, rows, labels, None, (rows, rows), names)
     generator = torch.Generator().manual_seed(seed)
-    cohort: Callable[..., Tensor] = _CohortOfOne(model)
-    result = attack_cohort(cohort, data, threat, search, [generator])  # type: ignore[arg-type]
-    columns = {name: pd.array(values) for name, values in result.rows.items() if name != "seed"}
-    table = pd.DataFrame(columns)
-    table[["iterations", "restart"]] = table[["iterations", "restart"]].astype("Int64")
+    result = attack_cohort(_CohortOfOne(model), data, threat, search, [generator])
+    return SingleModelAttack(result.images[0].to(images.device), _make_table(result.rows))
+
+
+def _make_table(rows: dict[str, Any]) -> pd.DataFrame:
+    """The columns that say something about one model attacked on pixels."""
     norms = {f"image_{name}": name for name in ("l1", "l2", "linf")}
-    kept = ["example", "label", "prediction", "success", "iterations", "restart", "loss", *norms]
-    return SingleModelAttack(result.images[0].to(images.device), table[kept].rename(columns=norms))
+    names = ["example", "label", "prediction", "success", "iterations", "restart", "loss", *norms]
+    table = pd.DataFrame({name: pd.array(rows[name]) for name in names}).rename(columns=norms)
+    return table.astype({"iterations": "Int64", "restart": "Int64"})
 
 
 def _check_images(images: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: long training goes on where it was killed, to the bytes of an undisturbed run."""
+"""Checkpoints: an interrupted job resumes, and ends with the bytes of an undisturbed run."""
 
 import glob
 import hashlib
@@ -21,37 +21,40 @@ log = logging.getLogger("robustgen")
 
 
 class Checkpoint:
-    """The state of a job that is not finished, in one safetensors file.
+    """The state of an unfinished job, in one safetensors file.
 
-    The same bytes follow if the state is all that the rest of the work depends on, and if it is
-    done by the same kind of device.
+    A resumed job ends with the same bytes if the rest of its work depends on this state only, and
+    runs on the same kind of device.
     """
 
     def __init__(
         self, path: str | Path, identity: Mapping[str, Any], every: float | None = None
     ) -> None:
-        """A checkpoint, which need not be there.
+        """A checkpoint, whose file may not exist yet.
 
         Args:
-            path: of the file; a job's own.
-            identity: whatever the work depends on, as JSON has it (see `job_identity`).
-            every: least time between two writes, and before the first one, in seconds; by default
-                see `environment.checkpoint_seconds`.
+            path: path of the file, which no other job uses.
+            identity: everything that the work depends on (see `job_identity`).
+            every: least time between two writes, and before the first one, in seconds; None takes
+                `environment.checkpoint_seconds`.
 
         Raises:
-            UserError: the environment says something else than a number of seconds.
+            UserError: ROBUSTGEN_CHECKPOINT_SECONDS is not a number of seconds.
         """
         self.path, self.every = Path(path), checkpoint_seconds() if every is None else every
         self._identity = json.dumps(identity, sort_keys=True)
-        self._last = monotonic()
+        self._last_write = monotonic()
 
     @classmethod
     def beside(cls, output: str | Path, identity: Mapping[str, Any]) -> Self:
-        """That of a job which makes `output`: a file that ends in .checkpoint.safetensors."""
+        """The checkpoint of the job that writes `output`, with suffix `.checkpoint.safetensors`."""
         return cls(Path(output).with_suffix(".checkpoint.safetensors"), identity)
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was last written, or None where nothing was or cannot be used, which is logged."""
+        """The tensors and metadata of the last write; None without a file, or with an unusable one.
+
+        The log says why a file is not used.
+        """
         if not self.path.exists():
             return None
         try:
@@ -62,34 +65,35 @@ class Checkpoint:
         if header.get("identity") != self._identity:
             log.warning("checkpoint ignored: %s is of other settings, code or inputs", self.path)
             return None
-        return tensors, json.loads(header["about"])
+        return tensors, json.loads(header["metadata"])
 
     def due(self) -> bool:
         """Whether `write` would write."""
-        return monotonic() - self._last >= self.every
+        return monotonic() - self._last_write >= self.every
 
-    def write(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    def write(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
         """Replace the file, unless it was written less than `every` seconds ago.
 
         Args:
             tensors: the state (see `state_tensors`), on any device.
-            about: the rest of it, as JSON has it; floats come back exactly, and so do infinities
-                and NaN, since both ends are Python's, and keys come in their order.
+            metadata: the rest of the state, in types that JSON has. Floats are read back exactly,
+                also infinities and NaN, and keys in their order.
 
         Raises:
             UserError: the folder cannot be written.
         """
         if not self.due():
             return
-        # As text, in which the order of keys is kept.
-        save_tensors(self.path, tensors, {"identity": self._identity, "about": json.dumps(about)})
-        self._last = monotonic()
+        # Metadata as text, which keeps the order of keys.
+        header = {"identity": self._identity, "metadata": json.dumps(metadata)}
+        save_tensors(self.path, tensors, header)
+        self._last_write = monotonic()
 
     def remove(self) -> None:
-        """Remove the file and those beside it, where they are: the job's outputs are written."""
+        """Delete the file and the files beside it, once the outputs of the job are written."""
         self.path.unlink(missing_ok=True)
-        for left in self.path.parent.glob(f"{glob.escape(self.path.name)}.*"):
-            left.unlink()
+        for file in self.path.parent.glob(f"{glob.escape(self.path.name)}.*"):
+            file.unlink()
 
 
 def job_identity(
@@ -132,8 +136,8 @@ def state_tensors(
 
     Args:
         state: parameters and buffers by name.
-        optimizers: whose state is of tensors, such as Adam.
-        generators: those that are drawn from.
+        optimizers: optimizers whose state consists of tensors, such as Adam.
+        generators: the random generators of the training.
     """
     tensors = {f"state.{name}": tensor for name, tensor in state.items()}
     for i, optimizer in enumerate(optimizers):
@@ -154,25 +158,25 @@ def load_state_tensors(
 ) -> None:
     """Restore the state that `state_tensors` returned, in place.
 
-    Values are copied into memory laid out as the undisturbed run has it: the layout decides in
-    which order convolutions take sums.
+    Values are copied into the memory of the given tensors, because the memory layout decides in
+    which order convolutions sum.
 
     Args:
-        tensors: of `state_tensors`.
-        state: parameters and buffers by name, as they are before training; changed in place.
-        optimizers: as they are before training.
-        generators: set to where they were.
+        tensors: the result of `state_tensors`.
+        state: parameters and buffers by name, as they are before training.
+        optimizers: the optimizers, as they are before training.
+        generators: the random generators, in any state.
     """
     for name, tensor in state.items():
         tensor.copy_(tensors[f"state.{name}"])
     for i, optimizer in enumerate(optimizers):
         for j, parameter in enumerate(_parameters(optimizer)):
-            start = f"optimizer.{i}.{j}."
-            own = {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
-            for key, tensor in own.items():
-                like = parameter if key != "step" else tensor.to(parameter.device)
-                held = torch.empty_like(like)
-                optimizer.state.setdefault(parameter, {})[key] = held.copy_(tensor)
+            prefix = f"optimizer.{i}.{j}."
+            saved = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            for key, tensor in saved.items():
+                template = parameter if key != "step" else tensor.to(parameter.device)
+                restored = torch.empty_like(template).copy_(tensor)
+                optimizer.state.setdefault(parameter, {})[key] = restored
     for i, generator in enumerate(generators):
         generator.set_state(tensors[f"generator.{i}"])
 

@@ -17,7 +17,7 @@ from robustgen.progress import log
 
 
 class Script(Protocol):
-    """What Snakemake tells a script, of which this is needed."""
+    """The attributes of Snakemake's script object that a job uses."""
 
     rule: str
     scriptdir: str
@@ -28,19 +28,19 @@ class Script(Protocol):
 def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
     """Log to `logfile`, and end with one sentence and exit status 1 on a `UserError`.
 
-    A job that is told to stop, as a cluster does when its time is over, clears up behind itself.
-    One whose code was changed between its planning and its start fails, or its results would count
-    as made by the code that was there before.
+    On SIGTERM, which a cluster sends when the time of a job is over, partial files are removed. A
+    job fails if its code changed after it was planned: its results would otherwise be recorded as
+    those of the former code.
 
     Args:
-        logfile: written anew.
-        script: Snakemake's, with the fingerprint of the job's code as `params.code`. The process
-            is the job's own, and ends with it.
+        logfile: path of the log, which is overwritten.
+        script: Snakemake's script object, with the fingerprint of the job's code as `params.code`.
+            The process ends with the job.
     """
     if script is not None:
-        gc.freeze()  # what was imported is no garbage
-        logging.raiseExceptions = False  # a full disk must not hide what else is said
-    previous_handler = signal.signal(signal.SIGTERM, _stopped)
+        gc.freeze()  # imported modules are not garbage
+        logging.raiseExceptions = False  # a full disk must not hide the error of the job
+    previous_handler = signal.signal(signal.SIGTERM, _on_sigterm)
     handler = logging.FileHandler(logfile, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
@@ -65,12 +65,12 @@ def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
         log.removeHandler(handler)
         handler.close()
     if script is not None:
-        _end_process(failure)
+        _exit_now(failure)
     if failure:
         sys.exit(failure)
 
 
-def _end_process(failure: str) -> NoReturn:
+def _exit_now(failure: str) -> NoReturn:
     """Print the `failure`, if there is one, and end the process at once.
 
     Python needs a tenth of a job's start to unload PyTorch, and after an error the libraries below
@@ -85,8 +85,8 @@ def _end_process(failure: str) -> NoReturn:
     os._exit(1 if failure else 0)
 
 
-def _stopped(number: int, _frame: object) -> None:
-    """End by an exception, on whose way files that are not whole are removed."""
+def _on_sigterm(number: int, _frame: object) -> None:
+    """Raise SystemExit, so that context managers remove partial files."""
     log.error("stopped by signal %d", number)
     sys.exit(128 + number)
 
@@ -94,28 +94,28 @@ def _stopped(number: int, _frame: object) -> None:
 def _require_planned_code(script: Script) -> None:
     """Raise a `UserError` if the code that was imported is not what it was at planning.
 
-    Files that are older are not looked into, which would take a third of a second. Nor is a script
-    that is no file here, as those of a workflow that Snakemake fetched: nobody edits these.
+    Files older than the plan are not read, which saves a third of a second. A script without a file
+    here, as in a workflow that Snakemake fetched, is not checked: nobody edits it.
     """
     planned = float(os.environ.get("ROBUSTGEN_PLANNED", "inf"))
-    own = Path(script.scriptdir, f"{script.rule}.py")
-    ours = [held for name, held in sys.modules.items() if name.startswith("robustgen.")]
-    files = [own, *(Path(held.__file__) for held in ours if held.__file__)]
+    script_file = Path(script.scriptdir, f"{script.rule}.py")
+    modules = [module for name, module in sys.modules.items() if name.startswith("robustgen.")]
+    files = [script_file, *(Path(module.__file__) for module in modules if module.__file__)]
     newer = [file for file in files if file.exists() and file.stat().st_mtime > planned]
-    if not newer or not own.exists():
+    if not newer or not script_file.exists():
         return
-    # Imported by name, since a job's results do not depend on how its code is looked at.
+    # Imported by name, because the results of a job do not depend on this check.
     fingerprint = importlib.import_module("robustgen.jobs.fingerprint").fingerprint
-    found, _, without = script.params.code.partition(" without ")
-    if fingerprint(own, without.split()) != found:
+    planned_code, _, excluded = script.params.code.partition(" without ")
+    if fingerprint(script_file, excluded.split()) != planned_code:
         raise UserError(
             f"the code of this job was changed after it was planned, in {newer[0]}; run again"
         )
 
 
 def _lacks_memory(error: Exception) -> bool:
-    """Whether there was no memory left, as Python, torch's allocator or a GPU's says it."""
-    words = ("can't allocate memory", "CUDA out of memory")
+    """Whether memory ran out, by the errors of Python, PyTorch's allocator or a GPU."""
+    phrases = ("can't allocate memory", "CUDA out of memory")
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(of in str(error) for of in words)
+        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
     )

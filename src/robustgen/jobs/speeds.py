@@ -223,7 +223,7 @@ def _search(cohort: Cohort, data: Split, space: str, rngs: list[torch.Generator]
     """Seconds of an iteration with an image, per model."""
     many = choose_batch_size(cohort, data, 1)
     rows = torch.arange(many, device=data.labels.device) % len(data)
-    batch = data.take(rows.expand(len(rngs), -1))
+    batch = data.take(rows).expand(len(rngs))
     settings = SearchConfig("adam", 1e-3, STEPS)
 
     def run() -> None:

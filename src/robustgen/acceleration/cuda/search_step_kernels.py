@@ -36,7 +36,7 @@ def look(
     CLASSES: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """What `FusedActiveExamples.update_best` does, an example a program: K classes, codes of D numbers."""
+    """`FusedActiveExamples.update_best` of one example: K classes, codes of D numbers."""
     row = tl.program_id(0) + tl.arange(0, 1)
     at = row[:, None] * K + tl.arange(0, CLASSES)[None]
     known = (tl.arange(0, CLASSES) < K)[None]
@@ -118,7 +118,7 @@ def move(
     ADAM: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """What `FusedActiveExamples.step` does, for `many` numbers."""
+    """`FusedActiveExamples.step` of `many` numbers."""
     at = tl.program_id(0).to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
     step(
         codes, gradient, origin, moved, mean, square, at, many, step_size, radius, low, high,
