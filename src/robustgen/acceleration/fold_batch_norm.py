@@ -5,45 +5,44 @@ to rounding; `benchmarks/passes.py` measures the gain.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from robustgen.acceleration.supported_layers import BATCH_NORM_KEYS, State
 
-def fold_batch_norm(
-    model: nn.Module, state: Mapping[str, Tensor]
-) -> tuple[nn.Module, dict[str, Tensor]]:
-    """`model` without its batch normalizations, and its stacked state `(M, ...)` without theirs.
 
-    Only an `nn.Sequential` is folded; another model comes back as it is.
+def fold_batch_norm(model: nn.Module, state: State) -> tuple[nn.Module, dict[str, Tensor]]:
+    """The model without batch normalization after convolutions and linear layers, and its state.
+
+    Only an `nn.Sequential` is folded; another model is returned as it is.
 
     Args:
         model: the architecture, whose own parameters are not used.
-        state: parameters and buffers of M models by name.
+        state: parameters and buffers of M models by name, each `(M, ...)`.
     """
-    state = {name: tensor.detach() for name, tensor in state.items()}
+    folded_state = {name: tensor.detach() for name, tensor in state.items()}
     if not isinstance(model, nn.Sequential):
-        return model, state
+        return model, folded_state
     layers = OrderedDict(model.named_children())
-    names = list(layers)
-    for name, following in pairwise(names):
-        layer, norm = layers[name], layers[following]
-        if _is_norm(norm) and isinstance(layer, nn.Conv2d | nn.Linear):
-            layers[name] = _biased(layer)
-            layers[following] = nn.Identity()
-            _fold(state, name, following, norm.eps)
-    return nn.Sequential(layers).eval(), state
+    for name, norm_name in pairwise(list(layers)):
+        layer, norm = layers[name], layers[norm_name]
+        if _is_foldable(norm) and isinstance(layer, nn.Conv2d | nn.Linear):
+            layers[name] = _with_bias(layer)
+            layers[norm_name] = nn.Identity()
+            _fold(folded_state, name, norm_name, norm.eps)
+    return nn.Sequential(layers).eval(), folded_state
 
 
-def _is_norm(layer: nn.Module) -> TypeGuard[nn.BatchNorm1d | nn.BatchNorm2d]:
+def _is_foldable(layer: nn.Module) -> TypeGuard[nn.BatchNorm1d | nn.BatchNorm2d]:
+    """Whether a layer is batch normalization with running statistics."""
     return isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.track_running_stats
 
 
-def _biased(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """The same kind of layer with a bias."""
+def _with_bias(layer: nn.Conv2d | nn.Linear) -> nn.Module:
+    """A layer of the same geometry with a bias."""
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, layer.out_features, device="meta")
     return nn.Conv2d(
@@ -60,16 +59,18 @@ def _biased(layer: nn.Conv2d | nn.Linear) -> nn.Module:
 
 
 def _fold(state: dict[str, Tensor], layer: str, norm: str, eps: float) -> None:
-    """Move the normalization's state into the layer's weight and bias."""
-    own = {
+    """Move the state of the normalization into weight and bias of the layer before it."""
+    norm_state = {
         key: state.pop(f"{norm}.{key}")
-        for key in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        for key in (*BATCH_NORM_KEYS, "num_batches_tracked")
         if f"{norm}.{key}" in state
     }
-    mean, scale = own["running_mean"], (own["running_var"] + eps).rsqrt()
-    if "weight" in own:
-        scale = scale * own["weight"]
+    mean = norm_state["running_mean"]
+    scale = (norm_state["running_var"] + eps).rsqrt()
+    if "weight" in norm_state:
+        scale = scale * norm_state["weight"]
     weight = state[f"{layer}.weight"]
     bias = state.get(f"{layer}.bias", torch.zeros_like(mean))
+    shift = norm_state.get("bias", torch.zeros_like(mean))
     state[f"{layer}.weight"] = weight * scale.view(*scale.shape, *[1] * (weight.dim() - 2))
-    state[f"{layer}.bias"] = (bias - mean) * scale + own.get("bias", torch.zeros_like(mean))
+    state[f"{layer}.bias"] = (bias - mean) * scale + shift

@@ -1,19 +1,20 @@
-"""Work on a GPU that is recorded once and then replayed.
+"""Steps on a GPU that are captured as a CUDA graph once and then replayed.
 
-A step of small models is some thousand kernels of a few microseconds each, which a GPU ends sooner
-than Python can start them. As one CUDA graph they start at once (`benchmarks/gpu.py`).
+A step of small models is some thousand kernels of a few microseconds each, which a GPU finishes
+sooner than Python can launch them. As one CUDA graph they are launched at once
+(`benchmarks/gpu.py`).
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-log = logging.getLogger("robustgen")
+from robustgen.backend import Step
 
-Function = Callable[..., Sequence[Tensor]]
+log = logging.getLogger("robustgen")
 
 
 class _Captured(NamedTuple):
@@ -23,61 +24,64 @@ class _Captured(NamedTuple):
 
 
 class CudaGraphed:
-    """A function of tensors, whose work on a GPU is recorded and replayed; on a CPU it is called.
+    """A step whose work on a GPU is captured and replayed; on a CPU it is called.
 
-    The first call with tensors of some shapes is plain, the second is recorded, further ones are
-    replayed. Whatever else the function reads or writes must stay where it is in memory, and it
-    must not wait for the GPU. What cannot be recorded is called each time, with a warning.
+    For each input shape, the first call runs eagerly (warm-up), the second is captured as a CUDA
+    graph, later calls replay it. All other tensors that the step uses must keep their addresses,
+    and it must not synchronize with the GPU. A step that cannot be captured is called each time,
+    with one warning in the log.
 
     Outputs are overwritten by the next call with the same shapes.
     """
 
-    def __init__(self, function: Function) -> None:
-        self._function = function
+    def __init__(self, step: Step) -> None:
+        self._step = step
         self._graphs: dict[tuple[torch.Size, ...], _Captured | None] = {}
         self._is_uncapturable = False
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
-        """What the function gives for `inputs`."""
+        """The outputs of the step for `inputs`."""
         if not inputs[0].is_cuda or self._is_uncapturable:
-            return self._function(*inputs)
-        shapes = tuple(of.shape for of in inputs)
+            return self._step(*inputs)
+        shapes = tuple(tensor.shape for tensor in inputs)
         if shapes not in self._graphs:
             self._graphs[shapes] = None
-            return _warm_up(self._function, inputs)
-        recorded = self._graphs[shapes]
-        if recorded is None:
+            return _warm_up(self._step, inputs)
+        captured = self._graphs[shapes]
+        if captured is None:
             try:
-                recorded = _capture(self._function, inputs)
+                captured = _capture(self._step, inputs)
             except RuntimeError as error:
                 log.warning("cannot be recorded, and takes longer: %s", str(error).split("\n")[0])
                 self._is_uncapturable = True
-                return self._function(*inputs)
-            self._graphs[shapes] = recorded
-        for held, given in zip(recorded.inputs, inputs, strict=True):
-            held.copy_(given)
-        recorded.graph.replay()
-        return recorded.outputs
+                return self._step(*inputs)
+            self._graphs[shapes] = captured
+        for graph_input, tensor in zip(captured.inputs, inputs, strict=True):
+            graph_input.copy_(tensor)
+        captured.graph.replay()
+        return captured.outputs
 
 
-def _warm_up(function: Function, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-    """On a stream of its own, as what is to be recorded must have run before."""
+def _warm_up(step: Step, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Run the step eagerly on a side stream, as PyTorch requires before a capture."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        made = function(*inputs)
+        outputs = step(*inputs)
     torch.cuda.current_stream().wait_stream(stream)
     torch.cuda.synchronize()
-    return made
+    return outputs
 
 
-def _capture(function: Function, inputs: Sequence[Tensor]) -> _Captured:
-    held, before = [of.clone() for of in inputs], torch.cuda.current_stream()
+def _capture(step: Step, inputs: Sequence[Tensor]) -> _Captured:
+    """Capture the step with inputs of its own memory."""
+    graph_inputs = [tensor.clone() for tensor in inputs]
+    stream = torch.cuda.current_stream()
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
     try:
         with torch.cuda.graph(graph):
-            made = function(*held)
+            outputs = step(*graph_inputs)
     finally:
-        torch.cuda.set_stream(before)  # which a recording that fails does not set back
-    return _Captured(graph, held, made)
+        torch.cuda.set_stream(stream)  # a capture that fails does not restore the stream
+    return _Captured(graph, graph_inputs, outputs)
