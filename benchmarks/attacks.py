@@ -18,7 +18,7 @@ from torch import Tensor
 from robustgen.attacks.search import SearchResult, run_search
 from robustgen.attacks.spaces import ImageSpace
 from robustgen.data.split import Split
-from robustgen.io.files import provenance
+from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator

@@ -27,7 +27,7 @@ from robustgen.acceleration.cuda import whole_search as climbing
 from robustgen.backend import PLAIN, Backend
 from robustgen.data.split import Split
 from robustgen.evaluation.attacks import attack_cohort, predict
-from robustgen.io.files import provenance
+from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator

@@ -19,7 +19,7 @@ from robustgen.acceleration import backends
 from robustgen.data import font_prototypes as fonts
 from robustgen.data.font_codes import draw
 from robustgen.data.split import Split, load
-from robustgen.io.files import write_table
+from robustgen.io.parquet import write_table
 from robustgen.io.tensors import save_tensors
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator

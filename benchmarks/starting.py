@@ -18,7 +18,7 @@ import torch
 
 from robustgen.data import font_prototypes as fonts
 from robustgen.data.font_codes import draw
-from robustgen.io.files import write_table
+from robustgen.io.parquet import write_table
 from robustgen.io.tensors import save_tensors
 
 ROUNDS, LETTERS = 9, "ABCDEFGHIJ"
@@ -32,7 +32,7 @@ from robustgen.evaluation import attacks as evaluation
 from robustgen.jobs import runtime as job
 from robustgen.training import classifiers as training
 from robustgen.data.split import load
-from robustgen.io.files import write_table
+from robustgen.io.parquet import write_table
 from robustgen.models import vaegan
 from robustgen.io.schemas import PREDICTIONS
 

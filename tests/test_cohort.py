@@ -12,7 +12,7 @@ from robustgen.acceleration.cpu import inference_layers as layers
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import SPACES
 from robustgen.errors import UserError
-from robustgen.io.files import provenance
+from robustgen.io.provenance import provenance
 from robustgen.models import architectures as networks
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator

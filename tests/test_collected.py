@@ -27,7 +27,7 @@ from robustgen.data.sources import collect
 from robustgen.data.split import Split, load
 from robustgen.errors import UserError
 from robustgen.io import digest_cache as notes
-from robustgen.io.files import write_table
+from robustgen.io.parquet import write_table
 from robustgen.io.tensors import save_tensors
 
 DRAW = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from robustgen.data import affine
 from robustgen.data.font_codes import draw
 from robustgen.data.split import Split, interleave, load
 from robustgen.errors import UserError
-from robustgen.io.files import write_table
+from robustgen.io.parquet import write_table
 from robustgen.io.schemas import EXAMPLES, PARAMETERS
 from robustgen.io.tensors import save_tensors
 

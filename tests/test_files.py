@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from robustgen.io.files import _read_commit, numbers, read_table, whole, write_table
+from robustgen.io.atomic import atomic_write
+from robustgen.io.parquet import column_to_numpy, read_table, write_table
+from robustgen.io.provenance import _read_commit
 from robustgen.io.schemas import EXAMPLES
 from robustgen.io.tensors import save_tensors
 
@@ -64,7 +66,7 @@ def test_columns_of_several_parts_are_read_whole(tmp_path):
     pq.write_table(table, tmp_path / "t.parquet", row_group_size=4)
     read = pq.ParquetFile(tmp_path / "t.parquet").read_row_groups([0, 1, 2])["x"]
     parts = pa.chunked_array([*read.chunks, pa.array([10])])
-    assert numbers(parts).tolist() == list(range(11))
+    assert column_to_numpy(parts).tolist() == list(range(11))
 
 
 JOB = """
@@ -75,7 +77,7 @@ from robustgen import device
 from robustgen.evaluation import attacks
 from robustgen.training import classifiers
 from robustgen.data.split import load
-from robustgen.io.files import write_table
+from robustgen.io.parquet import write_table
 from robustgen.models import vaegan
 from robustgen.io.schemas import CURVES, PREDICTIONS, empty
 
@@ -159,6 +161,6 @@ def test_a_refusal_of_git_gives_no_commit(
 def test_only_abandoned_files_of_this_project_are_removed(tmp_path: Path) -> None:
     for name in (".x.gz.abcd_123.gz", ".x.gz.bak", ".x.gz.my_notes"):
         (tmp_path / name).write_text("x")
-    with whole(tmp_path / "x.gz") as partial:
+    with atomic_write(tmp_path / "x.gz") as partial:
         partial.write_text("y")
     assert {path.name for path in tmp_path.iterdir()} == {"x.gz", ".x.gz.bak", ".x.gz.my_notes"}

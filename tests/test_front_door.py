@@ -14,7 +14,7 @@ from torch import nn
 import robustgen
 from robustgen import results
 from robustgen.evaluation import single_model
-from robustgen.io.files import read_table
+from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ATTACKS
 from robustgen.io.tensors import load_tensors
 

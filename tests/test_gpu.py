@@ -14,7 +14,7 @@ from robustgen.data.split import Split
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.evaluation.distances import measure_to_manifold
 from robustgen.io.checkpoints import Checkpoint
-from robustgen.io.tensors import digest
+from robustgen.io.tensors import compute_digest
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat
@@ -109,7 +109,7 @@ def test_replayed_updates_are_the_plain_ones(training_images, name):
     data, accelerated = training_images.take(slice(90)), choose_backend(GPU)
     weights, curves = train_three(data, METHODS[name], backend=accelerated)
     again, _ = train_three(data, METHODS[name])
-    assert digest(weights) == digest(again)
+    assert compute_digest(weights) == compute_digest(again)
     eager = replace(accelerated, compile_step=PLAIN.compile_step)
     eager_weights, eager_curves = train_three(data, METHODS[name], backend=eager)
     for key, tensor in weights.items():

@@ -40,10 +40,10 @@ def test_other_errors_pass_and_are_logged(tmp_path):
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-from robustgen.io.files import whole
+from robustgen.io.atomic import atomic_write
 from robustgen.jobs.runtime import job
 
-with job("log"), whole("result.zip") as partial:
+with job("log"), atomic_write("result.zip") as partial:
     partial.write_text("half")
     os.kill(os.getpid(), signal.SIGTERM)
 """

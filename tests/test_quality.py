@@ -13,7 +13,7 @@ from robustgen.analysis.aggregate import quality_text
 from robustgen.analysis.claims import _by_manifold
 from robustgen.evaluation.manifold_quality import _MEASURES, NO_IMAGE, prior, quality, sheet
 from robustgen.figures.manifold import Shown, manifold
-from robustgen.io.files import read_table, write_table
+from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import QUALITY
 from robustgen.models.vaegan import encode
 from robustgen.specs import BOUND, Threat

@@ -15,7 +15,8 @@ from conftest import HERE
 from safetensors.torch import save_file
 
 from robustgen.errors import UserError
-from robustgen.io.files import read_table, whole, write_table
+from robustgen.io.atomic import atomic_write
+from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import CURVES, empty
 from robustgen.io.tensors import load_tensors, save_tensors
 
@@ -105,9 +106,9 @@ def test_another_table_is_refused(tmp_path):
 WRITING = """
 import sys, time
 from pathlib import Path
-from robustgen.io.files import whole
+from robustgen.io.atomic import atomic_write
 
-with whole("table.txt") as partial:
+with atomic_write("table.txt") as partial:
     partial.write_text("half")
     Path("begun").touch()
     time.sleep(60)
@@ -120,12 +121,12 @@ def test_what_a_killed_writer_left_goes_and_what_a_live_one_writes_stays(tmp_pat
         assert child.poll() is None
         time.sleep(0.01)
     (half,) = tmp_path.glob(".table.txt.*")
-    with whole(tmp_path / "table.txt") as partial:
+    with atomic_write(tmp_path / "table.txt") as partial:
         partial.write_text("whole")
     assert half.read_text() == "half"
     child.kill()
     child.wait()
-    with whole(tmp_path / "table.txt") as partial:
+    with atomic_write(tmp_path / "table.txt") as partial:
         partial.write_text("whole again")
     assert {path.name for path in tmp_path.iterdir()} == {"begun", "table.txt"}
     assert (tmp_path / "table.txt").read_text() == "whole again"

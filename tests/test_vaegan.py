@@ -9,7 +9,7 @@ from torch import nn
 from robustgen.acceleration.cpu.vaegan_layers import prepare
 from robustgen.data.learned_manifold import Decoders
 from robustgen.errors import UserError
-from robustgen.io.files import provenance
+from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
 from robustgen.models.vaegan import VaeGan, encode, load_manifold
 from robustgen.models.vaegan_networks import Decoder, Discriminator, Encoder

@@ -13,7 +13,7 @@ from torch import nn
 
 from robustgen.data.split import Split, load
 from robustgen.errors import UserError
-from robustgen.io.files import read_table
+from robustgen.io.parquet import read_table
 from robustgen.io.schemas import (
     ALL_DISTANCES,
     ATTACKS,

@@ -1,7 +1,7 @@
 """Put all distances into one table."""
 
 from robustgen.analysis.aggregate import all_distances
-from robustgen.io.files import read_table, write_table
+from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ALL_DISTANCES, DISTANCES
 from robustgen.jobs.runtime import job
 

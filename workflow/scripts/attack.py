@@ -5,7 +5,8 @@ from robustgen.acceleration import backends
 from robustgen.data.split import load
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.io.checkpoints import Checkpoint, job_identity
-from robustgen.io.files import provenance, write_table
+from robustgen.io.parquet import write_table
+from robustgen.io.provenance import provenance
 from robustgen.io.schemas import ATTACKS
 from robustgen.io.tensors import save_tensors
 from robustgen.jobs.runtime import job

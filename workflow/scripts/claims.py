@@ -2,7 +2,8 @@
 
 from robustgen.analysis.claims import claims
 from robustgen.analysis.verdicts import describe
-from robustgen.io.files import read_table, whole, write_table
+from robustgen.io.atomic import atomic_write
+from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ALL_DISTANCES, CLAIMS, ERRORS, QUALITY, SUCCESS_RATES
 from robustgen.jobs.runtime import job
 
@@ -14,5 +15,5 @@ with job(snakemake.log[0], snakemake):
     roles, on_manifold = snakemake.params.roles, snakemake.params.on_manifold
     tested = claims(errors, rates, distances, quality, roles, on_manifold)
     write_table(snakemake.output.claims, tested, CLAIMS)
-    with whole(snakemake.output.verdicts) as partial:
+    with atomic_write(snakemake.output.verdicts) as partial:
         partial.write_text(describe(tested, roles, on_manifold) + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.data.split import load
 from robustgen.evaluation.distances import measure_distances
-from robustgen.io.files import write_table
+from robustgen.io.parquet import write_table
 from robustgen.io.schemas import CLEAN, DISTANCES
 from robustgen.jobs.runtime import job
 from robustgen.models.vaegan import load_manifold

@@ -1,7 +1,7 @@
 """Draw the codes of every image of FONTS."""
 
 from robustgen.data.font_codes import draw
-from robustgen.io.files import write_table
+from robustgen.io.parquet import write_table
 from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):

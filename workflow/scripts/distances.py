@@ -7,7 +7,7 @@ from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.data.split import load
 from robustgen.evaluation.distances import measure_distances
-from robustgen.io.files import read_table, write_table
+from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ATTACKS, DISTANCES
 from robustgen.io.tensors import load_tensors
 from robustgen.jobs.runtime import job

@@ -1,7 +1,7 @@
 """Put the test errors of all models into one table."""
 
 from robustgen.analysis.aggregate import errors
-from robustgen.io.files import read_table, write_table
+from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ERRORS, PREDICTIONS
 from robustgen.jobs.runtime import job
 

@@ -5,7 +5,7 @@ from robustgen.figures.examples import Attacked, examples
 from robustgen.figures.fonts import drawable_names
 from robustgen.figures.selection import fooled_by_all, predicted_names
 from robustgen.figures.style import save
-from robustgen.io.files import read_table
+from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ATTACKS
 from robustgen.io.tensors import load_tensors
 from robustgen.jobs.runtime import job

@@ -2,7 +2,7 @@
 
 from robustgen.figures.distances import distances
 from robustgen.figures.style import save
-from robustgen.io.files import read_table
+from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ALL_DISTANCES
 from robustgen.jobs.runtime import job
 

@@ -2,7 +2,7 @@
 
 from robustgen.figures.generalization import generalization
 from robustgen.figures.style import save
-from robustgen.io.files import read_table
+from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ERRORS, SUCCESS_RATES
 from robustgen.jobs.runtime import job
 

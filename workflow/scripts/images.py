@@ -1,7 +1,8 @@
 """Collect the images of a data set whose manifold is not known."""
 
 from robustgen.data.sources import collect
-from robustgen.io.files import provenance, write_table
+from robustgen.io.parquet import write_table
+from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
 from robustgen.jobs.runtime import job
 

@@ -3,7 +3,7 @@
 from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.data.split import load
-from robustgen.io.files import provenance
+from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
 from robustgen.jobs.runtime import job
 from robustgen.models.vaegan import VaeGan, encode

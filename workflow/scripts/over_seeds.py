@@ -1,7 +1,7 @@
 """Average errors and success rates over seeds."""
 
 from robustgen.analysis.aggregate import over_seeds
-from robustgen.io.files import read_table, write_table
+from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ERRORS, OVER_SEEDS, SUCCESS_RATES
 from robustgen.jobs.runtime import job
 

@@ -3,8 +3,9 @@
 import torch
 
 from robustgen.data.font_prototypes import prototypes
-from robustgen.io.files import provenance, write_table
+from robustgen.io.parquet import write_table
 from robustgen.io.paths import INSTALLED
+from robustgen.io.provenance import provenance
 from robustgen.io.schemas import FONTS
 from robustgen.io.tensors import save_tensors
 from robustgen.jobs.runtime import job

@@ -4,7 +4,7 @@ from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.data.split import load
 from robustgen.evaluation.manifold_quality import quality
-from robustgen.io.files import write_table
+from robustgen.io.parquet import write_table
 from robustgen.io.schemas import QUALITY
 from robustgen.jobs.runtime import job
 from robustgen.models.cohort import Cohort

@@ -2,8 +2,8 @@
 
 import json
 
-from robustgen.io.files import whole
+from robustgen.io.atomic import atomic_write
 from robustgen.jobs.runtime import job
 
-with job(snakemake.log[0], snakemake), whole(snakemake.output.study) as partial:
+with job(snakemake.log[0], snakemake), atomic_write(snakemake.output.study) as partial:
     partial.write_text(json.dumps(snakemake.params.study, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Put the success rates of all attacks on all models into one table."""
 
 from robustgen.analysis.aggregate import success_rates
-from robustgen.io.files import read_table, write_table
+from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ATTACKS, SUCCESS_RATES
 from robustgen.jobs.runtime import job
 

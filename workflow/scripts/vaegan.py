@@ -6,7 +6,8 @@ from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.data.split import load
 from robustgen.io.checkpoints import Checkpoint, identity_hash, job_identity
-from robustgen.io.files import provenance, write_table
+from robustgen.io.parquet import write_table
+from robustgen.io.provenance import provenance
 from robustgen.io.schemas import VAEGAN_CURVES
 from robustgen.jobs.runtime import job
 from robustgen.models.vaegan import VaeGan

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 from torchvision.datasets.utils import USER_AGENT, check_integrity
 
 from robustgen.errors import UserError
-from robustgen.io.files import whole
+from robustgen.io.atomic import atomic_write
 from robustgen.io.paths import expand_home, is_address, require_file, working_directory_note
 
 log = logging.getLogger("robustgen")
@@ -109,7 +109,7 @@ def _fetch_one(file: PublicFile, folder: Path, mirror: str | None) -> tuple[Path
     for source in (*_mirror_sources(file, mirror), *file.addresses):
         log.info("fetching %s", source)
         try:
-            with whole(folder / file.place) as partial:
+            with atomic_write(folder / file.place) as partial:
                 _copy(source, partial)
                 if not check_integrity(partial, file.md5):
                     raise _WrongError("it is cut short or another file, by its checksum")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from robustgen.data import affine
 from robustgen.data.learned_manifold import LearnedManifold
-from robustgen.io.files import numbers, read_table
+from robustgen.io.parquet import column_to_numpy, read_table
 from robustgen.io.schemas import CODES, EXAMPLES, PARAMETERS
 from robustgen.io.tensors import load_tensors
 
@@ -170,7 +170,7 @@ def load(
     is_selected = np.concatenate([_equals(part, split) for part in table["split"].chunks])
 
     def column(name: str) -> Tensor:
-        return torch.from_numpy(numbers(table[name])[is_selected])
+        return torch.from_numpy(column_to_numpy(table[name])[is_selected])
 
     codes = None
     if "rotation" in table.schema.names:

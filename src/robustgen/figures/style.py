@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from robustgen.figures.fonts import DEFAULT_FAMILY, use_fallback_fonts
-from robustgen.io.files import whole
+from robustgen.io.atomic import atomic_write
 
 COLUMN_WIDTH = 3.25
 """Width of a text column on the printed page, in inches; figures are printed as they are drawn."""
@@ -207,7 +207,7 @@ def save(figure: Figure, png: str | Path, pdf: str | Path) -> None:
         for _ in range(2):  # a layout takes two drawings to settle
             figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        with whole(png) as partial:
+        with atomic_write(png) as partial:
             figure.savefig(partial, format="png", dpi=DPI)
-        with whole(pdf) as partial:
+        with atomic_write(pdf) as partial:
             figure.savefig(partial, format="pdf", dpi=DPI, metadata={"CreationDate": None})

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustgen.environment import checkpoint_seconds
 from robustgen.errors import UserError
-from robustgen.io.tensors import digest, load_tensors, save_tensors
+from robustgen.io.tensors import compute_digest, load_tensors, save_tensors
 from robustgen.optimizers import Optimizer
 
 log = logging.getLogger("robustgen")
@@ -115,7 +115,7 @@ def job_identity(
     return {
         "settings": settings,
         "code": code,
-        "inputs": [digest({"input": tensor.cpu()}) for tensor in inputs],
+        "inputs": [compute_digest({"input": tensor.cpu()}) for tensor in inputs],
         "torch": torch.__version__,
         "device": str(device),
         "backend": backend,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from robustgen.errors import UserError
-from robustgen.io.files import whole
+from robustgen.io.atomic import atomic_write
 
 FOLDER = Path(".snakemake/robustgen")
 """Where notes are kept, below the working directory."""
@@ -53,7 +53,7 @@ def write_notes(path: Path, notes: dict[str, Any]) -> None:
 
     Notes only save time: where they cannot be written, files are read again at the next start.
     """
-    with suppress(UserError), whole(_place(path)) as partial:
+    with suppress(UserError), atomic_write(_place(path)) as partial:
         partial.write_text(json.dumps(notes), encoding="utf-8")
 
 

@@ -21,7 +21,7 @@ from robustgen.config.search_checks import search_warnings
 from robustgen.config.study import Study
 from robustgen.config.yaml_files import read_merged
 from robustgen.errors import UserError
-from robustgen.io.files import whole
+from robustgen.io.atomic import atomic_write
 from robustgen.jobs.speed_records import OnDataset, Speeds, describe_missing_speeds
 from robustgen.jobs.speeds import measure
 
@@ -128,7 +128,7 @@ def _main(options: argparse.Namespace) -> None:
             raise UserError("--write-speeds measures this machine: leave out --speeds")
         if options.write_speeds.is_dir():
             raise UserError(f"{options.write_speeds} is a folder, but --write-speeds names a file")
-        with whole(options.write_speeds) as partial:
+        with atomic_write(options.write_speeds) as partial:
             speeds = measure(study, device.setup(), _report)
             partial.write_text(speeds.model_dump_json(indent=2), encoding="utf-8")
         return
