@@ -1,9 +1,10 @@
-"""Say which clone of the project an environment belongs to. The Makefile asks before it installs.
+"""Print which clone of the project an environment belongs to; called by the Makefile.
 
     python .ci/installed_clone.py [MODULE ...]
 
-This prints "this" if the interpreter that runs it imports the package robustgen of this clone, the
-folder of the package if it is another one, and nothing if there is none or a MODULE is missing.
+The output is "this" if the interpreter imports the package robustgen of this clone. If it imports
+another clone's, the output is the folder of that package. If there is no package or a MODULE is
+missing, the output is empty.
 """
 
 import importlib.util
@@ -12,7 +13,7 @@ from pathlib import Path
 
 
 def installed_clone(requirements: list[str]) -> str:
-    """The package robustgen that is imported, if the required modules are there as well."""
+    """Return the clone whose package is imported; empty if a required module is missing."""
     if not all(importlib.util.find_spec(name) for name in requirements):
         return ""
     spec = importlib.util.find_spec("robustgen")

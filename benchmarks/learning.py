@@ -107,7 +107,7 @@ def each(data: Split, method: AdversarialTraining | None) -> float:
 
 def cohorts(data: Split) -> list[Row]:
     """More and more models on as many images; a model alone is what counts."""
-    some, method = data.take(slice(500)).keep(), METHODS["adversarial"]
+    some, method = data.take(slice(500)).materialize(), METHODS["adversarial"]
     ways = {
         f"cohort of {models}": Way(partial(ours, some, method, models), models * len(some))
         for models in (1, 5, 20)
@@ -118,7 +118,7 @@ def cohorts(data: Split) -> list[Row]:
 def rows() -> list[Row]:
     """All methods, from images that are decoded before, and VAE-GANs."""
     data = letters(train_draws=10)["train"]
-    some, plain = with_manifold(data.take(slice(IMAGES)).keep())
+    some, plain = with_manifold(data.take(slice(IMAGES)).materialize())
     made = cohorts(data)
     for name, method in METHODS.items():
         ways: dict[str, Callable[[], None]] = {
@@ -143,7 +143,8 @@ def rows() -> list[Row]:
         )
     over = {
         f"{many} images": Way(
-            partial(ours, data.take(slice(many)).keep(), METHODS["adversarial"]), MODELS * many
+            partial(ours, data.take(slice(many)).materialize(), METHODS["adversarial"]),
+            MODELS * many,
         )
         for many in (500, 2000, 10_000)
     }

@@ -14,7 +14,7 @@ EXAMPLES, NEIGHBOURS = 500, 50
 def rows() -> list[Row]:
     """Fifty neighbours of 500 images among 10,000."""
     data = letters(train_draws=10)
-    known, flat = data["train"].keep(), data["test"].images()[:EXAMPLES].flatten(1)
+    known, flat = data["train"].materialize(), data["test"].images()[:EXAMPLES].flatten(1)
     points, queries = known.images().flatten(1).cpu().numpy(), flat.cpu().numpy()
 
     def theirs() -> torch.Tensor:

@@ -53,7 +53,7 @@ Made = tuple[Tensor, Tensor, Tensor]
 AS_HERE = "own layers, as here"
 
 if len(sys.argv) > 1:
-    device.KEPT = int(sys.argv[1])
+    device.RETAINED_BYTES = int(sys.argv[1])
 here = device.setup()
 
 
@@ -162,14 +162,16 @@ def warps() -> dict[str, Callable[[], object]]:
     codes.requires_grad_()
 
     def torchs(images: Tensor, parameters: Tensor) -> Tensor:
-        grid = F.affine_grid(affine.matrices(parameters), list(images.shape), align_corners=True)
+        grid = F.affine_grid(
+            affine.affine_matrices(parameters), list(images.shape), align_corners=True
+        )
         return F.grid_sample(images, grid, "bilinear", "zeros", align_corners=True)
 
     def run(warp: Callable[[Tensor, Tensor], Tensor]) -> float:
         (gradient,) = torch.autograd.grad(warp(letters, codes).sum(), codes)
         return gradient.sum().item()
 
-    ways = {"torch's grid": torchs, "ours": affine.transform}
+    ways = {"torch's grid": torchs, "ours": affine.warp}
     return {name: partial(run, warp) for name, warp in ways.items()}
 
 
@@ -181,7 +183,7 @@ def process(kept: int) -> float:
 
 def kept() -> None:
     """Processes that keep freed memory, or give it back."""
-    taken: dict[int, list[float]] = {0: [], device.KEPT: []}
+    taken: dict[int, list[float]] = {0: [], device.RETAINED_BYTES: []}
     for _ in range(3):
         for kept, seconds in taken.items():
             seconds.append(process(kept))

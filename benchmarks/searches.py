@@ -29,7 +29,7 @@ from torch import nn
 
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import SPACES
-from robustgen.data.learned_manifold import Decoders, LearnedManifold
+from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.io.checkpoints import Checkpoint
@@ -54,12 +54,12 @@ def with_manifold(data: Split) -> tuple[Split, Split]:
         model = VaeGan((1, 28, 28), VaeGanConfig(channels=(16, 32, 64), gamma=0.0, epochs=2))
         model.initialize(generator(0, "benchmark", label))
         model.to(HERE)
-        train_vaegan(model, data.of_class(label), generator(0, label))
+        train_vaegan(model, data.select_class(label), generator(0, label))
         models.append(model.eval().requires_grad_(False))
     codes, plain = encode(models, data), [deepcopy(model.decoder) for model in models]
     ours = [VAEGANS.prepare(model.decoder.fold_batch_norm()) for model in models]
     made, other = (
-        replace(data, learned={"learned_manifold": LearnedManifold(codes, Decoders(decoders))})
+        replace(data, learned={"learned_manifold": LearnedManifold(codes, ClassDecoders(decoders))})
         for decoders in (ours, plain)
     )
     return made, other

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.data import font_prototypes as fonts
-from robustgen.data.font_codes import draw
+from robustgen.data.font_codes import draw_codes
 from robustgen.data.split import Split, load
 from robustgen.io.parquet import write_table
 from robustgen.io.tensors import save_tensors
@@ -37,8 +37,8 @@ ADVERSARIAL = AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("ad
 
 def letters(train_draws: int = 4, test_draws: int = 2) -> dict[str, Split]:
     """FONTS of 100 fonts: by split, 1000 images for each draw."""
-    bank = torch.as_tensor(fonts.prototypes(100, LETTERS).images).flatten(0, 1)[:, None]
-    table = draw(
+    bank = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images).flatten(0, 1)[:, None]
+    table = draw_codes(
         study_seed=0,
         dataset="fonts",
         fonts=100,

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from robustgen.data import font_prototypes as fonts
-from robustgen.data.font_codes import draw
+from robustgen.data.font_codes import draw_codes
 from robustgen.io.parquet import write_table
 from robustgen.io.tensors import save_tensors
 
@@ -37,7 +37,7 @@ from robustgen.models import vaegan
 from robustgen.io.schemas import PREDICTIONS
 
 script = SimpleNamespace(rule="none", scriptdir="nowhere", params=None)
-with job.job("log", script):
+with job.run_job("log", script):
     here = device.setup()
     test = load("images.safetensors", "examples.parquet", "test", here)
     column = test.labels.numpy()
@@ -48,15 +48,15 @@ WAYS = {
     "as it is": ("", ""),
     "with garbage looked for while it imports": ("import torch", ""),
     "with pandas imported": ("", "import pandas, pyarrow.compute, pyarrow.dataset"),
-    "with everything taken apart at its end": ("", "job._end = lambda: None"),
+    "with everything taken apart at its end": ("", "job._exit_now = lambda failure: None"),
 }
 
 
 def data(folder: Path) -> None:
     """A data set as a job reads it."""
-    bank = torch.as_tensor(fonts.prototypes(100, LETTERS).images).flatten(0, 1)[:, None]
+    bank = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images).flatten(0, 1)[:, None]
     drawn = dict(study_seed=0, dataset="fonts", fonts=100, letters=LETTERS)
-    table = draw(**drawn, transformations="hard", train_draws=96, test_draws=4)
+    table = draw_codes(**drawn, transformations="hard", train_draws=96, test_draws=4)
     save_tensors(folder / "images.safetensors", {"images": bank}, {})
     write_table(folder / "examples.parquet", table, table.schema)
 

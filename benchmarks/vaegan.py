@@ -21,7 +21,7 @@ from robustgen import device
 from robustgen.acceleration.backends import for_vaegans
 from robustgen.acceleration.cpu import winograd
 from robustgen.data import learned_manifold as manifolds
-from robustgen.data.learned_manifold import Decoders
+from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
 from robustgen.specs import VaeGanConfig
@@ -78,7 +78,7 @@ def one_by_one(modules: Sequence[nn.Module], x: Tensor, counts: Sequence[int]) -
 
 def of_classes(decoders: list[nn.Module], layered: bool) -> Callable[[], object]:
     """An iteration of a search with codes of all classes."""
-    several, of = Decoders(decoders), torch.arange(CODES, device=here) % CLASSES
+    several, of = ClassDecoders(decoders), torch.arange(CODES, device=here) % CLASSES
     way = manifolds.apply_per_class if layered else one_by_one
 
     def run() -> None:

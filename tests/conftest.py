@@ -20,8 +20,8 @@ from robustgen import device
 from robustgen.acceleration.backends import make_cpu_backend
 from robustgen.backend import Backend
 from robustgen.data import affine
-from robustgen.data.font_codes import draw
-from robustgen.data.learned_manifold import Decoders, LearnedManifold
+from robustgen.data.font_codes import draw_codes
+from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
 from robustgen.io.schemas import PARAMETERS
 from robustgen.models.cohort import Cohort
@@ -68,7 +68,7 @@ def letters(fonts: int = 6) -> torch.Tensor:
 
 
 def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:
-    table = draw(
+    table = draw_codes(
         study_seed=0,
         dataset="tiny",
         fonts=fonts,
@@ -83,7 +83,7 @@ def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:
         source=torch.from_numpy(rows["source"].to_numpy().astype(np.int64)),
         labels=torch.from_numpy(rows["label"].to_numpy().astype(np.int64)),
         codes=torch.tensor(rows[list(PARAMETERS)].to_numpy()),
-        ranges=affine.bounds(ranges),
+        ranges=affine.parameter_bounds(ranges),
         classes=tuple(NAMES),
     )
 
@@ -122,7 +122,7 @@ def with_manifolds(split: Split) -> Split:
     learned = {}
     for space, models in (("learned_manifold", of_class), ("data_manifold", of_class[:1])):
         codes = encode(models, split)
-        learned[space] = LearnedManifold(codes, Decoders([model.decoder for model in models]))
+        learned[space] = LearnedManifold(codes, ClassDecoders([model.decoder for model in models]))
     return replace(split, learned=learned)
 
 

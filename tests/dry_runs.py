@@ -1,4 +1,4 @@
-"""Dry runs of Snakemake by a server that has imported it, because the import takes seconds."""
+"""Dry runs of Snakemake in a server that imports it once, because the import takes seconds."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-# What a dry run imports, but for the package, whose code tests change.
 PRELOADED = ("snakemake.cli", "jinja2", "PIL.Image", "pyarrow", "pydantic", "requests", "yte")
+"""Modules that a dry run imports, without the package, whose code tests change."""
 
 
 def run_snakemake(arguments: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """What `python -m snakemake` with these arguments returns and prints, in this environment."""
+    """Run `python -m snakemake` with some arguments, in an environment."""
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("stdout", "stderr")]
         request = {"arguments": arguments, "env": env, "streams": [str(path) for path in streams]}
@@ -31,13 +31,13 @@ def run_snakemake(arguments: list[str], env: dict[str, str]) -> subprocess.Compl
 
 @cache
 def start_server() -> subprocess.Popen[str]:
-    """The server of this process, which ends with it: it then reads the end of its input."""
+    """Start the server of this process. It ends with this process, at the end of its input."""
     command = [sys.executable, "-P", __file__]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def become_snakemake(request: dict[str, Any]) -> NoReturn:
-    """Turn this process into Snakemake. The package robustgen is not imported before."""
+    """Turn this process, which has not imported robustgen, into Snakemake."""
     from snakemake import cli
 
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -52,7 +52,7 @@ def become_snakemake(request: dict[str, Any]) -> NoReturn:
 
 
 def serve() -> None:
-    """Answer each line of the input with the exit status of one run."""
+    """Run Snakemake for each line of the input, and print its exit status."""
     for module in PRELOADED:
         import_module(module)
     assert not any(name.split(".")[0] == "robustgen" for name in sys.modules)

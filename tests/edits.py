@@ -1,4 +1,4 @@
-"""Edits of a copied project, by syntax tree and qualified name instead of by text."""
+"""Edits of a copied project, by syntax tree and qualified name."""
 
 import ast
 from pathlib import Path
@@ -7,18 +7,20 @@ Definition = ast.FunctionDef | ast.ClassDef
 
 
 def read_definition(tree: ast.Module, name: str) -> ast.stmt:
-    """The function, method, class or assignment with a qualified name such as `Front.look`."""
+    """Return the function, class or assignment with a qualified name, e.g. `Split.take`."""
     body: list[ast.stmt] = tree.body
-    *owners, last = name.split(".")
-    for owner in owners:
-        (found,) = (node for node in body if isinstance(node, Definition) and node.name == owner)
-        body = found.body
-    (found,) = (node for node in body if last in _names(node))
-    return found
+    *classes, attribute = name.split(".")
+    for class_name in classes:
+        (definition,) = (
+            node for node in body if isinstance(node, Definition) and node.name == class_name
+        )
+        body = definition.body
+    (statement,) = (node for node in body if attribute in _names(node))
+    return statement
 
 
 def _names(node: ast.stmt) -> list[str]:
-    """The names that a statement defines."""
+    """Return the names that a statement defines."""
     if isinstance(node, Definition):
         return [node.name]
     if isinstance(node, ast.AnnAssign):
@@ -31,9 +33,9 @@ def _names(node: ast.stmt) -> list[str]:
 
 
 def change_code(path: Path, name: str) -> None:
-    """Change a definition without a change of what it does.
+    """Change the code of a definition, but not what it does.
 
-    A function gets one more statement, a constant is taken from a list of one element.
+    A function gets a further statement. A constant becomes the element of a list.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     node = read_definition(tree, name)
@@ -58,7 +60,7 @@ def change_docstring(path: Path, name: str) -> None:
 
 
 def add_comment(path: Path, name: str) -> None:
-    """Put a comment before a definition."""
+    """Insert a comment before a definition."""
     text = path.read_text(encoding="utf-8")
     line = read_definition(ast.parse(text), name).lineno
     lines = text.splitlines(keepends=True)
@@ -72,7 +74,7 @@ def reformat(path: Path) -> None:
 
 
 def write_tree(path: Path, tree: ast.Module) -> None:
-    """Write the code of a tree; it must differ from what the file holds."""
+    """Write the code of a tree, which must differ from the text of the file."""
     text = ast.unparse(ast.fix_missing_locations(tree))
     assert text != path.read_text(encoding="utf-8")
     path.write_text(text, encoding="utf-8")

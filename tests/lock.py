@@ -1,14 +1,14 @@
-"""Turn pip's installation report into constraints: `make lock`."""
+"""Write constraints from the installation report of pip: `make lock`."""
 
 import json
 import re
 import sys
 from pathlib import Path
 
-resolved = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["install"]
+installed = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["install"]
 pins = {
-    re.sub(r"[-_.]+", "-", found["metadata"]["name"]).lower(): found["metadata"]["version"]
-    for found in resolved
+    re.sub(r"[-_.]+", "-", package["metadata"]["name"]).lower(): package["metadata"]["version"]
+    for package in installed
 }
 pins.pop("robustgen")
 print("# Made by `make lock` from the ranges in pyproject.toml; `make` and CI install from it.")

@@ -1,4 +1,4 @@
-"""Snakemake's cache between workflows: what two studies have in common is computed once."""
+"""Snakemake's cache between workflows: the common parts of two studies are computed once."""
 
 import re
 import shutil
@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 from conftest import HERE, SMOKE, changed, snakemake
 
-MADE = "fonts/manifolds/learned_manifold.safetensors"
+CODES_FILE = "fonts/manifolds/learned_manifold.safetensors"
 FONTS = {**SMOKE["datasets"]["fonts"], "letters": "AB"}
 
 
-def ran(run) -> list[str]:
-    """The rules whose jobs computed something, of a run that says where its files went."""
+def computed_files(run) -> list[str]:
+    """The files that the jobs of a run computed and moved to the cache."""
     assert run.returncode == 0, run.stderr[-3000:]
     return re.findall(r"Moving output file \S*?results/\w+/fonts/(\S+)", run.stderr)
 
 
-def files(folder: Path) -> dict[str, Path]:
-    """What stands under a study's results but logs and checkpoints: links into the cache."""
+def cached_files(folder: Path) -> dict[str, Path]:
+    """The results of a study that are links, by relative path; each with its target."""
     links = (path for path in (folder / "fonts").rglob("*") if path.is_symlink())
     return {str(path.relative_to(folder)): path.resolve() for path in links}
 
@@ -29,50 +29,54 @@ def shared(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     (folder / "cache").mkdir()
     run = request(folder, "first")
-    assert len(ran(run)) == 2 + 1 + 2 * 2 + 1  # prototypes, codes, two VAE-GANs, their codes
+    # two files of prototypes, one of codes, two of each VAE-GAN, one of their codes
+    assert len(computed_files(run)) == 2 + 1 + 2 * 2 + 1
     return folder
 
 
-def request(folder: Path, study: str, *args: str, made: str = MADE, **keys):
+def request(folder: Path, study: str, *args: str, file: str = CODES_FILE, **keys):
     config = changed(folder, study=study, sizes=[60], **{"datasets": {"fonts": FONTS}, **keys})
-    target = f"results/{study}/{made}"
+    target = f"results/{study}/{file}"
     cache = {"SNAKEMAKE_OUTPUT_CACHE": "cache"}  # relative to the folder of the results
     return snakemake(folder, "--cores=2", "--cache", *args, "--", target, config=config, **cache)
 
 
-def test_two_studies_that_agree_compute_once(shared):
-    """Also where what is not asked of these stages differs."""
+def test_equal_parts_of_two_studies_are_computed_once(shared):
+    """Settings that these stages do not use may differ."""
     run = request(shared, "second", methods={"normal": {}}, seeds=4)
-    assert ran(run) == []
-    first, second = (files(shared / "results" / name) for name in ("first", "second"))
+    assert computed_files(run) == []
+    first, second = (cached_files(shared / "results" / name) for name in ("first", "second"))
     assert first == second
-    assert MADE in first
-    assert len(set(first.values())) == len(first)  # no two jobs were taken for the same
-    again = request(shared, "second", "-n", methods={"normal": {}}, seeds=4)
-    assert "Nothing to be done" in again.stdout + again.stderr
+    assert CODES_FILE in first
+    assert len(set(first.values())) == len(first)  # every job has its own entry
+    dry_run = request(shared, "second", "-n", methods={"normal": {}}, seeds=4)
+    assert "Nothing to be done" in dry_run.stdout + dry_run.stderr
 
 
-def test_what_differs_is_computed(shared):
-    """Of a VAE-GAN with another beta: that one, and what comes after it."""
+def test_only_changed_parts_are_computed(shared):
+    """With another beta, this VAE-GAN and the codes that depend on it are computed."""
     manifold = {**SMOKE["manifolds"]["fonts"], "betas": {1: 2.0}}
     run = request(shared, "third", manifolds={"fonts": manifold})
-    made = sorted(Path(name).name for name in ran(run))
-    wanted = ["class1.curves.parquet", "class1.safetensors", "learned_manifold.safetensors"]
-    assert made == wanted
+    names = sorted(Path(name).name for name in computed_files(run))
+    expected = ["class1.curves.parquet", "class1.safetensors", "learned_manifold.safetensors"]
+    assert names == expected
 
 
 @pytest.mark.long
 def test_a_damaged_file_in_the_cache_is_named(shared, tmp_path):
     shutil.copytree(shared / "cache", tmp_path / "cache")
     bank = "fonts/dataset/images.safetensors"
-    damaged = tmp_path / "cache" / files(shared / "results/first")[bank].name
+    damaged = tmp_path / "cache" / cached_files(shared / "results/first")[bank].name
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     trained = "fonts/classifiers/normal/n60/seeds0-1.safetensors"
-    run = request(tmp_path, "first", made=trained)
+    run = request(tmp_path, "first", file=trained)
     assert run.returncode != 0
     assert f"remove {damaged}, then name results/first/{bank} as a target" in run.stderr
     damaged.unlink()
-    assert ran(request(tmp_path, "first", made=bank)) == [bank[6:], "dataset/fonts.parquet"]
+    assert computed_files(request(tmp_path, "first", file=bank)) == [
+        bank[6:],
+        "dataset/fonts.parquet",
+    ]
 
 
 MISSING_CACHES = {
@@ -83,7 +87,7 @@ MISSING_CACHES = {
 
 
 @pytest.mark.parametrize(("value", "sentence"), MISSING_CACHES.values(), ids=MISSING_CACHES)
-def test_a_cache_that_is_not_there_is_one_sentence(tmp_path, value, sentence):
+def test_a_missing_cache_folder_is_one_sentence(tmp_path, value, sentence):
     config = changed(tmp_path)
     run = snakemake(tmp_path, "-n", "--cache", config=config, SNAKEMAKE_OUTPUT_CACHE=value)
     assert run.returncode != 0
@@ -92,21 +96,21 @@ def test_a_cache_that_is_not_there_is_one_sentence(tmp_path, value, sentence):
     assert "Traceback" not in run.stderr
 
 
-# Cached jobs that read the user's files: the key that says where the files are, and the parameter
-# that says what they contain.
+# Cached jobs that read files of the user: the key with the path of the files, and the parameter
+# with their digest.
 FILES_OF_USER = {
     "images": ("path", "own_files=lambda w: OWN_FILES[w.dataset]"),
     "prototypes": ("fonts_from", "fonts_on_hand=lambda w: FONTS_ON_HAND[w.dataset]"),
 }
 
 
-def test_cached_jobs_go_by_their_params():
-    """Snakemake's cache does not look at wildcards, by which two jobs would be taken for one."""
-    found = 0
+def test_cached_jobs_depend_on_their_params_only():
+    """Snakemake's cache ignores wildcards, so that jobs may differ only by their params."""
+    cached_rules = 0
     for path in HERE.glob("workflow/rules/*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
             if "cache: CACHING" in body:
-                found += 1
+                cached_rules += 1
                 script = (HERE / f"workflow/scripts/{name}.py").read_text()
                 if name in FILES_OF_USER:
                     key, parameter = FILES_OF_USER[name]
@@ -115,4 +119,4 @@ def test_cached_jobs_go_by_their_params():
                     assert location in script, name
                     script = script.replace(location, "")
                 assert "wildcards" not in script, name
-    assert found == 6
+    assert cached_rules == 6

@@ -4,7 +4,7 @@ import pytest
 
 from robustgen.errors import UserError
 from robustgen.jobs.closing import FailedJob, format_failure, format_success, job_error, main
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
 KILLED = "2026-01-01 00:00:00 INFO epoch 1/3, 9 s left\n"
 LOGS = {
@@ -33,7 +33,7 @@ def test_the_log_of_an_earlier_run_is_not_that_of_a_job(tmp_path):
 
 @pytest.mark.parametrize("error", [UserError("the sky is green"), MemoryError("too much")])
 def test_the_error_is_found_in_a_log_that_a_job_wrote(tmp_path, error):
-    with pytest.raises(SystemExit), job(tmp_path / "log"):
+    with pytest.raises(SystemExit), run_job(tmp_path / "log"):
         raise error
     assert str(error) in job_error(str(tmp_path / "log"))
 

@@ -4,19 +4,19 @@ import torch
 from conftest import make_split
 
 from robustgen.data import affine
-from robustgen.data.font_codes import draw
-from robustgen.data.split import Split, interleave, load
+from robustgen.data.font_codes import draw_codes
+from robustgen.data.split import Split, balanced_order, load
 from robustgen.errors import UserError
 from robustgen.io.parquet import write_table
 from robustgen.io.schemas import EXAMPLES, PARAMETERS
 from robustgen.io.tensors import save_tensors
 
-DRAWN = dict(study_seed=0, dataset="fonts", fonts=5, letters="XYZ", train_draws=7, test_draws=2)
+SETTINGS = dict(study_seed=0, dataset="fonts", fonts=5, letters="XYZ", train_draws=7, test_draws=2)
 
 
 @pytest.fixture(scope="module")
 def codes():
-    return draw(**DRAWN, transformations="hard")
+    return draw_codes(**SETTINGS, transformations="hard")
 
 
 def test_every_letter_of_every_font_is_drawn_equally_often(codes):
@@ -39,31 +39,30 @@ def test_the_first_n_are_balanced_for_every_n(codes):
 
 @pytest.mark.parametrize("name", ["easy", "moderate", "hard"])
 def test_parameters_fill_their_ranges_uniformly(name):
-    drawn = draw(**{**DRAWN, "train_draws": 400}, transformations=name).to_pandas()
-    low, high = affine.RANGES[name]
-    for parameter, a, b in zip(PARAMETERS, low, high, strict=True):
-        at = (drawn[parameter].to_numpy().astype(float) - a) / (b - a)
-        assert at.min() >= -1e-6
-        assert at.max() <= 1 + 1e-6
-        empirical = np.arange(len(at)) / len(at)
-        # Kolmogorov-Smirnov at 1e-6 for these 6030 draws
-        assert np.abs(np.sort(at) - empirical).max() < 2.7 / np.sqrt(len(at))
+    rows = draw_codes(**{**SETTINGS, "train_draws": 400}, transformations=name).to_pandas()
+    for parameter, lower, upper in zip(PARAMETERS, *affine.RANGES[name], strict=True):
+        uniform = (rows[parameter].to_numpy().astype(float) - lower) / (upper - lower)
+        assert uniform.min() >= -1e-6
+        assert uniform.max() <= 1 + 1e-6
+        empirical = np.arange(len(uniform)) / len(uniform)
+        # Kolmogorov-Smirnov test at the level 1e-6, for these 6030 draws
+        assert np.abs(np.sort(uniform) - empirical).max() < 2.7 / np.sqrt(len(uniform))
 
 
-def test_same_seed_same_codes_other_seed_others(codes):
-    assert draw(**DRAWN, transformations="hard").equals(codes)
-    assert not draw(**{**DRAWN, "study_seed": 1}, transformations="hard").equals(codes)
-    assert not draw(**{**DRAWN, "dataset": "other"}, transformations="hard").equals(codes)
+def test_codes_depend_on_seed_and_data_set(codes):
+    assert draw_codes(**SETTINGS, transformations="hard").equals(codes)
+    assert not draw_codes(**{**SETTINGS, "study_seed": 1}, transformations="hard").equals(codes)
+    assert not draw_codes(**{**SETTINGS, "dataset": "other"}, transformations="hard").equals(codes)
 
 
-def test_an_added_letter_leaves_the_images_of_the_others_as_they_are(codes):
-    more = draw(**{**DRAWN, "letters": "XYZA"}, transformations="hard").to_pandas()
-    kept = more[more["letter"] != "A"].reset_index(drop=True)
+def test_a_new_letter_does_not_change_the_codes_of_the_others(codes):
+    rows = draw_codes(**{**SETTINGS, "letters": "XYZA"}, transformations="hard").to_pandas()
+    old_letters = rows[rows["letter"] != "A"].reset_index(drop=True)
     for name in ("split", "letter", "font", *PARAMETERS):
-        assert (kept[name] == codes.to_pandas()[name]).all(), name
+        assert (old_letters[name] == codes.to_pandas()[name]).all(), name
 
 
-def test_images_equal_their_stored_codes(tmp_path, codes):
+def test_images_are_decoded_from_their_codes(tmp_path, codes):
     bank = (torch.rand(15, 1, 28, 28) * 255).byte()
     save_tensors(tmp_path / "bank.safetensors", {"images": bank}, {})
     write_table(tmp_path / "codes.parquet", codes, codes.schema)
@@ -71,13 +70,13 @@ def test_images_equal_their_stored_codes(tmp_path, codes):
     rows = codes.to_pandas().query("split == 'test'")
     assert split.classes == ("X", "Y", "Z")
     assert split.labels.tolist() == rows["label"].tolist()
-    expected = affine.transform(
+    expected = affine.warp(
         bank[torch.tensor(rows["source"].to_list())].float() / 255,
         torch.tensor(rows[list(PARAMETERS)].to_numpy()),
     )
     assert torch.equal(split.images(), expected)
-    some = torch.tensor([[3, 1], [0, 8]])
-    assert torch.equal(split.take(some).images(), expected[some])
+    index = torch.tensor([[3, 1], [0, 8]])
+    assert torch.equal(split.take(index).images(), expected[index])
 
 
 def test_examples_without_codes_are_their_source_images(tmp_path):
@@ -91,33 +90,32 @@ def test_examples_without_codes_are_their_source_images(tmp_path):
     assert torch.equal(split.images(), bank[[2, 3]].float() / 255)
 
 
-def test_kept_images_are_those_of_their_rows():
-    split, some = make_split("test"), torch.tensor([[5, 0], [7, 7]])
-    kept = split.keep()
-    assert torch.equal(kept.images(), split.images())
-    assert torch.equal(kept.take(some).images(), split.images()[some])
+def test_materialized_images_equal_decoded_ones():
+    split, index = make_split("test"), torch.tensor([[5, 0], [7, 7]])
+    materialized = split.materialize()
+    assert torch.equal(materialized.images(), split.images())
+    assert torch.equal(materialized.take(index).images(), split.images()[index])
 
 
-def test_images_of_a_bank_are_kept_as_they_are():
-    """As bytes, and no others: a large bank as floats would fill the memory."""
+def test_only_bank_images_in_use_are_materialized_and_as_bytes():
+    """A large bank as floats would need four times the memory."""
     bank = (torch.rand(30, 3, 8, 8) * 255).byte()
     source = torch.tensor([7, 2, 29, 2])
-    ranges = affine.bounds("slight")
+    ranges = affine.parameter_bounds("slight")
     split = Split(bank, source, source % 2, None, ranges, ("even", "odd"))
-    kept = split.keep()
-    assert kept.bank.dtype == torch.uint8
-    assert kept.bank.shape == (4, 3, 8, 8)
-    assert torch.equal(kept.images(), split.images())
-    assert torch.equal(
-        kept.take(torch.tensor([[3], [0]])).images(), split.images()[[3, 0]][:, None]
-    )
+    materialized = split.materialize()
+    assert materialized.bank.dtype == torch.uint8
+    assert materialized.bank.shape == (4, 3, 8, 8)
+    assert torch.equal(materialized.images(), split.images())
+    selected = materialized.take(torch.tensor([[3], [0]]))
+    assert torch.equal(selected.images(), split.images()[[3, 0]][:, None])
 
 
-def test_large_splits_are_decoded_in_parts(monkeypatch):
+def test_large_splits_are_decoded_in_chunks(monkeypatch):
     split = make_split("test")
-    whole = split.images()
+    images = split.images()
     monkeypatch.setattr("robustgen.data.split.EXAMPLES_PER_CHUNK", 7)
-    torch.testing.assert_close(split.images(), whole)
+    torch.testing.assert_close(split.images(), images)
 
 
 def test_a_damaged_file_is_one_sentence(tmp_path, codes):
@@ -127,8 +125,8 @@ def test_a_damaged_file_is_one_sentence(tmp_path, codes):
         load(tmp_path / "bank.safetensors", tmp_path / "codes.parquet", "test")
 
 
-def test_interleaving_keeps_every_row():
+def test_the_balanced_order_of_equal_classes_has_every_row():
     labels = np.repeat([2, 0, 1], 5)
-    order = interleave(labels, [torch.Generator().manual_seed(k) for k in range(3)])
+    order = balanced_order(labels, [torch.Generator().manual_seed(k) for k in range(3)])
     assert sorted(order) == list(range(15))
     assert labels[order].tolist() == [0, 1, 2] * 5

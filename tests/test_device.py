@@ -16,10 +16,10 @@ def test_torch_is_made_deterministic():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_freed_memory_is_kept():
-    """Or it would be cleared by the system at each use.
+def test_freed_memory_is_reused():
+    """Memory that was returned to the system would have to be cleared at each use.
 
-    Some pages of the 3,000 of a pass are new now and then, but not in each.
+    A pass uses 3,000 pages, of which 50 on average may be new.
     """
     count = """
 import resource, sys, torch
@@ -28,29 +28,33 @@ from robustgen.models.cohort import Cohort
 device.setup()
 models = Cohort("convnet", (1, 28, 28), 10, [0]).eval()
 images = torch.rand(1, 100, 1, 28, 28, requires_grad=True)
-for turn in range(40):
-    if turn == 20:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for iteration in range(40):
+    if iteration == 20:
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.autograd.grad(models(images).sum(), images)
-sys.exit(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before > 20 * 50)
+sys.exit(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults > 20 * 50)
 """
     subprocess.run([sys.executable, "-c", count], check=True)
 
 
 @pytest.mark.parametrize("name", ["cuda:99"])
-def test_a_device_that_is_not_there_is_one_sentence(monkeypatch, name):
+def test_a_missing_device_is_one_sentence(monkeypatch, name):
     monkeypatch.setenv("ROBUSTGEN_DEVICE", name)
     with pytest.raises(UserError, match=f"ROBUSTGEN_DEVICE is '{name}', which cannot be used"):
         device.setup()
 
 
-@pytest.mark.parametrize(("name", "chosen"), [("cuda:1", [1]), ("cuda", [])])
-def test_all_work_goes_to_the_gpu_that_is_named(monkeypatch, name, chosen):
-    asked, made = [], torch.empty
+@pytest.mark.parametrize(("name", "expected"), [("cuda:1", [1]), ("cuda", [])])
+def test_a_numbered_gpu_becomes_the_current_one(monkeypatch, name, expected):
+    selected, torch_empty = [], torch.empty
     monkeypatch.setenv("ROBUSTGEN_DEVICE", name)
-    monkeypatch.setattr(torch._C, "_cuda_setDevice", asked.append, raising=False)
-    monkeypatch.setattr(torch, "empty", lambda *size, **how: made(*size, dtype=how.get("dtype")))
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", selected.append, raising=False)
+
+    def empty_on_cpu(*size, dtype=None, device=None):  # noqa: ARG001, there is no GPU
+        return torch_empty(*size, dtype=dtype)
+
+    monkeypatch.setattr(torch, "empty", empty_on_cpu)
     assert device.setup() == torch.device(name)
-    assert asked == chosen
+    assert selected == expected
     monkeypatch.undo()
     device.setup()

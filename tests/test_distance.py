@@ -36,14 +36,14 @@ def test_distance_to_the_manifold_equals_brute_force():
     moved = clean.codes.clone()
     moved[:, :2] = torch.rand(6, 2, generator=rng) * 0.2 - 0.1
     noise = 0.1 * torch.rand(6, 1, 28, 28, generator=rng)
-    examples = (affine.transform(clean.sources(), moved) + noise).clamp(0, 1)
+    examples = (affine.warp(clean.source_images(), moved) + noise).clamp(0, 1)
     got = measure_to_manifold(examples, clean, "true_manifold", steps=200, step_size=0.05)
     grid = torch.linspace(-0.2, 0.2, 161)
     for i in range(6):
         codes = TRANSLATION.repeat(161 * 161, 1)
         codes[:, :2] = torch.cartesian_prod(grid, grid)
-        source = clean.take(slice(i, i + 1)).sources().expand(len(codes), -1, -1, -1)
-        squares = (affine.transform(source, codes) - examples[i]).square().flatten(1).sum(1)
+        source = clean.take(slice(i, i + 1)).source_images().expand(len(codes), -1, -1, -1)
+        squares = (affine.warp(source, codes) - examples[i]).square().flatten(1).sum(1)
         assert got.distance[i].item() == pytest.approx(squares.min().sqrt().item(), rel=0.01)
 
 
@@ -51,7 +51,7 @@ def test_examples_on_the_manifold_have_no_distance_and_no_angle():
     clean = only_translations(make_split("test").take(slice(8)))
     moved = clean.codes.clone()
     moved[:, 0] = 0.05
-    examples = affine.transform(clean.sources(), moved)
+    examples = affine.warp(clean.source_images(), moved)
     got = measure_to_manifold(examples, clean, "true_manifold", steps=300, step_size=0.05)
     assert got.distance.max() < 0.1
     assert got.angle.max() < 5
@@ -65,7 +65,7 @@ def test_examples_far_along_the_manifold_are_found_to_be_on_it():
     away = 0.3 * (2 * torch.rand(clean.codes.shape, generator=rng) - 1).sign()
     codes = (clean.codes + away).clamp(low, high)
     got = measure_to_manifold(
-        affine.transform(clean.sources(), codes), clean, "true_manifold", steps=200, step_size=0.05
+        affine.warp(clean.source_images(), codes), clean, "true_manifold", steps=200, step_size=0.05
     )
     assert (got.distance < 0.5).float().mean() > 0.94  # 0.85 without the blurred descent
 

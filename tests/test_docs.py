@@ -157,7 +157,7 @@ def registries() -> Iterator[None]:
     """Registries that are as before when a test has registered something."""
     with (
         patch.dict(data_settings.KINDS),
-        patch.dict(images.OWN),
+        patch.dict(images.USER_READERS),
         patch.dict(networks.ARCHITECTURES),
         patch.dict(spaces.SPACES),
         patch.dict(step_rules.STEP_RULES),
@@ -177,7 +177,9 @@ def register_rows() -> None:
     """The kind of data set of the page, registered as the page says."""
     page = "own-methods.md"
     execute(data_settings, block(page, "src/robustgen/config/datasets.py"))
-    images.OWN["rows"] = execute(own, block(page, "src/robustgen/data/user_images.py"))["rows"]
+    images.USER_READERS["rows"] = execute(own, block(page, "src/robustgen/data/user_images.py"))[
+        "read_rows"
+    ]
     Study.model_rebuild(force=True)
 
 

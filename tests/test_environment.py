@@ -1,4 +1,4 @@
-"""What the environment around the workflow hands over, and what jobs get to see of it."""
+"""Environment variables and interpreters: how the workflow reads and passes them."""
 
 import json
 import os
@@ -13,10 +13,10 @@ import pytest
 from conftest import HERE, STUDY, copied_project, environment, snakemake
 
 from robustgen.environment import (
-    CHECKPOINT_SECONDS,
-    backend_name,
-    checkpoint_seconds,
-    device_name,
+    DEFAULT_CHECKPOINT_INTERVAL_S,
+    read_backend_name,
+    read_checkpoint_interval,
+    read_device_name,
     require_valid_variables,
 )
 from robustgen.errors import UserError
@@ -35,12 +35,12 @@ def test_the_device_is_read_from_the_environment(monkeypatch, value, expected):
     monkeypatch.delenv("ROBUSTGEN_DEVICE", raising=False)
     if value is not None:
         monkeypatch.setenv("ROBUSTGEN_DEVICE", value)
-    assert device_name() == expected
+    assert read_device_name() == expected
 
 
 INTERVALS = {
-    "unset": (None, CHECKPOINT_SECONDS),
-    "empty": ("", CHECKPOINT_SECONDS),
+    "unset": (None, DEFAULT_CHECKPOINT_INTERVAL_S),
+    "empty": ("", DEFAULT_CHECKPOINT_INTERVAL_S),
     "zero": ("0", 0.0),
     "a fraction": ("0.5", 0.5),
     "never": ("inf", float("inf")),
@@ -52,7 +52,7 @@ def test_the_interval_of_checkpoints_is_read_from_the_environment(monkeypatch, v
     monkeypatch.delenv("ROBUSTGEN_CHECKPOINT_SECONDS", raising=False)
     if value is not None:
         monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", value)
-    assert checkpoint_seconds() == expected
+    assert read_checkpoint_interval() == expected
 
 
 @pytest.mark.parametrize("value", ["toaster", "gpu", "cuda:", "cuda:-1", "meta", "CPU", "cpu,cuda"])
@@ -60,7 +60,7 @@ def test_a_device_that_is_not_allowed_is_refused(monkeypatch, value):
     monkeypatch.setenv("ROBUSTGEN_DEVICE", value)
     sentence = f"^ROBUSTGEN_DEVICE is '{value}', but must be cpu, cuda or cuda:<number>$"
     with pytest.raises(UserError, match=sentence):
-        device_name()
+        read_device_name()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_backend_is_read_from_the_environment(monkeypatch, value, expected):
     monkeypatch.delenv("ROBUSTGEN_BACKEND", raising=False)
     if value is not None:
         monkeypatch.setenv("ROBUSTGEN_BACKEND", value)
-    assert backend_name() == expected
+    assert read_backend_name() == expected
 
 
 @pytest.mark.parametrize("value", ["fast", "PLAIN", "torch"])
@@ -82,10 +82,10 @@ def test_a_backend_that_is_not_allowed_is_refused(monkeypatch, value):
 
 
 @pytest.mark.parametrize("value", ["often", "-1", "nan", "60s"])
-def test_an_interval_that_is_no_number_is_refused(monkeypatch, value):
+def test_an_interval_that_is_not_a_number_is_refused(monkeypatch, value):
     monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", value)
     with pytest.raises(UserError, match=f"SECONDS is '{value}', but must be a number of seconds"):
-        checkpoint_seconds()
+        read_checkpoint_interval()
 
 
 READ_RULES = """
@@ -98,7 +98,7 @@ runpy.run_path(f"{folder}/workflow/rules/environment.smk", {"workflow": workflow
 names = ("MPLBACKEND", "PATH")
 print(json.dumps({"executable": sys.executable, **{name: os.environ[name] for name in names}}))
 """
-"""Reads the first rule file as Snakemake does, and prints what jobs would get."""
+"""Runs the first rule file as Snakemake does, and prints the environment of jobs."""
 
 
 def read_environment_rules(
@@ -116,14 +116,14 @@ def read_environment_rules(
     )
 
 
-def test_figures_need_no_display():
-    """Jupyter sets this variable to a module that other environments do not have."""
+def test_figures_are_drawn_without_a_display():
+    """Jupyter sets MPLBACKEND to a module that other environments do not have."""
     run = read_environment_rules(MPLBACKEND="module://matplotlib_inline.backend_inline")
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["MPLBACKEND"] == "agg"
 
 
-def test_the_path_of_the_interpreter_is_kept_where_it_can_be_part_of_a_command():
+def test_an_interpreter_whose_path_needs_no_quotes_is_called_by_its_path():
     run = read_environment_rules(PATH="/bin")
     assert run.returncode == 0, run.stderr
     outcome = json.loads(run.stdout)
@@ -133,7 +133,7 @@ def test_the_path_of_the_interpreter_is_kept_where_it_can_be_part_of_a_command()
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """A clone with an environment of its own, in a folder whose name a shell would interpret."""
+    """A clone with its own environment, in a folder whose name has characters of shells."""
     project = copied_project(
         tmp_path_factory.mktemp("clones") / "my {x} \"clone\" (1) 'é' $HOME & #%"
     )
@@ -144,7 +144,7 @@ def clone(tmp_path_factory) -> Path:
     return project
 
 
-def test_jobs_look_for_the_interpreter_where_its_path_cannot_be_part_of_a_command(clone):
+def test_an_interpreter_whose_path_needs_quotes_is_found_by_the_search_path(clone):
     run = read_environment_rules(
         project=clone, python=clone / ".venv/bin/python", PYTHONPATH="", PATH="/bin"
     )
@@ -170,7 +170,7 @@ def test_a_clone_in_any_folder_runs_jobs(clone):
     assert log.read_text().endswith("done\n")
 
 
-def test_an_interpreter_that_jobs_cannot_call_is_one_sentence(tmp_path):
+def test_an_interpreter_that_no_command_can_call_is_one_sentence(tmp_path):
     python = tmp_path / "my python"
     python.symlink_to(sys.executable)
     site = [path for path in sys.path if path.endswith("site-packages")]
@@ -194,7 +194,7 @@ def test_a_package_of_another_clone_is_one_sentence(tmp_path):
         f"robustgen: the workflow is {tmp_path}, but the package robustgen is imported from "
         f"{HERE}/src/robustgen: activate the environment of this clone and unset PYTHONPATH\n"
     )
-    source.rmdir()  # a workflow without the package's source uses the one that is installed
+    source.rmdir()  # without the source of the package, the installed package is used
     assert read_environment_rules(project=tmp_path).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""Tables hold what they were given, as pyarrow itself would hold it."""
+"""Tables, provenance and atomic writes."""
 
 import os
 import subprocess
@@ -22,9 +22,9 @@ COLUMNS = {
     "integers": (np.arange(70), pa.int32()),
     "some missing": (np.ma.masked_less(np.arange(70), 9), pa.int32()),
     "all missing": (np.ma.masked_all(70, dtype=np.int64), pa.int32()),
-    "to single precision": (np.linspace(0, 1, 70), pa.float32()),
-    "not numbers": (np.ma.masked_invalid([np.nan, 1.5] * 35), pa.float64()),
-    "a step in memory": (np.arange(140.0)[::2], pa.float64()),
+    "rounded to single precision": (np.linspace(0, 1, 70), pa.float32()),
+    "NaN as missing": (np.ma.masked_invalid([np.nan, 1.5] * 35), pa.float64()),
+    "strided memory": (np.arange(140.0)[::2], pa.float64()),
     "flags": (np.arange(70) % 3 == 0, pa.bool_()),
     "flags, some missing": (
         np.ma.masked_array([True, False] * 35, [False] * 9 + [True] * 61),
@@ -33,19 +33,19 @@ COLUMNS = {
     "a list": ([1, None, 3] * 2, pa.int64()),
     "a list of rates": ([0.1, None], pa.float64()),
     "objects": (np.array([1.5, None], dtype=object), pa.float64()),
-    "nothing": ([], pa.float32()),
+    "an empty list": ([], pa.float32()),
     "words": (["a", None, "a"], WORDS),
     "an array of words": (np.array(["a", "bc"]), pa.string()),
 }
 
 
-@pytest.mark.parametrize(("values", "kind"), COLUMNS.values(), ids=COLUMNS)
-def test_columns_are_those_that_pyarrow_makes(tmp_path, values, kind):
-    schema = pa.schema([pa.field("x", kind, metadata={"unit": "1"})])
+@pytest.mark.parametrize(("values", "dtype"), COLUMNS.values(), ids=COLUMNS)
+def test_columns_equal_those_of_pyarrow(tmp_path, values, dtype):
+    schema = pa.schema([pa.field("x", dtype, metadata={"unit": "1"})])
     write_table(tmp_path / "t.parquet", {"x": values}, schema)
-    found = read_table(tmp_path / "t.parquet", schema)
-    assert found.column("x").combine_chunks().equals(pa.array(values, kind))
-    assert found.schema.field("x").metadata == {b"unit": b"1"}
+    table = read_table(tmp_path / "t.parquet", schema)
+    assert table.column("x").combine_chunks().equals(pa.array(values, dtype))
+    assert table.schema.field("x").metadata == {b"unit": b"1"}
 
 
 def test_a_number_that_does_not_fit_is_refused(tmp_path):
@@ -61,12 +61,12 @@ def test_a_number_that_does_not_fit_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_columns_of_several_parts_are_read_whole(tmp_path):
+def test_columns_of_several_chunks_are_joined(tmp_path):
     table = pa.table({"x": np.arange(10)})
     pq.write_table(table, tmp_path / "t.parquet", row_group_size=4)
     read = pq.ParquetFile(tmp_path / "t.parquet").read_row_groups([0, 1, 2])["x"]
-    parts = pa.chunked_array([*read.chunks, pa.array([10])])
-    assert column_to_numpy(parts).tolist() == list(range(11))
+    column = pa.chunked_array([*read.chunks, pa.array([10])])
+    assert column_to_numpy(column).tolist() == list(range(11))
 
 
 JOB = """
@@ -85,13 +85,13 @@ assert len(load("images.safetensors", "examples.parquet", "test")) == 2
 write_table("rows.parquet", dict.fromkeys(PREDICTIONS.names, np.arange(3)), PREDICTIONS)
 rows = {name: [1, 2] for name in empty(CURVES)} | {"success_rate": [None, None]}
 write_table("curves.parquet", rows, CURVES)
-slow = {"pandas", "pyarrow.compute", "pyarrow.dataset", "torch._dynamo"} & set(sys.modules)
-sys.exit(f"imported: {slow}" if slow else 0)
+slow_modules = {"pandas", "pyarrow.compute", "pyarrow.dataset", "torch._dynamo"} & set(sys.modules)
+sys.exit(f"imported: {slow_modules}" if slow_modules else 0)
 """
 
 
-def test_jobs_do_not_import_what_takes_long(tmp_path):
-    """Of the dozens of jobs of a study, most would spend a tenth of their start on it."""
+def test_jobs_do_not_import_slow_modules(tmp_path):
+    """These imports would take a tenth of the start of most jobs."""
     save_tensors(tmp_path / "images.safetensors", {"images": torch.zeros(1, 1, 8, 8).byte()}, {})
     schema = EXAMPLES.with_metadata({"ranges": "easy", "classes": '["a", "b"]'})
     rows = {"split": ["train", "test"] * 2, "label": [0, 0, 1, 1], "source": [0] * 4}
@@ -118,7 +118,7 @@ def read_head(repository: Path) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_the_commit_is_that_of_the_repository_which_tracks_the_file(repository: Path) -> None:
+def test_the_commit_is_that_of_the_repository_that_tracks_the_file(repository: Path) -> None:
     commit = read_head(repository)
     assert _read_commit(repository / "tracked.py") == commit
     (repository / "tracked.py").write_text("2\n")
@@ -131,23 +131,23 @@ def test_a_project_unpacked_in_another_repository_has_no_commit(repository: Path
     assert _read_commit(repository / "unpacked" / "tracked.py") == "none"
 
 
-def test_a_variable_of_git_names_no_other_repository(
+def test_variables_of_git_do_not_select_another_repository(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "alone").mkdir()
-    (tmp_path / "alone" / "tracked.py").write_text("1\n")
+    (tmp_path / "untracked").mkdir()
+    (tmp_path / "untracked" / "tracked.py").write_text("1\n")
     commit = read_head(repository)
     monkeypatch.setenv("GIT_DIR", str(repository / ".git"))
-    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "alone"))
-    assert _read_commit(tmp_path / "alone" / "tracked.py") == "none"
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "untracked"))
+    assert _read_commit(tmp_path / "untracked" / "tracked.py") == "none"
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
     assert _read_commit(repository / "tracked.py") == commit
 
 
-def test_a_refusal_of_git_gives_no_commit(
+def test_there_is_no_commit_if_git_fails(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As for a repository of another owner: words on stderr, or even on stdout, and exit 128."""
+    """In a repository of another user, git prints an error and exits with status 128."""
     (tmp_path / "bin").mkdir()
     git = tmp_path / "bin" / "git"
     git.write_text("#!/bin/sh\necho fatal: detected dubious ownership\nexit 128\n")
@@ -158,9 +158,9 @@ def test_a_refusal_of_git_gives_no_commit(
     assert _read_commit(repository / "tracked.py") == "none"
 
 
-def test_only_abandoned_files_of_this_project_are_removed(tmp_path: Path) -> None:
+def test_only_abandoned_temporary_files_are_removed(tmp_path: Path) -> None:
     for name in (".x.gz.abcd_123.gz", ".x.gz.bak", ".x.gz.my_notes"):
         (tmp_path / name).write_text("x")
-    with atomic_write(tmp_path / "x.gz") as partial:
-        partial.write_text("y")
+    with atomic_write(tmp_path / "x.gz") as temporary:
+        temporary.write_text("y")
     assert {path.name for path in tmp_path.iterdir()} == {"x.gz", ".x.gz.bak", ".x.gz.my_notes"}

@@ -22,30 +22,35 @@ FILES = {
     "direct.py": "import pkg.high\npkg.high.g()\n",
     "name.py": "from pkg.high import g\ng()\n",
     "nested.py": "def f():\n    from pkg.sub.leaf import Y\n    return Y\n",
-    "module.py": "from pkg.sub import leaf as held\nprint(held.Z)\n",
+    "module.py": "from pkg.sub import leaf as module\nprint(module.Z)\n",
     "registry.py": "from pkg.kinds import KINDS\nKINDS['a']().go()\n",
 }
 SCRIPTS = ("direct", "name", "nested", "module", "registry")
 
 CHANGES = {
-    # name: (file, what stands there, what is put there, scripts whose fingerprint must change)
-    "code that is called": ("pkg/low.py", "return 1", "return 2", {"direct", "name"}),
+    # name: (file, old text, new text, scripts whose fingerprint must change)
+    "a called function": ("pkg/low.py", "return 1", "return 2", {"direct", "name"}),
     "a constant that is read": ("pkg/low.py", "X = 1", "X = 2", {"direct", "name"}),
-    "a constant of it that is not read": ("pkg/low.py", "Y = 1", "Y = 2", {"direct"}),
-    "a function beside it": ("pkg/high.py", "return Y", "return -Y", {"direct"}),
-    "a statement that an import runs": ("pkg/low.py", "X = 1", "X = 1\nf()", {"direct", "name"}),
-    "one in a module that nothing imports": ("pkg/other.py", "X = 1", "X = 1\nprint()", set()),
-    "what is imported in a function": ("pkg/sub/leaf.py", "Y = 1", "Y = 2", {"nested"}),
+    "a constant that is not read": ("pkg/low.py", "Y = 1", "Y = 2", {"direct"}),
+    "another function of the module": ("pkg/high.py", "return Y", "return -Y", {"direct"}),
+    "a statement with side effects": ("pkg/low.py", "X = 1", "X = 1\nf()", {"direct", "name"}),
+    "a statement in a module without imports of it": (
+        "pkg/other.py",
+        "X = 1",
+        "X = 1\nprint()",
+        set(),
+    ),
+    "a name that a function imports": ("pkg/sub/leaf.py", "Y = 1", "Y = 2", {"nested"}),
     "an attribute of a module": ("pkg/sub/leaf.py", "Z = 1", "Z = 2", {"module"}),
-    "what a package's import runs": (
+    "a statement with side effects in a package": (
         "pkg/sub/__init__.py",
         "leaf\n",
         "leaf\nprint()\n",
         {"nested", "module"},
     ),
     "a class in a registry": ("pkg/kinds.py", "return 1", "return 2", {"registry"}),
-    "a class that is in none": ("pkg/kinds.py", "pass", "x = 1", set()),
-    "where a name is imported from": (
+    "a class that no registry contains": ("pkg/kinds.py", "pass", "x = 1", set()),
+    "the module of an imported name": (
         "pkg/high.py",
         "from pkg import low",
         "from pkg import other as low",
@@ -69,38 +74,39 @@ def tree(tmp_path, monkeypatch) -> Iterator[Path]:
         path.write_text(text)
     monkeypatch.setattr(subject, "PACKAGE", tmp_path / "pkg")
     monkeypatch.setattr(subject, "ROOT", "pkg")
-    subject.forget()
+    subject.clear_caches()
     yield tmp_path
-    subject.forget()
+    subject.clear_caches()
 
 
-def all_of(tree: Path) -> dict[str, str]:
-    subject.forget()
+def all_fingerprints(tree: Path) -> dict[str, str]:
+    subject.clear_caches()
     return {name: subject.fingerprint(tree / f"{name}.py") for name in SCRIPTS}
 
 
 @pytest.mark.parametrize(("file", "old", "new", "changed"), CHANGES.values(), ids=CHANGES.keys())
-def test_exactly_the_scripts_that_run_it_change(tree, file, old, new, changed):
-    before = all_of(tree)
+def test_a_change_counts_for_the_scripts_that_run_it(tree, file, old, new, changed):
+    old_fingerprints = all_fingerprints(tree)
     text = (tree / file).read_text()
     assert old in text
     (tree / file).write_text(text.replace(old, new))
-    after = all_of(tree)
-    assert {name for name in before if before[name] != after[name]} == changed
+    new_fingerprints = all_fingerprints(tree)
+    changed_names = {name for name in SCRIPTS if old_fingerprints[name] != new_fingerprints[name]}
+    assert changed_names == changed
 
 
-def test_where_things_lie_does_not_count(tree, monkeypatch):
-    """Neither whether a script comes before or after the package, nor how its path is written."""
-    before = all_of(tree)
-    for place in ("aaa", "zzz"):
-        (tree / place).mkdir()
-        for name, digest in before.items():
-            copy = tree / place / f"{name}.py"
+def test_the_folder_of_a_script_does_not_count(tree, monkeypatch):
+    """Neither its position in the order of paths, nor whether its path is absolute."""
+    fingerprints = all_fingerprints(tree)
+    for folder in ("aaa", "zzz"):
+        (tree / folder).mkdir()
+        for name, digest in fingerprints.items():
+            copy = tree / folder / f"{name}.py"
             copy.write_text((tree / f"{name}.py").read_text())
-            assert subject.fingerprint(copy) == digest, (place, name)
+            assert subject.fingerprint(copy) == digest, (folder, name)
     monkeypatch.chdir(tree / "aaa")
-    subject.forget()
-    assert subject.fingerprint("../direct.py") == before["direct"]
+    subject.clear_caches()
+    assert subject.fingerprint("../direct.py") == fingerprints["direct"]
 
 
 def test_a_relative_import_is_refused(tree):
@@ -112,16 +118,16 @@ def test_a_relative_import_is_refused(tree):
 def test_an_import_of_all_names_is_refused(tree):
     (tree / "pkg/high.py").write_text("from pkg.low import *\n\n\ndef g():\n    return f()\n")
     with pytest.raises(UserError, match=r"the import of \* names no name"):
-        all_of(tree)
+        all_fingerprints(tree)
 
 
-def test_modules_that_are_not_used_do_not_count(tree):
-    before = subject.fingerprint(tree / "name.py", ["pkg.low"])
-    assert before != subject.fingerprint(tree / "name.py")
-    rewritten = (tree / "pkg/low.py").read_text().replace("return 1", "return 2")
-    (tree / "pkg/low.py").write_text(rewritten)
-    all_of(tree)
-    assert subject.fingerprint(tree / "name.py", ["pkg.low"]) == before
+def test_excluded_modules_do_not_count(tree):
+    old_fingerprint = subject.fingerprint(tree / "name.py", ["pkg.low"])
+    assert old_fingerprint != subject.fingerprint(tree / "name.py")
+    changed_text = (tree / "pkg/low.py").read_text().replace("return 1", "return 2")
+    (tree / "pkg/low.py").write_text(changed_text)
+    all_fingerprints(tree)
+    assert subject.fingerprint(tree / "name.py", ["pkg.low"]) == old_fingerprint
     with pytest.raises(FileNotFoundError, match=r"there is no module pkg\.lower"):
         subject.fingerprint(tree / "name.py", ["pkg.lower"])
 
@@ -130,49 +136,53 @@ LIBRARY = subject.PACKAGE
 WORKFLOW = LIBRARY.parents[1] / "workflow" / "scripts"
 
 
-def used_by(script: str, without: tuple[str, ...] = ()) -> set[str]:
+def used_definitions(script: str, excluded_modules: tuple[str, ...] = ()) -> set[str]:
     """The definitions of this package that a script uses, as module:name."""
-    found = set()
-    for path, numbers in subject.reached(WORKFLOW / f"{script}.py", without).items():
-        module = subject.parsed(path)
+    definitions = set()
+    statements = subject.reachable_statements(WORKFLOW / f"{script}.py", excluded_modules)
+    for path, used in statements.items():
         if path.is_relative_to(LIBRARY):
-            name = path.relative_to(LIBRARY).with_suffix("").as_posix()
-            found |= {f"{name}:{of}" for of, at in module.bound.items() if numbers & set(at)}
-    return found
+            module = path.relative_to(LIBRARY).with_suffix("").as_posix()
+            bindings = subject.parse_module(path).bindings
+            definitions |= {
+                f"{module}:{name}" for name, indices in bindings.items() if used & set(indices)
+            }
+    return definitions
 
 
-def test_scripts_depend_on_what_they_use():
-    train = used_by("train")
+def test_scripts_depend_on_the_definitions_that_they_use():
+    train = used_definitions("train")
     assert {
         "attacks/search:run_search_from_starts",
         "models/convnet:build",
-        "data/affine:transform",
+        "data/affine:warp",
     } <= train
     assert {"io/schemas:CURVES", "attacks/spaces:AffineSpace"} <= train
     assert {"attacks/search:ActiveExamples", "specs:TrainConfig"} <= train
-    others = ("config/study", "evaluation/distances", "analysis/claims")
-    assert not {name for name in train if name.split(":")[0] in others}
+    unused_modules = ("config/study", "evaluation/distances", "analysis/claims")
+    assert not {name for name in train if name.split(":")[0] in unused_modules}
     assert "io/schemas:CLAIMS" not in train
-    assert not {name for name in used_by("distances") if name.startswith("attacks/search:run")}
-    assert not {name for name in used_by("vaegan") if name.startswith("models/convnet")}
-    assert not {name for name in used_by("attack") if name.startswith("training/vaegan")}
+    distances, vaegan, attack = map(used_definitions, ("distances", "vaegan", "attack"))
+    assert not {name for name in distances if name.startswith("attacks/search:run")}
+    assert not {name for name in vaegan if name.startswith("models/convnet")}
+    assert not {name for name in attack if name.startswith("training/vaegan")}
 
 
 TRACING = """
 import json, os, sys
 
 CALLS = set()
-FUNCTION = 1  # a flag that the bodies of modules and classes lack
+FUNCTION = 1  # a flag of functions, which the code of modules and classes does not have
 IMPORT = ("<module>", True)
 
 
 def trace(frame, event, arg):
     code = frame.f_code
     if code.co_filename.startswith(LIBRARY) and code.co_flags & FUNCTION:
-        back = frame.f_back
-        while back and (back.f_code.co_name, LIBRARY in back.f_code.co_filename) != IMPORT:
-            back = back.f_back
-        if not back:
+        caller = frame.f_back
+        while caller and (caller.f_code.co_name, LIBRARY in caller.f_code.co_filename) != IMPORT:
+            caller = caller.f_back
+        if not caller:
             CALLS.add((code.co_filename, code.co_qualname.split(".")[0]))
 
 
@@ -186,35 +196,36 @@ def write(status, end=os._exit):
 
 SCRIPT = sys.orig_argv[1] if len(sys.orig_argv) > 1 else ""
 if ".snakemake/scripts" in SCRIPT:
-    os._exit = write  # by which jobs end
+    os._exit = write  # jobs end with this function
     sys.settrace(trace)
 """
 
 
 @pytest.mark.long
-def test_all_that_jobs_call_counts(tmp_path, monkeypatch):
-    """No function of this package that a job of the smoke study calls is missed by name."""
+def test_the_fingerprint_contains_all_functions_that_jobs_call(tmp_path, monkeypatch):
+    """In a smoke study, every call of a function of this package is traced."""
     folder = tmp_path / "calls"
     folder.mkdir()
     tracing = f"LIBRARY, FOLDER = {str(LIBRARY)!r}, {str(folder)!r}\n{TRACING}"
     (tmp_path / "sitecustomize.py").write_text(tracing)
-    before = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{before}")
+    python_path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{python_path}")
     run = snakemake(tmp_path, "--cores", "2")
     assert run.returncode == 0, run.stderr[-3000:]
-    scripts, missed = set(), {}
+    scripts, missing_functions = set(), {}
     for path in folder.iterdir():
         script, job = path.name.split(".")[0], json.loads(path.read_text())
         scripts.add(script)
-        found, _, without = job["code"].partition(" without ")
-        left_out = tuple(without.split())
-        assert subject.fingerprint(WORKFLOW / f"{script}.py", left_out) == found
-        counted = used_by(script, left_out)
-        names = {
-            f"{Path(file).relative_to(LIBRARY).with_suffix('')}:{of}" for file, of in job["calls"]
+        digest, _, names = job["code"].partition(" without ")
+        excluded_modules = tuple(names.split())
+        assert subject.fingerprint(WORKFLOW / f"{script}.py", excluded_modules) == digest
+        called_functions = {
+            f"{Path(file).relative_to(LIBRARY).with_suffix('')}:{function}"
+            for file, function in job["calls"]
         }
-        if names - counted:
-            missed[path.name] = names - counted
-    collected = {"images"}  # of data sets that are not drawn
-    assert scripts == {path.stem for path in WORKFLOW.glob("*.py")} - collected
-    assert not missed
+        missing = called_functions - used_definitions(script, excluded_modules)
+        if missing:
+            missing_functions[path.name] = missing
+    scripts_of_public_data = {"images"}
+    assert scripts == {path.stem for path in WORKFLOW.glob("*.py")} - scripts_of_public_data
+    assert not missing_functions

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torchvision
 from PIL import Image
-from test_collected import ABOUT, celeba, emnist, grey, idx, keep
+from test_collected import SETTINGS, encode_celeba, encode_emnist, encode_idx, grey, write_file
 from test_fonts import make
 
 from robustgen.data import font_prototypes as fonts
@@ -42,7 +42,9 @@ Case = tuple[Path, Callable[[], object]]
 
 
 def font(folder: Path, _patch: pytest.MonkeyPatch) -> Case:
-    return make(folder / "fonts/a.ttf"), lambda: fonts.prototypes(1, "AB", str(folder / "fonts"))
+    return make(folder / "fonts/a.ttf"), lambda: fonts.draw_prototypes(
+        1, "AB", str(folder / "fonts")
+    )
 
 
 def variable_font(folder: Path, _patch: pytest.MonkeyPatch) -> Case:
@@ -51,7 +53,7 @@ def variable_font(folder: Path, _patch: pytest.MonkeyPatch) -> Case:
     of = folder / "fonts/a.ttf"
     of.parent.mkdir()
     of.write_bytes(min(files, key=lambda path: path.stat().st_size).read_bytes())
-    return of, lambda: fonts.prototypes(1, "AB", str(folder / "fonts"))
+    return of, lambda: fonts.draw_prototypes(1, "AB", str(folder / "fonts"))
 
 
 def folder_of(suffix: str, colour: bool) -> Callable[[Path, pytest.MonkeyPatch], Case]:
@@ -61,7 +63,7 @@ def folder_of(suffix: str, colour: bool) -> Callable[[Path, pytest.MonkeyPatch],
             path = folder / "photos" / "ab"[at % 2] / f"{at}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(held).save(path)
-        own = {**ABOUT, "path": str(folder / "photos"), "test_share": 0.4}
+        own = {**SETTINGS, "path": str(folder / "photos"), "test_share": 0.4}
         return folder / f"photos/a/0{suffix}", lambda: collect("images", downloads={}, **own)
 
     return write
@@ -71,7 +73,7 @@ def arrays(save: Callable[..., None]) -> Callable[[Path, pytest.MonkeyPatch], Ca
     def write(folder: Path, _patch: pytest.MonkeyPatch) -> Case:
         path = folder / "mine.npz"
         save(path, images=grey(12, 9, 8), labels=np.arange(12) % 2)
-        own = {**ABOUT, "path": str(path), "test_share": 0.4}
+        own = {**SETTINGS, "path": str(path), "test_share": 0.4}
         return path, lambda: collect("npz", downloads={}, **own)
 
     return write
@@ -83,10 +85,10 @@ def installed(name: str) -> Callable[[Path, pytest.MonkeyPatch], Case]:
     def write(folder: Path, patch: pytest.MonkeyPatch) -> Case:
         patch.setattr(public, "INSTALLED", folder)
         for split in ("train", "t10k"):
-            keep(folder / f"{split}-images-idx3-ubyte.gz", idx(grey(20)))
-            keep(folder / f"{split}-labels-idx1-ubyte.gz", idx(LABELS))
+            write_file(folder / f"{split}-images-idx3-ubyte.gz", encode_idx(grey(20)))
+            write_file(folder / f"{split}-labels-idx1-ubyte.gz", encode_idx(LABELS))
         downloads = {"folder": str(folder / "none")}
-        return folder / name, lambda: collect("fashion_mnist", downloads=downloads, **ABOUT)
+        return folder / name, lambda: collect("fashion_mnist", downloads=downloads, **SETTINGS)
 
     return write
 
@@ -94,26 +96,26 @@ def installed(name: str) -> Callable[[Path, pytest.MonkeyPatch], Case]:
 def trusted_emnist(folder: Path, patch: pytest.MonkeyPatch) -> Case:
     """An archive whose checksum is right, whatever is in it."""
     path, downloads = folder / "emnist/gzip.zip", {"folder": str(folder)}
-    keep(path, emnist({split: (grey(20), LABELS) for split in ("train", "test")}))
+    write_file(path, encode_emnist({split: (grey(20), LABELS) for split in ("train", "test")}))
 
     def read() -> object:
-        patch.setattr(torchvision.datasets.EMNIST, "md5", keep(path, path.read_bytes()))
-        return collect("emnist", downloads=downloads, **ABOUT)
+        patch.setattr(torchvision.datasets.EMNIST, "md5", write_file(path, path.read_bytes()))
+        return collect("emnist", downloads=downloads, **SETTINGS)
 
     return path, read
 
 
 def trusted_celeba(name: str) -> Callable[[Path, pytest.MonkeyPatch], Case]:
     def write(folder: Path, patch: pytest.MonkeyPatch) -> Case:
-        files = celeba([1, -1, 1, -1, 1, -1], [0, 0, 0, 0, 2, 2])
+        files = encode_celeba([1, -1, 1, -1, 1, -1], [0, 0, 0, 0, 2, 2])
         for of, content in files.items():
-            keep(folder / "celeba" / of, content)
+            write_file(folder / "celeba" / of, content)
 
         def read() -> object:
             held = {of: folder / "celeba" / of for of in files}
-            listed = [("id", keep(path, path.read_bytes()), of) for of, path in held.items()]
+            listed = [("id", write_file(path, path.read_bytes()), of) for of, path in held.items()]
             patch.setattr(torchvision.datasets.CelebA, "file_list", listed)
-            return collect("celeba", downloads={"folder": str(folder)}, **ABOUT)
+            return collect("celeba", downloads={"folder": str(folder)}, **SETTINGS)
 
         return folder / "celeba" / name, read
 

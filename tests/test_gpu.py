@@ -210,7 +210,7 @@ def test_normal_training_is_that_of_the_cpu(training_images):
 def test_an_interrupted_training_goes_on(training_images, tmp_path, monkeypatch):
     data, method = training_images.take(slice(90)), METHODS["adversarial"]
     undisturbed, _ = train_three(data, method)
-    checkpoint = Checkpoint(tmp_path / "checkpoint", {}, every=0)
+    checkpoint = Checkpoint(tmp_path / "checkpoint", {}, interval_s=0)
     update, calls = classifiers._update, []
 
     def interrupted_update(*arguments: object) -> object:

@@ -1,4 +1,4 @@
-"""That what is found batch by batch lies in files as it would in memory, and is gone on with."""
+"""The store of examples: files hold the same bytes as memory, and are resumed."""
 
 import subprocess
 import sys
@@ -15,94 +15,98 @@ from robustgen.io.example_store import ExampleStore
 SHAPES = {"images": (2, 7, 1, 3, 3), "codes": (2, 7, 4)}
 
 
-def whole() -> dict[str, torch.Tensor]:
+def make_tensors() -> dict[str, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
     return {name: torch.randn(shape, generator=rng) for name, shape in SHAPES.items()}
 
 
-def put(growing: ExampleStore, start: int, stop: int) -> None:
-    growing.write_batch(start, {name: of[:, start:stop] for name, of in whole().items()})
+def write(store: ExampleStore, start: int, stop: int) -> None:
+    batch = {name: tensor[:, start:stop] for name, tensor in make_tensors().items()}
+    store.write_batch(start, batch)
 
 
-def assert_whole(growing: ExampleStore) -> None:
-    made = growing.tensors()
-    assert made.keys() == SHAPES.keys()
-    assert all(torch.equal(made[name], of) for name, of in whole().items())
+def assert_complete(store: ExampleStore) -> None:
+    tensors = store.tensors()
+    assert tensors.keys() == SHAPES.keys()
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in make_tensors().items())
 
 
 @given(st.integers(1, 8), st.integers(0, 7), st.booleans())
-def test_batches_become_the_whole(tmp_path_factory, size, stopped_after, in_memory):
-    """In memory or in files, which an interrupted job goes on with, also over others' bytes."""
-    path = None if in_memory else tmp_path_factory.mktemp("growing") / "a.safetensors"
+def test_batches_are_joined_also_by_a_resumed_job(tmp_path_factory, size, stopped_after, in_memory):
+    """In memory or in files, one of which has bytes of a job with other settings."""
+    path = None if in_memory else tmp_path_factory.mktemp("store") / "a.safetensors"
     if path:
         path.with_name("a.safetensors.images").write_bytes(b"of other settings" * 100)
     first, starts = ExampleStore(SHAPES, path), range(0, 7, size)
     for start in starts[:stopped_after]:
-        put(first, start, start + size)
-    done = min(stopped_after * size, 7)
+        write(first, start, start + size)
+    examples_done = min(stopped_after * size, 7)
     second = first if in_memory else ExampleStore(SHAPES, path)
-    assert in_memory or done == 0 or second.resume(range(0, done, size), done, first.digest())
-    for start in range(done, 7, size):
-        put(second, start, start + size)
-    assert_whole(second)
+    if not in_memory and examples_done:
+        batch_starts = range(0, examples_done, size)
+        assert second.resume(batch_starts, examples_done, first.digest())
+    for start in range(examples_done, 7, size):
+        write(second, start, start + size)
+    assert_complete(second)
     if path:
-        once = ExampleStore(SHAPES, path.with_name("once"))
+        undisturbed = ExampleStore(SHAPES, path.with_name("undisturbed"))
         for start in starts:
-            put(once, start, start + size)
-        assert second.digest() == once.digest()
+            write(undisturbed, start, start + size)
+        assert second.digest() == undisturbed.digest()
 
 
-def test_what_has_changed_is_not_gone_on_with(tmp_path):
-    """Any byte of what was put, or a file cut off or gone."""
+def test_changed_files_are_not_resumed(tmp_path):
+    """Any written byte was changed, or a file is truncated or missing."""
     path = tmp_path / "a"
-    kept = ExampleStore(SHAPES, path)
-    put(kept, 0, 3)
-    put(kept, 3, 5)
+    store = ExampleStore(SHAPES, path)
+    write(store, 0, 3)
+    write(store, 3, 5)
 
-    def goes_on() -> bool:
-        return ExampleStore(SHAPES, path).resume([0, 3], 5, kept.digest())
+    def resumes() -> bool:
+        return ExampleStore(SHAPES, path).resume([0, 3], 5, store.digest())
 
-    assert goes_on()
-    assert not ExampleStore(SHAPES, path).resume([0, 2], 5, kept.digest())
+    assert resumes()
+    assert not ExampleStore(SHAPES, path).resume([0, 2], 5, store.digest())
     for name, shape in SHAPES.items():
-        file, size = tmp_path / f"a.{name}", 4 * torch.Size(shape[2:]).numel()
-        held = file.read_bytes()
-        for place in range(len(held)):
-            flipped = bytearray(held)
-            flipped[place] ^= 1 << place % 8
-            file.write_bytes(flipped)
-            assert goes_on() == (place // size % 7 >= 5), place
-        file.write_bytes(held[:-1])
-        assert not goes_on()
+        file, example_bytes = tmp_path / f"a.{name}", 4 * torch.Size(shape[2:]).numel()
+        content = file.read_bytes()
+        for position in range(len(content)):
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << position % 8
+            file.write_bytes(damaged)
+            is_unwritten = position // example_bytes % 7 >= 5
+            assert resumes() == is_unwritten, position
+        file.write_bytes(content[:-1])
+        assert not resumes()
         file.unlink()
-        assert not goes_on()
-        file.write_bytes(held)
-    assert goes_on()
+        assert not resumes()
+        file.write_bytes(content)
+    assert resumes()
 
 
-def test_files_of_a_failed_job_stay_only_where_a_checkpoint_speaks_of_them(tmp_path):
-    kept = ExampleStore(SHAPES, tmp_path / "a")
+def test_files_of_a_failed_job_are_removed_unless_a_checkpoint_needs_them(tmp_path):
+    store = ExampleStore(SHAPES, tmp_path / "a")
 
-    def interrupted(lasting: bool) -> None:
-        with kept:
-            put(kept, 0, 3)
-            if lasting:
-                kept.keep_on_error()
+    def fail(has_checkpoint: bool) -> None:
+        with store:
+            write(store, 0, 3)
+            if has_checkpoint:
+                store.keep_on_error()
             raise KeyboardInterrupt
 
-    for lasting in (False, True):
+    for has_checkpoint in (False, True):
         with pytest.raises(KeyboardInterrupt):
-            interrupted(lasting)
-        assert len(list(tmp_path.iterdir())) == 2 * lasting
-    with kept:
-        put(kept, 3, 7)
-    assert_whole(kept)
+            fail(has_checkpoint)
+        assert len(list(tmp_path.iterdir())) == 2 * has_checkpoint
+    with store:
+        write(store, 3, 7)
+    assert_complete(store)
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "a.codes").mkdir()
     with pytest.raises(UserError, match=r"a\.codes cannot be written: Is a directory"):
-        put(ExampleStore(SHAPES, tmp_path / "a"), 0, 3)
+        write(ExampleStore(SHAPES, tmp_path / "a"), 0, 3)
 
 
 ATTACK = """
@@ -118,32 +122,34 @@ from robustgen.evaluation.attacks import attack_cohort
 from robustgen.specs import SearchConfig, Threat
 from robustgen.io.tensors import save_tensors
 
-def peak():
+def peak_megabytes():
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1e3
 
-here, many = device.setup(), 4000
+compute_device, max_images = device.setup(), 4000
 rngs = [torch.Generator().manual_seed(i) for i in range(3)]
-cohort = Cohort("convnet", (1, 28, 28), 10, range(3), backends.for_cohorts(here))
+cohort = Cohort("convnet", (1, 28, 28), 10, range(3), backends.for_cohorts(compute_device))
 cohort.initialize(rngs)
-rows = torch.arange(many) % 100
+rows = torch.arange(max_images) % 100
 bank = torch.rand(100, 1, 28, 28)
 data = Split(bank, rows, rows % 10, None, (rows, rows), tuple("ABCDEFGHIJ"))
-threat, how = Threat("image", "linf", 0.3), SearchConfig("signed", 0.1, 1)
-for images in (200, 200, many):  # the second run still takes memory that it keeps
-    before = peak()
-    going = Checkpoint(Path(sys.argv[1], "a.checkpoint.safetensors"), {}, every=1e9)
-    made = attack_cohort(cohort.eval(), data.take(slice(images)), threat, how, rngs, going)
-print(peak() - before, made.images.nbytes / 1e6, made.images.sum().isfinite().item())
+threat, search = Threat("image", "linf", 0.3), SearchConfig("signed", 0.1, 1)
+for images in (200, 200, max_images):  # the second run still allocates memory for later runs
+    peak_before = peak_megabytes()
+    checkpoint = Checkpoint(Path(sys.argv[1], "a.checkpoint.safetensors"), {}, interval_s=1e9)
+    batch = data.take(slice(images))
+    result = attack_cohort(cohort.eval(), batch, threat, search, rngs, checkpoint)
+is_finite = result.images.sum().isfinite().item()
+print(peak_megabytes() - peak_before, result.images.nbytes / 1e6, is_finite)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak")
-def test_memory_does_not_grow_with_the_images(tmp_path):
-    """What is found for 4,000 images of three models is 75 MB."""
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    """The adversarial images of 4,000 images and three models have 75 MB."""
     run = subprocess.run(
         [sys.executable, "-c", ATTACK, tmp_path], capture_output=True, text=True, check=True
     )
-    more, found, _ = run.stdout.split()
-    assert float(found) == pytest.approx(4000 * 3 * 28 * 28 * 4 / 1e6)
-    assert float(more) < 20
+    increase, size, _ = run.stdout.split()
+    assert float(size) == pytest.approx(4000 * 3 * 28 * 28 * 4 / 1e6)
+    assert float(increase) < 20

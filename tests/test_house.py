@@ -18,7 +18,7 @@ from robustgen.config import blocks as settings
 from robustgen.config import datasets as data_settings
 from robustgen.config import manifolds as manifold_settings
 from robustgen.data.affine import RANGES
-from robustgen.data.sources import OWN, PUBLIC
+from robustgen.data.sources import PUBLIC_READERS, USER_READERS
 from robustgen.models.architectures import ARCHITECTURES
 from robustgen.specs import VaeGanConfig
 
@@ -77,7 +77,9 @@ def test_every_rule_states_what_it_needs():
             for part in ("output:", "log:", "benchmark:", "threads: 1", "mem_mb=", "runtime="):
                 assert part in body, f"{name} lacks {part}"
             script = (HERE / f"workflow/scripts/{name}.py").read_text()
-            assert "job(snakemake.log[0], snakemake)" in script, f"{name} does not check its code"
+            assert "run_job(snakemake.log[0], snakemake)" in script, (
+                f"{name} does not check its code"
+            )
             code = "params:" in body and f'code_of("{name}"' in body
             assert code, f"{name} lacks the fingerprint of its code"
             for block in re.findall(r"^    (?:input|output):\n((?:        .*\n)+)", body, re.M):
@@ -149,7 +151,7 @@ def test_what_a_config_may_name_is_what_there_is(block, key, registry):
 
 
 def test_every_kind_of_data_set_has_its_reader():
-    assert set(data_settings.KINDS) == {"fonts", *OWN, *PUBLIC}
+    assert set(data_settings.KINDS) == {"fonts", *USER_READERS, *PUBLIC_READERS}
     for kind, reader in data_settings.KINDS.items():
         assert get_args(reader.model_fields["kind"].annotation) == (kind,)
 

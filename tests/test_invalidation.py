@@ -1,4 +1,4 @@
-"""What runs again after a change: exactly the jobs that depend on it, by dry runs."""
+"""The jobs that run again after a change, by dry runs: exactly those that depend on it."""
 
 import os
 import random
@@ -15,7 +15,7 @@ ON_DATA = {"space": "data_manifold", "norm": "linf", "radius": 0.1}
 
 
 def with_(block: dict, name: str, **keys) -> dict:
-    """A block of the config in which one entry is added, or has other settings."""
+    """A copy of a block of the config with a new entry, or with other settings of an entry."""
     return {**block, name: {**block.get(name, {}), **keys}}
 
 
@@ -28,7 +28,7 @@ DATA += f", distances 3, clean_distances, {ALL_TABLES}, figure1, figure2"
 SETTINGS = {
     "the radius of the threat `transformation`": (
         {"threats": with_(THREATS, "transformation", radius=0.2)},
-        f"train, attack 9, errors, {RATES}",  # one method under four attacks; one on the others
+        f"train, attack 9, errors, {RATES}",  # one method under four attacks, five under one
     ),
     "the steps of the attack `regular`": (
         {"attacks": with_(ATTACKS, "regular", steps=9)},
@@ -58,7 +58,7 @@ SETTINGS = {
         {"datasets": {"fonts": {**FONTS, "fonts": 13}}},
         f"prototypes, codes, {DATA}",
     ),
-    "a class more": (  # the job of each VAE-GAN runs, and finds what was trained before
+    "a class more": (  # the job of each VAE-GAN runs, but trained models are reused
         {"datasets": {"fonts": {**FONTS, "letters": "ABCD"}}},
         f"prototypes, codes, {DATA}".replace("vaegan 3", "vaegan 4"),
     ),
@@ -92,7 +92,7 @@ SETTINGS = {
         "judge, quality, all_quality, claims",
     ),
 }
-"""Other keys of the smoke study, and the jobs that run again beside `record`, which keeps it."""
+"""Changed keys of the smoke study, and the jobs that run again, without `record`."""
 
 TRAINED = f"train 6, attack 24, distances 3, {ALL_TABLES}, figure1, figure2"
 LEARNED = SETTINGS["beta of the VAE-GAN of one class"][1].replace("vaegan", "vaegan 3")
@@ -123,7 +123,10 @@ EDITS = {
         ("evaluation/distances.py", "measure_to_neighbours"),
         "distances 3, clean_distances, all_distances, claims, figure2",
     ),
-    "the drawing of letters": (("data/font_prototypes.py", "SIZE, POINTS"), f"prototypes, {DATA}"),
+    "the drawing of letters": (
+        ("data/font_prototypes.py", "IMAGE_SIZE, FONT_SIZE"),
+        f"prototypes, {DATA}",
+    ),
     "a statistic of the claims": (("analysis/claims.py", "STATISTICS"), "claims"),
     "intervals over seeds": (
         ("analysis/statistics.py", "t_interval"),
@@ -133,7 +136,7 @@ EDITS = {
     "a colour of methods": (("figures/style.py", "_KNOWN"), "figure1, figure2, figure3, figure4"),
     "a column of the claims' table": (("io/schemas.py", "CLAIMS"), "claims"),
 }
-"""A file of the library and a name in it, whose definition is changed; the jobs that run again."""
+"""A module of the library and the definition that is changed in it, and the jobs that run again."""
 HARMLESS = {
     "the checks of a config": lambda library: change_code(
         library / "config/checks.py", "_check_names"
@@ -142,73 +145,73 @@ HARMLESS = {
     "a docstring": lambda library: change_docstring(library / "attacks/search.py", "ascend"),
     "formatting": lambda library: reformat(library / "attacks/spaces.py"),
 }
-"""Edits that run nothing, even all of them."""
+"""Edits after which no job runs again."""
 
 
-def jobs(text: str) -> dict[str, int]:
-    """Counts by rule, from names which a count may follow."""
+def parse_counts(text: str) -> dict[str, int]:
+    """The numbers of jobs by rule, from names of rules that a number may follow."""
     parts = [part.split() for part in filter(None, text.split(", "))]
     return {rule: int(count[0]) if count else 1 for rule, *count in parts}
 
 
-def jobs_of(run) -> dict[str, int]:
-    """What a dry run lists, without the rule that only collects."""
+def count_jobs(run) -> dict[str, int]:
+    """The numbers of jobs by rule that a dry run lists, without the target rule."""
     return {rule: count for rule, count in wanted(run).items() if rule != "all"}
 
 
 @pytest.mark.parametrize(("keys", "expected"), SETTINGS.values(), ids=SETTINGS)
-def test_a_changed_setting(study, tmp_path, keys, expected):
+def test_a_changed_setting_runs_the_jobs_that_depend_on_it(study, tmp_path, keys, expected):
     run = snakemake(study, "-n", "--nolock", config=changed(tmp_path, **keys))
-    assert jobs_of(run) == {"record": 1, **jobs(expected)}
+    assert count_jobs(run) == {"record": 1, **parse_counts(expected)}
 
 
 @pytest.mark.parametrize(("edit", "expected"), EDITS.values(), ids=EDITS)
-def test_edited_code(study, tmp_path, edit, expected):
+def test_edited_code_runs_the_jobs_that_use_it(study, tmp_path, edit, expected):
     project = copied_project(tmp_path / "project")
     file, name = edit
     change_code(project / "src/robustgen" / file, name)
-    assert jobs_of(snakemake(study, "-n", "--nolock", project=project)) == jobs(expected)
+    assert count_jobs(snakemake(study, "-n", "--nolock", project=project)) == parse_counts(expected)
 
 
-def test_harmless_edits(study, tmp_path):
+def test_harmless_edits_run_no_job(study, tmp_path):
     project = copied_project(tmp_path / "project")
     for edit in HARMLESS.values():
         edit(project / "src/robustgen")
-    assert jobs_of(snakemake(study, "-n", "--nolock", project=project)) == {}
+    assert count_jobs(snakemake(study, "-n", "--nolock", project=project)) == {}
 
 
-def test_another_machine(study, tmp_path):
-    """Cores, memory, another profile, the device: none is part of a job's identity."""
+def test_settings_of_the_machine_run_no_job(study, tmp_path):
+    """Cores, memory, profile and device are no part of a job's identity."""
     (tmp_path / "config.yaml").write_text(
         "cores: 7\nset-resources:\n  train:\n    mem_mb: 9\nset-threads:\n  train: 4\n"
     )
     run = snakemake(study, "-n", "--nolock", "--profile", tmp_path, ROBUSTGEN_DEVICE="cuda")
-    assert jobs_of(run) == {}
+    assert count_jobs(run) == {}
 
 
 @pytest.fixture(scope="module")
-def moved(study, tmp_path_factory) -> Path:
-    """Another folder with the results, and what Snakemake knows of them; all times are new."""
-    folder = tmp_path_factory.mktemp("moved")
+def copied_study(study, tmp_path_factory) -> Path:
+    """A copy of the results and of Snakemake's metadata, in which all files have new times."""
+    folder = tmp_path_factory.mktemp("copied")
     rng = random.Random(0)
 
-    def copy_late(source: str, target: str) -> None:
+    def copy_with_new_time(source: str, target: str) -> None:
         shutil.copyfile(source, target)
         os.utime(target, (1, 2e9 + rng.randrange(10**6)))
 
-    shutil.copytree(study / "results", folder / "results", copy_function=copy_late)
-    known = ".snakemake/metadata"
-    shutil.copytree(study / known, folder / known, copy_function=copy_late)
+    shutil.copytree(study / "results", folder / "results", copy_function=copy_with_new_time)
+    metadata = ".snakemake/metadata"
+    shutil.copytree(study / metadata, folder / metadata, copy_function=copy_with_new_time)
     return folder
 
 
-def test_a_fresh_clone_with_moved_results(moved, tmp_path):
-    """Time stamps do not count, neither of the results nor of the code; changes still do."""
+def test_times_of_results_and_code_run_no_job(copied_study, tmp_path):
+    """A changed setting does."""
     project = copied_project(tmp_path / "project")
-    assert jobs_of(snakemake(moved, "-n", project=project)) == {}
+    assert count_jobs(snakemake(copied_study, "-n", project=project)) == {}
     keys, expected = SETTINGS["the steps of the attack `regular`"]
-    run = snakemake(moved, "-n", config=changed(tmp_path, **keys), project=project)
-    assert jobs_of(run) == {"record": 1, **jobs(expected)}
+    run = snakemake(copied_study, "-n", config=changed(tmp_path, **keys), project=project)
+    assert count_jobs(run) == {"record": 1, **parse_counts(expected)}
 
 
 @pytest.mark.parametrize(
@@ -220,34 +223,33 @@ def test_a_fresh_clone_with_moved_results(moved, tmp_path):
         ("figures/figure4.pdf", "figure4"),
     ],
 )
-def test_a_deleted_file(study, tmp_path, file, expected):
-    """One that others are made of is not missed while they are there, but can be asked for."""
+def test_a_deleted_file_is_recreated_if_it_is_a_target(study, tmp_path, file, expected):
+    """A deleted input is not recreated while its outputs exist, unless it is named."""
     shutil.copytree(study, tmp_path / "study", copy_function=os.link)
-    gone = tmp_path / "study/results/smoke" / file
-    gone.unlink()
-    assert jobs_of(snakemake(tmp_path / "study", "-n")) == jobs(expected)
-    asked = jobs_of(snakemake(tmp_path / "study", "-n", f"results/smoke/{file}"))
-    assert sum(asked.values()) == 1
+    (tmp_path / "study/results/smoke" / file).unlink()
+    assert count_jobs(snakemake(tmp_path / "study", "-n")) == parse_counts(expected)
+    named = count_jobs(snakemake(tmp_path / "study", "-n", f"results/smoke/{file}"))
+    assert sum(named.values()) == 1
 
 
 FIGURES = {"figure1", "figure2", "figure3", "figure4", "prototype_sheet", "manifold_sheet"}
 TABLES = {"errors", "success_rates", "over_seeds", "all_distances", "all_quality", "claims"}
 
 
-def told(expected: str) -> str:
-    """The same in few words."""
-    counts = jobs(expected)
+def summarize(expected: str) -> str:
+    """The jobs as the documentation lists them, with tables and figures counted."""
+    counts = parse_counts(expected)
     words = [f"{rule} {n}" for rule, n in counts.items() if rule not in FIGURES | TABLES]
     for names, word in ((TABLES, "table"), (FIGURES, "figure")):
-        many = sum(n for rule, n in counts.items() if rule in names)
-        words += [f"{many} {word}{'s' if many > 1 else ''}"] if many else []
+        total = sum(n for rule, n in counts.items() if rule in names)
+        words += [f"{total} {word}{'s' if total > 1 else ''}"] if total else []
     return ", ".join(words) or "nothing"
 
 
-def test_the_documentation_has_the_table():
+def test_the_documentation_lists_the_jobs_of_each_change():
     text = (HERE / "docs/reruns.md").read_text(encoding="utf-8")
-    rows = [(name, told(expected)) for name, (_, expected) in SETTINGS.items()]
-    rows += [(f"code: {name}", told(expected)) for name, (_, expected) in EDITS.items()]
-    rows += [(f"code: {name}", told("")) for name in HARMLESS]
-    for name, what in rows:
-        assert f"| {name} | {what} |" in text, (name, what)
+    rows = [(name, summarize(expected)) for name, (_, expected) in SETTINGS.items()]
+    rows += [(f"code: {name}", summarize(expected)) for name, (_, expected) in EDITS.items()]
+    rows += [(f"code: {name}", summarize("")) for name in HARMLESS]
+    for name, summary in rows:
+        assert f"| {name} | {summary} |" in text, (name, summary)

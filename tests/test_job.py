@@ -10,77 +10,78 @@ import pytest
 import torch
 
 from robustgen.errors import UserError, reading
-from robustgen.jobs.fingerprint import fingerprint, forget
-from robustgen.jobs.runtime import job
+from robustgen.jobs.fingerprint import clear_caches, fingerprint
+from robustgen.jobs.runtime import run_job
 from robustgen.progress import log_progress
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (UserError("the sky is green"), "robustgen: the sky is green"),
         (MemoryError("9 TiB are too much"), "there is not enough memory: 9 TiB are too much"),
         (RuntimeError("you can't allocate memory"), "there is not enough memory: you can't"),
         (torch.OutOfMemoryError("CUDA out of memory."), "there is not enough memory: CUDA"),
     ],
-    ids=["a mistake", "no memory", "none for torch", "none on a GPU"],
+    ids=["a mistake", "no memory", "no memory for torch", "no memory on a GPU"],
 )
-def test_what_a_user_can_mend_is_one_sentence(tmp_path, error, said):
-    with pytest.raises(SystemExit, match=said), job(tmp_path / "log"):
+def test_an_error_that_a_user_can_fix_is_one_sentence(tmp_path, error, message):
+    with pytest.raises(SystemExit, match=message), run_job(tmp_path / "log"):
         raise error
     assert str(error) in (tmp_path / "log").read_text()
 
 
-def test_other_errors_pass_and_are_logged(tmp_path):
-    with pytest.raises(ZeroDivisionError), job(tmp_path / "log"):
+def test_other_errors_are_raised_and_logged(tmp_path):
+    with pytest.raises(ZeroDivisionError), run_job(tmp_path / "log"):
         1 / 0  # noqa: B018
     assert "ZeroDivisionError" in (tmp_path / "log").read_text()
 
 
-STOPPED = """
+STOPPED_JOB = """
 import os, signal, sys
 from pathlib import Path
 from robustgen.io.atomic import atomic_write
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job("log"), atomic_write("result.zip") as partial:
-    partial.write_text("half")
+with run_job("log"), atomic_write("result.zip") as temporary:
+    temporary.write_text("half")
     os.kill(os.getpid(), signal.SIGTERM)
 """
 
 
-def test_a_job_told_to_stop_leaves_nothing_half_written(tmp_path):
-    run = subprocess.run([sys.executable, "-c", STOPPED], cwd=tmp_path, capture_output=True)
+def test_a_job_that_is_stopped_leaves_no_partial_file(tmp_path):
+    run = subprocess.run([sys.executable, "-c", STOPPED_JOB], cwd=tmp_path, capture_output=True)
     assert run.returncode == 128 + signal.SIGTERM
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
     assert "stopped by signal 15" in (tmp_path / "log").read_text()
 
 
-ENDED = """
+JOB_OF_SNAKEMAKE = """
 from types import SimpleNamespace
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job("log", SimpleNamespace(rule="none", scriptdir="nowhere", params=None)):
-    print("said", end="")
-print("more")
+with run_job("log", SimpleNamespace(rule="none", scriptdir="nowhere", params=None)):
+    print("in the job", end="")
+print("after the job")
 """
 
 
-def test_a_process_of_its_own_ends_with_its_job(tmp_path):
-    run = subprocess.run([sys.executable, "-c", ENDED], cwd=tmp_path, capture_output=True)
-    assert (run.returncode, run.stdout, run.stderr) == (0, b"said", b"")
+def test_the_process_of_a_script_ends_with_its_job(tmp_path):
+    command = [sys.executable, "-c", JOB_OF_SNAKEMAKE]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, b"in the job", b"")
     assert (tmp_path / "log").read_text().endswith("done\n")
 
 
-def test_a_process_of_its_own_fails_with_its_job(tmp_path):
-    failing = ENDED.replace('print("said", end="")', "raise MemoryError('so much')")
-    run = subprocess.run([sys.executable, "-c", failing], cwd=tmp_path, capture_output=True)
+def test_the_process_of_a_script_fails_with_its_job(tmp_path):
+    code = JOB_OF_SNAKEMAKE.replace('print("in the job", end="")', "raise MemoryError('so much')")
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
     sentence = b"robustgen: there is not enough memory: so much; see log\n"
     assert (run.returncode, run.stdout, run.stderr) == (1, b"", sentence)
 
 
-def test_progress_ends_in_the_log(tmp_path):
-    with job(tmp_path / "log"):
+def test_the_last_step_is_always_logged(tmp_path):
+    with run_job(tmp_path / "log"):
         assert list(log_progress(range(3), "step")) == [0, 1, 2]
     log = (tmp_path / "log").read_text()
     assert "step 3/3, 0 s left" in log
@@ -88,7 +89,7 @@ def test_progress_ends_in_the_log(tmp_path):
     assert not logging.getLogger("robustgen").handlers
 
 
-def test_what_a_reader_stumbles_over_names_the_file():
+def test_an_error_of_a_reader_names_the_file():
     with pytest.raises(UserError, match=r"^a is not a readable b: IndexError$"), reading("a", "b"):
         raise IndexError
     with pytest.raises(UserError, match=r"^mine$"), reading("a", "b"):
@@ -96,28 +97,29 @@ def test_what_a_reader_stumbles_over_names_the_file():
 
 
 @pytest.mark.parametrize(
-    "without", ["", " without robustgen.attacks.search robustgen.attacks.spaces"]
+    "exclusion", ["", " without robustgen.attacks.search robustgen.attacks.spaces"]
 )
-def test_a_job_whose_code_was_changed_after_planning_fails(tmp_path, monkeypatch, without):
-    """A comment is no change; what is changed later has no part in the job."""
-    monkeypatch.setattr("gc.freeze", lambda: None)  # this process goes on
+def test_a_job_whose_code_was_changed_after_planning_fails(tmp_path, monkeypatch, exclusion):
+    """A comment does not count, nor does a change after the start of the job."""
+    monkeypatch.setattr("gc.freeze", lambda: None)  # this process continues
     monkeypatch.setattr(
         "robustgen.jobs.runtime._exit_now", lambda failure: failure and sys.exit(failure)
     )
-    now, own = time.time(), tmp_path / "train.py"
-    monkeypatch.setenv("ROBUSTGEN_PLANNED", str(now))
+    plan_time, script_file = time.time(), tmp_path / "train.py"
+    monkeypatch.setenv("ROBUSTGEN_PLANNED", str(plan_time))
 
-    def write(text: str, seconds: float) -> None:
-        own.write_text(f"from robustgen.attacks.search import search\nsearch({text})\n")
-        os.utime(own, (seconds, seconds))
-        forget()
+    def write_script(argument: str, modification_time: float) -> None:
+        script_file.write_text(f"from robustgen.attacks.search import search\nsearch({argument})\n")
+        os.utime(script_file, (modification_time, modification_time))
+        clear_caches()
 
-    write("1", now - 10)
-    code = fingerprint(own, without.split()[1:]) + without
-    told = SimpleNamespace(rule="train", scriptdir=str(tmp_path), params=SimpleNamespace(code=code))
-    write("1)  # (one", now + 10)
-    with job(tmp_path / "log", told):
-        write("2", now + 10)
+    write_script("1", plan_time - 10)
+    code = fingerprint(script_file, exclusion.split()[1:]) + exclusion
+    params = SimpleNamespace(code=code)
+    script = SimpleNamespace(rule="train", scriptdir=str(tmp_path), params=params)
+    write_script("1)  # (one", plan_time + 10)
+    with run_job(tmp_path / "log", script):
+        write_script("2", plan_time + 10)
     sentence = r"changed after it was planned, in \S+train\.py; run again"
-    with pytest.raises(SystemExit, match=sentence), job(tmp_path / "log", told):
+    with pytest.raises(SystemExit, match=sentence), run_job(tmp_path / "log", script):
         pass

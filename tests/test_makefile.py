@@ -1,4 +1,4 @@
-"""The Makefile, with interpreters that only note how they were called: nothing is installed."""
+"""The Makefile, with fake interpreters that record their calls: nothing is installed."""
 
 import json
 import os
@@ -22,7 +22,7 @@ else:
     with open("calls", "a") as file:
         print(json.dumps(call), file=file)
 """
-"""An interpreter that notes its calls, and says of which clone the package is that it has."""
+"""A fake interpreter: it records its calls, and prints the clone of its package."""
 
 
 def write_interpreter(path: Path) -> None:
@@ -33,7 +33,7 @@ def write_interpreter(path: Path) -> None:
 
 @pytest.fixture
 def clone(tmp_path) -> Path:
-    """A clone whose environment is complete, in a folder whose name a shell would interpret."""
+    """A clone with a complete environment, in a folder whose name has characters of shells."""
     folder = tmp_path / "my (clone) $HOME 'é' & \"x\""
     folder.mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt", ".ci/installed_clone.py"):
@@ -57,8 +57,8 @@ def make(folder: Path, *arguments: str, **variables: str) -> subprocess.Complete
     )
 
 
-def calls(folder: Path) -> list[dict]:
-    """How interpreters were called in `folder`."""
+def read_calls(folder: Path) -> list[dict]:
+    """The calls of interpreters in `folder`."""
     path = folder / "calls"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -111,19 +111,19 @@ def test_the_config_of_a_plan_is_one_file_or_several(clone, config, files):
     run = make(clone, "plan", f"CONFIG={config}", "JOBS=3", "SPEEDS=my speeds.json")
     assert run.returncode == 0, run.stderr
     options = ["--cores", "3", "--speeds", "my speeds.json", "--configfile", *files]
-    (call,) = calls(clone)
+    (call,) = read_calls(clone)
     assert call["arguments"] == ["-P", "-m", "robustgen.jobs.plan", *options]
 
 
-def test_a_plan_is_of_the_demo_unless_told_otherwise(clone):
+def test_the_default_of_a_plan_is_the_demo(clone):
     assert make(clone, "plan").returncode == 0
-    (call,) = calls(clone)
+    (call,) = read_calls(clone)
     assert call["arguments"][-2:] == ["--configfile", "config/config.yaml"]
     assert "--speeds" not in call["arguments"]
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "plan", "clean"])
-def test_an_environment_of_another_clone_is_left_alone(clone, target):
+def test_an_environment_of_another_clone_is_refused(clone, target):
     shared = clone.parent / "shared"
     shutil.copytree(clone / ".venv", shared)
     (shared / ".ready").unlink()  # so that it would be set up
@@ -133,11 +133,11 @@ def test_an_environment_of_another_clone_is_left_alone(clone, target):
         f"robustgen: the environment {shared} has the package of another clone, "
         "/other/src/robustgen: name another VENV, or remove the environment\n"
     )
-    assert calls(clone) == []
+    assert read_calls(clone) == []
     assert (shared / "bin/python").exists()
 
 
-def test_a_copied_environment_is_left_alone_but_can_be_removed(clone):
+def test_a_copied_environment_is_refused_but_can_be_removed(clone):
     run = make(clone, "plan", INSTALLED="/other/src/robustgen")
     assert run.returncode != 0
     assert "the environment .venv has the package of another clone" in run.stderr
@@ -147,26 +147,26 @@ def test_a_copied_environment_is_left_alone_but_can_be_removed(clone):
 
 def test_the_environment_of_another_project_is_not_removed(clone):
     """It has no package robustgen and was not set up by make."""
-    other = clone.parent / "other"
-    shutil.copytree(clone / ".venv", other)
-    (other / ".ready").unlink()
-    run = make(clone, "clean", f"VENV={other}", INSTALLED="")
+    environment = clone.parent / "other"
+    shutil.copytree(clone / ".venv", environment)
+    (environment / ".ready").unlink()
+    run = make(clone, "clean", f"VENV={environment}", INSTALLED="")
     assert run.returncode != 0
     assert run.stderr.startswith(
-        f"robustgen: {other} was not set up by make, which does not remove"
+        f"robustgen: {environment} was not set up by make, which does not remove"
     )
-    assert other.exists()
+    assert environment.exists()
 
 
 def test_a_variable_of_the_shell_does_not_choose_the_study(clone):
     assert make(clone, "plan", CONFIG="Release").returncode == 0
-    (call,) = calls(clone)
+    (call,) = read_calls(clone)
     assert call["arguments"][-1] == "config/config.yaml"
 
 
 def test_a_moved_clone_is_installed_again_without_its_dependencies(clone):
     assert make(clone, "plan", INSTALLED="").returncode == 0
-    installed, planned = calls(clone)
+    installed, planned = read_calls(clone)
     assert installed["arguments"][:3] == ["-m", "pip", "install"]
     assert installed["arguments"][-2:] == [".", "--no-deps"]
     assert planned["arguments"][2] == "robustgen.jobs.plan"
@@ -182,7 +182,7 @@ def test_an_environment_without_its_interpreter_is_one_sentence(clone):
 
 
 @pytest.mark.parametrize("target", ["plan", "clean"])
-def test_a_folder_that_is_no_environment_is_left_alone(clone, target):
+def test_a_folder_that_is_not_a_virtual_environment_is_refused(clone, target):
     """For example a conda environment, which has no pyvenv.cfg, or a home folder."""
     folder = clone.parent / "home"
     write_interpreter(folder / "bin/python")
@@ -193,7 +193,7 @@ def test_a_folder_that_is_no_environment_is_left_alone(clone, target):
         "activate this one and leave VENV out\n"
     )
     assert (folder / "bin/python").exists()
-    assert calls(clone) == []
+    assert read_calls(clone) == []
 
 
 ACTIVE = {
@@ -217,11 +217,11 @@ def test_the_active_environment_is_used_if_this_clone_is_installed(clone, packag
     demo = make(clone, "--dry-run", "demo", *options, **variables)
     first = "ROBUSTGEN_SUMMARY=no python3 -P -m snakemake --cores all"
     assert (first in demo.stdout.splitlines()) == used
-    # Extras are not installed into an environment that is not ours.
+    # Extras are not installed into an active environment that make has not set up.
     assert "-m venv" in make(clone, "--dry-run", "test", *options, **variables).stdout
 
 
-def test_an_environment_of_the_clone_goes_before_the_active_one(clone):
+def test_the_environment_of_the_clone_has_priority_over_the_active_one(clone):
     active = clone.parent / "active"
     write_interpreter(active / "python3")
     run = make(clone, "--dry-run", "plan", PATH=f"{active}:{os.environ['PATH']}")
@@ -231,10 +231,10 @@ def test_an_environment_of_the_clone_goes_before_the_active_one(clone):
 UNWANTED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
 
 
-def test_variables_that_bring_in_other_modules_are_left_out(clone):
+def test_variables_that_add_other_modules_are_removed(clone):
     run = make(clone, "plan", **dict.fromkeys(UNWANTED, "/elsewhere"), ROBUSTGEN_DEVICE="cpu")
     assert run.returncode == 0, run.stderr
-    (call,) = calls(clone)
+    (call,) = read_calls(clone)
     assert not set(UNWANTED) & set(call["variables"])
     assert call["variables"]["ROBUSTGEN_DEVICE"] == "cpu"
 
@@ -253,7 +253,7 @@ def test_a_cache_folder_that_cannot_be_written_is_replaced(clone, variables, rep
     settings = {name: value.format(folder=clone.parent) for name, value in variables.items()}
     run = make(clone, "plan", **{"XDG_CACHE_HOME": "", **settings})
     assert run.returncode == 0, run.stderr
-    (call,) = calls(clone)
+    (call,) = read_calls(clone)
     cache = f"{clone}/.snakemake/cache"
     assert (call["variables"]["XDG_CACHE_HOME"] == cache) == replaced
     assert (call["variables"].get("MPLCONFIGDIR") == f"{cache}/matplotlib") == replaced
@@ -294,7 +294,7 @@ def installed_clone(folder: Path, *requirements: str, source: Path | None) -> st
     ).stdout.strip()
 
 
-def test_the_clone_of_an_interpreter_is_told(tmp_path):
+def test_the_clone_of_an_interpreter_is_printed(tmp_path):
     elsewhere = tmp_path / "other clone/src"
     (elsewhere / "robustgen").mkdir(parents=True)
     (elsewhere / "robustgen/__init__.py").touch()

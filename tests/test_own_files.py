@@ -1,4 +1,4 @@
-"""The user's own files: each image is read upright and once, or one sentence says why not."""
+"""Images of the user: each is read upright and once, or one sentence says why not."""
 
 import logging
 import os
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_collected import ABOUT, grey, own
+from test_collected import SETTINGS, grey, make_settings
 
-from robustgen.data import image_folder as imagefolder
+from robustgen.data import image_folder
 from robustgen.data.sources import collect
 from robustgen.errors import UserError
 
@@ -34,16 +34,17 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def collected(kind: str, path: Path) -> tuple[Any, Any]:
-    return collect(kind, downloads={}, path=str(path), test_share=0.25, **ABOUT)
+def collect_images(kind: str, path: Path) -> tuple[Any, Any]:
+    """The bank and the table of a data set."""
+    return collect(kind, downloads={}, path=str(path), test_share=0.25, **SETTINGS)
 
 
 def refusal(kind: str, path: Path) -> str:
-    """The sentence that the study or else the job ends with."""
+    """The error message of the study or, if it accepts the files, of the job."""
 
     def run() -> None:
-        assert own(kind, path).counts
-        collected(kind, path)
+        assert make_settings(kind, path).counts
+        collect_images(kind, path)
 
     with pytest.raises(UserError) as caught:
         run()
@@ -52,28 +53,28 @@ def refusal(kind: str, path: Path) -> str:
     return sentence
 
 
-ORIENTED = {".jpg": {"quality": 100}, ".png": {}, ".webp": {"lossless": True}, ".tif": {}}
+FORMATS_WITH_EXIF = {".jpg": {"quality": 100}, ".png": {}, ".webp": {"lossless": True}, ".tif": {}}
 
 
-@pytest.mark.parametrize(("suffix", "options"), ORIENTED.items(), ids=ORIENTED)
+@pytest.mark.parametrize(("suffix", "options"), FORMATS_WITH_EXIF.items(), ids=FORMATS_WITH_EXIF)
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_images_are_turned_as_exif_says(tmp_path, suffix, options, orientation):
+def test_images_are_rotated_by_their_exif_orientation(tmp_path, suffix, options, orientation):
     upright = np.zeros((16, 24, 3), np.uint8)
     upright[:8, :8] = 200
-    turns = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]
+    quarter_turns = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = save(tmp_path / f"x{suffix}", np.rot90(upright, turns), exif=exif, **options)
-    pixels = imagefolder.read_image(path)
+    path = save(tmp_path / f"x{suffix}", np.rot90(upright, quarter_turns), exif=exif, **options)
+    pixels = image_folder.read_image(path)
     assert pixels.shape == (3, 16, 24)
     assert np.abs(pixels.astype(int) - np.moveaxis(upright, -1, 0)).max() < 60
 
 
-def test_sizes_are_compared_after_turning(photos):
+def test_sizes_are_compared_after_rotation(photos):
     exif = Image.Exif()
     exif[0x0112] = 6
     save(photos / "a/0.png", grey(1, 10, 9)[0], exif=exif)
-    assert collected("images", photos)[0].shape[2:] == (9, 10)
+    assert collect_images("images", photos)[0].shape[2:] == (9, 10)
     save(photos / "a/0.png", exif=exif)
     assert "is 9x10 and grey, but must be 10x9 and grey" in refusal("images", photos)
 
@@ -100,11 +101,11 @@ def test_black_photos_are_refused(photos):
     assert f"the folder {photos} are nearly black" in refusal("images", photos)
 
 
-def test_dark_images_are_taken(tmp_path):
+def test_dark_images_are_accepted(tmp_path):
     path = tmp_path / "mine.npz"
     for images in (grey(8, 9, 10) // 86, grey(8, 9, 10) // 128 / 1.0):
         np.savez(path, images=images, labels=np.arange(8) % 2)
-        assert len(collected("npz", path)[0]) == 8
+        assert len(collect_images("npz", path)[0]) == 8
 
 
 @pytest.mark.parametrize("mask", ["images", "test_images"])
@@ -120,7 +121,7 @@ def test_the_log_warns_of_dark_images(tmp_path, caplog):
     path = tmp_path / "mine.npz"
     np.savez(path, images=grey(8, 9, 10) // 17, labels=np.arange(8) % 2)
     with caplog.at_level(logging.INFO):
-        collected("npz", path)
+        collect_images("npz", path)
     assert f"the images in {path} are dark: their largest value is 15 of 255" in caplog.messages
 
 
@@ -128,19 +129,19 @@ def test_the_log_counts_images_that_are_left_out_of_large_classes(tmp_path, capl
     path = tmp_path / "mine.npz"
     np.savez(path, images=grey(12, 9, 10), labels=np.arange(12) // 8)
     with caplog.at_level(logging.INFO):
-        collected("npz", path)
-    assert "4 images are not used, so that all classes have equally many" in caplog.messages
+        collect_images("npz", path)
+    assert "4 images are not used, because all classes must have equally many" in caplog.messages
 
 
 @pytest.mark.parametrize(
     "suffix", [".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".BMP"]
 )
-def test_formats(photos, suffix):
-    path = save(photos / f"a/more{suffix}")
-    assert path in imagefolder.scan(photos).files
+def test_every_format_is_read(photos, suffix):
+    path = save(photos / f"a/new{suffix}")
+    assert path in image_folder.scan(photos).files
 
 
-def test_files_below_a_class_and_in_linked_folders_are_read(photos, tmp_path):
+def test_files_in_subfolders_and_linked_folders_are_read(photos, tmp_path):
     nested_path = save(photos / "a/deep/down/x.png")
     save(tmp_path / "elsewhere/y.png")
     save(photos / "a/.hidden/z.png")
@@ -149,18 +150,18 @@ def test_files_below_a_class_and_in_linked_folders_are_read(photos, tmp_path):
     (photos / "a/again").symlink_to(tmp_path / "elsewhere")
     (photos / "a/loop").symlink_to(photos)
     (photos / "a/deep/loop").symlink_to(photos / "a")
-    names = {file.relative_to(photos).as_posix() for file in imagefolder.scan(photos).files}
+    names = {file.relative_to(photos).as_posix() for file in image_folder.scan(photos).files}
     assert nested_path.relative_to(photos).as_posix() in names
     plain = {f"{name}/{number}.png" for name in "ab" for number in range(4)}
     assert names == plain | {"a/deep/down/x.png", "a/again/y.png"}
 
 
-def test_the_log_says_which_files_are_left_out(photos, caplog):
+def test_the_log_counts_files_that_are_left_out(photos, caplog):
     for name in ("a/x.heic", "a/y.HEIC", "b/deep/z.gif", "b/README", "notes.txt", ".DS_Store"):
         (photos / name).parent.mkdir(exist_ok=True)
         (photos / name).write_bytes(b"")
     with caplog.at_level(logging.INFO):
-        collected("images", photos)
+        collect_images("images", photos)
     (line,) = [line for line in caplog.messages if "files left out" in line]
     assert line.startswith("5 files left out")
     assert line.endswith(": 1 .gif, 2 .heic, 1 .txt, 1 without suffix")
@@ -221,7 +222,7 @@ BAD_IMAGES: dict[str, tuple[Write, str]] = {
     ),
     "a broken link": (
         lambda file: (file.unlink(), file.symlink_to("gone.png")),
-        "is a link to gone.png, which does not exist: mend or remove the link",
+        "is a link to gone.png, which does not exist: fix or remove the link",
     ),
     "a link to itself": (
         lambda file: (file.unlink(), file.symlink_to(file.name)),
@@ -242,7 +243,7 @@ BAD_IMAGES: dict[str, tuple[Write, str]] = {
 def test_an_image_that_would_be_misread_is_refused(photos, write, sentence):
     write(photos / "a/3.png")
     if not sentence:
-        assert own("images", photos).counts == (2, 2, 1)
+        assert make_settings("images", photos).counts == (2, 2, 1)
     else:
         assert f"a/3.png {sentence}" in refusal("images", photos)
 
@@ -265,9 +266,9 @@ def test_16_bits_in_colour_are_refused(photos):
 def test_a_copied_photo_counts_once(photos, caplog):
     for path in list(photos.rglob("*.png")):
         path.with_name(f"copy of {path.name}").write_bytes(path.read_bytes())
-    settings = own("images", photos)
+    settings = make_settings("images", photos)
     with caplog.at_level(logging.INFO):
-        bank, _ = collected("images", photos)
+        bank, _ = collect_images("images", photos)
     assert settings.counts == (2, 3, 1)
     assert len(bank) == settings.train_examples + settings.test_examples == 8
     assert len({image.numpy().tobytes() for image in bank}) == 8
@@ -279,9 +280,9 @@ def test_a_copied_photo_counts_once(photos, caplog):
 
 def test_a_photo_in_two_classes_is_left_out(photos, caplog):
     (photos / "b/x.png").write_bytes((photos / "a/1.png").read_bytes())
-    settings = own("images", photos)
+    settings = make_settings("images", photos)
     with caplog.at_level(logging.INFO):
-        bank, _ = collected("images", photos)
+        bank, _ = collect_images("images", photos)
     assert settings.counts == (2, 2, 1)
     assert len(bank) == settings.train_examples + settings.test_examples
     (line,) = [line for line in caplog.messages if "left out" in line]
@@ -290,7 +291,7 @@ def test_a_photo_in_two_classes_is_left_out(photos, caplog):
     )
 
 
-def test_a_class_whose_photos_are_all_in_another_one(photos):
+def test_a_class_whose_photos_are_all_in_another_class_is_refused(photos):
     for path in (photos / "a").iterdir():
         (photos / "b" / f"x{path.name}").write_bytes(path.read_bytes())
     assert refusal("images", photos) == (
@@ -303,21 +304,23 @@ def test_the_same_photo_in_two_formats_is_a_warning(photos, caplog):
     for path in list(photos.rglob("*.png")):
         Image.open(path).save(path.with_suffix(".bmp"))
     with caplog.at_level(logging.INFO):
-        collected("images", photos)
-    assert any("test images are also train images" in line for line in caplog.messages)
+        collect_images("images", photos)
+    assert any(
+        "test images have the same pixels as train images" in line for line in caplog.messages
+    )
 
 
-def arrays(images: np.ndarray, labels: Any, **others: Any) -> dict[str, Any]:
-    return {"images": images, "labels": np.array(labels), **others}
+def arrays(images: np.ndarray, labels: Any, **other_arrays: Any) -> dict[str, Any]:
+    return {"images": images, "labels": np.array(labels), **other_arrays}
 
 
 def test_a_copied_array_counts_once(tmp_path, caplog):
     path, images = tmp_path / "mine.npz", grey(8, 9, 10)
     images[6], images[7], images[5] = images[0], images[0], images[4]
     np.savez(path, **arrays(images, [0, 1, 0, 1, 0, 1, 0, 0]))
-    settings = own("npz", path)
+    settings = make_settings("npz", path)
     with caplog.at_level(logging.INFO):
-        bank, _ = collected("npz", path)
+        bank, _ = collect_images("npz", path)
     assert settings.counts == (2, 1, 1)
     assert len(bank) == settings.train_examples + settings.test_examples
     assert [line for line in caplog.messages if "left out" in line] == [
@@ -328,28 +331,28 @@ def test_a_copied_array_counts_once(tmp_path, caplog):
     assert f"class 0 of {path} has no image that is not in another class" in refusal("npz", path)
 
 
-def test_a_test_split_of_its_own_is_kept_whole(tmp_path, caplog):
+def test_all_images_of_a_given_test_split_are_used(tmp_path, caplog):
     path, images = tmp_path / "mine.npz", grey(8, 9, 10)
     split = {"test_images": images[:4], "test_labels": np.arange(4) % 2, "names": np.arange(8)}
     np.savez(path, **arrays(images, np.arange(8) % 2, **split))
     with caplog.at_level(logging.INFO):
-        bank, _ = collected("npz", path)
+        bank, _ = collect_images("npz", path)
     assert len(bank) == 12
-    assert own("npz", path).counts == (2, 4, 2)
+    assert make_settings("npz", path).counts == (2, 4, 2)
     assert (
-        "4 of 4 test images are also train images, pixel by pixel: test errors are too low"
+        "4 of 4 test images have the same pixels as train images: test errors are too low"
         in caplog.messages
     )
     assert "arrays left out: names" in caplog.messages
 
 
-def test_a_class_without_test_images(tmp_path, caplog):
+def test_a_class_without_test_images_is_logged(tmp_path, caplog):
     path = tmp_path / "mine.npz"
     split = {"test_images": grey(5, 9, 10), "test_labels": np.array([0, 2, 2, 0, 2])}
     np.savez(path, **arrays(grey(9, 9, 10), np.arange(9) % 3, **split))
-    settings = own("npz", path)
+    settings = make_settings("npz", path)
     with caplog.at_level(logging.INFO):
-        bank, table = collected("npz", path)
+        bank, table = collect_images("npz", path)
     assert (settings.counts, settings.test_classes) == ((3, 3, 2), 2)
     assert (settings.train_examples, settings.test_examples) == (9, 4)
     assert table["label"].to_pylist() == [0, 1, 2] * 3 + [0, 2] * 2
@@ -389,7 +392,7 @@ BAD_ARRAYS = {
     "16 bits": (arrays(grey(8).astype("u2") * 257, np.arange(8) % 2), "are uint16, but must be"),
     "signed bytes": (arrays(grey(8).astype("i1"), np.arange(8) % 2), "are int8, but must be"),
     "truth values": (arrays(grey(8) > 99, np.arange(8) % 2), "are bool, but must be uint8"),
-    "no pixels": (arrays(grey(8)[:, :0], np.arange(8) % 2), "in which there are no pixels"),
+    "no pixels": (arrays(grey(8)[:, :0], np.arange(8) % 2), "which has no pixels"),
 }
 
 
@@ -422,7 +425,7 @@ def test_a_file_without_permission_is_one_sentence(photos, monkeypatch):
 
 
 @pytest.mark.parametrize("names", [("train", "test"), ("Train", "val", "test")], ids=len)
-def test_folders_of_splits_are_no_classes(tmp_path, names):
+def test_folders_named_as_splits_are_refused(tmp_path, names):
     for name in names:
         save(tmp_path / "photos" / name / "x.png")
     assert "which are splits, but must have 2 or more" in refusal("images", tmp_path / "photos")

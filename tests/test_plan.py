@@ -1,4 +1,4 @@
-"""The plan of a study: which jobs, and how long each."""
+"""Plans: the jobs of a study, how long each takes, and the speeds of a machine."""
 
 import subprocess
 import sys
@@ -15,40 +15,40 @@ from robustgen.config.study import Study
 from robustgen.config.yaml_files import read_merged
 from robustgen.errors import UserError
 from robustgen.jobs import plan
-from robustgen.jobs.speed_records import OnDataset, Speeds, describe_missing_speeds
+from robustgen.jobs.speed_records import DatasetSpeeds, Speeds, missing_speeds
 from robustgen.jobs.speeds import (
     EPOCHS,
     IMAGES,
     STEPS,
-    _cohort,
-    _epoch,
-    _learning,
-    _random,
-    _seconds,
-    _standin,
+    _equivalent_space,
+    _make_cohort,
+    _random_split,
+    _time,
+    _time_epoch,
+    _time_training,
     measure,
 )
 
-SPEED = OnDataset(
-    learned=1e-4,
-    trained={
+SPEED = DatasetSpeeds(
+    s_per_update_image=1e-4,
+    s_per_training_step={
         "image": 2e-5,
         "true_manifold": 3e-5,
         "transformation": 4e-5,
         "learned_manifold": 5e-5,
     },
-    searched={
+    s_per_attack_step={
         "image": 1e-5,
         "true_manifold": 2e-5,
         "transformation": 3e-5,
         "learned_manifold": 4e-5,
     },
-    vaegan=1e-3,
-    approached={"true_manifold": 1e-4, "learned_manifold": 3e-4},
+    s_per_vaegan_image=1e-3,
+    s_per_distance_step={"true_manifold": 1e-4, "learned_manifold": 3e-4},
 )
 SPEEDS = Speeds(machine="a machine", start=2.0, datasets={"fonts": SPEED})
 SEEDS = {"dataset": "fonts", "first": "0", "last": "2"}
-"""A cohort of three."""
+"""Wildcards of a cohort of three models."""
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,10 @@ def demo() -> Study:
 
 
 @pytest.mark.parametrize(
-    ("rule", "of", "expected"),
+    ("rule", "wildcards", "expected"),
     [
         ("train", {"method": "normal", "n": "500"}, 3 * 500 * 20 * 1e-4),
-        # half of each batch, three steps and a look at the last codes
+        # half of each batch, with three steps and a last evaluation
         ("train", {"method": "adversarial", "n": "500"}, 3 * 500 * 20 * (1e-4 + 2 * 2e-5)),
         ("train", {"method": "transformation", "n": "500"}, 3e4 * (1e-4 + 2 * 4e-5)),
         ("judge", {}, 40_000 * 3 * 1e-4),
@@ -71,105 +71,108 @@ def demo() -> Study:
         ("figure2", {}, 0),
     ],
 )
-def test_what_a_job_takes(demo, rule, of, expected):
-    one = {"dataset": "fonts"} if rule in ("judge", "vaegan", "figure2") else SEEDS
-    assert plan.seconds(demo, SPEEDS, rule, one | of) == pytest.approx(expected)
+def test_the_time_of_a_job_is_its_work_times_the_speed(demo, rule, wildcards, expected):
+    common = {"dataset": "fonts"} if rule in ("judge", "vaegan", "figure2") else SEEDS
+    seconds = plan.estimate_seconds(demo, SPEEDS, rule, common | wildcards)
+    assert seconds == pytest.approx(expected)
 
 
-def test_jobs_are_those_of_snakemake(demo, tmp_path):
+def test_the_plan_has_the_jobs_of_snakemake(demo, tmp_path):
     run = snakemake(tmp_path, "--dry-run", config=HERE / "config" / "config.yaml")
-    listed = list(plan.jobs(run.stdout + run.stderr))
-    counts = {rule: [name for name, _ in listed].count(rule) for rule, _ in listed}
+    jobs = list(plan.parse_jobs(run.stdout + run.stderr))
+    rules = [rule for rule, _ in jobs]
+    counts = {rule: rules.count(rule) for rule in rules}
     assert counts == wanted(run)
-    cohorts = {(of["method"], of["n"]) for rule, of in listed if rule == "train"}
-    assert cohorts == {(m, str(n)) for m in demo.methods_of("fonts") for n in demo.sizes}
-    said = plan.format_plan(demo, SPEEDS, listed, 4).splitlines()
-    assert said[0] == "demo on a machine"
-    minutes = [float(line.split()[-1]) for line in said[2:-1]]
+    cohorts = {(wildcards["method"], wildcards["n"]) for rule, wildcards in jobs if rule == "train"}
+    assert cohorts == {(method, str(n)) for method in demo.methods_of("fonts") for n in demo.sizes}
+    lines = plan.format_plan(demo, SPEEDS, jobs, 4).splitlines()
+    assert lines[0] == "demo on a machine"
+    minutes = [float(line.split()[-1]) for line in lines[2:-1]]
     assert sum(minutes[:-1]) == pytest.approx(minutes[-1], abs=0.1 * len(minutes))
-    total = sum(SPEEDS.start + plan.seconds(demo, SPEEDS, *job) for job in listed) / 60
-    assert said[-2].split() == ["all", str(len(listed)), f"{total:.1f}"]
-    assert said[-1] == f"{total / 4:.1f} minutes with 4 jobs at a time"
-    starts = len(listed) * SPEEDS.start / 60
-    shared = plan.format_plan(
-        demo, SPEEDS.model_copy(update={"shared": True}), listed, 4
-    ).splitlines()
-    assert shared[-1] == f"{total - starts * 3 / 4:.1f} minutes with 4 jobs at a time"
+    total = sum(SPEEDS.start + plan.estimate_seconds(demo, SPEEDS, *job) for job in jobs) / 60
+    assert lines[-2].split() == ["all", str(len(jobs)), f"{total:.1f}"]
+    assert lines[-1] == f"{total / 4:.1f} minutes with 4 jobs at a time"
+    starts = len(jobs) * SPEEDS.start / 60
+    shared_device = SPEEDS.model_copy(update={"shared": True})
+    lines = plan.format_plan(demo, shared_device, jobs, 4).splitlines()
+    assert lines[-1] == f"{total - starts * 3 / 4:.1f} minutes with 4 jobs at a time"
 
 
-def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path, monkeypatch):
-    monkeypatch.setattr("robustgen.jobs.speeds.IMAGES", 60)  # fewer than deserve trust
+def test_measured_speeds_can_be_used_on_another_machine(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr("robustgen.jobs.speeds.IMAGES", 60)  # too few for accurate speeds
     study = Study.parse({**demo.resolved(), "seeds": 1, "cohort_size": 1})
     messages: list[str] = []
-    found = measure(study, torch.device("cpu"), messages.append)
+    speeds = measure(study, torch.device("cpu"), messages.append)
     parts = ("VAE-GANs", "attacks", "training", "distances")
     assert messages == [
         "measuring how long a job takes to start",
         *(f"measuring the speed of fonts (1 of 1): {part}" for part in parts),
     ]
-    on = found.datasets["fonts"]
-    assert set(on.trained) == set(on.searched) >= set(SPEED.searched)
-    assert set(on.approached) == set(SPEED.approached)
-    parts = (on.trained, on.searched, on.approached)
-    taken = [found.start, on.learned, on.vaegan, *(v for part in parts for v in part.values())]
-    assert all(value > 0 for value in taken)
+    fonts = speeds.datasets["fonts"]
+    assert set(fonts.s_per_training_step) == set(fonts.s_per_attack_step)
+    assert set(fonts.s_per_attack_step) >= set(SPEED.s_per_attack_step)
+    assert set(fonts.s_per_distance_step) == set(SPEED.s_per_distance_step)
+    by_space = (fonts.s_per_training_step, fonts.s_per_attack_step, fonts.s_per_distance_step)
+    seconds = [speeds.start, fonts.s_per_update_image, fonts.s_per_vaegan_image]
+    seconds += [value for values in by_space for value in values.values()]
+    assert all(value > 0 for value in seconds)
     path = tmp_path / "speeds.json"
-    path.write_text(found.model_dump_json())
-    assert plan._speeds(path, study) == found
+    path.write_text(speeds.model_dump_json())
+    assert plan._read_speeds(path, study) == speeds
 
 
-COSTS = OnDataset(
-    learned=1e-3,
-    trained={space: 1e-5 * (i + 1) for i, space in enumerate(sorted(SPACES))},
-    searched={space: 1e-6 * (i + 1) for i, space in enumerate(sorted(SPACES))},
-    vaegan=0.25,
-    approached={"true_manifold": 1e-4, "learned_manifold": 3e-4},
+COSTS = DatasetSpeeds(
+    s_per_update_image=1e-3,
+    s_per_training_step={space: 1e-5 * (i + 1) for i, space in enumerate(sorted(SPACES))},
+    s_per_attack_step={space: 1e-6 * (i + 1) for i, space in enumerate(sorted(SPACES))},
+    s_per_vaegan_image=0.25,
+    s_per_distance_step={"true_manifold": 1e-4, "learned_manifold": 3e-4},
 )
-"""Seconds of each unit of work on the clock of the next test."""
+"""Seconds per unit of work, on the clock of the next test."""
 FIXED_COST = 0.5
-"""Seconds of each call on that clock, however much work it does: compiling, for example."""
+"""Seconds that each call takes on that clock, for any amount of work, e.g. to compile."""
 
 
 def test_speeds_are_seconds_per_unit_of_work(demo, monkeypatch):
-    """Every kind of work takes the time that it is said to take; its measurement must say so."""
+    """Work is replaced by functions that set the clock forward; the speeds must be those set."""
     clock = [0.0]
 
     def start_job(*_, **__):
         clock[0] += 2.0
 
-    def search(_cohort, _space, labels, threat, settings, *_, **__):
-        steps = settings.restarts * (settings.steps + 1)
-        clock[0] += COSTS.searched[threat.space] * labels.numel() * steps
+    def run_search(_cohort, _space, labels, threat, search, *_, **__):
+        steps = search.restarts * (search.steps + 1)
+        clock[0] += COSTS.s_per_attack_step[threat.space] * labels.numel() * steps
 
-    def train(cohort, data, schedule, method, *_):
-        per_image = COSTS.learned
+    def train(cohort, data, config, method, *_):
+        per_image = COSTS.s_per_update_image
         if method is not None:
             steps = method.search.restarts * (method.search.steps + 1)
-            per_image += COSTS.trained[method.threat.space] * steps / 2
-        images = len(data) * len(cohort.seeds) * schedule.epochs
+            per_image += COSTS.s_per_training_step[method.threat.space] * steps / 2
+        images = len(data) * len(cohort.seeds) * config.epochs
         clock[0] += FIXED_COST + per_image * images
 
     def train_vaegan(model, data, *_, **__):
         model.eval()
-        clock[0] += COSTS.vaegan * len(data) * model.config.epochs
+        clock[0] += COSTS.s_per_vaegan_image * len(data) * model.config.epochs
 
     def measure_distance(examples, _clean, space, *, steps, **_):
-        clock[0] += COSTS.approached[space] * len(examples) * (steps + 1)
+        clock[0] += COSTS.s_per_distance_step[space] * len(examples) * (steps + 1)
 
-    work = {"run_search": search, "train": train, "train_vaegan": train_vaegan}
+    work = {"run_search": run_search, "train": train, "train_vaegan": train_vaegan}
     for name, function in {**work, "measure_to_manifold": measure_distance}.items():
         monkeypatch.setattr(f"robustgen.jobs.speeds.{name}", function)
     monkeypatch.setattr("robustgen.jobs.speeds.subprocess.run", start_job)
     monkeypatch.setattr("robustgen.jobs.speeds.time.perf_counter", lambda: clock[0])
     speeds = measure(demo, torch.device("cpu"), lambda _: None)
-    measured = speeds.datasets["fonts"]
+    fonts = speeds.datasets["fonts"]
     assert speeds.start == pytest.approx(2.0)
-    assert measured.learned == pytest.approx(COSTS.learned)
-    assert measured.vaegan == pytest.approx(COSTS.vaegan)
-    for kind in ("trained", "searched", "approached"):
-        per_space = getattr(measured, kind)
-        expected = {space: getattr(COSTS, kind)[space] for space in per_space}
-        assert per_space == pytest.approx(expected), kind
+    assert fonts.s_per_update_image == pytest.approx(COSTS.s_per_update_image)
+    assert fonts.s_per_vaegan_image == pytest.approx(COSTS.s_per_vaegan_image)
+    for name in ("s_per_training_step", "s_per_attack_step", "s_per_distance_step"):
+        by_space = getattr(fonts, name)
+        expected = {space: getattr(COSTS, name)[space] for space in by_space}
+        assert by_space == pytest.approx(expected), name
 
 
 RUNS = {
@@ -179,32 +182,32 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize(("durations", "least", "count"), RUNS.values(), ids=RUNS)
-def test_long_runs_are_repeated_less_often(monkeypatch, durations, least, count):
+@pytest.mark.parametrize(("durations", "minimum", "count"), RUNS.values(), ids=RUNS)
+def test_long_runs_are_repeated_less_often(monkeypatch, durations, minimum, count):
     clock, remaining = [0.0], list(durations)
     monkeypatch.setattr("robustgen.jobs.speeds.time.perf_counter", lambda: clock[0])
 
     def run():
         clock[0] += remaining.pop(0)
 
-    assert _seconds(run) == least
+    assert _time(run) == minimum
     assert len(remaining) == len(durations) - count
 
 
-def test_a_long_run_needs_no_warm_up_of_its_own(monkeypatch):
+def test_the_longer_of_two_runs_is_not_warmed_up(monkeypatch):
     epochs = []
     monkeypatch.setattr(
         "robustgen.jobs.speeds._train", lambda *arguments: epochs.append(arguments[-1])
     )
-    monkeypatch.setattr("robustgen.jobs.speeds.LONG_ENOUGH", 1e-9)
-    _epoch(*[None] * 4)
+    monkeypatch.setattr("robustgen.jobs.speeds.MAX_REPEATED_RUN_S", 1e-9)
+    _time_epoch(*[None] * 4)
     assert epochs == [1, 1, 1 + EPOCHS]
 
 
-def test_one_learned_space_stands_for_both():
+def test_one_of_two_learned_spaces_is_measured():
     spaces = ["data_manifold", "image", "learned_manifold"]
-    standins = {space: _standin(space, spaces) for space in spaces}
-    assert standins == {
+    measured_spaces = {space: _equivalent_space(space, spaces) for space in spaces}
+    assert measured_spaces == {
         "data_manifold": "data_manifold",
         "image": "image",
         "learned_manifold": "data_manifold",
@@ -217,11 +220,15 @@ def paper() -> dict:
     return yaml.safe_load((HERE / "config" / "paper.yaml").read_text())
 
 
-def measure_nothing(study: Study, monkeypatch) -> tuple[list[list[str]], list[str], Speeds]:
-    """The groups that are measured, what is reported, and speeds that were not measured."""
-    per_space = dict.fromkeys(SPACES, 1e-5)
-    speed = OnDataset(
-        learned=1e-4, trained=per_space, searched=per_space, vaegan=1e-3, approached=per_space
+def measure_without_work(study: Study, monkeypatch) -> tuple[list[list[str]], list[str], Speeds]:
+    """Call `measure` with a fake measurement; returns groups, messages and speeds."""
+    by_space = dict.fromkeys(SPACES, 1e-5)
+    speed = DatasetSpeeds(
+        s_per_update_image=1e-4,
+        s_per_training_step=by_space,
+        s_per_attack_step=by_space,
+        s_per_vaegan_image=1e-3,
+        s_per_distance_step=by_space,
     )
 
     def report_one_part(*arguments):
@@ -230,7 +237,7 @@ def measure_nothing(study: Study, monkeypatch) -> tuple[list[list[str]], list[st
 
     measure_group = Mock(side_effect=report_one_part)
     monkeypatch.setattr("robustgen.jobs.speeds._measure_group", measure_group)
-    monkeypatch.setattr("robustgen.jobs.speeds._seconds", Mock(return_value=2.0))
+    monkeypatch.setattr("robustgen.jobs.speeds._time", Mock(return_value=2.0))
     messages: list[str] = []
     speeds = measure(study, torch.device("cpu"), messages.append)
     return [call.args[1] for call in measure_group.call_args_list], messages, speeds
@@ -238,14 +245,17 @@ def measure_nothing(study: Study, monkeypatch) -> tuple[list[list[str]], list[st
 
 def test_equal_data_sets_are_measured_once(paper, monkeypatch):
     study = Study.parse(paper)
-    groups, messages, speeds = measure_nothing(study, monkeypatch)
-    assert groups == [["fonts", "digits", "clothes"]]  # though betas and epochs differ
+    groups, messages, speeds = measure_without_work(study, monkeypatch)
+    assert groups == [["fonts", "digits", "clothes"]]  # betas and epochs may differ
     assert messages[1:] == ["measuring the speed of fonts, digits and clothes (1 of 1): attacks"]
-    assert set(speeds.datasets["fonts"].searched) == set(SPACES)
-    assert set(speeds.datasets["digits"].searched) == set(SPACES) - {"true_manifold"}
-    assert set(speeds.datasets["fonts"].approached) == {"true_manifold", "learned_manifold"}
-    assert set(speeds.datasets["clothes"].approached) == {"learned_manifold"}
-    assert list(describe_missing_speeds(study, speeds)) == []
+    assert set(speeds.datasets["fonts"].s_per_attack_step) == set(SPACES)
+    assert set(speeds.datasets["digits"].s_per_attack_step) == set(SPACES) - {"true_manifold"}
+    assert set(speeds.datasets["fonts"].s_per_distance_step) == {
+        "true_manifold",
+        "learned_manifold",
+    }
+    assert set(speeds.datasets["clothes"].s_per_distance_step) == {"learned_manifold"}
+    assert list(missing_speeds(study, speeds)) == []
 
 
 UNEQUAL = {
@@ -257,53 +267,62 @@ UNEQUAL = {
 
 
 @pytest.mark.parametrize(("key", "changes"), UNEQUAL.values(), ids=UNEQUAL)
-def test_unequal_data_sets_are_measured_apart(paper, monkeypatch, key, changes):
+def test_unequal_data_sets_are_measured_separately(paper, monkeypatch, key, changes):
     for name, values in changes.items():
         if values is None:
             del paper[key][name]
         else:
             paper[key][name] |= values
-    groups, messages, _ = measure_nothing(Study.parse(paper), monkeypatch)
+    groups, messages, _ = measure_without_work(Study.parse(paper), monkeypatch)
     assert sorted(map(len, groups)) == [1, 2]
     assert messages[-1].endswith(" (2 of 2): attacks")
 
 
 @pytest.mark.parametrize(
-    ("normal", "attacked", "learned", "trained"),
+    ("normal_epoch", "adversarial_epoch", "s_per_update_image", "s_per_training_step"),
     [
-        (0.03, 0.09, 1e-4, 0.06 / 150 / (STEPS + 1)),  # a quiet hour
-        (0.0, 0.09, 1e-5, 0.09 / 150 / (STEPS + 1)),  # one epoch took as long as more
+        (0.03, 0.09, 1e-4, 0.06 / 150 / (STEPS + 1)),  # an idle machine
+        (0.0, 0.09, 1e-5, 0.09 / 150 / (STEPS + 1)),  # one epoch took as long as several
         (-0.01, -0.01, 1e-5, 2e-5),
-        (0.03, 0.0303, 1e-4, 0.0003 / 150 / (STEPS + 1)),  # on a GPU less than in an attack
-        (0.09, 0.08, 3e-4, 2e-5),  # normal training met with more other work
+        (0.03, 0.0303, 1e-4, 0.0003 / 150 / (STEPS + 1)),  # on a GPU faster than in an attack
+        (0.09, 0.08, 3e-4, 2e-5),  # other work slowed normal training more
     ],
 )
-def test_speeds_beside_other_work(normal, attacked, learned, trained, monkeypatch):
-    shape, searched = (1, 28, 28), {"image": 1e-5, "true_manifold": 2e-5}
-    cohort, rngs = _cohort(shape, 10, 1, torch.device("cpu"))
-    data = _random(shape, 10, torch.device("cpu"))
+def test_speeds_are_plausible_on_a_busy_machine(
+    normal_epoch, adversarial_epoch, s_per_update_image, s_per_training_step, monkeypatch
+):
+    shape, attack_steps = (1, 28, 28), {"image": 1e-5, "true_manifold": 2e-5}
+    cohort, rngs = _make_cohort(shape, 10, 1, torch.device("cpu"))
+    data = _random_split(shape, 10, torch.device("cpu"))
     assert len(data) == IMAGES == 300
-    monkeypatch.setattr("robustgen.jobs.speeds._epoch", lambda *of: attacked if of[2] else normal)
-    monkeypatch.setattr("robustgen.jobs.speeds._search", lambda *of: searched[of[2]])
-    found = _learning(cohort, data, rngs, searched)
-    assert found[0] == pytest.approx(learned)
-    assert found[1]["true_manifold"] == pytest.approx(trained)
+
+    def time_epoch(_cohort, _data, space, _rngs):
+        return normal_epoch if space is None else adversarial_epoch
+
+    def time_attack(_cohort, _data, space, _rngs):
+        return attack_steps[space]
+
+    monkeypatch.setattr("robustgen.jobs.speeds._time_epoch", time_epoch)
+    monkeypatch.setattr("robustgen.jobs.speeds._time_attack", time_attack)
+    update_image, training_steps = _time_training(cohort, data, rngs, attack_steps)
+    assert update_image == pytest.approx(s_per_update_image)
+    assert training_steps["true_manifold"] == pytest.approx(s_per_training_step)
 
 
 @pytest.mark.parametrize(
-    ("part", "lacking"),
+    ("changes", "description"),
     [
-        ({"trained": {}}, "in the space image on fonts"),
-        ({"searched": {"image": 1e-5}}, "in the space learned_manifold on fonts"),
-        ({"vaegan": 0.0}, "of VAE-GANs on fonts"),
-        ({"approached": {"true_manifold": 1e-4}}, "towards the learned_manifold on fonts"),
+        ({"s_per_training_step": {}}, "in the space image on fonts"),
+        ({"s_per_attack_step": {"image": 1e-5}}, "in the space learned_manifold on fonts"),
+        ({"s_per_vaegan_image": 0.0}, "of VAE-GANs on fonts"),
+        ({"s_per_distance_step": {"true_manifold": 1e-4}}, "towards the learned_manifold on fonts"),
         ({}, None),
     ],
 )
-def test_speeds_that_lack_what_a_study_asks_for(demo, part, lacking):
-    fonts = SPEED.model_copy(update=part)
+def test_missing_speeds_are_described(demo, changes, description):
+    fonts = SPEED.model_copy(update=changes)
     speeds = SPEEDS.model_copy(update={"datasets": {"fonts": fonts}})
-    assert next(describe_missing_speeds(demo, speeds), None) == lacking
+    assert next(missing_speeds(demo, speeds), None) == description
 
 
 FAILURES = {
@@ -324,17 +343,17 @@ FAILURES = {
         "usage: snakemake\nsnakemake: error: ambiguous option: --q\n",
         "the dry run of Snakemake failed: snakemake: error: ambiguous option: --q",
     ),
-    "other words": ("killed\n \n", "the dry run of Snakemake failed: killed"),
-    "nothing": ("\n", "the dry run of Snakemake failed: it gave no reason"),
+    "another message": ("killed\n \n", "the dry run of Snakemake failed: killed"),
+    "no message": ("\n", "the dry run of Snakemake failed: it gave no reason"),
 }
 
 
 @pytest.mark.parametrize(("output", "sentence"), FAILURES.values(), ids=FAILURES)
 def test_a_failed_dry_run_is_one_sentence(output, sentence):
     assert plan._reason_of_failure(output) == sentence
-    long = plan._reason_of_failure("Error: " + "a word " * 1000)
-    assert len(long) < 400
-    assert len(long.splitlines()) == 1
+    shortened = plan._reason_of_failure("Error: " + "a word " * 1000)
+    assert len(shortened) < 400
+    assert len(shortened.splitlines()) == 1
 
 
 def run_plan(*options: str | Path, folder: Path = HERE, **variables: str):
@@ -347,7 +366,7 @@ def run_plan(*options: str | Path, folder: Path = HERE, **variables: str):
     )
 
 
-def test_a_dry_run_that_fails_ends_the_plan_before_anything_is_measured(tmp_path):
+def test_a_failed_dry_run_ends_the_plan_before_the_measurement(tmp_path):
     run = run_plan("--configfile", HERE / "config/smoke.yaml", folder=tmp_path)
     assert run.returncode == 1
     assert run.stderr.startswith(f"robustgen: {tmp_path} has no Snakefile: run this in the folder")
@@ -362,29 +381,29 @@ def speeds_file(tmp_path) -> Path:
     return path
 
 
-def test_a_plan_of_several_files(tmp_path, speeds_file):
-    """Later files add to the first; one may have a name with spaces."""
-    more = tmp_path / "more of it.yaml"
-    more.write_text(
+def test_a_study_can_have_several_config_files(tmp_path, speeds_file):
+    """Later files override the first; a name may have spaces."""
+    second_file = tmp_path / "second file.yaml"
+    second_file.write_text(
         "study: larger\nsizes: [60, 90]\nclassifier: {epochs: 4}\nattacks: {regular: {steps: 2}}\n"
     )
-    configs = ["--configfile", HERE / "config/smoke.yaml", more]
+    configs = ["--configfile", HERE / "config/smoke.yaml", second_file]
     run = run_plan(*configs, "--speeds", speeds_file)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("larger on a machine\n")
     (train,) = (line.split() for line in run.stdout.splitlines() if line.startswith("train"))
-    assert train[1] == "12"  # of six methods, at two sizes
+    assert train[1] == "12"  # six methods at two sizes
     assert "attacks.regular (2 steps of 0.05 reach 0.1 of the radius 0.3) are too few" in run.stderr
 
 
-def test_merged_files_are_mappings(tmp_path):
+def test_a_config_file_must_be_a_mapping(tmp_path):
     path = tmp_path / "list.yaml"
     path.write_text("- a\n")
     with pytest.raises(UserError, match=r"list\.yaml must be a mapping with keys such as study$"):
         read_merged([HERE / "config/smoke.yaml", path])
 
 
-def test_ctrl_c_leaves_no_traceback(monkeypatch, tmp_path):
+def test_ctrl_c_ends_without_a_traceback(monkeypatch, tmp_path):
     monkeypatch.setattr("robustgen.jobs.plan.measure", Mock(side_effect=KeyboardInterrupt))
     target = tmp_path / "speeds.json"
     monkeypatch.setattr("sys.argv", ["plan", "--write-speeds", str(target)])
@@ -399,7 +418,7 @@ def test_ctrl_c_leaves_no_traceback(monkeypatch, tmp_path):
     [
         (["--cores", "0"], "robustgen: --cores is 0, but must be 1 or more"),
         (["--configfile", "no.yaml"], "robustgen: the config no.yaml cannot be read: No such file"),
-        (["--speeds", "no.json"], "robustgen: no.json holds no speeds as --write-speeds writes"),
+        (["--speeds", "no.json"], "robustgen: no.json is not a file of speeds as --write-speeds"),
         (["--write-speeds", "README.md/a"], "robustgen: README.md cannot be written: File exists"),
         (
             ["--write-speeds", "tests"],
@@ -429,10 +448,14 @@ def test_mistakes_are_one_sentence(args, sentence):
 
 def test_the_speeds_of_a_gpu_plan_the_grid_of_the_paper():
     study = Study.parse(yaml.safe_load((HERE / "config" / "paper_fonts.yaml").read_text()))
-    speeds = plan._speeds(HERE / "benchmarks" / "h200.json", study)
+    speeds = plan._read_speeds(HERE / "benchmarks" / "h200.json", study)
     assert speeds.shared
-    one = {"dataset": "fonts", "first": "0", "last": "4", "n": "40000"}
+    wildcards = {"dataset": "fonts", "first": "0", "last": "4", "n": "40000"}
     for method in study.methods_of("fonts"):
-        assert 0 < plan.seconds(study, speeds, "train", one | {"method": method}) < 600
+        assert (
+            0 < plan.estimate_seconds(study, speeds, "train", wildcards | {"method": method}) < 600
+        )
     for attack in study.attacks:
-        assert 0 < plan.seconds(study, speeds, "attack", one | {"attack": attack}) < 600
+        assert (
+            0 < plan.estimate_seconds(study, speeds, "attack", wildcards | {"attack": attack}) < 600
+        )

@@ -1,4 +1,4 @@
-"""Progress bars in a terminal, Snakemake's own lines elsewhere."""
+"""The logger plugin: progress bars in a terminal, Snakemake's own lines elsewhere."""
 
 import io
 import logging
@@ -29,7 +29,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("stream", "settings", "is_active"), CASES.values(), ids=CASES)
-def test_bars_take_the_place_of_lines_in_a_terminal_alone(stream, settings, is_active, monkeypatch):
+def test_bars_replace_lines_only_in_a_terminal(stream, settings, is_active, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stream())
     handler = LogHandler(OutputSettings(**settings), None)
     stats = {"event": LogEvent.RUN_INFO, "stats": {"train": 2, "total": 2}}
@@ -54,7 +54,7 @@ def test_bars_do_not_count_running_jobs():
     assert not any("7777" in text for text in texts)
 
 
-def test_the_time_left_follows_from_the_pace_of_jobs():
+def test_the_remaining_time_is_estimated_from_finished_jobs():
     clock = iter(range(0, 10_000, 100))
     handler = LogHandler(OutputSettings(), None)
     progress = handler.progress
@@ -72,7 +72,7 @@ def test_the_time_left_follows_from_the_pace_of_jobs():
     assert TimeLeftColumn().render(task).plain == ""
 
 
-def test_finished_rules_make_room_for_running_ones(monkeypatch):
+def test_finished_rules_are_hidden_if_there_are_too_many(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("LINES", "8")
     handler = LogHandler(OutputSettings(), None)
@@ -86,7 +86,7 @@ def test_finished_rules_make_room_for_running_ones(monkeypatch):
     assert names == ["vaegan", "attack", "distances", "errors"]
 
 
-def test_every_run_in_the_project_has_the_progress_bars():
-    """Snakemake reads profiles/default beside the Snakefile without being asked."""
+def test_the_default_profile_selects_the_plugin():
+    """Snakemake always reads profiles/default beside the Snakefile."""
     profile = yaml.safe_load((HERE / "profiles/default/config.yaml").read_text())
     assert profile["logger"] == ["robustgen"]

@@ -1,4 +1,4 @@
-"""What others need to deploy, check and contribute to the project."""
+"""The files by which the project is deployed, checked and published."""
 
 import re
 
@@ -20,7 +20,7 @@ use rule * from robustgen
 
 
 def test_the_workflow_runs_as_a_module_in_an_empty_folder(tmp_path):
-    """Its default target is the whole study, and other rules than the target are the same."""
+    """The default target is the whole study; all other rules are those of a clone."""
     (tmp_path / "workflow").mkdir()
     snakefile = tmp_path / "workflow/Snakefile"
     snakefile.write_text(MODULE.format(config=HERE / "config/smoke.yaml", project=HERE))
@@ -32,8 +32,8 @@ def test_the_workflow_runs_as_a_module_in_an_empty_folder(tmp_path):
     assert jobs == clone
 
 
-def test_the_catalog_finds_what_it_asks_for():
-    """https://snakemake.github.io/snakemake-workflow-catalog: standardized usage."""
+def test_the_catalog_finds_the_files_that_it_requires():
+    """Of https://snakemake.github.io/snakemake-workflow-catalog: standardized usage."""
     catalog = yaml.safe_load((HERE / ".snakemake-workflow-catalog.yml").read_text())
     assert catalog["usage"]["report"] is True
     assert set(catalog["usage"]["software-stack-deployment"].values()) == {False}
@@ -56,7 +56,7 @@ def test_the_readme_is_short():
     assert len((HERE / "README.md").read_text().split()) <= 1200
 
 
-def test_workflows_call_what_exists():
+def test_github_workflows_call_existing_targets():
     targets = set(re.findall(r"^([\w-]+):", (HERE / "Makefile").read_text(), re.M))
     (workflow,) = (HERE / ".github/workflows").glob("*.yml")
     jobs = yaml.safe_load(workflow.read_text())["jobs"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import SCHEDULE, make_cohort, make_generators
 
-from robustgen.data.learned_manifold import Decoders
+from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.data.split import Split
 from robustgen.errors import UserError
 from robustgen.evaluation import attacks as evaluation
@@ -28,7 +28,7 @@ METHODS = {
 
 def identify(data: Split) -> dict:
     """The identity of a job on these images."""
-    return job_identity({}, "code", data.tensors(), torch.device("cpu"), "plain")
+    return job_identity({}, "code", data.identity_tensors(), torch.device("cpu"), "plain")
 
 
 def interrupting(monkeypatch, module, name: str, allowed: int) -> None:
@@ -54,7 +54,7 @@ def test_a_cohort(training_images, method, tmp_path, monkeypatch):
     """Of four epochs of three updates: stopped within and between epochs, and at the end."""
     curves, state = run(training_images, method)
     for stops in ((2, 3, 1), (3,), (11,)):
-        going = Checkpoint(tmp_path / "going.safetensors", {"of": str(stops)}, every=0)
+        going = Checkpoint(tmp_path / "going.safetensors", {"of": str(stops)}, interval_s=0)
         for allowed in stops:
             with monkeypatch.context() as patch:
                 interrupting(patch, training, "_update", allowed)
@@ -79,7 +79,7 @@ def test_an_attack(trained, test_images, space, tmp_path, monkeypatch):
     threat = Threat(space, "linf", 0.1)
     whole = attacked(trained, test_images, threat)
     for stops in ((1, 2), (3,)):
-        going = Checkpoint(tmp_path / "going.safetensors", {"of": str(stops)}, every=0)
+        going = Checkpoint(tmp_path / "going.safetensors", {"of": str(stops)}, interval_s=0)
         for allowed in stops:
             with monkeypatch.context() as patch:
                 interrupting(patch, evaluation, "_attack_batch", allowed)
@@ -107,7 +107,7 @@ def test_a_checkpoint_is_refused_when_decoders_differ(test_images):
     """The codes alone do not say what images they stand for."""
     space = "learned_manifold"
     held = test_images.learned[space]
-    others = Decoders(held.decoders.decoders[::-1])
+    others = ClassDecoders(held.decoders.decoders[::-1])
     changed = replace(test_images, learned={space: replace(held, decoders=others)})
     plain = replace(test_images, learned={space: held})
     assert identify(plain) != identify(changed)
@@ -119,4 +119,4 @@ def test_the_interval_is_a_number_of_seconds(given, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="must be a number of seconds, 0 or more"):
         Checkpoint(tmp_path / "a", {})
     monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", "0.5")
-    assert Checkpoint(tmp_path / "a", {}).every == 0.5
+    assert Checkpoint(tmp_path / "a", {}).interval_s == 0.5

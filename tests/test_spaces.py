@@ -92,7 +92,7 @@ def test_decoded_images_of_each_space():
     moved = 0.1 * torch.ones(2, 12, 6, dtype=torch.float64)
     for name, sources in (("true_manifold", split.bank), ("transformation", split.images())):
         space = SPACES[name](batch)
-        expected = affine.transform(sources, (space.clean_codes + moved)[0])
+        expected = affine.warp(sources, (space.clean_codes + moved)[0])
         torch.testing.assert_close(space.decode(space.clean_codes + moved)[0], expected)
     learned = SPACES["learned_manifold"](batch)
     decoders = split.learned["learned_manifold"].decoders.decoders

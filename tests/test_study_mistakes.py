@@ -528,7 +528,7 @@ PATHS: dict[str, tuple[str, str]] = {
     "long name": ("/" + "x" * 300, "/" + "x" * 196 + "... cannot be read: File name too long"),
     "long path": ("/x" * 3000, "cannot be read: File name too long"),
     "loop": ("loop", "/loop cannot be read: Too many levels of symbolic links; loop is relative"),
-    "broken link": ("broken", "/broken is a link to gone, which does not exist: mend or remove"),
+    "broken link": ("broken", "/broken is a link to gone, which does not exist: fix or remove"),
     "missing": ("missing/x", "/missing/x to take "),
     "below a file": ("file/x", "/file/x to take "),
     "pipe": ("pipe", "/pipe is "),

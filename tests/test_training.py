@@ -8,7 +8,7 @@ from conftest import SCHEDULE, make_cohort, make_generators
 
 from robustgen.attacks.spaces import SPACES
 from robustgen.data.split import Split
-from robustgen.data.split import batches as batches_of
+from robustgen.data.split import shuffle_into_batches as batches_of
 from robustgen.errors import UserError
 from robustgen.evaluation.attacks import predict
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig

@@ -7,7 +7,7 @@ from conftest import CLASSES, RECIPE, make_split, vaegan, with_manifolds
 from torch import nn
 
 from robustgen.acceleration.cpu.vaegan_layers import prepare
-from robustgen.data.learned_manifold import Decoders
+from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.errors import UserError
 from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
@@ -193,7 +193,7 @@ def test_divergence_is_told():
 def test_a_mixed_batch_is_decoded_by_each_images_own_class(classes, folded):
     """Equal to decoding one by one, with its gradient; folded ones are decoded layer by layer."""
     models = [vaegan(str(k)).eval().requires_grad_(False) for k in range(classes)]
-    decoders = Decoders([m.decoder.fold_batch_norm() if folded else m.decoder for m in models])
+    decoders = ClassDecoders([m.decoder.fold_batch_norm() if folded else m.decoder for m in models])
     rng = torch.Generator().manual_seed(0)
     codes = torch.randn(3, 20, 4, generator=rng).requires_grad_()
     labels = torch.randint(CLASSES, (3, 20), generator=rng)
@@ -225,7 +225,7 @@ def kept_for_the_gradient(classes, folded):
 
     codes = torch.zeros(40, 4, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        Decoders(decoders)(codes, torch.arange(40) % classes)
+        ClassDecoders(decoders)(codes, torch.arange(40) % classes)
     return sum(kept.values())
 
 
@@ -237,7 +237,7 @@ def test_memory_does_not_grow_with_the_classes(folded):
 
 def test_decoders_in_train_mode_are_refused():
     with pytest.raises(ValueError, match="train mode"):
-        Decoders([vaegan("one").decoder])
+        ClassDecoders([vaegan("one").decoder])
 
 
 @pytest.mark.parametrize("classes", [1, CLASSES])
@@ -272,7 +272,7 @@ def test_saved_codes_and_decoders_are_found_again(tmp_path):
     save_tensors(files[0], {"test": codes}, {"space": "learned_manifold"})
     found = load_manifold(files, data.take(slice(12)), "test").learned["learned_manifold"]
     assert torch.equal(found.codes, codes[:12])
-    decoders = Decoders([model.decoder.fold_batch_norm() for model in models])
+    decoders = ClassDecoders([model.decoder.fold_batch_norm() for model in models])
     labels = data.labels[:12]
     assert torch.equal(found.decoders(found.codes, labels), decoders(codes[:12], labels))
 

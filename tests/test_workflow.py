@@ -18,7 +18,7 @@ from pages import block, blocks
 from PIL import Image
 from safetensors import safe_open
 
-from robustgen.data.font_files import installed_styles
+from robustgen.data.font_files import list_installed_styles
 from robustgen.io import schemas as tables
 
 THREATS, ATTACKS = SMOKE["threats"], SMOKE["attacks"]
@@ -471,7 +471,7 @@ def write_documented_files(tmp_path: Path) -> None:
     images, labels = np.concatenate(list(photos.values())), np.repeat([0, 1], 315)
     np.savez(tmp_path / "photos.npz", images=images, labels=labels)
     (tmp_path / "my_fonts").mkdir()
-    for file in dict.fromkeys(style.file for style in installed_styles()[:40]):
+    for file in dict.fromkeys(style.file for style in list_installed_styles()[:40]):
         shutil.copy(file, tmp_path / "my_fonts")
 
 

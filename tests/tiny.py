@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.backend import PLAIN
-from robustgen.data.learned_manifold import Decoders, LearnedManifold
+from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
 from robustgen.specs import Threat
 
@@ -62,7 +62,7 @@ def make_tiny_split(examples: int = 12) -> Split:
     lower, upper = (torch.tensor(ends, **DOUBLE) for ends in RANGES)
     codes = lower + (upper - lower) * torch.rand(examples, 6, generator=generator, **DOUBLE)
     latents = 1.5 * torch.randn(examples, 2, generator=generator, **DOUBLE)
-    decoders = Decoders([make_decoder(label) for label in range(CLASSES)])
+    decoders = ClassDecoders([make_decoder(label) for label in range(CLASSES)])
     return Split(
         bank=torch.rand(examples, *SHAPE, generator=generator, **DOUBLE),
         source=torch.arange(examples),
@@ -79,7 +79,9 @@ def in_single_precision(split: Split) -> Split:
     learned = {
         name: LearnedManifold(
             manifold.codes.float(),
-            Decoders([copy.deepcopy(decoder).float() for decoder in manifold.decoders.decoders]),
+            ClassDecoders(
+                [copy.deepcopy(decoder).float() for decoder in manifold.decoders.decoders]
+            ),
         )
         for name, manifold in split.learned.items()
     }

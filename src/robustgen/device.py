@@ -1,70 +1,71 @@
-"""The only place that chooses device, number of threads and exactness of the arithmetic."""
+"""The only module that chooses the device, the number of threads and the precision."""
 
 import gc
 import os
 
-# To look for garbage while PyTorch is imported takes a sixth of that time, and finds none.
-_collecting = gc.isenabled()
+# Garbage collection takes a sixth of the import of PyTorch and frees nothing.
+_gc_was_enabled = gc.isenabled()
 gc.disable()
 try:
     import torch
 finally:
     gc.freeze()
-    if _collecting:
+    if _gc_was_enabled:
         gc.enable()
 
-from robustgen.environment import DEVICE_VARIABLE, device_name  # noqa: E402
+from robustgen.environment import DEVICE_VARIABLE, read_device_name  # noqa: E402
 from robustgen.errors import UserError  # noqa: E402
 
 CPU_THREADS = 1
-"""Threads of one job. Fixed, because the number of threads decides the order in which sums are
-taken: more cores mean more jobs at once, never other numbers."""
+"""Threads of one job. The number is fixed, because it determines the order of summation and so
+changes results. Further cores run further jobs."""
 
-WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
-"""Whether the processor has the widest vectors, with which other ways are the fastest. Between
-kinds of processors results differ by rounding in any case."""
+HAS_AVX512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+"""Whether the processor has vectors of 512 bits, for which other implementations are fastest.
+Results differ between kinds of processors by rounding, with or without this choice."""
 
-KEPT = 31 * 2**20
-"""Bytes that glibc learns to keep; of more than 32 MiB it learns nothing."""
+RETAINED_BYTES = 31 * 2**20
+"""Size of freed blocks up to which glibc reuses memory instead of returning it to the system. Its
+limit for this threshold is 32 MiB."""
 
 
 def setup() -> torch.device:
     """Make torch deterministic and return the device to compute on.
 
-    CUDA where there is one, else the CPU; the environment variable ROBUSTGEN_DEVICE names
-    another ("cpu", "cuda:1").
+    It is the value of ROBUSTGEN_DEVICE ("cpu", "cuda:1") if that is set; otherwise a GPU if there
+    is one, and the CPU if not.
 
     Raises:
-        UserError: that device is not there.
+        UserError: the device of ROBUSTGEN_DEVICE does not exist.
     """
     torch.set_num_threads(CPU_THREADS)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # Memory that is never read before it is written need not be filled: a tenth of all time.
+    # No tensor is read before it is written, and filling new memory would take a tenth of all time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # The C library keeps freed memory up to the size of what was freed before. What it gives back
-    # to the system must be cleared anew when it is next needed (`benchmarks/passes.py`).
-    torch.empty(KEPT, dtype=torch.uint8)
+    # glibc reuses freed blocks up to the size of the largest one freed so far. The system must
+    # clear each block that is returned to it (`benchmarks/passes.py`).
+    torch.empty(RETAINED_BYTES, dtype=torch.uint8)
     torch.backends.cudnn.benchmark = False
     torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False  # three digits of convolutions, without being asked
-    name = device_name() or ("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.allow_tf32 = False  # TF32 would leave convolutions three digits
+    name = read_device_name() or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
         if device.type == "cuda" and device.index is not None:
-            torch.cuda.set_device(device)  # where kernels are started and graphs are recorded
+            torch.cuda.set_device(device)  # the device of Triton kernels and CUDA graphs
     except (RuntimeError, AssertionError) as error:
-        said = str(error).partition("\n")[0]
-        raise UserError(f"{DEVICE_VARIABLE} is {name!r}, which cannot be used: {said}") from error
-    # As use_deterministic_algorithms does, without importing the compiler (1.5 s a job). On CUDA
-    # the backward pass of grid_sample counts as nondeterministic for its gradient to the image,
-    # which is never asked for here: an error there would be a false alarm.
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{DEVICE_VARIABLE} is {name!r}, which cannot be used: {reason}") from error
+    # `use_deterministic_algorithms` would import the compiler, which takes 1.5 s. On CUDA, torch
+    # considers the backward pass of `grid_sample` nondeterministic because of its gradient with
+    # respect to the image. This package never computes that gradient, so "error" would be wrong.
     torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "warn")
     return device
 
 
 def to_device_async(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a CPU tensor to `device` without waiting for the work that a GPU still has to do."""
+    """Copy a CPU tensor to `device` without synchronizing with a GPU."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Settings that environment variables hold. They are checked without importing PyTorch."""
+"""Settings from environment variables, read and checked without importing PyTorch."""
 
 import math
 import os
@@ -10,15 +10,15 @@ DEVICE_VARIABLE = "ROBUSTGEN_DEVICE"
 BACKEND_VARIABLE = "ROBUSTGEN_BACKEND"
 BACKENDS = ("accelerated", "plain")
 CHECKPOINT_VARIABLE = "ROBUSTGEN_CHECKPOINT_SECONDS"
-CHECKPOINT_SECONDS = 60.0
-"""Seconds of work between two checkpoints, unless the environment names another number."""
+DEFAULT_CHECKPOINT_INTERVAL_S = 60.0
+"""Seconds between two checkpoints if ROBUSTGEN_CHECKPOINT_SECONDS is not set."""
 
 
-def device_name() -> str | None:
-    """The device that ROBUSTGEN_DEVICE names, or None if the variable is unset or empty.
+def read_device_name() -> str | None:
+    """Return the value of ROBUSTGEN_DEVICE, or None if it is unset or empty.
 
     Raises:
-        UserError: the variable names neither the CPU nor a CUDA device.
+        UserError: the value is neither the CPU nor a CUDA device.
     """
     name = os.environ.get(DEVICE_VARIABLE, "").strip()
     if name and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", name, re.ASCII):
@@ -26,11 +26,11 @@ def device_name() -> str | None:
     return name or None
 
 
-def backend_name() -> str:
-    """The backend that ROBUSTGEN_BACKEND names: "accelerated", also if unset or empty, or "plain".
+def read_backend_name() -> str:
+    """Return the value of ROBUSTGEN_BACKEND, one of `BACKENDS`; "accelerated" if unset or empty.
 
     Raises:
-        UserError: the variable names another backend.
+        UserError: the value is not a backend.
     """
     name = os.environ.get(BACKEND_VARIABLE, "").strip() or BACKENDS[0]
     if name not in BACKENDS:
@@ -38,15 +38,15 @@ def backend_name() -> str:
     return name
 
 
-def checkpoint_seconds() -> float:
-    """The least time between two checkpoints of a job, in seconds.
+def read_checkpoint_interval() -> float:
+    """Return the least time between two checkpoints of a job, in seconds.
 
     Raises:
         UserError: ROBUSTGEN_CHECKPOINT_SECONDS is not a number of seconds.
     """
     text = os.environ.get(CHECKPOINT_VARIABLE, "").strip()
     try:
-        seconds = float(text or CHECKPOINT_SECONDS)
+        seconds = float(text or DEFAULT_CHECKPOINT_INTERVAL_S)
     except ValueError:
         seconds = math.nan
     if not seconds >= 0:
@@ -57,11 +57,11 @@ def checkpoint_seconds() -> float:
 
 
 def require_valid_variables() -> None:
-    """Raise if a variable of this package has a value that is not allowed.
+    """Check every environment variable of this package.
 
     Raises:
-        UserError: naming the variable, its value and what is allowed.
+        UserError: a variable has a value that is not allowed.
     """
-    device_name()
-    backend_name()
-    checkpoint_seconds()
+    read_device_name()
+    read_backend_name()
+    read_checkpoint_interval()

@@ -1,4 +1,4 @@
-"""Optimizers by the interface that training, checkpoints and distances use."""
+"""The interface of optimizers that training, checkpoints and distances use."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Optimizer(Protocol):
-    """What is used of `torch.optim.Optimizer`.
+    """The part of `torch.optim.Optimizer` that this package uses.
 
     Attributes:
         param_groups: dictionaries with `params` and the learning rate `lr`.
@@ -18,7 +18,7 @@ class Optimizer(Protocol):
 
     @property
     def state(self) -> Any:
-        """Dictionaries of tensors, by parameter."""
+        """Return the dictionaries of tensors by parameter."""
 
     def zero_grad(self) -> None:
         """Drop the gradients."""
@@ -28,14 +28,14 @@ class Optimizer(Protocol):
 
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
-"""Constants of Adam; PyTorch's defaults."""
+"""Constants of Adam, equal to the defaults of PyTorch."""
 
 MakeAdam = Callable[[Iterable[Tensor], float, float], Optimizer]
-"""Makes an Adam of parameters, a learning rate and a weight decay."""
+"""A function that makes Adam from parameters, a learning rate and a weight decay."""
 
 
 def make_adam(params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> Optimizer:
-    """PyTorch's Adam (Kingma and Ba, ICLR 2015), with weight decay as an L2 penalty."""
+    """Make PyTorch's Adam (Kingma and Ba, ICLR 2015), with weight decay as an L2 penalty."""
     return torch.optim.Adam(params, lr, weight_decay=weight_decay)
 
 

@@ -1,4 +1,4 @@
-"""The log of a job, and progress with the time left."""
+"""The log of a job, and log messages with the remaining time."""
 
 import logging
 import time
@@ -15,18 +15,18 @@ class _SizedIterable(Sized, Iterable[T], Protocol[T]):
 
 
 def log_progress(steps: _SizedIterable[T], name: str, interval: float = 10.0) -> Iterator[T]:
-    """Iterate over `steps`, and log the number of steps done and the time left.
+    """Iterate over `steps`, and log the number of completed steps and the remaining time.
 
     Args:
-        steps: what to iterate over.
-        name: what a step is called in the log.
-        interval: least time between two lines, in seconds.
+        steps: the values to yield.
+        name: the word for a step in the log.
+        interval: least time between two log messages, in seconds.
     """
     start = last_logged = time.monotonic()
-    for done, step in enumerate(steps, 1):
+    for steps_done, step in enumerate(steps, 1):
         yield step
-        now = time.monotonic()
-        if now - last_logged >= interval or done == len(steps):
-            seconds_left = (now - start) / done * (len(steps) - done)
-            log.info("%s %d/%d, %.0f s left", name, done, len(steps), seconds_left)
-            last_logged = now
+        current_time = time.monotonic()
+        if current_time - last_logged >= interval or steps_done == len(steps):
+            seconds_left = (current_time - start) / steps_done * (len(steps) - steps_done)
+            log.info("%s %d/%d, %.0f s left", name, steps_done, len(steps), seconds_left)
+            last_logged = current_time

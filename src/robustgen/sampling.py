@@ -1,4 +1,4 @@
-"""Random points of unit balls, from which searches start."""
+"""Random points of unit balls, at which searches start."""
 
 from collections.abc import Iterable, Sequence
 
@@ -12,25 +12,25 @@ def sample_unit_ball(
     norm: str,
     shape: Sequence[int],
     generators: Sequence[torch.Generator],
-    out: Tensor | None = None,
+    buffer: Tensor | None = None,
 ) -> Tensor:
     """Sample points uniformly from the unit ball of a norm.
 
     Args:
         norm: "linf" or "l2".
         shape: `(B, *D)`, examples and shape of a point.
-        generators: M CPU generators. Member i draws from its own generator only, so that its
-            points do not depend on other members.
-        out: `(M, B, *D)` memory to write to; None allocates it.
+        generators: M CPU generators. Member i draws only from generator i, so that its points do
+            not depend on other members.
+        buffer: `(M, B, *D)` tensor that receives the points; None allocates it.
 
     Returns:
         `(M, B, *D)` points on the CPU.
 
     Raises:
-        ValueError: the norm is not known.
+        ValueError: the norm is neither "linf" nor "l2".
     """
     require_name("norm", norm, NORMS)
-    points = torch.empty(len(generators), *shape) if out is None else out
+    points = torch.empty(len(generators), *shape) if buffer is None else buffer
     if norm == "linf":
         for member_points, generator in zip(points, generators, strict=True):
             member_points.uniform_(generator=generator)
@@ -54,8 +54,8 @@ def sample_starts(
 ) -> Iterable[Tensor]:
     """Sample the starts of every restart of a search, in units of the radius.
 
-    Batches draw one after another, each for all of its restarts: several batches can be attacked
-    together without a change of what each of them draws.
+    Numbers are drawn batch by batch, for all restarts of a batch. A batch therefore gets the same
+    numbers whether it is attacked alone or together with others.
 
     Args:
         norm: "linf" or "l2".
@@ -66,8 +66,8 @@ def sample_starts(
         device: device of the result.
 
     Returns:
-        For each restart `(M, B, *D)`. A single batch is sampled restart by restart, when the next
-        one is asked for, to save memory.
+        For each restart `(M, B, *D)`. To save memory, a single batch is sampled restart by restart,
+        while the caller iterates.
     """
     if len(batch_sizes) == 1:
         shapes = [(*batch_sizes, *shape)] * restarts

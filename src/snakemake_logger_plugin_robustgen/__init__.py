@@ -1,10 +1,9 @@
 """Progress bars with the time left, for `snakemake --logger robustgen`.
 
-Snakemake finds logger plugins by the prefix of their names. This one is the community's plugin for
-Rich (`snakemake-logger-plugin-rich`) with two changes: bars show the time left in place of the time
-since the start and of the number of running jobs (which counts one too many), and Snakemake's own
-plain lines are kept where bars are of no use: without a terminal (CI, a file, a scheduler), in a
-dry run, and where colours are switched off.
+Snakemake finds logger plugins by the prefix of their names. This one extends the plugin for Rich
+(`snakemake-logger-plugin-rich`) by two changes. Bars show the remaining time instead of the elapsed
+time and of the number of running jobs, which is one too high. Without a terminal (CI, a file, a
+scheduler), in a dry run, and without colours, Snakemake's own lines are printed instead of bars.
 """
 
 import logging
@@ -15,18 +14,18 @@ from rich.text import Text
 from snakemake_logger_plugin_rich import LogHandler as RichHandler
 
 SPEED_PERIOD_S = 3600.0
-"""Jobs that finished within so many seconds determine the time left. Rich's default of 30 seconds
-is shorter than a job that trains."""
+"""Seconds within which finished jobs determine the remaining time. Rich's default of 30 seconds is
+shorter than a job that trains."""
 
 RUNNING_JOBS = "{task.fields[active]}"
-"""The text of the column of running jobs."""
+"""Format of the column of running jobs."""
 
 FRAME_LINES = 4
-"""Lines of the terminal that bars leave free: for their frame and for a message above it."""
+"""Lines of the terminal that are reserved for the frame of the bars and a message above it."""
 
 
 class TimeLeftColumn(ProgressColumn):
-    """The time left, from the pace of the jobs that have finished; "-:--:--" until two have."""
+    """The remaining time, estimated from finished jobs; "-:--:--" before the second one."""
 
     max_refresh = 0.5
 
@@ -35,24 +34,24 @@ class TimeLeftColumn(ProgressColumn):
         self._remaining = TimeRemainingColumn()
 
     def render(self, task: Task) -> Text:
-        """The time left of the jobs of one rule, or of the study."""
+        """Return the remaining time of the jobs of one rule, or of the study."""
         if task.finished:
             return Text("")
         return self._remaining.render(task).append(" left", style="dim")
 
 
 def _is_replaced(column: ProgressColumn | str) -> bool:
-    """Whether a column shows the time since the start, or the number of running jobs."""
+    """Whether a column shows the elapsed time or the number of running jobs."""
     return isinstance(column, TimeElapsedColumn) or (
         isinstance(column, TextColumn) and column.text_format == RUNNING_JOBS
     )
 
 
 class LogHandler(RichHandler):  # type: ignore[misc]  # the plugin has no type stubs
-    """Bars in a terminal; elsewhere nothing, which leaves Snakemake its own lines."""
+    """A handler that shows bars in a terminal, and otherwise leaves Snakemake its own lines."""
 
     def __post_init__(self) -> None:
-        """Choose the columns of the bars."""
+        """Decide whether bars are shown, and choose their columns."""
         settings = self.common_settings
         self.is_active = sys.stderr.isatty() and not (settings.dryrun or settings.nocolor)
         super().__post_init__()
@@ -63,7 +62,7 @@ class LogHandler(RichHandler):  # type: ignore[misc]  # the plugin has no type s
         progress.columns = (*kept_columns, TimeLeftColumn())
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show a record, in a terminal."""
+        """Show a record, if bars are shown."""
         if self.is_active:
             super().emit(record)
             self._fit_into_terminal()

@@ -6,9 +6,9 @@ from robustgen.analysis.aggregate import quality_text
 from robustgen.io.atomic import atomic_write
 from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import QUALITY
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     tables = [read_table(path, QUALITY) for path in snakemake.input.parts]
     quality = pa.concat_tables([QUALITY.empty_table(), *tables])
     write_table(snakemake.output.quality, quality, QUALITY)

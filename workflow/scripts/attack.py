@@ -9,13 +9,13 @@ from robustgen.io.parquet import write_table
 from robustgen.io.provenance import provenance
 from robustgen.io.schemas import ATTACKS
 from robustgen.io.tensors import save_tensors
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import load_manifold
 from robustgen.seeding import generator
 from robustgen.specs import SearchConfig, Threat
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     wildcards, code = snakemake.wildcards, snakemake.params.code
     settings = {**snakemake.params.settings, "method": wildcards.method, "n": int(wildcards.n)}
     compute_device = device.setup()
@@ -28,7 +28,7 @@ with job(snakemake.log[0], snakemake):
 
     purpose = ("attack", *(settings[key] for key in ("attack", "dataset", "method", "n")))
     generators = [generator(settings["study_seed"], *purpose, seed) for seed in cohort.seeds]
-    inputs = [*cohort.state_dict().values(), *test.tensors()]
+    inputs = [*cohort.state_dict().values(), *test.identity_tensors()]
     identity = job_identity(settings, code, inputs, compute_device, backend.name)
     checkpoint = Checkpoint.beside(snakemake.output.found, identity)
     threat, search = Threat(**settings["threat"]), SearchConfig(**settings["search"])

@@ -5,9 +5,9 @@ from robustgen.analysis.verdicts import describe
 from robustgen.io.atomic import atomic_write
 from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ALL_DISTANCES, CLAIMS, ERRORS, QUALITY, SUCCESS_RATES
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS)
     rates = read_table(snakemake.input.success_rates, SUCCESS_RATES)
     distances = read_table(snakemake.input.distances, ALL_DISTANCES)

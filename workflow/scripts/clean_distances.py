@@ -8,10 +8,10 @@ from robustgen.data.split import load
 from robustgen.evaluation.distances import measure_distances
 from robustgen.io.parquet import write_table
 from robustgen.io.schemas import CLEAN, DISTANCES
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 from robustgen.models.vaegan import load_manifold
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     settings = dict(snakemake.params.settings)
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)

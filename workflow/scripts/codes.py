@@ -1,9 +1,9 @@
 """Draw the codes of every image of FONTS."""
 
-from robustgen.data.font_codes import draw
+from robustgen.data.font_codes import draw_codes
 from robustgen.io.parquet import write_table
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job(snakemake.log[0], snakemake):
-    codes = draw(**snakemake.params.settings)
+with run_job(snakemake.log[0], snakemake):
+    codes = draw_codes(**snakemake.params.settings)
     write_table(snakemake.output.examples, codes, codes.schema)

@@ -10,11 +10,11 @@ from robustgen.evaluation.distances import measure_distances
 from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ATTACKS, DISTANCES
 from robustgen.io.tensors import load_tensors
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 from robustgen.models.vaegan import load_manifold
 from robustgen.progress import log
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     settings = dict(snakemake.params.settings)
     examples = settings.pop("examples")
     compute_device = device.setup()

@@ -8,9 +8,9 @@ from robustgen.figures.style import save
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ATTACKS
 from robustgen.io.tensors import load_tensors
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     test = load(snakemake.input.bank, snakemake.input.examples, "test")
     tables, found = {}, {}
     for attack, rows, images in zip(

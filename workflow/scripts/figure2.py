@@ -4,9 +4,9 @@ from robustgen.figures.distances import distances
 from robustgen.figures.style import save
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ALL_DISTANCES
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     table = read_table(snakemake.input.distances, ALL_DISTANCES).to_pandas()
     drawn = distances(table, method=snakemake.params.method)
     save(drawn, snakemake.output.png, snakemake.output.pdf)

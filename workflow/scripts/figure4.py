@@ -4,9 +4,9 @@ from robustgen.figures.robustness import robustness
 from robustgen.figures.style import save
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ERRORS, SUCCESS_RATES
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS).to_pandas()
     rates = read_table(snakemake.input.success_rates, SUCCESS_RATES).to_pandas()
     drawn = robustness(errors, rates, **snakemake.params.drawn)

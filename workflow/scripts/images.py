@@ -4,9 +4,9 @@ from robustgen.data.sources import collect
 from robustgen.io.parquet import write_table
 from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
     # Where files are is no part of a job's params: a change of it runs nothing again.
     images, examples = collect(

@@ -7,13 +7,13 @@ from robustgen.io.checkpoints import Checkpoint, job_identity
 from robustgen.io.parquet import write_table
 from robustgen.io.provenance import provenance
 from robustgen.io.schemas import CURVES
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
 from robustgen.specs import TrainConfig
 from robustgen.training.classifiers import Generators, train
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     settings, code = snakemake.params.settings, snakemake.params.code
     compute_device = device.setup()
     backend = backends.for_cohorts(compute_device)
@@ -27,7 +27,7 @@ with job(snakemake.log[0], snakemake):
     judge.initialize([generator(*purpose, "initialization")])
     judge.to(compute_device)
     generators = Generators(batches=[generator(*purpose, "batches")], attacks=[])
-    identity = job_identity(settings, code, data.tensors(), compute_device, backend.name)
+    identity = job_identity(settings, code, data.identity_tensors(), compute_device, backend.name)
     checkpoint = Checkpoint.beside(snakemake.output.cohort, identity)
     curves = train(judge, data, TrainConfig(**classifier), None, generators, checkpoint)
 

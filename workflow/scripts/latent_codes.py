@@ -5,10 +5,10 @@ from robustgen.acceleration import backends
 from robustgen.data.split import load
 from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 from robustgen.models.vaegan import VaeGan, encode
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
     models = [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models]

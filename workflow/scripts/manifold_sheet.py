@@ -7,13 +7,13 @@ from robustgen.evaluation.manifold_quality import sheet
 from robustgen.figures.fonts import drawable_names
 from robustgen.figures.manifold import Shown, manifold
 from robustgen.figures.style import save
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
 
 COLUMNS = 8
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     settings, space = snakemake.params.settings, snakemake.wildcards.space
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)

@@ -3,9 +3,9 @@
 from robustgen.figures.prototypes import prototypes
 from robustgen.figures.style import save
 from robustgen.io.tensors import load_tensors
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     letters = snakemake.params.letters
     images = load_tensors(snakemake.input.bank)[0]["images"].numpy()
     sheet = images.reshape(-1, len(letters), *images.shape[-2:])

@@ -2,19 +2,19 @@
 
 import torch
 
-from robustgen.data.font_prototypes import prototypes
+from robustgen.data.font_prototypes import draw_prototypes
 from robustgen.io.parquet import write_table
 from robustgen.io.paths import INSTALLED
 from robustgen.io.provenance import provenance
 from robustgen.io.schemas import FONTS
 from robustgen.io.tensors import save_tensors
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
     # Where the fonts are is no part of the job's params: a change of it runs nothing again.
     folder = snakemake.config["datasets"][snakemake.wildcards.dataset].get("fonts_from", INSTALLED)
-    letters = prototypes(**settings, fonts_from=folder)
+    letters = draw_prototypes(**settings, fonts_from=folder)
     images = torch.as_tensor(letters.images).flatten(0, 1)[:, None]
     about = {"settings": settings, "provenance": provenance("cpu")}
     save_tensors(snakemake.output.bank, {"images": images}, about)

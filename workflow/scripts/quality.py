@@ -6,13 +6,13 @@ from robustgen.data.split import load
 from robustgen.evaluation.manifold_quality import quality
 from robustgen.io.parquet import write_table
 from robustgen.io.schemas import QUALITY
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
 from robustgen.specs import Threat
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     settings, space = snakemake.params.settings, snakemake.wildcards.space
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)

@@ -3,9 +3,9 @@
 from robustgen.analysis.aggregate import success_rates
 from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ATTACKS, SUCCESS_RATES
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     tables = (read_table(path, ATTACKS) for path in snakemake.input.parts)
     parts = zip(snakemake.params.about, tables, strict=True)
     write_table(snakemake.output.success_rates, success_rates(parts), SUCCESS_RATES)

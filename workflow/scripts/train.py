@@ -8,14 +8,14 @@ from robustgen.io.checkpoints import Checkpoint, job_identity
 from robustgen.io.parquet import write_table
 from robustgen.io.provenance import provenance
 from robustgen.io.schemas import CURVES, PREDICTIONS
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import load_manifold
 from robustgen.seeding import generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig
 from robustgen.training.classifiers import Generators, train
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     settings, wildcards, output = snakemake.params.settings, snakemake.wildcards, snakemake.output
     n, seeds = int(wildcards.n), range(int(wildcards.first), int(wildcards.last) + 1)
     compute_device = device.setup()
@@ -43,7 +43,7 @@ with job(snakemake.log[0], snakemake):
     identity = job_identity(
         {**settings, "n": n, "seeds": list(seeds)},
         snakemake.params.code,
-        data.tensors(),
+        data.identity_tensors(),
         compute_device,
         backend.name,
     )

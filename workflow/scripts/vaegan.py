@@ -9,13 +9,13 @@ from robustgen.io.checkpoints import Checkpoint, identity_hash, job_identity
 from robustgen.io.parquet import write_table
 from robustgen.io.provenance import provenance
 from robustgen.io.schemas import VAEGAN_CURVES
-from robustgen.jobs.runtime import job
+from robustgen.jobs.runtime import run_job
 from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
 from robustgen.specs import VaeGanConfig
 from robustgen.training.vaegan import train_vaegan_once
 
-with job(snakemake.log[0], snakemake):
+with run_job(snakemake.log[0], snakemake):
     settings, part = snakemake.params.settings, snakemake.params.part
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
@@ -24,8 +24,8 @@ with job(snakemake.log[0], snakemake):
     if part != "all":
         label = int(part.removeprefix("class"))
         name = f"class {data.classes[label]}"
-        data = data.of_class(label)
-    data = data.take(slice(settings["images"])).keep()
+        data = data.select_class(label)
+    data = data.take(slice(settings["images"])).materialize()
 
     # The class is identified by its name: its number may change when a class is added.
     purpose = (settings["study_seed"], "vaegan", settings["dataset"], name)
@@ -39,7 +39,7 @@ with job(snakemake.log[0], snakemake):
     path = Path(snakemake.output.model)
     checkpoint = Checkpoint.beside(path, identity)
     copy = path.parent / "trained" / f"{identity_hash(identity)}.safetensors"
-    finished = Checkpoint(copy, identity, every=0)
+    finished = Checkpoint(copy, identity, interval_s=0)
     noise = generator(*purpose, "training")
     curves = train_vaegan_once(model.to(compute_device), data, noise, checkpoint, finished, backend)
 

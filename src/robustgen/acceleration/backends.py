@@ -15,7 +15,7 @@ from robustgen.acceleration.random_starts import sample_starts_in_threads
 from robustgen.acceleration.verification import Verifier, verify_forward
 from robustgen.acceleration.verified_search import verify_ascend
 from robustgen.backend import PLAIN, Backend
-from robustgen.environment import backend_name
+from robustgen.environment import read_backend_name
 
 NAME = "accelerated"
 
@@ -44,7 +44,7 @@ def for_vaegans(device: torch.device) -> Backend:
 
 
 def _is_accelerated(device: torch.device) -> bool:
-    return backend_name() != PLAIN.name and device.type in ("cpu", "cuda")
+    return read_backend_name() != PLAIN.name and device.type in ("cpu", "cuda")
 
 
 def make_cpu_backend() -> Backend:

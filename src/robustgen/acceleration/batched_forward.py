@@ -22,12 +22,12 @@ from robustgen.acceleration.fold_batch_norm import fold_batch_norm
 from robustgen.acceleration.supported_layers import to_channels_last
 from robustgen.acceleration.training_layers import build_training_forward
 from robustgen.backend import ForwardFn, State, vmapped_forward
-from robustgen.device import WIDE
+from robustgen.device import HAS_AVX512
 
 CPU_CHUNK_IMAGES = 512
 """Images of all batched models that are computed together on a CPU; the activations of more do not
 fit its cache."""
-MODELS_PER_CHUNK = 3 if WIDE else 1
+MODELS_PER_CHUNK = 3 if HAS_AVX512 else 1
 """Models that are batched on a CPU. With AVX-512 one model with few images does not fill the vector
 registers."""
 

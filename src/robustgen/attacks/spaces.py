@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustgen.data import affine
-from robustgen.data.learned_manifold import Decoders
+from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.data.split import Split
 from robustgen.sampling import expand_trailing_dims, sample_unit_ball
 from robustgen.specs import BOUND, Threat, require_name
@@ -108,7 +108,7 @@ class AffineSpace(Space):
 
     def decode(self, codes: Tensor) -> Tensor:
         """The given images, warped by `codes`."""
-        return affine.transform(self.images, codes)
+        return affine.warp(self.images, codes)
 
     def select(self, columns: Tensor) -> "AffineSpace":
         """The space around the images `columns` `(M, B')` of each member's batch."""
@@ -128,7 +128,7 @@ class LearnedSpace(Space):
     """
 
     labels: Tensor
-    decoders: Decoders
+    decoders: ClassDecoders
 
     @property
     def needs_host_sync(self) -> bool:
@@ -160,7 +160,7 @@ def make_true_manifold(batch: Split) -> Space:
     """
     if batch.codes is None:
         raise ValueError("true_manifold needs a data set whose manifold is known")
-    return AffineSpace(batch.codes, *batch.ranges, batch.sources())
+    return AffineSpace(batch.codes, *batch.ranges, batch.source_images())
 
 
 def make_transformation(batch: Split) -> Space:

@@ -9,7 +9,7 @@ from robustgen.config.blocks import Count, FilePath, Settings, distinct
 from robustgen.config.dataset_blocks import Collected, Dataset, Transformations
 from robustgen.config.messages import Said, listed, mistake, near, shown
 from robustgen.config.user_datasets import Images, Npz
-from robustgen.io.paths import FONTS_PURPOSE, INSTALLED, expand_home, is_address, require_folder
+from robustgen.io.paths import FONTS_PURPOSE, INSTALLED, expand_home, is_url, require_folder
 
 
 class Fonts(Dataset):
@@ -178,6 +178,6 @@ class Downloads(Settings):
     @model_validator(mode="after")
     def _check_homes(self) -> Self:
         self.check_path("folder", expand_home)
-        if self.mirror is None or is_address(self.mirror):
+        if self.mirror is None or is_url(self.mirror):
             return self
         return self.check_path("mirror", expand_home)

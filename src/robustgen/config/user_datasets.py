@@ -10,7 +10,7 @@ from robustgen.config.dataset_blocks import Collected
 from robustgen.config.messages import Said
 from robustgen.data import image_folder as imagefolder
 from robustgen.data import npz_file as arrayfile
-from robustgen.data.holdout import held_out
+from robustgen.data.holdout import choose_test_count
 from robustgen.data.image_folder import ImageFolder
 from robustgen.data.npz_file import ArraySummary
 from robustgen.io.paths import IMAGES_PURPOSE, require_file, require_folder
@@ -45,7 +45,7 @@ class Images(OwnImages):
         counts = self._folder.count_images()
         fewest = min(counts)
         name = self._folder.classes[counts.index(fewest)]
-        test = held_out(fewest, self.test_share, f"the folder {self.path}/{name}")
+        test = choose_test_count(fewest, self.test_share, f"the folder {self.path}/{name}")
         return len(counts), fewest - test, test
 
     @cached_property
@@ -83,7 +83,7 @@ class Npz(OwnImages):
         train, test = self._summary.train, self._summary.test
         if test is not None:
             return len(train), min(train), min(count for count in test if count)
-        test_images = held_out(min(train), self.test_share, f"a class in {self.path}")
+        test_images = choose_test_count(min(train), self.test_share, f"a class in {self.path}")
         return len(train), min(train) - test_images, test_images
 
     @property

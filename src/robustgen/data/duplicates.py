@@ -1,4 +1,4 @@
-"""Images that occur more than once in a data set of the user's."""
+"""Images that occur more than once in a data set of the user."""
 
 import hashlib
 import logging
@@ -13,12 +13,14 @@ log = logging.getLogger("robustgen")
 
 @dataclass(frozen=True)
 class DistinctImages:
-    """Which images of a data set are kept if each one counts once.
+    """The distinct images of a data set.
 
     Attributes:
-        rows: the kept images.
-        copies: pairs of a copy that is left out and the kept image of the same class.
-        contradictions: pairs of an image that is left out and the same image in another class.
+        rows: rows of the distinct images.
+        copies: pairs of the row of a copy that is left out, and the row of the distinct image,
+            which has the same class.
+        contradictions: pairs of the row of an image that is left out, and the row of the same image
+            in another class.
     """
 
     rows: tuple[int, ...]
@@ -26,29 +28,29 @@ class DistinctImages:
     contradictions: tuple[tuple[int, int], ...]
 
     def log_left_out(self, name_image: Callable[[int], str]) -> None:
-        """Log how many images are left out and why, each reason with one example.
+        """Log how many images are left out and why, with one example of each reason.
 
         Args:
-            name_image: how to name the image of a row.
+            name_image: returns the name of the image of a row.
         """
         for pairs, reason in (
             (self.copies, "copies of images of the same class"),
             (self.contradictions, "images that occur in more than one class"),
         ):
             if pairs:
-                left_out, twin = map(name_image, pairs[0])
-                log.warning("%d %s left out, e.g. %s (as %s)", len(pairs), reason, left_out, twin)
+                copy, original = map(name_image, pairs[0])
+                log.warning("%d %s left out, e.g. %s (as %s)", len(pairs), reason, copy, original)
 
 
 def find_distinct(labels: Sequence[int], contents: Sequence[Hashable]) -> DistinctImages:
-    """Choose one image of those with the same content.
+    """Find the distinct images.
 
-    Of images with the same content and label, the first is kept. Images with the same content and
-    different labels are all left out, because none of the labels can be trusted.
+    Of images with the same content and label, the first one is kept. Images with the same content
+    and different labels are all left out, because it is not known which label is correct.
 
     Args:
         labels: the class of each image.
-        contents: what is equal for equal images, e.g. a digest.
+        contents: a value of each image that is equal for equal images, e.g. a digest.
     """
     rows_by_content: dict[Hashable, list[int]] = {}
     for row, content in enumerate(contents):
@@ -70,7 +72,7 @@ def find_distinct(labels: Sequence[int], contents: Sequence[Hashable]) -> Distin
 
 
 def digest_pixels(images: npt.NDArray[np.uint8]) -> list[bytes]:
-    """A digest of the pixels of each image `(N, ...)`."""
+    """Return a digest of the pixels of each image `(N, ...)`."""
     return [
         hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
         for image in images

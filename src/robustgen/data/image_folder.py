@@ -1,4 +1,4 @@
-"""A folder of the user's images, with a sub-folder for each class."""
+"""A folder of the user's images, with a subfolder for each class."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from robustgen.data.duplicates import DistinctImages, find_distinct
 from robustgen.errors import UserError, reading
-from robustgen.io.digest_cache import file_stamp, is_settled, read_notes, write_notes
+from robustgen.io.digest_cache import file_stamp, is_settled, read_entry, write_entry
 from robustgen.io.paths import (
     IMAGES_PURPOSE,
     count_suffixes,
@@ -32,11 +32,11 @@ from robustgen.progress import log_progress
 log = logging.getLogger("robustgen")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-_SUFFIXES_IN_WORDS = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+_SUFFIX_LIST = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-_FORMAT_IN_WORDS = "PNG, JPEG, WebP, TIFF or BMP file"
-_MODES = {"L": "grey", "RGB": "colour"}
-_MODES_IN_WORDS = {
+_FORMAT_LIST = "PNG, JPEG, WebP, TIFF or BMP file"
+_MODES = ("L", "RGB")
+_OTHER_MODES = {
     "1": "black and white",
     "P": "a palette",
     "PA": "a transparent palette",
@@ -55,12 +55,12 @@ class ImageFolder:
 
     Attributes:
         path: the folder.
-        classes: names of the classes, which are those of the sub-folders.
-        files: the image files, class after class, ordered by relative path.
+        classes: names of the classes, which are those of the subfolders.
+        files: the image files, class by class, ordered by relative path.
         labels: the class of each file.
         digests: a digest of the content of each file.
         other_files: visible files that are not read, because of their suffix or because they are
-            in no class's sub-folder.
+            in no subfolder.
     """
 
     path: Path
@@ -72,17 +72,17 @@ class ImageFolder:
 
     @cached_property
     def distinct(self) -> DistinctImages:
-        """Which files are read if those with the same content count once."""
+        """The files that are read, of which those with the same content count once."""
         return find_distinct(self.labels, self.digests)
 
     def count_images(self) -> list[int]:
-        """The number of distinct images of each class.
+        """Return the number of distinct images of each class.
 
         Raises:
             UserError: a class has none, because all its images are in other classes too.
         """
-        labels = Counter(self.labels[row] for row in self.distinct.rows)
-        counts = [labels[label] for label in range(len(self.classes))]
+        class_counts = Counter(self.labels[row] for row in self.distinct.rows)
+        counts = [class_counts[label] for label in range(len(self.classes))]
         for name, count in zip(self.classes, counts, strict=True):
             if not count:
                 raise UserError(
@@ -92,7 +92,7 @@ class ImageFolder:
         return counts
 
     def signature(self) -> str:
-        """A digest of the classes, relative paths and contents of the images."""
+        """Return a digest of the classes, relative paths and contents of the images."""
         names = [
             file.relative_to(self.path / self.classes[label]).as_posix()
             for file, label in zip(self.files, self.labels, strict=True)
@@ -107,7 +107,7 @@ class ImageFolder:
             log.warning(
                 "%d files left out, which are not in the folder of a class or do not end in %s: %s",
                 len(self.other_files),
-                _SUFFIXES_IN_WORDS,
+                _SUFFIX_LIST,
                 count_suffixes(self.other_files),
             )
         names = [file.relative_to(self.path).as_posix() for file in self.files]
@@ -115,10 +115,10 @@ class ImageFolder:
 
 
 def scan(path: str | Path) -> ImageFolder:
-    """List the image files of a folder. Files that did not change since the last time are not read.
+    """List the image files of a folder, without reading files whose digests are cached.
 
     Raises:
-        UserError: there is no such folder, it has fewer than two sub-folders, one of these has no
+        UserError: the folder does not exist, it has fewer than two subfolders, one of these has no
             images, or a file cannot be read.
     """
     folder = require_folder(path, IMAGES_PURPOSE)
@@ -136,7 +136,7 @@ def scan(path: str | Path) -> ImageFolder:
 
 
 def _list_files(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
-    """The image files of each class, and the files that are not read."""
+    """Return the image files of each class, and the files that are not read."""
     paths = list_folder(folder)
     class_folders = [path for path in paths if is_folder(path)]
     _check_classes(folder, [path.name for path in class_folders])
@@ -147,8 +147,7 @@ def _list_files(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
         images = [file for file in files if file.suffix.lower() in SUFFIXES]
         if not images:
             raise UserError(
-                f"the folder {class_folder.absolute()} has no images, "
-                f"which end in {_SUFFIXES_IN_WORDS}"
+                f"the folder {class_folder.absolute()} has no images, which end in {_SUFFIX_LIST}"
             )
         files_by_class[class_folder.name] = images
         other_files += [file for file in files if file.suffix.lower() not in SUFFIXES]
@@ -156,15 +155,19 @@ def _list_files(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
 
 
 def _check_classes(folder: Path, names: Sequence[str]) -> None:
-    """Refuse sub-folders that cannot be classes."""
-    needed = "but must have 2 or more, one for each class"
+    """Check the names of the subfolders, which must be classes.
+
+    Raises:
+        UserError: there are fewer than two, all are names of splits, or one cannot be printed.
+    """
+    requirement = "but must have 2 or more, one for each class"
     if len(names) < 2:
         number = "1 sub-folder" if names else "no sub-folders"
-        raise UserError(f"the folder {folder} has {number}, {needed}")
+        raise UserError(f"the folder {folder} has {number}, {requirement}")
     if _SPLIT_NAMES.issuperset(name.lower() for name in names):
         raise UserError(
             f"the folder {folder} has the sub-folders {', '.join(names)}, which are splits, "
-            f"{needed}: join the splits, of which the workflow makes its own"
+            f"{requirement}: join the splits, because the workflow makes its own"
         )
     for name in names:
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
@@ -175,32 +178,32 @@ def _check_classes(folder: Path, names: Sequence[str]) -> None:
 
 
 def _digest_files(folder: Path, files: Sequence[Path]) -> list[str]:
-    """A digest of each file; the digests of files that did not change are taken from the notes."""
-    old_notes: dict[str, Any] = read_notes(folder)
-    notes: dict[str, Any] = {}
+    """Return a digest of each file; digests of unchanged files are taken from the cache."""
+    cached: dict[str, Any] = read_entry(folder)
+    entry: dict[str, Any] = {}
     digests = []
     for file in files:
         name, stamp = file.relative_to(folder).as_posix(), file_stamp(file)
-        digest, *noted_stamp = old_notes.get(name, [""])
-        if noted_stamp != stamp:
+        digest, *cached_stamp = cached.get(name, [""])
+        if cached_stamp != stamp:
             try:
                 digest = hashlib.sha256(file.read_bytes()).hexdigest()
             except OSError as error:
                 raise UserError(f"{file} cannot be read: {error.strerror}") from error
         digests.append(digest)
         if is_settled(stamp):
-            notes[name] = [digest, *stamp]
-    if notes != old_notes:
-        write_notes(folder, notes)
+            entry[name] = [digest, *stamp]
+    if entry != cached:
+        write_entry(folder, entry)
     return digests
 
 
 def read_images(files: Sequence[Path]) -> npt.NDArray[np.uint8]:
-    """The images `(N, C, H, W)` of `files`, C being 1 for grey and 3 for colour ones.
+    """Read images `(N, C, H, W)`, where C is 1 for grey and 3 for colour images.
 
     Raises:
-        UserError: a file cannot be read, is neither grey nor colour, or differs from the first in
-            this or in size; it is named.
+        UserError: a file cannot be read, is neither grey nor colour, or differs from the first file
+            in size or channels. The message names the file.
     """
     first = read_image(files[0])
     images = np.empty((len(files), *first.shape), np.uint8)
@@ -216,31 +219,35 @@ def read_images(files: Sequence[Path]) -> npt.NDArray[np.uint8]:
 
 
 def read_image(file: Path) -> npt.NDArray[np.uint8]:
-    """One image `(C, H, W)`, C being 1 or 3, turned upright as its EXIF orientation says.
+    """Read an image `(C, H, W)`, where C is 1 or 3, rotated by its EXIF orientation.
 
     Raises:
         UserError: the file cannot be read, has several images, or is neither grey nor colour.
     """
-    with reading(file, _FORMAT_IN_WORDS), Image.open(file, formats=_FORMATS) as image:
+    with reading(file, _FORMAT_LIST), Image.open(file, formats=_FORMATS) as image:
         _check_image(file, image)
         pixels = np.asarray(ImageOps.exif_transpose(image))
     return np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), -1, 0)
 
 
 def _check_image(file: Path, image: Image.Image) -> None:
-    """Refuse an image that would lose something when it is read as 8-bit grey or colour."""
-    number = getattr(image, "n_frames", 1)
-    if number > 1 and image.format != "MPO":  # the first picture of an MPO file is the photo
-        raise UserError(f"{file} has {number} images or frames, but must have 1")
+    """Check that an image is 8-bit grey or colour, so that reading it loses nothing.
+
+    Raises:
+        UserError: it is not.
+    """
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # the first image of an MPO file is the photo
+        raise UserError(f"{file} has {frames} images or frames, but must have 1")
     if image.mode not in _MODES:
-        mode = _MODES_IN_WORDS.get(image.mode)
+        mode = _OTHER_MODES.get(image.mode)
         if image.mode.startswith("I;16"):
             mode = "16 bits per pixel"
         raise UserError(
             f"{file} has the mode {image.mode}{f' ({mode})' if mode else ''}, but must have L "
             "(grey) or RGB (colour) with 8 bits per channel: convert the file"
         )
-    # Pillow reads 16 bits per channel as the upper 8 of them.
+    # Of 16 bits per channel, Pillow silently reads the upper 8.
     if any(re.search(r";16[BLN]", str(tile[3])) for tile in getattr(image, "tile", [])):
         raise UserError(f"{file} has 16 bits per channel, but must have 8: convert the file")
     if "transparency" in image.info:

@@ -1,4 +1,4 @@
-"""A learned manifold as attacks see it: the codes of images, and the decoders of their classes."""
+"""The interface of a learned manifold for attacks: codes of images, and decoders of classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,19 +18,19 @@ class LearnedManifold:
     """
 
     codes: Tensor
-    decoders: "Decoders"
+    decoders: "ClassDecoders"
 
     def take(self, index: Tensor | slice | tuple[slice, ...]) -> "LearnedManifold":
         """Select rows; the shape of `index` becomes the leading shape."""
         return replace(self, codes=self.codes[index])
 
-    def tensors(self) -> list[Tensor]:
-        """The codes and the weights of the decoders."""
+    def identity_tensors(self) -> list[Tensor]:
+        """Return the codes and the weights of the decoders."""
         weights = (decoder.state_dict().values() for decoder in self.decoders.decoders)
         return [self.codes, *chain.from_iterable(weights)]
 
 
-class Decoders:
+class ClassDecoders:
     """The decoders of all classes as one function of codes and classes.
 
     Attributes:
@@ -77,7 +77,7 @@ def apply_per_class(modules: Sequence[nn.Module], x: Tensor, counts: list[int]) 
         for layers in zip(*modules, strict=True):
             x = apply_per_class(layers, x, counts)
         return x
-    if not first.state_dict():  # without parameters it is the same function for all rows
+    if not first.state_dict():  # modules without parameters are equal for all classes
         result: Tensor = first(x)
     elif apply_all := getattr(type(first), "apply_per_class", None):
         result = apply_all(modules, x, counts)

@@ -14,16 +14,16 @@ from numpy.lib.npyio import NpzFile
 
 from robustgen.data.duplicates import DistinctImages, digest_pixels, find_distinct
 from robustgen.errors import UserError, reading
-from robustgen.io.digest_cache import file_stamp, is_settled, read_notes, write_notes
+from robustgen.io.digest_cache import file_stamp, is_settled, read_entry, write_entry
 from robustgen.io.paths import IMAGES_PURPOSE, require_file
 
 _PREFIXES = {"train": "", "test": "test_"}
 _ARRAYS = "images and labels, and may have test_images and test_labels"
-_NOTES_VERSION = 1
-"""Of the content of `ArraySummary`: notes of another version are not used."""
-_DARKEST = 1
-"""Values up to this one, of 255, cannot be told from black."""
-_DARK = 32
+_CACHE_VERSION = 1
+"""Version of the fields of `ArraySummary`; cached entries of other versions are not used."""
+_MAX_BLACK_VALUE = 1
+"""Values up to this one, of 255, look black."""
+_MIN_BRIGHT_VALUE = 32
 """Images whose values are all below this one, of 255, may be class numbers or have 4 bits."""
 
 log = logging.getLogger("robustgen")
@@ -37,10 +37,11 @@ class ArrayFile:
     """The content of an npz file.
 
     Attributes:
-        images: `(N, C, H, W)` in 0…255, of the split "train" and, if the file has it, of "test".
+        images: by split, `(N, C, H, W)` in 0…255; the splits are "train" and, if the file has it,
+            "test".
         labels: `(N,)` of the same splits.
-        distinct: which train images are used if each counts once; None, i.e. all of them, if the
-            file has a test split.
+        distinct: the distinct train images, which are used; None if the file has a test split, so
+            that all train images are used.
         other_arrays: names of arrays that are not read.
     """
 
@@ -56,7 +57,7 @@ class ArrayFile:
 
     @property
     def train_rows(self) -> Labels:
-        """The train images that are used."""
+        """Rows of the train images that are used."""
         if self.distinct is None:
             return np.arange(len(self.labels["train"]))
         return np.array(self.distinct.rows, np.int64)
@@ -64,14 +65,14 @@ class ArrayFile:
 
 @dataclass(frozen=True)
 class ArraySummary:
-    """What a study needs to know of an npz file before a job reads it.
+    """The properties of an npz file that a study needs before a job reads the file.
 
     Attributes:
-        digest: of the file.
+        digest: SHA-256 of the file.
         shape: channels, height and width of the images.
-        train: number of train images of each class; of copies, one counts.
-        test: number of test images of each class, 0 where a class has none; None if the file has
-            no test split.
+        train: number of train images of each class; copies of an image count once.
+        test: number of test images of each class, which may be 0; None if the file has no test
+            split.
     """
 
     digest: str
@@ -81,17 +82,17 @@ class ArraySummary:
 
 
 def summarize(path: str | Path) -> ArraySummary:
-    """Summarize an npz file. A file that did not change since the last time is not read.
+    """Summarize an npz file; an unchanged file is not read again.
 
     Raises:
         UserError: as `read_arrays`.
     """
     file = require_file(path, IMAGES_PURPOSE)
     stamp = file_stamp(file)
-    notes = read_notes(file)
-    if notes.get("version") == _NOTES_VERSION and notes.get("stamp") == stamp:
+    entry = read_entry(file)
+    if entry.get("version") == _CACHE_VERSION and entry.get("stamp") == stamp:
         with suppress(KeyError, TypeError):
-            fields: dict[str, Any] = notes["summary"]
+            fields: dict[str, Any] = entry["summary"]
             return ArraySummary(**{**fields, "shape": tuple(fields["shape"])})
     try:
         with file.open("rb") as stream:
@@ -109,7 +110,7 @@ def summarize(path: str | Path) -> ArraySummary:
     shape = channels, height, width
     summary = ArraySummary(digest, shape, counts["train"], counts.get("test"))
     if is_settled(stamp):
-        write_notes(file, {"version": _NOTES_VERSION, "stamp": stamp, "summary": asdict(summary)})
+        write_entry(file, {"version": _CACHE_VERSION, "stamp": stamp, "summary": asdict(summary)})
     return summary
 
 
@@ -118,18 +119,18 @@ def read_arrays(path: str | Path) -> ArrayFile:
 
     Raises:
         UserError: the file is missing, damaged or lacks an array; labels are no whole numbers from
-            0 to K-1, a class has no train image or there are no test images; images are of another
-            number, shape or type, have pixels outside [0, 1], or all are black.
+            0 to K-1, a class has no train image or there are no test images; images have a wrong
+            number, shape or type, have pixels outside [0, 1], or are all black.
     """
     with _open_npz(path) as npz:
-        needed = ["images", "labels"]
+        required_names = ["images", "labels"]
         if {"test_images", "test_labels"} & set(npz.files):
-            needed += ["test_images", "test_labels"]
-        for name in needed:
+            required_names += ["test_images", "test_labels"]
+        for name in required_names:
             if name not in npz.files:
                 raise UserError(f"{path} has no array {name}: it must have {_ARRAYS}")
-        arrays = {name: npz[name] for name in needed}
-        other_arrays = tuple(name for name in npz.files if name not in needed)
+        arrays = {name: npz[name] for name in required_names}
+        other_arrays = tuple(name for name in npz.files if name not in required_names)
     splits = [split for split, prefix in _PREFIXES.items() if f"{prefix}labels" in arrays]
     labels = _check_labels(path, {s: arrays[f"{_PREFIXES[s]}labels"] for s in splits})
     images: dict[str, Images] = {}
@@ -145,40 +146,40 @@ def read_arrays(path: str | Path) -> ArrayFile:
 
 
 def require_visible(name: str | Path, *images: Images) -> None:
-    """Refuse arrays that are black as a whole.
+    """Check that no array is completely black.
 
     Args:
         name: the file or folder.
         images: pixels in 0…255, an array for each split.
 
     Raises:
-        UserError: an array has no value larger than 1, as a mask of zeros and ones.
+        UserError: an array has no value above 1; it may be a mask of zeros and ones.
     """
-    largest = min(int(array.max(initial=0)) for array in images)
-    if largest <= _DARKEST:
+    max_value = min(int(array.max(initial=0)) for array in images)
+    if max_value <= _MAX_BLACK_VALUE:
         raise UserError(
-            f"all images in {name} are nearly black, because the largest value is {largest} of "
+            f"all images in {name} are nearly black, because the largest value is {max_value} of "
             "255: multiply the values by 255, or store floats in [0, 1]"
         )
 
 
 def log_dark_images(name: str | Path, *images: Images) -> None:
-    """Warn of arrays whose values use a small part of 0…255, as class numbers or 4-bit images."""
-    largest = min(int(array.max(initial=0)) for array in images)
-    if largest < _DARK:
-        log.warning("the images in %s are dark: their largest value is %d of 255", name, largest)
+    """Log a warning about arrays with low values only, such as class numbers or 4-bit images."""
+    max_value = min(int(array.max(initial=0)) for array in images)
+    if max_value < _MIN_BRIGHT_VALUE:
+        log.warning("the images in %s are dark: their largest value is %d of 255", name, max_value)
 
 
 @contextmanager
 def _open_npz(path: str | Path) -> Iterator[NpzFile]:
-    """Open the file; every error of NumPy becomes a `UserError` that names the file."""
+    """Open an npz file; errors of NumPy become a `UserError` that names the file."""
     file = require_file(path, IMAGES_PURPOSE)
     try:
         with file.open("rb") as stream:
             magic = stream.read(2)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    if magic not in (b"PK", b"\x93N"):  # a zip archive, or one array
+    if magic not in (b"PK", b"\x93N"):  # a zip archive, or a single array
         raise UserError(f"{file} is no npz file, as numpy.savez writes it")
     with reading(file, "npz file"):
         npz = np.load(file, allow_pickle=False)
@@ -189,7 +190,7 @@ def _open_npz(path: str | Path) -> Iterator[NpzFile]:
 
 
 def _check_labels(path: str | Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, Labels]:
-    """The labels as int64, if they are 0 to K-1 and every class has a train image."""
+    """Check that labels are 0 to K-1 and every class has a train image; return them as int64."""
     for split, labels in arrays.items():
         name = f"{_PREFIXES[split]}labels of {path}"
         if labels.ndim != 1 or not len(labels):
@@ -203,11 +204,11 @@ def _check_labels(path: str | Path, arrays: dict[str, npt.NDArray[Any]]) -> dict
 
 
 def _check_classes(split: str, name: str, values: npt.NDArray[Any], classes: int) -> None:
-    """Refuse labels whose distinct `values`, in ascending order, are not classes."""
+    """Check the distinct labels of a split, in ascending order."""
     allowed = "but must be 0 to K-1 for K classes, two or more, each of which has train images"
-    outside = [int(value) for value in values if not 0 <= value < classes]
-    if outside:
-        raise UserError(f"a label is {outside[0]}, {allowed} ({name})")
+    invalid = [int(value) for value in values if not 0 <= value < classes]
+    if invalid:
+        raise UserError(f"a label is {invalid[0]}, {allowed} ({name})")
     if split == "train" and len(values) < max(classes, 2):
         missing = next(
             label
@@ -220,7 +221,7 @@ def _check_classes(split: str, name: str, values: npt.NDArray[Any], classes: int
 
 
 def _to_bytes(name: str, array: npt.NDArray[Any], count: int) -> Images:
-    """Images `(N, H, W)` or `(N, H, W, C)` as `(N, C, H, W)` in 0…255."""
+    """Convert images `(N, H, W)` or `(N, H, W, C)` to `(N, C, H, W)` in 0…255."""
     shape = array.shape
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[-1] not in (1, 3)):
         channels_first = len(shape) == 4 and shape[1] in (1, 3)
@@ -232,36 +233,37 @@ def _to_bytes(name: str, array: npt.NDArray[Any], count: int) -> Images:
     if len(array) != count:
         raise UserError(f"{name} are {len(array)}, but must be {count}, as many as the labels")
     if not array.size:
-        raise UserError(f"{name} have the shape {shape}, in which there are no pixels")
+        raise UserError(f"{name} have the shape {shape}, which has no pixels")
     pixels = _round(name, array)
     return np.moveaxis(pixels.reshape(*shape[:3], -1), -1, 1)
 
 
 def _round(name: str, array: npt.NDArray[Any]) -> Images:
-    """Pixels in 0…255."""
+    """Convert floats in [0, 1] to 0…255; return uint8 as it is."""
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind != "f":
         raise UserError(f"{name} are {array.dtype}, but must be uint8 in 0…255 or floats in [0, 1]")
-    wrong = array[~((array >= 0) & (array <= 1))]
-    if len(wrong):
+    invalid = array[~((array >= 0) & (array <= 1))]
+    if len(invalid):
         raise UserError(
-            f"{name} have the pixel {wrong[0]:g}, but must be in [0, 1]{_advice(wrong)}"
+            f"{name} have the pixel {invalid[0]:g}, but must be in [0, 1]{_scaling_hint(invalid)}"
         )
     pixels: Images = np.rint(array * 255).astype(np.uint8)
     return pixels
 
 
-def _advice(values: npt.NDArray[Any]) -> str:
-    """How values above 1 are brought into [0, 1]; empty if others are negative or not finite."""
+def _scaling_hint(values: npt.NDArray[Any]) -> str:
+    """Say how to scale values above 1 to [0, 1]; empty if some are negative or not finite."""
     if not (values.min() > 0 and np.isfinite(values.max())):
         return ""
-    divisor = "255" if _DARK <= values.max() <= 255 else "their largest possible value"
+    is_byte = _MIN_BRIGHT_VALUE <= values.max() <= 255
+    divisor = "255" if is_byte else "their largest possible value"
     return f": divide them by {divisor}"
 
 
 def _check_distinct(path: str | Path, labels: Labels, distinct: DistinctImages) -> None:
-    """Refuse a class all of whose images are in other classes too."""
+    """Check that every class has an image that is in no other class."""
     missing = set(labels.tolist()) - set(labels[list(distinct.rows)].tolist())
     if missing:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Data sets of collected images, by kind."""
+"""Readers of data sets from files, by kind."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -7,38 +7,40 @@ from typing import Any
 import pyarrow as pa
 from torch import Tensor
 
-from robustgen.data import public
-from robustgen.data import user_images as own
-from robustgen.data.balanced import Collection, assemble
+from robustgen.data import public, user_images
+from robustgen.data.balanced import RawDataset, build_dataset
 from robustgen.data.download import fetch
 
-PUBLIC: dict[str, Callable[[public.Fetch], Collection]] = {
+PUBLIC_READERS: dict[str, Callable[[public.Fetch], RawDataset]] = {
     "emnist": public.emnist,
     "fashion_mnist": public.fashion_mnist,
     "celeba": public.celeba,
 }
-"""Readers of data sets that are fetched."""
+"""Readers of data sets that are downloaded."""
 
-OWN: dict[str, Callable[[str], Collection]] = {"images": own.images, "npz": own.npz}
-"""Readers of the user's own files."""
+USER_READERS: dict[str, Callable[[str], RawDataset]] = {
+    "images": user_images.read_folder,
+    "npz": user_images.read_npz,
+}
+"""Readers of files of the user."""
 
 
 def collect(
     kind: str, *, downloads: Mapping[str, Any], path: str | None = None, **settings: Any
 ) -> tuple[Tensor, pa.Table]:
-    """The bank and the table of a data set, as `assemble` makes them.
+    """Read the images of a data set, and return the bank and the table of `build_dataset`.
 
     Args:
-        kind: a key of `PUBLIC` or `OWN`.
-        downloads: where public files are kept and fetched from: `folder` and `mirror`.
-        path: where the user's own files are.
-        settings: those of `assemble`.
+        kind: a key of `PUBLIC_READERS` or `USER_READERS`.
+        downloads: the `folder` in which public files are stored, and their `mirror`.
+        path: path of the user's files.
+        settings: further arguments of `build_dataset`.
 
     Raises:
-        UserError: files are missing, damaged or not as they must be.
+        UserError: files are missing or damaged, or have a content that is not allowed.
     """
-    if kind in PUBLIC:
-        collection = PUBLIC[kind](partial(fetch, **downloads))
+    if kind in PUBLIC_READERS:
+        raw = PUBLIC_READERS[kind](partial(fetch, **downloads))
     else:
-        collection = OWN[kind](str(path))
-    return assemble(collection, **settings)
+        raw = USER_READERS[kind](str(path))
+    return build_dataset(raw, **settings)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.spaces import LearnedSpace
-from robustgen.data.learned_manifold import Decoders
+from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.data.split import Split
 from robustgen.io.schemas import QUALITY, empty
 from robustgen.models.predictions import predict_class
@@ -47,7 +47,7 @@ def quality(
     """
     measures: dict[int, dict[str, Tensor]] = {}
     for label in range(len(test.classes)):
-        class_split = test.of_class(label)
+        class_split = test.select_class(label)
         if not len(class_split):
             measures[label] = {}
             continue
@@ -77,7 +77,7 @@ def _measure(
     """Measures of each image `(B,)` and code `(B, D)` of one class, which has an image or more."""
     label = int(class_split.labels[0])
     model = models[label] if len(models) > 1 else models[0]
-    bound, decoders = class_split.ranges[0].new_tensor(BOUND), Decoders([model.decoder])
+    bound, decoders = class_split.ranges[0].new_tensor(BOUND), ClassDecoders([model.decoder])
     parts: list[dict[str, Tensor]] = []
     for start in range(0, len(class_split), IMAGES_PER_CHUNK):
         batch = class_split.take(slice(start, start + IMAGES_PER_CHUNK))
@@ -167,7 +167,7 @@ def sheet(
         samples = model.decoder(prior(columns, model, rng))
         no_pictures = torch.full_like(samples, NO_IMAGE)
         pictures = dict.fromkeys(("images", "reconstructions", "interpolations"), no_pictures)
-        images = test.of_class(label).take(slice(columns)).images()
+        images = test.select_class(label).take(slice(columns)).images()
         if len(images):
             images = images[torch.arange(columns, device=images.device) % len(images)]
             codes = model.encode(images).clamp(-BOUND, BOUND)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from robustgen.environment import checkpoint_seconds
+from robustgen.environment import read_checkpoint_interval
 from robustgen.errors import UserError
 from robustgen.io.tensors import compute_digest, load_tensors, save_tensors
 from robustgen.optimizers import Optimizer
@@ -28,30 +28,34 @@ class Checkpoint:
     """
 
     def __init__(
-        self, path: str | Path, identity: Mapping[str, Any], every: float | None = None
+        self, path: str | Path, identity: Mapping[str, Any], interval_s: float | None = None
     ) -> None:
-        """A checkpoint, whose file may not exist yet.
+        """Describe a checkpoint, whose file may not exist yet.
 
         Args:
             path: path of the file, which no other job uses.
             identity: everything that the work depends on (see `job_identity`).
-            every: least time between two writes, and before the first one, in seconds; None takes
-                `environment.checkpoint_seconds`.
+            interval_s: least time between two writes, and before the first one, in seconds; None
+                means `environment.read_checkpoint_interval`.
 
         Raises:
             UserError: ROBUSTGEN_CHECKPOINT_SECONDS is not a number of seconds.
         """
-        self.path, self.every = Path(path), checkpoint_seconds() if every is None else every
+        self.path = Path(path)
+        self.interval_s = read_checkpoint_interval() if interval_s is None else interval_s
         self._identity = json.dumps(identity, sort_keys=True)
         self._last_write = monotonic()
 
     @classmethod
     def beside(cls, output: str | Path, identity: Mapping[str, Any]) -> Self:
-        """The checkpoint of the job that writes `output`, with suffix `.checkpoint.safetensors`."""
+        """Describe the checkpoint of the job that writes `output`.
+
+        Its file is beside `output` and has the suffix `.checkpoint.safetensors`.
+        """
         return cls(Path(output).with_suffix(".checkpoint.safetensors"), identity)
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The tensors and metadata of the last write; None without a file, or with an unusable one.
+        """Return the tensors and metadata of the last write; None without a usable file.
 
         The log says why a file is not used.
         """
@@ -63,34 +67,36 @@ class Checkpoint:
             log.warning("checkpoint ignored: %s", error)
             return None
         if header.get("identity") != self._identity:
-            log.warning("checkpoint ignored: %s is of other settings, code or inputs", self.path)
+            log.warning(
+                "checkpoint ignored: %s belongs to other settings, code or inputs", self.path
+            )
             return None
         return tensors, json.loads(header["metadata"])
 
     def due(self) -> bool:
-        """Whether `write` would write."""
-        return monotonic() - self._last_write >= self.every
+        """Whether the interval since the last write is over, so that `write` would write."""
+        return monotonic() - self._last_write >= self.interval_s
 
     def write(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-        """Replace the file, unless it was written less than `every` seconds ago.
+        """Replace the file, unless it was written less than `interval_s` seconds ago.
 
         Args:
             tensors: the state (see `state_tensors`), on any device.
-            metadata: the rest of the state, in types that JSON has. Floats are read back exactly,
-                also infinities and NaN, and keys in their order.
+            metadata: the rest of the state, in JSON types. `read` returns equal floats, also
+                infinities and NaN, and keys in the same order.
 
         Raises:
             UserError: the folder cannot be written.
         """
         if not self.due():
             return
-        # Metadata as text, which keeps the order of keys.
+        # Metadata is stored as text, because the header sorts its keys.
         header = {"identity": self._identity, "metadata": json.dumps(metadata)}
         save_tensors(self.path, tensors, header)
         self._last_write = monotonic()
 
     def remove(self) -> None:
-        """Delete the file and the files beside it, once the outputs of the job are written."""
+        """Delete the file and those of its `ExampleStore`, once the job has written its outputs."""
         self.path.unlink(missing_ok=True)
         for file in self.path.parent.glob(f"{glob.escape(self.path.name)}.*"):
             file.unlink()
@@ -103,7 +109,7 @@ def job_identity(
     device: torch.device,
     backend: str,
 ) -> dict[str, Any]:
-    """Everything that the result of a job depends on, for `Checkpoint`.
+    """Return everything that the result of a job depends on, for `Checkpoint`.
 
     Args:
         settings: all settings of the job, as JSON represents them.
@@ -123,7 +129,7 @@ def job_identity(
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
-    """A file name that only this identity has."""
+    """Return a file name that only this identity has."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -132,7 +138,9 @@ def state_tensors(
     optimizers: Sequence[Optimizer],
     generators: Sequence[torch.Generator],
 ) -> dict[str, Tensor]:
-    """Everything that training changes, as tensors for `load_state_tensors`; mostly not copied.
+    """Collect everything that training changes, as tensors for `load_state_tensors`.
+
+    Tensors of parameters, buffers and optimizers are not copied.
 
     Args:
         state: parameters and buffers by name.

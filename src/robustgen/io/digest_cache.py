@@ -1,7 +1,6 @@
-"""Notes on the user's files, so that unchanged files are not read again at every start.
+"""A cache of what is known about the user's files, so that each start need not read them again.
 
-As in git, a file counts as unchanged if its size, its times and its inode are those that were
-noted.
+As in git, a file counts as unchanged if its size, times and inode are equal to the recorded ones.
 """
 
 import hashlib
@@ -15,15 +14,14 @@ from typing import Any
 from robustgen.errors import UserError
 from robustgen.io.atomic import atomic_write
 
-FOLDER = Path(".snakemake/robustgen")
-"""Where notes are kept, below the working directory."""
-SETTLED = 2.0
-"""Seconds since its last change after which a file is noted: its time stamp will differ if it is
-changed again."""
+DIGEST_CACHE = Path(".snakemake/robustgen")
+"""The folder of the cache, relative to the working directory."""
+MTIME_RESOLUTION_S = 2.0
+"""Least age of a change, in seconds, from which a further change surely gets another time stamp."""
 
 
 def file_stamp(file: Path) -> list[int]:
-    """Size, times and inode of a file.
+    """Return size, times and inode of a file.
 
     Raises:
         UserError: the file cannot be read.
@@ -37,26 +35,26 @@ def file_stamp(file: Path) -> list[int]:
 
 def is_settled(stamp: list[int]) -> bool:
     """Whether the stamp of a file will differ if the file is changed again."""
-    return time.time() - stamp[2] / 1e9 > SETTLED
+    return time.time() - stamp[2] / 1e9 > MTIME_RESOLUTION_S
 
 
-def read_notes(path: Path) -> dict[str, Any]:
-    """The notes on a file or folder; empty if there are none."""
+def read_entry(path: Path) -> dict[str, Any]:
+    """Return the cached entry of a file or folder; empty if there is none."""
     with suppress(OSError, ValueError):
-        notes = json.loads(_place(path).read_text(encoding="utf-8"))
-        return notes if isinstance(notes, dict) else {}
+        entry = json.loads(_entry_path(path).read_text(encoding="utf-8"))
+        return entry if isinstance(entry, dict) else {}
     return {}
 
 
-def write_notes(path: Path, notes: dict[str, Any]) -> None:
-    """Keep the notes on a file or folder.
+def write_entry(path: Path, entry: dict[str, Any]) -> None:
+    """Cache an entry about a file or folder.
 
-    Notes only save time: where they cannot be written, files are read again at the next start.
+    The cache only saves time. If it cannot be written, the next start reads the files again.
     """
-    with suppress(UserError), atomic_write(_place(path)) as partial:
-        partial.write_text(json.dumps(notes), encoding="utf-8")
+    with suppress(UserError), atomic_write(_entry_path(path)) as temporary:
+        temporary.write_text(json.dumps(entry), encoding="utf-8")
 
 
-def _place(path: Path) -> Path:
+def _entry_path(path: Path) -> Path:
     digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
-    return FOLDER / f"{digest[:16]}.json"
+    return DIGEST_CACHE / f"{digest[:16]}.json"

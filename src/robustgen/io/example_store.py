@@ -1,4 +1,4 @@
-"""Tensors of examples that are written batch by batch, to files instead of memory."""
+"""Tensors of examples, written batch by batch to files instead of memory."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class ExampleStore:
         *,
         pinned: bool = False,
     ) -> None:
-        """An empty store.
+        """Make an empty store.
 
         Args:
             shapes: `(M, N, ...)` by name.
@@ -54,24 +54,24 @@ class ExampleStore:
             for file in self._files.values():
                 file.unlink(missing_ok=True)
 
-    def write_batch(self, start: int, parts: Mapping[str, Tensor]) -> None:
-        """Write `parts` `(M, B, ...)` by name, from example `start` on.
+    def write_batch(self, start: int, batch: Mapping[str, Tensor]) -> None:
+        """Write tensors `batch` `(M, B, ...)` by name, beginning at example `start`.
 
         Raises:
             UserError: the disk is full, or a file cannot be written.
         """
         for name in self.shapes:
-            part = parts[name].detach()
+            tensor = batch[name].detach()
             if name in self._in_memory:
-                for member, rows in zip(self._in_memory[name], part, strict=True):
+                for member, rows in zip(self._in_memory[name], tensor, strict=True):
                     member[start : start + len(rows)].copy_(rows)
             else:
-                part = part.cpu().contiguous()
-                self._digest.update(_bytes(part))
-                self._write(name, start, part)
+                tensor = tensor.cpu().contiguous()
+                self._digest.update(_view_bytes(tensor))
+                self._write(name, start, tensor)
 
     def digest(self) -> str:
-        """SHA-256 of everything that was written to files, in the order of writing."""
+        """Return the SHA-256 of everything that was written to files, in the order of writing."""
         return self._digest.hexdigest()
 
     def keep_on_error(self) -> None:
@@ -79,21 +79,21 @@ class ExampleStore:
         self._persistent = True
 
     def resume(self, starts: Sequence[int], end: int, digest: str) -> bool:
-        """Take over the files of an interrupted job, if they are as it wrote them.
+        """Take over the files of an interrupted job, if nothing has changed them.
 
         Args:
             starts: the first example of each batch that was written, in order.
-            end: the example after the last batch.
+            end: number of examples in these batches.
             digest: the `digest` after the last batch.
 
         Returns:
-            Whether the files are as they were written.
+            Whether the files are unchanged.
         """
         sha256 = hashlib.sha256()
         try:
             for start, stop in zip(starts, [*starts[1:], end], strict=True):
                 for name in self.shapes:
-                    self._read(name, start, stop, sha256)
+                    self._update_digest(name, start, stop, sha256)
         except OSError:
             return False
         self._persistent = sha256.hexdigest() == digest
@@ -102,37 +102,39 @@ class ExampleStore:
         return self._persistent
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name, after every batch was written."""
+        """Return all tensors by name, after every batch was written."""
         mapped = {
             name: torch.from_file(str(file), False, self.shapes[name].numel(), dtype=torch.float32)
             for name, file in self._files.items()
         }
         return self._in_memory | {
-            name: whole.view(self.shapes[name]) for name, whole in mapped.items()
+            name: flat.view(self.shapes[name]) for name, flat in mapped.items()
         }
 
-    def _write(self, name: str, start: int, part: Tensor) -> None:
-        file, size = self._files[name], part[0, 0].nbytes
+    def _write(self, name: str, start: int, batch: Tensor) -> None:
+        """Write a contiguous tensor `(M, B, ...)` to the file of its name."""
+        path, example_bytes = self._files[name], batch[0, 0].nbytes
         try:
-            file.touch()
-            with file.open("r+b") as opened:
-                for member, rows in enumerate(part):
-                    opened.seek((member * self.shapes[name][1] + start) * size)
-                    opened.write(_bytes(rows))
+            path.touch()
+            with path.open("r+b") as file:
+                for member, rows in enumerate(batch):
+                    file.seek((member * self.shapes[name][1] + start) * example_bytes)
+                    file.write(_view_bytes(rows))
         except OSError as error:
             raise UserError(
-                f"{file} cannot be written: {error.strerror}; mend it and run again"
+                f"{path} cannot be written: {error.strerror}; solve this and run again"
             ) from error
 
-    def _read(self, name: str, start: int, stop: int, into: "hashlib._Hash") -> None:
+    def _update_digest(self, name: str, start: int, stop: int, sha256: "hashlib._Hash") -> None:
+        """Add the written examples from `start` to `stop` to a digest, as `write_batch` did."""
         members, examples, *shape = self.shapes[name]
-        size = torch.float32.itemsize * torch.Size(shape).numel()
-        with self._files[name].open("rb") as opened:
+        example_bytes = torch.float32.itemsize * torch.Size(shape).numel()
+        with self._files[name].open("rb") as file:
             for member in range(members):
-                opened.seek((member * examples + start) * size)
-                into.update(opened.read((stop - start) * size))
+                file.seek((member * examples + start) * example_bytes)
+                sha256.update(file.read((stop - start) * example_bytes))
 
 
-def _bytes(tensor: Tensor) -> memoryview:
+def _view_bytes(tensor: Tensor) -> memoryview:
     data: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
     return data

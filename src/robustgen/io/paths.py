@@ -1,4 +1,4 @@
-"""Paths that a user gives: home folders, missing files and folders, and what is in a folder."""
+"""Paths that a user gives: checks of files and folders, and lists of the files in a folder."""
 
 import stat
 import unicodedata
@@ -10,14 +10,14 @@ from robustgen.errors import UserError
 
 IMAGES_PURPOSE, FONTS_PURPOSE = "to take images from", "to take fonts from"
 INSTALLED = "installed"
-"""Stands for the installed font packages where else a folder of fonts is named."""
-_LONGEST = 200
-"""Characters of a path that a sentence shows."""
+"""The value of `fonts_from` that means the installed font packages instead of a folder."""
+_MAX_PATH_CHARACTERS = 200
+"""Characters of a path that a message shows."""
 
 
-def is_address(place: str) -> bool:
-    """Whether a place is an address on the internet; else it is a path."""
-    return "://" in place
+def is_url(location: str) -> bool:
+    """Whether a location is a URL; otherwise it is a path."""
+    return "://" in location
 
 
 def expand_home(path: str | Path) -> Path:
@@ -38,7 +38,7 @@ def expand_home(path: str | Path) -> Path:
 
 
 def working_directory_note(path: str | Path) -> str:
-    """Say from where a relative path is taken, to end a sentence with; empty for others."""
+    """Return the end of a message that names the base of a relative path; empty for others."""
     if expand_home(path).is_absolute():
         return ""
     return (
@@ -74,6 +74,7 @@ def require_file(path: str | Path, purpose: str) -> Path:
 
 
 def _require(path: str | Path, purpose: str, kind: str, is_kind: Callable[[int], bool]) -> Path:
+    """Expand a path, and check with `is_kind` that its mode is that of a `kind`."""
     mode = _read_mode(path, f"{kind} {_absolute(path)} {purpose}")
     if not is_kind(mode):
         raise UserError(
@@ -90,7 +91,11 @@ def _describe_kind(mode: int) -> str:
 
 
 def _read_mode(path: str | Path, description: str) -> int:
-    """The type of a file or folder, which exists; links are followed."""
+    """Return the mode of a file or folder; links are followed.
+
+    Raises:
+        UserError: it does not exist or cannot be read.
+    """
     expanded, note = expand_home(path), working_directory_note(path)
     try:
         return expanded.stat().st_mode
@@ -108,15 +113,17 @@ def _absolute(path: str | Path) -> str:
 
 def _shorten(path: str | Path) -> str:
     text = str(path)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    if len(text) <= _MAX_PATH_CHARACTERS:
+        return text
+    return f"{text[: _MAX_PATH_CHARACTERS - 3]}..."
 
 
 def _describe_broken_link(path: Path) -> str:
-    return f"{path} is a link to {path.readlink()}, which does not exist: mend or remove the link"
+    return f"{path} is a link to {path.readlink()}, which does not exist: fix or remove the link"
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """The files and folders in a folder, ordered by name; hidden ones are left out.
+    """List the files and folders in a folder, ordered by name, without hidden ones.
 
     Raises:
         UserError: the folder cannot be read.
@@ -128,14 +135,14 @@ def list_folder(folder: Path) -> list[Path]:
 
 
 def walk_files(folder: Path) -> list[Path]:
-    """All files in a folder and below, ordered by relative path; hidden names are left out.
+    """List all files in a folder and its subfolders, ordered by relative path, without hidden ones.
 
-    Links are followed, but not to a folder that contains `folder`. A folder that can be reached on
-    several ways is entered once, if possible on a way without links.
+    Links are followed, but not to a folder that contains `folder`. A folder with several paths is
+    entered once, by a path without links if there is one.
 
     Raises:
-        UserError: a folder cannot be read, a link leads nowhere, or there is a pipe, a socket or a
-            device.
+        UserError: a folder cannot be read, the target of a link does not exist, or there is a pipe,
+            a socket or a device.
     """
     files: list[Path] = []
     entered = set(folder.resolve().parents)
@@ -155,7 +162,7 @@ def walk_files(folder: Path) -> list[Path]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path in a folder of the user's is a folder; else it is a regular file.
+    """Whether a path in a folder of the user is a folder; otherwise it is a regular file.
 
     Raises:
         UserError: it is neither.
@@ -172,6 +179,6 @@ def is_folder(path: Path) -> bool:
 
 
 def count_suffixes(files: Iterable[Path]) -> str:
-    """How many files have each suffix, e.g. "3 .heic, 1 .txt, 1 without suffix"."""
+    """Count the files with each suffix, e.g. "3 .heic, 1 .txt, 1 without suffix"."""
     counts = Counter(file.suffix.lower() or "without suffix" for file in files)
     return ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))

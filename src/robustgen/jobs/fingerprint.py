@@ -1,8 +1,8 @@
-"""Fingerprints of code: what a job runs, so that it runs again exactly if that changes.
+"""Fingerprints of code: a digest of the code that a job runs, so that a change runs it again.
 
-Snakemake sees a changed script but no change in a package that the script imports. What a script
-runs is found without running it: from its statements, by the names that they use, to the
-definitions of those names in this package, and on from there.
+Snakemake sees a changed script, but no change in a package that the script imports. This module
+determines what a script runs without running it: it follows the names in the statements of the
+script to their definitions in this package, and the names in these definitions in turn.
 """
 
 import ast
@@ -25,161 +25,171 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 @dataclass(frozen=True)
 class Module:
-    """A source file as its top-level statements, imports split into one for each name."""
+    """A source file as its top-level statements; an import of several names is split by name.
+
+    Attributes:
+        statements: the statements, without comments and docstrings.
+        bindings: by name, the indices of the statements that bind it.
+        side_effects: indices of the statements that may do more than bind names when they run.
+    """
 
     statements: list[ast.stmt] = field(default_factory=list)
-    bound: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """The statements that bind a name."""
-    loose: list[int] = field(default_factory=list)
-    """The statements that an import runs for more than the names that they bind."""
+    bindings: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    side_effects: list[int] = field(default_factory=list)
 
 
-def fingerprint(script: str | Path, without: Iterable[str] = ()) -> str:
-    """A digest of `script` and of what it uses of this package, directly or not.
+def fingerprint(script: str | Path, excluded_modules: Iterable[str] = ()) -> str:
+    """Return a digest of `script` and of the code of this package that it uses.
 
-    It is taken from the syntax trees: comments, docstrings and formatting do not count, and of a
-    module only the definitions that are reached by name. The package's own `__init__` (its version)
-    does not count.
+    The digest is taken from syntax trees, so that comments, docstrings and formatting do not count.
+    Of a module, only the definitions count that the script uses, directly or through others. The
+    package's own `__init__`, which contains its version, does not count.
 
     Args:
-        script: a Python file.
-        without: modules, as "robustgen.attacks.search", that this run of the script is known not
-            to use.
+        script: path of a Python file.
+        excluded_modules: modules, e.g. "robustgen.attacks.search", that this run of the script
+            does not use although its code names them.
 
     Raises:
-        FileNotFoundError: no such script, or module.
-        UserError: an import is relative, or of all names of a module, which is not followed.
+        FileNotFoundError: the script or a module does not exist.
+        UserError: an import is relative or imports `*`, which cannot be followed.
     """
-    found = {}
-    for path, numbers in reached(script, without).items():
-        inside = path.is_relative_to(PACKAGE)  # wherever the package lies
-        name = path.relative_to(PACKAGE).as_posix() if inside else "script"
-        if numbers:
-            found[name] = [_code(path, number) for number in sorted(numbers)]
-    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+    code = {}
+    for path, indices in reachable_statements(script, excluded_modules).items():
+        is_package = path.is_relative_to(PACKAGE)  # the digest must not contain absolute paths
+        name = path.relative_to(PACKAGE).as_posix() if is_package else "script"
+        if indices:
+            code[name] = [_unparse(path, index) for index in sorted(indices)]
+    return hashlib.sha256(json.dumps(code, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def forget() -> None:
-    """Read files anew that were read before."""
-    for kept in (parsed, _uses, _code, _files):
-        kept.cache_clear()
+def clear_caches() -> None:
+    """Forget all source files, so that the next fingerprint reads them again."""
+    for function in (parse_module, _find_uses, _unparse, _module_files):
+        function.cache_clear()
 
 
-def reached(script: str | Path, without: Iterable[str] = ()) -> dict[Path, set[int]]:
-    """The statements, by file, that `script` uses of itself and of this package."""
-    search = _Search(_file(module) for module in without)
-    search.touch(Path(script))
-    for number, statement in enumerate(parsed(Path(script)).statements):
+def reachable_statements(
+    script: str | Path, excluded_modules: Iterable[str] = ()
+) -> dict[Path, set[int]]:
+    """Return the indices of all statements, by file, that `script` uses."""
+    search = _Search(_module_file(module) for module in excluded_modules)
+    search.visit_import(Path(script))
+    for index, statement in enumerate(parse_module(Path(script)).statements):
         if not isinstance(statement, Import):
-            search.reach(Path(script), number)
+            search.use_statement(Path(script), index)
     search.run()
-    return search.found
+    return search.used
 
 
 class _Search:
-    """Follows names from statement to statement; each is visited once."""
+    """A search that follows names from statement to statement and visits each statement once.
 
-    def __init__(self, unused: Iterable[Path]) -> None:
-        self._unused = frozenset(unused)
-        self.found: dict[Path, set[int]] = {}
-        self._ahead: list[tuple[Path, int]] = []
+    Attributes:
+        used: by file, the indices of the statements that are used.
+    """
+
+    def __init__(self, excluded_files: Iterable[Path]) -> None:
+        self._excluded_files = frozenset(excluded_files)
+        self.used: dict[Path, set[int]] = {}
+        self._queue: list[tuple[Path, int]] = []
 
     def run(self) -> None:
-        """Until nothing is left to visit."""
-        while self._ahead:
-            self._visit(*self._ahead.pop())
+        """Visit statements until no further one is used."""
+        while self._queue:
+            self._visit(*self._queue.pop())
 
-    def touch(self, path: Path) -> None:
-        """A module that is imported runs its loose statements, and imports others."""
-        if path in self.found:
+    def visit_import(self, path: Path) -> None:
+        """Use the statements with side effects of a module and of all modules that it imports."""
+        if path in self.used:
             return
-        self.found[path] = set()
-        module = parsed(path)
-        for number in module.loose:
-            self.reach(path, number)
+        self.used[path] = set()
+        module = parse_module(path)
+        for index in module.side_effects:
+            self.use_statement(path, index)
         for statement in module.statements:
             if isinstance(statement, Import):
-                for imported in _files(_module(statement)) + _files(_dotted(statement)):
-                    self.touch(imported)
+                for imported in _source_files(statement) + _imported_files(statement):
+                    self.visit_import(imported)
 
-    def reach(self, path: Path, number: int) -> None:
-        """A statement is used."""
-        if number not in self.found[path] and path not in self._unused:
-            self.found[path].add(number)
-            self._ahead.append((path, number))
+    def use_statement(self, path: Path, index: int) -> None:
+        """Use a statement, unless its module is excluded."""
+        if index not in self.used[path] and path not in self._excluded_files:
+            self.used[path].add(index)
+            self._queue.append((path, index))
 
-    def _visit(self, path: Path, number: int) -> None:
-        """With a statement, all that its names are bound to is used."""
-        module = parsed(path)
-        uses, inner = _uses(path, number)
-        for root, attribute in uses:
-            if root in inner:
-                self.follow(inner[root], attribute)
+    def _visit(self, path: Path, index: int) -> None:
+        """Use all that the names in a statement are bound to."""
+        module = parse_module(path)
+        uses, local_imports = _find_uses(path, index)
+        for name, attribute in uses:
+            if name in local_imports:
+                self._follow_import(local_imports[name], attribute)
                 continue
-            for at in module.bound.get(root, ()):
-                self.named(path, at, attribute)
+            for binding in module.bindings.get(name, ()):
+                self._use_binding(path, binding, attribute)
 
-    def named(self, path: Path, number: int, attribute: str | None) -> None:
-        """A name that a statement binds is used, or only an attribute of it."""
-        statement = parsed(path).statements[number]
+    def _use_binding(self, path: Path, index: int, attribute: str | None) -> None:
+        """Use the name that a statement binds, or only an attribute of it."""
+        statement = parse_module(path).statements[index]
         if isinstance(statement, Import):
-            self.found[path].add(number)
-            self.follow(statement, attribute)
+            self.used[path].add(index)
+            self._follow_import(statement, attribute)
         else:
-            self.reach(path, number)
+            self.use_statement(path, index)
 
-    def follow(self, statement: Import, attribute: str | None) -> None:
-        """The one name that an import binds is used, or only an attribute of it."""
-        holding, own = _files(_module(statement)), _files(_dotted(statement))
-        for imported in holding + own:
-            self.touch(imported)
+    def _follow_import(self, statement: Import, attribute: str | None) -> None:
+        """Use the one name that an import binds, or only an attribute of it."""
+        source_files, imported_files = _source_files(statement), _imported_files(statement)
+        for imported in source_files + imported_files:
+            self.visit_import(imported)
         name = statement.names[0].name
-        if not own and holding:
-            self.definition(holding[-1], name)
-        elif own and attribute and isinstance(statement, ast.ImportFrom):
-            self.definition(own[-1], attribute)
-        elif own:
-            self.whole(own[-1])
+        if not imported_files and source_files:
+            self._use_definition(source_files[-1], name)
+        elif imported_files and attribute and isinstance(statement, ast.ImportFrom):
+            self._use_definition(imported_files[-1], attribute)
+        elif imported_files:
+            self.use_whole_module(imported_files[-1])
 
-    def definition(self, path: Path, name: str) -> None:
-        """What a module binds a name to; all of it if it is not known to bind that one."""
-        self.touch(path)
-        numbers = parsed(path).bound.get(name)
-        if not numbers:
-            self.whole(path)
-        for number in numbers or ():
-            self.named(path, number, None)
+    def _use_definition(self, path: Path, name: str) -> None:
+        """Use what a module binds to a name, or the whole module if it does not bind the name."""
+        self.visit_import(path)
+        indices = parse_module(path).bindings.get(name)
+        if not indices:
+            self.use_whole_module(path)
+        for index in indices or ():
+            self._use_binding(path, index, None)
 
-    def whole(self, path: Path) -> None:
-        """A module is used in a way that does not tell which of its names."""
-        self.touch(path)
-        for number in range(len(parsed(path).statements)):
-            self.reach(path, number)
+    def use_whole_module(self, path: Path) -> None:
+        """Use all statements of a module, because it is not known which names are used."""
+        self.visit_import(path)
+        for index in range(len(parse_module(path).statements)):
+            self.use_statement(path, index)
 
 
 @cache
-def parsed(path: Path) -> Module:
-    """The source of `path` without comments, docstrings and formatting."""
+def parse_module(path: Path) -> Module:
+    """Parse a source file, without its comments, docstrings and formatting."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+            node.body = [child for child in body if not _is_text(child)]  # type: ignore[attr-defined]
     module = Module()
     for statement in tree.body:
-        for part in _split(statement) if isinstance(statement, Import) else [statement]:
-            number = len(module.statements)
+        for part in _split_import(statement) if isinstance(statement, Import) else [statement]:
+            index = len(module.statements)
             module.statements.append(part)
-            names = list(_binds(part))
+            names = list(_bound_names(part))
             for name in names:
-                module.bound[name].append(number)
+                module.bindings[name].append(index)
             if not isinstance(part, Definition | Import | ast.Assign | ast.AnnAssign) or not names:
-                module.loose.append(number)
+                module.side_effects.append(index)
     return module
 
 
-def _split(statement: Import) -> Iterator[Import]:
-    """An import of several names as one for each."""
+def _split_import(statement: Import) -> Iterator[Import]:
+    """Split an import of several names into imports of one name each."""
     for name in statement.names:
         if isinstance(statement, ast.Import):
             yield ast.Import([name])
@@ -187,94 +197,107 @@ def _split(statement: Import) -> Iterator[Import]:
             yield ast.ImportFrom(statement.module, [name], statement.level)
 
 
-def _binds(statement: ast.stmt) -> Iterator[str]:
-    """The names that a top-level statement binds."""
+def _bound_names(statement: ast.stmt) -> Iterator[str]:
+    """Yield the names that a top-level statement binds."""
     if isinstance(statement, Definition):
         yield statement.name
         return
     if isinstance(statement, ast.Assign):
-        places: Sequence[ast.AST] = statement.targets
+        targets: Sequence[ast.AST] = statement.targets
     else:
-        places = [statement.target if isinstance(statement, ast.AnnAssign) else statement]
-    for node in (node for place in places for node in ast.walk(place)):
+        targets = [statement.target if isinstance(statement, ast.AnnAssign) else statement]
+    for node in (node for target in targets for node in ast.walk(target)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
         elif isinstance(node, Definition):
             yield node.name
         elif isinstance(node, Import):
-            yield from (_bound_by(part) for part in _split(node))
+            yield from (_imported_name(part) for part in _split_import(node))
 
 
-def _bound_by(statement: Import) -> str:
-    """The name that an import of one name binds."""
+def _imported_name(statement: Import) -> str:
+    """Return the name that an import of one name binds."""
     (name,) = statement.names
     return name.asname or name.name.split(".")[0]
 
 
 @cache
-def _uses(path: Path, number: int) -> tuple[set[tuple[str, str | None]], dict[str, Import]]:
-    """The names that a statement reads, each with the attribute that is taken of it, if one is.
+def _find_uses(path: Path, index: int) -> tuple[set[tuple[str, str | None]], dict[str, Import]]:
+    """Find the names that a statement reads.
 
-    And the imports within it, by the names that they bind.
+    Returns:
+        Pairs of a name and the attribute that is read of it (None: the name itself), and the
+        imports within the statement, by the names that they bind.
     """
-    nodes = list(ast.walk(parsed(path).statements[number]))
-    inner = {
-        _bound_by(part): part for node in nodes if isinstance(node, Import) for part in _split(node)
+    nodes = list(ast.walk(parse_module(path).statements[index]))
+    local_imports = {
+        _imported_name(part): part
+        for node in nodes
+        if isinstance(node, Import)
+        for part in _split_import(node)
     }
-    taken = {
+    attributes = {
         id(node.value): (node.value.id, node.attr)
         for node in nodes
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
     }
-    uses = {taken.get(id(node), (node.id, None)) for node in nodes if isinstance(node, ast.Name)}
-    unread = set(inner) - {name for name, _ in uses}
-    return uses | {(name, None) for name in unread}, inner
+    uses = {
+        attributes.get(id(node), (node.id, None)) for node in nodes if isinstance(node, ast.Name)
+    }
+    unread_imports = set(local_imports) - {name for name, _ in uses}
+    return uses | {(name, None) for name in unread_imports}, local_imports
 
 
 @cache
-def _code(path: Path, number: int) -> str:
-    """A statement without comments, docstrings and formatting."""
-    return ast.unparse(parsed(path).statements[number])
+def _unparse(path: Path, index: int) -> str:
+    """Return the code of a statement, without comments, docstrings and formatting."""
+    return ast.unparse(parse_module(path).statements[index])
 
 
-def _module(statement: Import) -> str:
-    """The module that an import of one name takes it from; empty where it is itself one."""
+def _source_module(statement: Import) -> str:
+    """Return the module from which `from ... import name` takes the name; empty for `import`."""
     if isinstance(statement, ast.Import):
         return ""
     if statement.level or statement.names[0].name == "*":
-        is_so = "is relative" if statement.level else "names no name"
+        defect = "is relative" if statement.level else "names no name"
         raise UserError(
-            f"the import of {statement.names[0].name} {is_so}; name module and name in full, or "
-            "changes of it would not be seen"
+            f"the import of {statement.names[0].name} {defect}; write module and name in full, "
+            "because changes of the imported code would otherwise not be seen"
         )
     return statement.module or ""
 
 
-def _dotted(statement: Import) -> str:
-    """What an import of one name imports, with the module that it is taken from."""
-    return f"{_module(statement)}.{statement.names[0].name}".lstrip(".")
+def _source_files(statement: Import) -> list[Path]:
+    """Return the files of the module from which `from ... import name` takes the name."""
+    return _module_files(_source_module(statement))
+
+
+def _imported_files(statement: Import) -> list[Path]:
+    """Return the files of the imported name, if it is a module of this package."""
+    return _module_files(f"{_source_module(statement)}.{statement.names[0].name}".lstrip("."))
 
 
 @cache
-def _files(module: str) -> list[Path]:
-    """The files of a module of this package: those of the packages that hold it, then its own."""
+def _module_files(module: str) -> list[Path]:
+    """Return the files of a module of this package: those of its parent packages, then its own."""
     root, *parts = module.split(".")
     if root != ROOT or not parts:
         return []
-    found = [PACKAGE.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts))]
-    own = PACKAGE.joinpath(*parts)
-    found.append(own / "__init__.py" if own.is_dir() else own.with_suffix(".py"))
-    return found if found[-1].is_file() else []
+    files = [PACKAGE.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts))]
+    path = PACKAGE.joinpath(*parts)
+    files.append(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
+    return files if files[-1].is_file() else []
 
 
-def _file(module: str) -> Path:
-    files = _files(module)
+def _module_file(module: str) -> Path:
+    files = _module_files(module)
     if not files:
         raise FileNotFoundError(f"there is no module {module}")
     return files[-1]
 
 
 def _is_text(node: ast.AST) -> bool:
+    """Whether a node is a docstring, or another string that is a statement."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)

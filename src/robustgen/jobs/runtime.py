@@ -1,4 +1,4 @@
-"""What every job does around its one call: a log, a check of its code, clear failures."""
+"""The frame of every job: its log, a check of its code, and error messages."""
 
 import atexit
 import gc
@@ -16,8 +16,8 @@ from robustgen.errors import UserError
 from robustgen.progress import log
 
 
-class Script(Protocol):
-    """The attributes of Snakemake's script object that a job uses."""
+class SnakemakeScript(Protocol):
+    """The attributes of Snakemake's script object that this module uses."""
 
     rule: str
     scriptdir: str
@@ -25,20 +25,20 @@ class Script(Protocol):
 
 
 @contextmanager
-def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
-    """Log to `logfile`, and end with one sentence and exit status 1 on a `UserError`.
+def run_job(logfile: str | Path, script: SnakemakeScript | None = None) -> Iterator[None]:
+    """Log to `logfile`, and on a `UserError` print one sentence and exit with status 1.
 
     On SIGTERM, which a cluster sends when the time of a job is over, partial files are removed. A
-    job fails if its code changed after it was planned: its results would otherwise be recorded as
-    those of the former code.
+    job fails if its code was changed after Snakemake planned it, because its results would be
+    recorded as results of the old code.
 
     Args:
         logfile: path of the log, which is overwritten.
         script: Snakemake's script object, with the fingerprint of the job's code as `params.code`.
-            The process ends with the job.
+            If it is given, the process ends with the job.
     """
     if script is not None:
-        gc.freeze()  # imported modules are not garbage
+        gc.freeze()  # imported modules are never garbage
         logging.raiseExceptions = False  # a full disk must not hide the error of the job
     previous_handler = signal.signal(signal.SIGTERM, _on_sigterm)
     handler = logging.FileHandler(logfile, mode="w", encoding="utf-8")
@@ -55,7 +55,7 @@ def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
         log.error("%s", error)
         failure = f"robustgen: {error}"
     except Exception as error:
-        if not _lacks_memory(error):
+        if not _is_out_of_memory(error):
             log.exception("failed")
             raise
         log.exception("out of memory")
@@ -71,10 +71,10 @@ def job(logfile: str | Path, script: Script | None = None) -> Iterator[None]:
 
 
 def _exit_now(failure: str) -> NoReturn:
-    """Print the `failure`, if there is one, and end the process at once.
+    """Print the message `failure` unless it is empty, and end the process at once.
 
-    Python needs a tenth of a job's start to unload PyTorch, and after an error the libraries below
-    it print messages about objects that were not freed.
+    A normal exit unloads PyTorch, which takes a tenth of the time that a job needs to start. After
+    an error, libraries of PyTorch would print messages about objects that were not freed.
     """
     if failure:
         print(failure, file=sys.stderr)
@@ -85,36 +85,39 @@ def _exit_now(failure: str) -> NoReturn:
     os._exit(1 if failure else 0)
 
 
-def _on_sigterm(number: int, _frame: object) -> None:
+def _on_sigterm(signal_number: int, _frame: object) -> None:
     """Raise SystemExit, so that context managers remove partial files."""
-    log.error("stopped by signal %d", number)
-    sys.exit(128 + number)
+    log.error("stopped by signal %d", signal_number)
+    sys.exit(128 + signal_number)
 
 
-def _require_planned_code(script: Script) -> None:
-    """Raise a `UserError` if the code that was imported is not what it was at planning.
+def _require_planned_code(script: SnakemakeScript) -> None:
+    """Check that the imported code is the code for which Snakemake planned the job.
 
-    Files older than the plan are not read, which saves a third of a second. A script without a file
-    here, as in a workflow that Snakemake fetched, is not checked: nobody edits it.
+    Files older than the plan are not read, which saves a third of a second. A script without a
+    local file, as in a workflow that Snakemake fetched, is not checked, because nobody edits it.
+
+    Raises:
+        UserError: the code was changed after the plan.
     """
-    planned = float(os.environ.get("ROBUSTGEN_PLANNED", "inf"))
+    plan_time = float(os.environ.get("ROBUSTGEN_PLANNED", "inf"))
     script_file = Path(script.scriptdir, f"{script.rule}.py")
     modules = [module for name, module in sys.modules.items() if name.startswith("robustgen.")]
     files = [script_file, *(Path(module.__file__) for module in modules if module.__file__)]
-    newer = [file for file in files if file.exists() and file.stat().st_mtime > planned]
-    if not newer or not script_file.exists():
+    newer_files = [file for file in files if file.exists() and file.stat().st_mtime > plan_time]
+    if not newer_files or not script_file.exists():
         return
-    # Imported by name, because the results of a job do not depend on this check.
+    # Imported by a string, so that this check is no part of the fingerprint of every job.
     fingerprint = importlib.import_module("robustgen.jobs.fingerprint").fingerprint
     planned_code, _, excluded = script.params.code.partition(" without ")
     if fingerprint(script_file, excluded.split()) != planned_code:
         raise UserError(
-            f"the code of this job was changed after it was planned, in {newer[0]}; run again"
+            f"the code of this job was changed after it was planned, in {newer_files[0]}; run again"
         )
 
 
-def _lacks_memory(error: Exception) -> bool:
-    """Whether memory ran out, by the errors of Python, PyTorch's allocator or a GPU."""
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of Python, of PyTorch's allocator or of a GPU means that memory ran out."""
     phrases = ("can't allocate memory", "CUDA out of memory")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)

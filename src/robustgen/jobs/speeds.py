@@ -1,7 +1,7 @@
-"""How fast a machine does what a study asks of it, measured on random images.
+"""Measurements of how fast a machine does the work of a study, on random images.
 
-Data sets whose images have the same shape, number of classes and kind of VAE-GAN are measured once.
-On a CPU a measurement takes minutes.
+Data sets whose images have the same shape, number of classes and VAE-GAN are measured once. On a
+CPU the measurement takes minutes.
 """
 
 import subprocess
@@ -22,11 +22,11 @@ from robustgen.config.blocks import LEARNED
 from robustgen.config.messages import listed
 from robustgen.config.study import Study
 from robustgen.data import affine
-from robustgen.data.learned_manifold import Decoders, LearnedManifold
+from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
 from robustgen.evaluation.attacks import BATCH_SIZE, choose_batch_size
 from robustgen.evaluation.distances import measure_to_manifold
-from robustgen.jobs.speed_records import OnDataset, Speeds, measured_manifolds, threat_spaces
+from robustgen.jobs.speed_records import DatasetSpeeds, Speeds, measured_manifolds, threat_spaces
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
@@ -35,24 +35,26 @@ from robustgen.training.classifiers import Generators, train
 from robustgen.training.vaegan import train_vaegan
 
 IMAGES, STEPS, EPOCHS = 300, 5, 3
-LONG_ENOUGH = 10.0
+"""Random images, search steps and epochs of a measurement."""
+MAX_REPEATED_RUN_S = 10.0
+"""Seconds after which a measured run is not repeated, because long runs vary less."""
 
 
 def measure(study: Study, compute_device: torch.device, report: Callable[[str], None]) -> Speeds:
-    """The speeds of this machine for a study.
+    """Measure the speeds of this machine for a study.
 
     Args:
         study: the study whose data sets are measured.
         compute_device: the device on which jobs compute.
-        report: takes a line about each measurement before it begins.
+        report: called with a line of text before each measurement.
     """
     report("measuring how long a job takes to start")
-    command = [sys.executable, "-c", "from robustgen.jobs import speeds; speeds.begin()"]
-    start = _seconds(lambda: subprocess.run(command, check=True))
+    command = [sys.executable, "-c", "from robustgen.jobs import speeds; speeds.warm_up()"]
+    start = _time(lambda: subprocess.run(command, check=True))
     shared = compute_device.type == "cuda"
     machine = torch.cuda.get_device_name(compute_device) if shared else "CPU, one core per job"
     groups = _groups_of_equal_speed(study)
-    datasets: dict[str, OnDataset] = {}
+    datasets: dict[str, DatasetSpeeds] = {}
     for number, names in enumerate(groups, 1):
         title = f"measuring the speed of {listed(names, 'and')} ({number} of {len(groups)})"
         group_speeds = _measure_group(study, names, compute_device, _with_title(report, title))
@@ -64,99 +66,116 @@ def _with_title(report: Callable[[str], None], title: str) -> Callable[[str], No
     return lambda part: report(f"{title}: {part}")
 
 
-def begin() -> None:
-    """What a job does before it is at work: on a GPU, compile and record as well."""
-    here = device.setup()
-    if here.type == "cuda":
+def warm_up() -> None:
+    """Do what a job does before its work: set up the device, and on a GPU compile kernels."""
+    compute_device = device.setup()
+    if compute_device.type == "cuda":
         shape = (1, 28, 28)
-        cohort, rngs = _cohort(shape, 10, 1, here)
-        _train(cohort, _random(shape, 10, here), "image", rngs, 1)
+        cohort, rngs = _make_cohort(shape, 10, 1, compute_device)
+        _train(cohort, _random_split(shape, 10, compute_device), "image", rngs, 1)
 
 
-def _recipe(study: Study, dataset: str) -> VaeGanConfig | None:
-    """How VAE-GANs on a data set are trained, for one epoch; None without a learned manifold.
+def _vaegan_config(study: Study, dataset: str) -> VaeGanConfig | None:
+    """Return the settings of VAE-GANs on a data set, for one epoch; None without a manifold.
 
-    Betas weight a loss and differ between classes. They do not change the speed, so one stands for
-    all.
+    `beta` differs between classes, but it is a weight of the loss and does not change the speed.
     """
     if dataset not in study.manifolds:
         return None
-    recipe = VaeGanConfig.from_mapping(study.manifold_part(dataset, "all")["recipe"])
-    return replace(recipe, epochs=1, beta=1.0)
+    config = VaeGanConfig.from_mapping(study.manifold_part(dataset, "all")["recipe"])
+    return replace(config, epochs=1, beta=1.0)
 
 
 def _groups_of_equal_speed(study: Study) -> list[list[str]]:
-    """Names of data sets, grouped by what determines the speed of a job."""
+    """Group the names of data sets by what determines the speed of a job."""
     groups = defaultdict(list)
     for name, dataset in study.datasets.items():
-        groups[dataset.shape, dataset.classes, _recipe(study, name)].append(name)
+        groups[dataset.shape, dataset.classes, _vaegan_config(study, name)].append(name)
     return list(groups.values())
 
 
-def _select(study: Study, dataset: str, speeds: OnDataset) -> OnDataset:
-    """Of the speeds of a group, those that a study uses on one data set."""
+def _select(study: Study, dataset: str, speeds: DatasetSpeeds) -> DatasetSpeeds:
+    """Select from the speeds of a group those that a study uses on one data set."""
     spaces, manifolds = threat_spaces(study, dataset), measured_manifolds(study, dataset)
     return speeds.model_copy(
         update={
-            "trained": {space: speeds.trained[space] for space in spaces},
-            "searched": {space: speeds.searched[space] for space in spaces},
-            "approached": {space: speeds.approached[space] for space in manifolds},
+            "s_per_training_step": {space: speeds.s_per_training_step[space] for space in spaces},
+            "s_per_attack_step": {space: speeds.s_per_attack_step[space] for space in spaces},
+            "s_per_distance_step": {
+                space: speeds.s_per_distance_step[space] for space in manifolds
+            },
         }
     )
 
 
 def _measure_group(
     study: Study, names: list[str], compute_device: torch.device, report: Callable[[str], None]
-) -> OnDataset:
-    """The speeds of data sets of one group, in all spaces that one of them has."""
+) -> DatasetSpeeds:
+    """Measure the data sets of one group, in all spaces that at least one of them supports."""
     dataset = study.datasets[names[0]]
-    data = _random(dataset.shape, dataset.classes, compute_device)
-    vaegan = 0.0
-    if recipe := _recipe(study, names[0]):
+    data = _random_split(dataset.shape, dataset.classes, compute_device)
+    s_per_vaegan_image = 0.0
+    if config := _vaegan_config(study, names[0]):
         report("VAE-GANs")
-        model = VaeGan(dataset.shape, recipe)
-        model.initialize(generator(0, "plan"))
-        model.to(compute_device)
-        backend = backends.for_vaegans(compute_device)
-        train_once = partial(train_vaegan, model, data, generator(0, "plan"), backend=backend)
-        vaegan = _seconds(train_once) / len(data)
-        codes = torch.zeros(len(data), recipe.latent, device=compute_device)
-        decoder = backend.prepare(model.decoder.requires_grad_(False).fold_batch_norm())
-        decoders = Decoders([decoder] * dataset.classes)
-        data = replace(data, learned={name: LearnedManifold(codes, decoders) for name in LEARNED})
+        s_per_vaegan_image, data = _time_vaegan(config, data)
     first, last = study.cohorts()[0]
-    cohort, rngs = _cohort(dataset.shape, dataset.classes, 1 + last - first, compute_device)
+    cohort, rngs = _make_cohort(dataset.shape, dataset.classes, 1 + last - first, compute_device)
     spaces = sorted({space for name in names for space in threat_spaces(study, name)})
     manifolds = sorted({space for name in names for space in measured_manifolds(study, name)})
-    measured_spaces = [space for space in spaces if _standin(space, spaces) == space]
+    measured_spaces = [space for space in spaces if _equivalent_space(space, spaces) == space]
     report("attacks")
-    searched = {space: _search(cohort, data, space, rngs) for space in measured_spaces}
+    attack_steps = {space: _time_attack(cohort, data, space, rngs) for space in measured_spaces}
     report("training")
-    learned, trained = _learning(cohort, data, rngs, searched)
+    s_per_update_image, training_steps = _time_training(cohort, data, rngs, attack_steps)
     report("distances")
-    return OnDataset(
-        learned=learned,
-        trained={space: trained[_standin(space, spaces)] for space in spaces},
-        searched={space: searched[_standin(space, spaces)] for space in spaces},
-        vaegan=vaegan,
-        approached={space: _approach(data, space) for space in manifolds},
+    return DatasetSpeeds(
+        s_per_update_image=s_per_update_image,
+        s_per_training_step={
+            space: training_steps[_equivalent_space(space, spaces)] for space in spaces
+        },
+        s_per_attack_step={
+            space: attack_steps[_equivalent_space(space, spaces)] for space in spaces
+        },
+        s_per_vaegan_image=s_per_vaegan_image,
+        s_per_distance_step={space: _time_distance(data, space) for space in manifolds},
     )
 
 
-def _standin(space: str, spaces: list[str]) -> str:
-    """The space whose speed is measured for another one.
+def _time_vaegan(config: VaeGanConfig, data: Split) -> tuple[float, Split]:
+    """Time the training of a VAE-GAN.
 
-    The random images have the same codes and decoders in all learned spaces.
+    Returns:
+        The seconds per image of an epoch, and the data with its decoder in every learned space.
     """
-    return next(other for other in spaces if other == space or {other, space} <= {*LEARNED})
+    compute_device = data.labels.device
+    channels, height, width = data.bank.shape[1:]
+    model = VaeGan((channels, height, width), config)
+    model.initialize(generator(0, "plan"))
+    model.to(compute_device)
+    backend = backends.for_vaegans(compute_device)
+    train_once = partial(train_vaegan, model, data, generator(0, "plan"), backend=backend)
+    seconds = _time(train_once) / len(data)
+    codes = torch.zeros(len(data), config.latent, device=compute_device)
+    decoder = backend.prepare(model.decoder.requires_grad_(False).fold_batch_norm())
+    decoders = ClassDecoders([decoder] * len(data.classes))
+    learned = {name: LearnedManifold(codes, decoders) for name in LEARNED}
+    return seconds, replace(data, learned=learned)
 
 
-def _cohort(
-    shape: tuple[int, int, int], classes: int, models: int, here: torch.device
+def _equivalent_space(space: str, spaces: list[str]) -> str:
+    """Return the first of `spaces` that is as fast as `space`; only that one is measured.
+
+    The random images have equal codes and decoders in all learned spaces.
+    """
+    return next(name for name in spaces if name == space or {name, space} <= {*LEARNED})
+
+
+def _make_cohort(
+    shape: tuple[int, int, int], classes: int, models: int, compute_device: torch.device
 ) -> tuple[Cohort, list[torch.Generator]]:
-    """Models that have not learned, and generators."""
-    backend = backends.for_cohorts(here)
-    cohort = Cohort("convnet", shape, classes, range(models), backend).to(here).eval()
+    """Make untrained models, and a generator for each."""
+    backend = backends.for_cohorts(compute_device)
+    cohort = Cohort("convnet", shape, classes, range(models), backend).to(compute_device).eval()
     rngs = [generator(0, "plan", seed) for seed in cohort.seeds]
     cohort.initialize(rngs)
     return cohort, rngs
@@ -165,9 +184,9 @@ def _cohort(
 def _train(
     cohort: Cohort, data: Split, space: str | None, rngs: list[torch.Generator], epochs: int
 ) -> None:
-    """Some epochs, normal or with attacks in a space."""
-    how = SearchConfig("adam", 1e-3, STEPS)
-    method = None if space is None else AdversarialTraining(Threat(space, "linf", 0.1), how)
+    """Train for some epochs, adversarially in a space or, if that is None, normally."""
+    search = SearchConfig("adam", 1e-3, STEPS)
+    method = None if space is None else AdversarialTraining(Threat(space, "linf", 0.1), search)
     train(
         cohort,
         data,
@@ -177,104 +196,111 @@ def _train(
     )
 
 
-def _learning(
-    cohort: Cohort, data: Split, rngs: list[torch.Generator], searched: dict[str, float]
+def _time_training(
+    cohort: Cohort, data: Split, rngs: list[torch.Generator], attack_steps: dict[str, float]
 ) -> tuple[float, dict[str, float]]:
-    """`learned` and `trained` of `OnDataset`, given `searched`.
+    """Time training; returns `s_per_update_image` and `s_per_training_step` of `DatasetSpeeds`.
 
-    They are differences of times, any of which other work on the machine may have made longer.
-    Where one is not positive, an iteration of an attack stands for it: in the same space, or, to
-    learn, on pixels.
+    These are differences of two timings and can be negative on a busy machine. In that case the
+    time of an attack step is used instead: in the same space for a training step, in image space
+    for an update.
+
+    Args:
+        cohort: the models to train.
+        data: the training images.
+        rngs: a generator per model.
+        attack_steps: `s_per_attack_step` of the spaces that are measured.
     """
     images = len(data) * len(rngs)
-    learn = _epoch(cohort, data, None, rngs)
-    more = {space: _epoch(cohort, data, space, rngs) - learn for space in searched}
-    iterations = images / 2 * (STEPS + 1)
-    trained = {
-        space: more[space] / iterations if more[space] > 0 else instead
-        for space, instead in searched.items()
+    normal_epoch = _time_epoch(cohort, data, None, rngs)
+    search_seconds = {
+        space: _time_epoch(cohort, data, space, rngs) - normal_epoch for space in attack_steps
     }
-    return learn / images if learn > 0 else _search(cohort, data, "image", rngs), trained
+    steps = images / 2 * (STEPS + 1)
+    training_steps = {
+        space: search_seconds[space] / steps if search_seconds[space] > 0 else attack_step
+        for space, attack_step in attack_steps.items()
+    }
+    if normal_epoch > 0:
+        return normal_epoch / images, training_steps
+    return _time_attack(cohort, data, "image", rngs), training_steps
 
 
-def _epoch(cohort: Cohort, data: Split, space: str | None, rngs: list[torch.Generator]) -> float:
-    """Seconds of an epoch that is not the first one."""
+def _time_epoch(
+    cohort: Cohort, data: Split, space: str | None, rngs: list[torch.Generator]
+) -> float:
+    """Return the seconds of an epoch that is not the first one."""
     short_run, long_run = (
         partial(_train, cohort, data, space, rngs, epochs) for epochs in (1, 1 + EPOCHS)
     )
-    short_time = _seconds(short_run)
-    return (_seconds(long_run, warm_up=False) - short_time) / EPOCHS
+    short_time = _time(short_run)
+    return (_time(long_run, warm_up=False) - short_time) / EPOCHS
 
 
-def _random(shape: tuple[int, int, int], classes: int, here: torch.device) -> Split:
-    """Random images, each warped by the identity."""
-    rows = torch.arange(IMAGES, device=here)
+def _random_split(shape: tuple[int, int, int], classes: int, compute_device: torch.device) -> Split:
+    """Make random images, each warped by the identity."""
+    rows = torch.arange(IMAGES, device=compute_device)
     return Split(
-        bank=torch.rand(len(rows), *shape, generator=generator(0, "plan")).to(here),
+        bank=torch.rand(len(rows), *shape, generator=generator(0, "plan")).to(compute_device),
         source=rows,
         labels=rows % classes,
-        codes=torch.tensor(affine.IDENTITY, device=here).expand(len(rows), 6),
-        ranges=affine.bounds("hard", here),
+        codes=torch.tensor(affine.IDENTITY, device=compute_device).expand(len(rows), 6),
+        ranges=affine.parameter_bounds("hard", compute_device),
         classes=tuple(map(str, range(classes))),
-    ).keep()
+    ).materialize()
 
 
-def _search(cohort: Cohort, data: Split, space: str, rngs: list[torch.Generator]) -> float:
-    """Seconds of an iteration with an image, per model."""
-    many = choose_batch_size(cohort, data, 1)
-    rows = torch.arange(many, device=data.labels.device) % len(data)
+def _time_attack(cohort: Cohort, data: Split, space: str, rngs: list[torch.Generator]) -> float:
+    """Return the seconds of a search step, per image and model."""
+    batch_size = choose_batch_size(cohort, data, 1)
+    rows = torch.arange(batch_size, device=data.labels.device) % len(data)
     batch = data.take(rows).expand(len(rngs))
-    settings = SearchConfig("adam", 1e-3, STEPS)
+    search, threat = SearchConfig("adam", 1e-3, STEPS), Threat(space, "linf", 0.1)
 
-    def run() -> None:
-        around = SPACES[space](batch)
-        threat = Threat(space, "linf", 0.1)
+    def attack_once() -> None:
         run_search(
             cohort,
-            around,
+            SPACES[space](batch),
             batch.labels,
             threat,
-            settings,
+            search,
             rngs,
             stop_at_success=False,
             backend=cohort.backend,
         )
 
-    return _seconds(run) / (len(rngs) * many * (STEPS + 1))
+    return _time(attack_once) / (len(rngs) * batch_size * (STEPS + 1))
 
 
-def _approach(data: Split, space: str) -> float:
-    """Seconds of an iteration towards a manifold, per example, of both descents."""
-    some = data.take(slice(IMAGES))
-    examples = some.images()
-    return (
-        _seconds(
-            lambda: measure_to_manifold(
-                examples,
-                some,
-                space,
-                steps=STEPS,
-                step_size=0.01,
-                make_adam=backends.for_vaegans(examples.device).make_adam,
-            )
-        )
-        / IMAGES
-        / (STEPS + 1)
+def _time_distance(data: Split, space: str) -> float:
+    """Return the seconds of a step of both descents to a manifold, per example."""
+    selected = data.take(slice(IMAGES))
+    examples = selected.images()
+    measure_once = partial(
+        measure_to_manifold,
+        examples,
+        selected,
+        space,
+        steps=STEPS,
+        step_size=0.01,
+        make_adam=backends.for_vaegans(examples.device).make_adam,
     )
+    return _time(measure_once) / IMAGES / (STEPS + 1)
 
 
-def _seconds(run: Callable[[], object], warm_up: bool = True) -> float:
-    """The least of up to three runs after a first: other work on the machine only adds to it.
+def _time(function: Callable[[], object], warm_up: bool = True) -> float:
+    """Return the seconds of the fastest of up to three calls, after one without measurement.
 
-    Runs are not repeated after `LONG_ENOUGH` seconds, since long runs vary less.
+    The fastest call counts, because other work on the machine only makes calls slower. Calls are
+    not repeated after `MAX_REPEATED_RUN_S`.
     """
     if warm_up:
-        run()
-    times: list[float] = []
-    while len(times) < 3 and sum(times) < LONG_ENOUGH:
+        function()
+    durations: list[float] = []
+    while len(durations) < 3 and sum(durations) < MAX_REPEATED_RUN_S:
         start = time.perf_counter()
-        run()
+        function()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        durations.append(time.perf_counter() - start)
+    return min(durations)

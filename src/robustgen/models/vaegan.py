@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.backend import PLAIN, Backend
-from robustgen.data.learned_manifold import Decoders, LearnedManifold
+from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
 from robustgen.io.tensors import load_tensors, save_tensors
 from robustgen.models.vaegan_networks import Decoder, Discriminator, Encoder, Shape
@@ -118,6 +118,6 @@ def load_manifold(files: Sequence[str], data: Split, split: str, backend: Backen
     codes, header = load_tensors(files[0], device)
     decoders = [VaeGan.load(path, device).decoder.fold_batch_norm() for path in files[1:]]
     manifold = LearnedManifold(
-        codes[split][: len(data)], Decoders([backend.prepare(decoder) for decoder in decoders])
+        codes[split][: len(data)], ClassDecoders([backend.prepare(decoder) for decoder in decoders])
     )
     return replace(data, learned={header["space"]: manifold})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustgen.attacks.search import SearchResult, run_search_from_starts
 from robustgen.attacks.spaces import Space, make_space
-from robustgen.data.split import Split, batches
+from robustgen.data.split import Split, shuffle_into_batches
 from robustgen.device import to_device_async
 from robustgen.errors import UserError
 from robustgen.io.checkpoints import Checkpoint, load_state_tensors, state_tensors
@@ -215,7 +215,7 @@ class _TrainingState:
         """Rows `(M, b)` of each batch of the epoch that is still to be trained on."""
         # The batch order is not stored: a resumed run redraws it from the stored generator state.
         self._epoch_starts = [rng.clone_state() for rng in self._generators.batches]
-        epoch_batches = batches(examples, batch_size, self._generators.batches)
+        epoch_batches = shuffle_into_batches(examples, batch_size, self._generators.batches)
         for rows in epoch_batches[self._updates_done :]:
             self._updates_done += 1
             yield rows

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustgen.backend import PLAIN, Backend
-from robustgen.data.split import Split, batches
+from robustgen.data.split import Split, shuffle_into_batches
 from robustgen.errors import UserError
 from robustgen.io.checkpoints import Checkpoint, load_state_tensors, state_tensors
 from robustgen.io.schemas import VAEGAN_CURVES, empty
@@ -120,7 +120,7 @@ def _train_epoch(
     for optimizer in optimizers:
         set_learning_rate(optimizer, lr)
     sums = torch.zeros(4 if model.config.gamma else 2, dtype=torch.float64)
-    epoch_batches = batches(len(data), model.config.batch_size, [generator])
+    epoch_batches = shuffle_into_batches(len(data), model.config.batch_size, [generator])
     for rows in epoch_batches:
         images = data.take(rows[0].to(data.labels.device)).images()
         sums += torch.tensor(_update(model, optimizers, images, generator))

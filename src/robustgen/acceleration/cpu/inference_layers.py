@@ -26,13 +26,13 @@ from robustgen.acceleration.supported_layers import (
     select_layer_state,
     to_channels_last,
 )
-from robustgen.device import WIDE
+from robustgen.device import HAS_AVX512
 
 VJP = Callable[[Tensor], Tensor]
 """From the gradient with respect to a layer's output to that with respect to its input."""
 Layer = Callable[[Tensor], tuple[Tensor, VJP]]
 
-MAX_CHANNELS_FOR_STRIDED_GRAD = 1 << 30 if WIDE else MIN_CHANNELS_FOR_NATIVE_GRAD
+MAX_CHANNELS_FOR_STRIDED_GRAD = 1 << 30 if HAS_AVX512 else MIN_CHANNELS_FOR_NATIVE_GRAD
 """Number of input channels below which the gradient of a strided convolution is that of
 `strided_conv`. With more it is PyTorch's, unless `winograd` applies."""
 
