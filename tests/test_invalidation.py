@@ -228,8 +228,8 @@ def test_a_deleted_file_is_recreated_if_it_is_a_target(study, tmp_path, file, ex
     shutil.copytree(study, tmp_path / "study", copy_function=os.link)
     (tmp_path / "study/results/smoke" / file).unlink()
     assert count_jobs(snakemake(tmp_path / "study", "-n")) == parse_counts(expected)
-    named = count_jobs(snakemake(tmp_path / "study", "-n", f"results/smoke/{file}"))
-    assert sum(named.values()) == 1
+    target_jobs = count_jobs(snakemake(tmp_path / "study", "-n", f"results/smoke/{file}"))
+    assert sum(target_jobs.values()) == 1
 
 
 FIGURES = {"figure1", "figure2", "figure3", "figure4", "prototype_sheet", "manifold_sheet"}

@@ -1,1 +1,1 @@
-"""Data sets: how images are found, drawn, read and split."""
+"""Data sets: reading, drawing, balancing and splitting of images."""

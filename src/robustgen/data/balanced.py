@@ -84,7 +84,7 @@ def build_dataset(
     """
     _check_classes(raw)
     train = raw.train
-    rows = balanced_order(train.labels, _generators(raw, study_seed, dataset, "train"))
+    rows = balanced_order(train.labels, _make_generators(raw, study_seed, dataset, "train"))
     if raw.test is None:
         classes = len(raw.classes)
         count = choose_test_count(len(rows) // classes, test_share, f"a class in {raw.name}")
@@ -93,7 +93,7 @@ def build_dataset(
             "test": (train, rows[: count * classes]),
         }
     else:
-        rngs = _generators(raw, study_seed, dataset, "test")
+        rngs = _make_generators(raw, study_seed, dataset, "test")
         splits = {
             "train": (train, rows),
             "test": (raw.test, balanced_order(raw.test.labels, rngs)),
@@ -165,7 +165,7 @@ def _log_common_images(train: Images, test: Images) -> None:
         )
 
 
-def _generators(
+def _make_generators(
     raw: RawDataset, study_seed: int, dataset: str, split: str
 ) -> list[torch.Generator]:
     """Make a generator per class from its name, so that a new class does not change the others."""

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from robustgen.data.duplicates import DistinctImages, find_distinct
 from robustgen.errors import UserError, reading
-from robustgen.io.digest_cache import file_stamp, is_settled, read_entry, write_entry
+from robustgen.io.digest_cache import read_stamp, is_settled, read_entry, write_entry
 from robustgen.io.paths import (
     IMAGES_PURPOSE,
     count_suffixes,
@@ -183,7 +183,7 @@ def _digest_files(folder: Path, files: Sequence[Path]) -> list[str]:
     entry: dict[str, Any] = {}
     digests = []
     for file in files:
-        name, stamp = file.relative_to(folder).as_posix(), file_stamp(file)
+        name, stamp = file.relative_to(folder).as_posix(), read_stamp(file)
         digest, *cached_stamp = cached.get(name, [""])
         if cached_stamp != stamp:
             try:

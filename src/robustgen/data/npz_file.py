@@ -14,7 +14,7 @@ from numpy.lib.npyio import NpzFile
 
 from robustgen.data.duplicates import DistinctImages, digest_pixels, find_distinct
 from robustgen.errors import UserError, reading
-from robustgen.io.digest_cache import file_stamp, is_settled, read_entry, write_entry
+from robustgen.io.digest_cache import read_stamp, is_settled, read_entry, write_entry
 from robustgen.io.paths import IMAGES_PURPOSE, require_file
 
 _PREFIXES = {"train": "", "test": "test_"}
@@ -88,7 +88,7 @@ def summarize(path: str | Path) -> ArraySummary:
         UserError: as `read_arrays`.
     """
     file = require_file(path, IMAGES_PURPOSE)
-    stamp = file_stamp(file)
+    stamp = read_stamp(file)
     entry = read_entry(file)
     if entry.get("version") == _CACHE_VERSION and entry.get("stamp") == stamp:
         with suppress(KeyError, TypeError):

@@ -1,1 +1,1 @@
-"""Files: tables, tensors, checkpoints, paths."""
+"""Reading and writing files: tables, tensors, checkpoints and paths of users."""

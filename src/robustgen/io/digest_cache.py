@@ -20,7 +20,7 @@ MTIME_RESOLUTION_S = 2.0
 """Least age of a change, in seconds, from which a further change surely gets another time stamp."""
 
 
-def file_stamp(file: Path) -> list[int]:
+def read_stamp(file: Path) -> list[int]:
     """Return size, times and inode of a file.
 
     Raises:

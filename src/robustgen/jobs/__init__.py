@@ -1,1 +1,1 @@
-"""What surrounds the call of a job: its log, its fingerprint, the plan of a study."""
+"""Jobs: their frame with log and error messages, their fingerprints, and the plan of a study."""

@@ -53,7 +53,7 @@ def measure(study: Study, compute_device: torch.device, report: Callable[[str], 
     start = _time(lambda: subprocess.run(command, check=True))
     shared = compute_device.type == "cuda"
     machine = torch.cuda.get_device_name(compute_device) if shared else "CPU, one core per job"
-    groups = _groups_of_equal_speed(study)
+    groups = _group_by_speed(study)
     datasets: dict[str, DatasetSpeeds] = {}
     for number, names in enumerate(groups, 1):
         title = f"measuring the speed of {listed(names, 'and')} ({number} of {len(groups)})"
@@ -75,7 +75,7 @@ def warm_up() -> None:
         _train(cohort, _random_split(shape, 10, compute_device), "image", rngs, 1)
 
 
-def _vaegan_config(study: Study, dataset: str) -> VaeGanConfig | None:
+def _read_vaegan_config(study: Study, dataset: str) -> VaeGanConfig | None:
     """Return the settings of VAE-GANs on a data set, for one epoch; None without a manifold.
 
     `beta` differs between classes, but it is a weight of the loss and does not change the speed.
@@ -86,11 +86,11 @@ def _vaegan_config(study: Study, dataset: str) -> VaeGanConfig | None:
     return replace(config, epochs=1, beta=1.0)
 
 
-def _groups_of_equal_speed(study: Study) -> list[list[str]]:
+def _group_by_speed(study: Study) -> list[list[str]]:
     """Group the names of data sets by what determines the speed of a job."""
     groups = defaultdict(list)
     for name, dataset in study.datasets.items():
-        groups[dataset.shape, dataset.classes, _vaegan_config(study, name)].append(name)
+        groups[dataset.shape, dataset.classes, _read_vaegan_config(study, name)].append(name)
     return list(groups.values())
 
 
@@ -115,7 +115,7 @@ def _measure_group(
     dataset = study.datasets[names[0]]
     data = _random_split(dataset.shape, dataset.classes, compute_device)
     s_per_vaegan_image = 0.0
-    if config := _vaegan_config(study, names[0]):
+    if config := _read_vaegan_config(study, names[0]):
         report("VAE-GANs")
         s_per_vaegan_image, data = _time_vaegan(config, data)
     first, last = study.cohorts()[0]
