@@ -139,8 +139,8 @@ for images in (200, 200, max_images):  # the second run still allocates memory f
     checkpoint = Checkpoint(Path(sys.argv[1], "a.checkpoint.safetensors"), {}, interval_s=1e9)
     batch = data.take(slice(images))
     result = attack_cohort(cohort.eval(), batch, threat, search, rngs, checkpoint)
-is_finite = result.images.sum().isfinite().item()
-print(peak_megabytes() - peak_before, result.images.nbytes / 1e6, is_finite)
+increase = peak_megabytes() - peak_before  # before the images are read, which maps them to memory
+print(increase, result.images.nbytes / 1e6, result.images.sum().isfinite().item())
 """
 
 

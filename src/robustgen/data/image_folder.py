@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from robustgen.data.duplicates import DistinctImages, find_distinct
 from robustgen.errors import UserError, reading
-from robustgen.io.digest_cache import read_stamp, is_settled, read_entry, write_entry
+from robustgen.io.digest_cache import is_settled, read_entry, read_stamp, write_entry
 from robustgen.io.paths import (
     IMAGES_PURPOSE,
     count_suffixes,

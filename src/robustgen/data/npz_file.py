@@ -14,7 +14,7 @@ from numpy.lib.npyio import NpzFile
 
 from robustgen.data.duplicates import DistinctImages, digest_pixels, find_distinct
 from robustgen.errors import UserError, reading
-from robustgen.io.digest_cache import read_stamp, is_settled, read_entry, write_entry
+from robustgen.io.digest_cache import is_settled, read_entry, read_stamp, write_entry
 from robustgen.io.paths import IMAGES_PURPOSE, require_file
 
 _PREFIXES = {"train": "", "test": "test_"}
