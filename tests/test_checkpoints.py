@@ -100,7 +100,7 @@ def test_a_killed_process_is_gone_on_with(tmp_path, caplog):
     assert child.wait() == -signal.SIGKILL
     with caplog.at_level(logging.INFO, "robustgen"):
         curves = trained(tmp_path / "killed", LONG, kept)
-    assert "going on after epoch" in caplog.text
+    assert "resuming after epoch" in caplog.text
     assert trained(tmp_path / "whole", LONG, None) == curves
     assert filecmp.cmp(tmp_path / "killed", tmp_path / "whole", shallow=False)
 

@@ -112,5 +112,5 @@ def test_failed_cancelled_and_timed_out_jobs_are_noticed(tmp_path):
     assert normal.stat().st_mtime_ns == done
     assert all((tmp_path / target).exists() for target in targets)
     log = (tmp_path / "results/smoke/logs/fonts/train/long/n60/seeds0-1.log").read_text()
-    assert "going on in epoch" in log
+    assert "resuming in epoch" in log
     assert not kept.exists()
