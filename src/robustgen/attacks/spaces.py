@@ -185,7 +185,7 @@ def _make_learned_space(name: str, batch: Split) -> Space:
         ValueError: the data set has no learned manifold of this name.
     """
     if name not in batch.learned:
-        raise ValueError(f"{name} was not learned of this data set")
+        raise ValueError(f"{name} was not learned for this data set")
     manifold = batch.learned[name]
     clean_codes = manifold.codes.clamp(-BOUND, BOUND)
     return LearnedSpace(clean_codes, -BOUND, BOUND, batch.labels, manifold.decoders)
