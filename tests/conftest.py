@@ -33,7 +33,7 @@ from robustgen.training.classifiers import Generators, train
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the CPU; read when Triton is imported
 
-HERE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 CLASSES = 4
 RECIPE = VaeGanConfig(latent=4, channels=(8, 16), epochs=3, batch_size=20)
 NAMES = "LTOP"
@@ -151,7 +151,7 @@ def trained(training_images: Split) -> Cohort:
     return cohort
 
 
-STUDY = HERE / "config/smoke.yaml"
+STUDY = ROOT / "config/smoke.yaml"
 SMOKE = yaml.safe_load(STUDY.read_text())
 PART = {
     "methods": {name: SMOKE["methods"][name] for name in ("normal", "on_true_manifold")},
@@ -161,21 +161,21 @@ PART = {
 """Keys that restrict the smoke study to a part, whose jobs give the bytes of the whole study."""
 
 
-def changed(tmp_path: Path, **keys) -> Path:
+def write_config(tmp_path: Path, **keys) -> Path:
     """Write the config of the smoke study with other top-level keys and return its path."""
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({**SMOKE, **keys}, sort_keys=False))
     return path
 
 
-def environment(project: Path = HERE, **variables: str) -> dict[str, str]:
+def environment(project: Path = ROOT, **variables: str) -> dict[str, str]:
     """Return the environment of a command that runs on the CPU with the code of `project`."""
     paths = [str(project / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     settings = {"ROBUSTGEN_DEVICE": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
     return {**os.environ, **settings, **variables}
 
 
-def command(folder: Path, *args: str | Path, config: Path, project: Path = HERE) -> list[str]:
+def command(folder: Path, *args: str | Path, config: Path, project: Path = ROOT) -> list[str]:
     """Return the command that runs Snakemake in `folder` with the workflow of `project`."""
     parts = [sys.executable, "-m", "snakemake", "--snakefile", project / "Snakefile"]
     parts += ["--directory", folder, "--configfile", config, "--nocolor", *args]
@@ -186,7 +186,7 @@ def snakemake(
     folder: Path,
     *args: str | Path,
     config: Path = STUDY,
-    project: Path = HERE,
+    project: Path = ROOT,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in `folder`, on the CPU, with the code of `project`, to its end.
@@ -208,11 +208,11 @@ def snakemake(
     return subprocess.run(full_command, capture_output=True, text=True, env=env)
 
 
-def started(
+def start_snakemake(
     folder: Path,
     *args: str | Path,
     config: Path = STUDY,
-    project: Path = HERE,
+    project: Path = ROOT,
     **variables: str,
 ) -> subprocess.Popen[bytes]:
     """Start Snakemake in `folder` as the leader of a process group; it writes to `folder/said`.
@@ -231,26 +231,26 @@ def started(
         )
 
 
-def copied_project(folder: Path) -> Path:
+def copy_project(folder: Path) -> Path:
     """Copy workflow, package, configs and profiles to a new folder, and return the folder."""
     folder.mkdir()
     for name in ("Snakefile", "src", "workflow", "config", "profiles"):
         target, ignore = folder / name, shutil.ignore_patterns("__pycache__", "*.egg-info")
-        if (HERE / name).is_dir():
-            shutil.copytree(HERE / name, target, ignore=ignore, copy_function=shutil.copyfile)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=ignore, copy_function=shutil.copyfile)
         else:
-            shutil.copyfile(HERE / name, target)
+            shutil.copyfile(ROOT / name, target)
     return folder
 
 
-def rewritten(path: Path, old: str, new: str) -> None:
+def replace_text(path: Path, old: str, new: str) -> None:
     """Replace the first occurrence of `old` in a file by `new`; there must be one."""
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def wanted(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
+def count_planned_jobs(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
     """Return the number of jobs of each rule that a dry run lists; empty if no job would run."""
     assert run.returncode == 0, run.stderr[-3000:]
     lines = run.stdout.splitlines() + run.stderr.splitlines()
@@ -286,7 +286,7 @@ def study(tmp_path_factory) -> Path:
     return folder
 
 
-def same(study: Path, folder: Path, results: str = "results") -> int:
+def count_equal_files(study: Path, folder: Path, results: str = "results") -> int:
     """Require that the results in `folder` have the bytes of those in `study`; count the files.
 
     Args:

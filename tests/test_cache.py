@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import HERE, SMOKE, changed, snakemake
+from conftest import ROOT, SMOKE, snakemake, write_config
 
 MADE = "fonts/manifolds/learned_manifold.safetensors"
 FONTS = {**SMOKE["datasets"]["fonts"], "letters": "AB"}
@@ -34,7 +34,7 @@ def shared(tmp_path_factory) -> Path:
 
 
 def request(folder: Path, study: str, *args: str, made: str = MADE, **keys):
-    config = changed(folder, study=study, sizes=[60], **{"datasets": {"fonts": FONTS}, **keys})
+    config = write_config(folder, study=study, sizes=[60], **{"datasets": {"fonts": FONTS}, **keys})
     target = f"results/{study}/{made}"
     cache = {"SNAKEMAKE_OUTPUT_CACHE": "cache"}  # relative to the folder of the results
     return snakemake(folder, "--cores=2", "--cache", *args, "--", target, config=config, **cache)
@@ -84,7 +84,7 @@ MISSING_CACHES = {
 
 @pytest.mark.parametrize(("value", "sentence"), MISSING_CACHES.values(), ids=MISSING_CACHES)
 def test_a_cache_that_is_not_there_is_one_sentence(tmp_path, value, sentence):
-    config = changed(tmp_path)
+    config = write_config(tmp_path)
     run = snakemake(tmp_path, "-n", "--cache", config=config, SNAKEMAKE_OUTPUT_CACHE=value)
     assert run.returncode != 0
     assert "robustgen: --cache needs a folder that exists: SNAKEMAKE_OUTPUT_CACHE" in run.stderr
@@ -103,11 +103,11 @@ FILES_OF_USER = {
 def test_cached_jobs_go_by_their_params():
     """Snakemake's cache does not look at wildcards, by which two jobs would be taken for one."""
     found = 0
-    for path in HERE.glob("workflow/rules/*.smk"):
+    for path in ROOT.glob("workflow/rules/*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
             if "cache: CACHING" in body:
                 found += 1
-                script = (HERE / f"workflow/scripts/{name}.py").read_text()
+                script = (ROOT / f"workflow/scripts/{name}.py").read_text()
                 if name in FILES_OF_USER:
                     key, parameter = FILES_OF_USER[name]
                     location = f'config["datasets"][snakemake.wildcards.dataset].get("{key}"'

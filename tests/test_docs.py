@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from conftest import HERE, SCHEDULE, make_generators
+from conftest import ROOT, SCHEDULE, make_generators
 from pages import DOCS, PAGES, Block, read_block, read_blocks
 from PIL import Image
 
@@ -120,12 +120,12 @@ def test_documented_ranges_of_transformations_equal_those_of_the_code() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_make_targets_and_paths_on_a_page_exist(page: Path) -> None:
     text = page.read_text("utf-8")
-    targets = re.findall(r"^(\w[\w-]*):", (HERE / "Makefile").read_text(), re.M)
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.M)
     assert set(re.findall(r"(?:`|^)make ([\w-]+)", text, re.M)) <= set(targets)
     project_path = r"(?:config|profiles|benchmarks|docs|workflow|src|tests)/[\w./-]+\w"
     example_files = {"src/robustgen/models/mlp.py"}
     for name in set(re.findall(rf"`({project_path})`", text)) - example_files:
-        assert (HERE / name).exists(), name
+        assert (ROOT / name).exists(), name
 
 
 @pytest.fixture(scope="module")

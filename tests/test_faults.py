@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE, changed, copied_project, rewritten, same, snakemake, started
+from conftest import (
+    SMOKE,
+    copy_project,
+    count_equal_files,
+    replace_text,
+    snakemake,
+    start_snakemake,
+    write_config,
+)
 
 DATA = "results/smoke/fonts"
 COHORT = f"{DATA}/classifiers/normal/n60/seeds0-1.safetensors"
@@ -35,9 +43,9 @@ def test_killed_at_random_moments(study, tmp_path):
     rng = random.Random(0)
     finished, kills, folder = 0, 0, tmp_path / "0"
     folder.mkdir()
-    whole = same(study, study)
+    whole = count_equal_files(study, study)
     while kills < KILLS:
-        run = started(folder, "--cores=2", ROBUSTGEN_CHECKPOINT_SECONDS="0.2")
+        run = start_snakemake(folder, "--cores=2", ROBUSTGEN_CHECKPOINT_SECONDS="0.2")
         try:
             run.wait(timeout=rng.uniform(2, 12))
         except subprocess.TimeoutExpired:
@@ -47,13 +55,13 @@ def test_killed_at_random_moments(study, tmp_path):
             unlocked(folder)
         else:
             assert run.returncode == 0, (folder / "said").read_text()[-3000:]
-            assert same(study, folder) == whole
+            assert count_equal_files(study, folder) == whole
             finished += 1
             folder = tmp_path / str(finished)
             folder.mkdir()
     run = snakemake(folder, "--cores", "2")
     assert run.returncode == 0, run.stderr[-3000:]
-    assert same(study, folder) == whole
+    assert count_equal_files(study, folder) == whole
     left = [path for path in tmp_path.rglob("*") if "checkpoint" in path.name]
     assert not left
 
@@ -115,7 +123,7 @@ def script(folder: Path, name: str) -> int:
 
 def test_a_killed_job_is_noticed_and_the_next_run_goes_on(study, copied):
     """As by the kernel, when memory is short."""
-    run = started(copied, ROWS, "--cores=2")
+    run = start_snakemake(copied, ROWS, "--cores=2")
     os.kill(script(copied, "attack"), signal.SIGKILL)
     assert run.wait(timeout=PATIENCE) != 0
     said = (copied / "said").read_text()
@@ -134,7 +142,7 @@ def test_two_runs_at_once_and_ctrl_c(study, copied):
     assert ROWS in lost
     for name in lost:
         (copied / name).unlink(missing_ok=True)
-    first = started(copied, *lost, "--cores=2")
+    first = start_snakemake(copied, *lost, "--cores=2")
     job = script(copied, "attack")
     os.kill(job, signal.SIGSTOP)  # so that not all is done before the second starts
     second = snakemake(copied, *lost, "--cores", "1")
@@ -145,7 +153,7 @@ def test_two_runs_at_once_and_ctrl_c(study, copied):
     assert first.wait(timeout=PATIENCE) != 0
     again = snakemake(copied, *lost, "--cores", "2")
     assert again.returncode == 0, again.stderr[-3000:]
-    assert same(study, copied) == same(study, study)
+    assert count_equal_files(study, copied) == count_equal_files(study, study)
 
 
 @contextmanager
@@ -200,7 +208,7 @@ def short_of_memory(size: int) -> Iterator[None]:
 def test_a_job_without_enough_memory(tmp_path):
     """Twelve million images of each letter: their codes alone are gigabytes."""
     fonts = {**SMOKE["datasets"]["fonts"], "train_draws": 10**6}
-    config = changed(tmp_path, datasets={"fonts": fonts})
+    config = write_config(tmp_path, datasets={"fonts": fonts})
     with short_of_memory(1_500_000_000):
         run = snakemake(tmp_path, f"{DATA}/dataset/examples.parquet", "--cores=1", config=config)
     said = run.stdout + run.stderr
@@ -213,7 +221,7 @@ def test_a_job_without_enough_memory(tmp_path):
 
 def test_training_that_diverges_leaves_no_table(copied, tmp_path):
     manifold = {**SMOKE["manifolds"]["fonts"], "rate": 1e6}
-    config = changed(tmp_path, manifolds={"fonts": manifold})
+    config = write_config(tmp_path, manifolds={"fonts": manifold})
     folder = f"{DATA}/manifolds"
     run = snakemake(copied, f"{folder}/class0.curves.parquet", "--cores", "1", config=config)
     said = run.stdout + run.stderr
@@ -226,12 +234,12 @@ def test_training_that_diverges_leaves_no_table(copied, tmp_path):
 @pytest.mark.long
 def test_code_that_is_edited_during_a_run_makes_no_results(tmp_path):
     """Of the job that starts after the edit; the next run goes on with the new code."""
-    project = copied_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project")
     sheet = f"{DATA}/figures/prototypes.png"
-    first = started(tmp_path, sheet, "--cores=1", project=project)
+    first = start_snakemake(tmp_path, sheet, "--cores=1", project=project)
     script(tmp_path, "prototypes")
     drawing = project / "src/robustgen/figures/prototypes.py"
-    rewritten(drawing, "{fonts} fonts ×", "{fonts} different fonts ×")
+    replace_text(drawing, "{fonts} fonts ×", "{fonts} different fonts ×")
     assert first.wait(timeout=PATIENCE) == 1
     said = (tmp_path / "said").read_text()
     assert "robustgen: the code of this job was changed after it was planned" in said, said[-3000:]

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import HERE, SMOKE, changed, copied_project, snakemake, wanted
+from conftest import ROOT, SMOKE, copy_project, count_planned_jobs, snakemake, write_config
 from edits import add_comment, change_code, change_docstring, reformat
 
 THREATS, ATTACKS, METHODS = SMOKE["threats"], SMOKE["attacks"], SMOKE["methods"]
@@ -153,25 +153,25 @@ def jobs(text: str) -> dict[str, int]:
 
 def jobs_of(run) -> dict[str, int]:
     """What a dry run lists, without the rule that only collects."""
-    return {rule: count for rule, count in wanted(run).items() if rule != "all"}
+    return {rule: count for rule, count in count_planned_jobs(run).items() if rule != "all"}
 
 
 @pytest.mark.parametrize(("keys", "expected"), SETTINGS.values(), ids=SETTINGS)
 def test_a_changed_setting(study, tmp_path, keys, expected):
-    run = snakemake(study, "-n", "--nolock", config=changed(tmp_path, **keys))
+    run = snakemake(study, "-n", "--nolock", config=write_config(tmp_path, **keys))
     assert jobs_of(run) == {"record": 1, **jobs(expected)}
 
 
 @pytest.mark.parametrize(("edit", "expected"), EDITS.values(), ids=EDITS)
 def test_edited_code(study, tmp_path, edit, expected):
-    project = copied_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project")
     file, name = edit
     change_code(project / "src/robustgen" / file, name)
     assert jobs_of(snakemake(study, "-n", "--nolock", project=project)) == jobs(expected)
 
 
 def test_harmless_edits(study, tmp_path):
-    project = copied_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project")
     for edit in HARMLESS.values():
         edit(project / "src/robustgen")
     assert jobs_of(snakemake(study, "-n", "--nolock", project=project)) == {}
@@ -204,10 +204,10 @@ def moved(study, tmp_path_factory) -> Path:
 
 def test_a_fresh_clone_with_moved_results(moved, tmp_path):
     """Time stamps do not count, neither of the results nor of the code; changes still do."""
-    project = copied_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project")
     assert jobs_of(snakemake(moved, "-n", project=project)) == {}
     keys, expected = SETTINGS["the steps of the attack `regular`"]
-    run = snakemake(moved, "-n", config=changed(tmp_path, **keys), project=project)
+    run = snakemake(moved, "-n", config=write_config(tmp_path, **keys), project=project)
     assert jobs_of(run) == {"record": 1, **jobs(expected)}
 
 
@@ -245,7 +245,7 @@ def told(expected: str) -> str:
 
 
 def test_the_documentation_has_the_table():
-    text = (HERE / "docs/reruns.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reruns.md").read_text(encoding="utf-8")
     rows = [(name, told(expected)) for name, (_, expected) in SETTINGS.items()]
     rows += [(f"code: {name}", told(expected)) for name, (_, expected) in EDITS.items()]
     rows += [(f"code: {name}", told("")) for name in HARMLESS]

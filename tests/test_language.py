@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import HERE
+from conftest import ROOT
 
 MAX_SHARE = 0.005
 """Largest allowed share of the words below among the names that are bound in a folder."""
@@ -68,11 +68,11 @@ def find_files(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_few_names_are_bare_function_words_or_participles(folder: str) -> None:
     total, places = 0, []
-    for path in find_files(HERE / folder):
+    for path in find_files(ROOT / folder):
         bindings = list(iterate_bindings(path.read_text(encoding="utf-8")))
         total += len(bindings)
         places += [
-            f"{path.relative_to(HERE)}:{line} {name}" for line, name in find_bare_words(bindings)
+            f"{path.relative_to(ROOT)}:{line} {name}" for line, name in find_bare_words(bindings)
         ]
     assert total, f"{folder} binds no name"
     share = len(places) / total
@@ -118,7 +118,7 @@ def test_every_binding_of_a_snippet_is_counted() -> None:
 def test_the_failure_message_lists_file_line_and_name(tmp_path, monkeypatch) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src/module.py").write_text("codes = 1\nheld = 2\n")
-    monkeypatch.setitem(globals(), "HERE", tmp_path)
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
     with pytest.raises(AssertionError, match=r"1 of 2 names in src \(50\.00%\).*\n") as failure:
         test_few_names_are_bare_function_words_or_participles("src")
     assert "src/module.py:2 held" in str(failure.value)

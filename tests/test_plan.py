@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 import yaml
-from conftest import HERE, environment, snakemake, wanted
+from conftest import ROOT, count_planned_jobs, environment, snakemake
 
 from robustgen.attacks.spaces import SPACES
 from robustgen.config.study import Study
@@ -53,7 +53,7 @@ SEEDS = {"dataset": "fonts", "first": "0", "last": "2"}
 
 @pytest.fixture(scope="module")
 def demo() -> Study:
-    return Study.parse(yaml.safe_load((HERE / "config" / "config.yaml").read_text()))
+    return Study.parse(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,10 @@ def test_what_a_job_takes(demo, rule, of, expected):
 
 
 def test_jobs_are_those_of_snakemake(demo, tmp_path):
-    run = snakemake(tmp_path, "--dry-run", config=HERE / "config" / "config.yaml")
+    run = snakemake(tmp_path, "--dry-run", config=ROOT / "config" / "config.yaml")
     listed = list(plan.jobs(run.stdout + run.stderr))
     counts = {rule: [name for name, _ in listed].count(rule) for rule, _ in listed}
-    assert counts == wanted(run)
+    assert counts == count_planned_jobs(run)
     cohorts = {(of["method"], of["n"]) for rule, of in listed if rule == "train"}
     assert cohorts == {(m, str(n)) for m in demo.methods_of("fonts") for n in demo.sizes}
     said = plan.format_plan(demo, SPEEDS, listed, 4).splitlines()
@@ -214,7 +214,7 @@ def test_one_learned_space_stands_for_both():
 @pytest.fixture
 def paper() -> dict:
     """The study of the paper: FONTS, and two data sets whose images have the same shape."""
-    return yaml.safe_load((HERE / "config" / "paper.yaml").read_text())
+    return yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
 
 
 def measure_nothing(study: Study, monkeypatch) -> tuple[list[list[str]], list[str], Speeds]:
@@ -337,7 +337,7 @@ def test_a_failed_dry_run_is_one_sentence(output, sentence):
     assert len(long.splitlines()) == 1
 
 
-def run_plan(*options: str | Path, folder: Path = HERE, **variables: str):
+def run_plan(*options: str | Path, folder: Path = ROOT, **variables: str):
     return subprocess.run(
         [sys.executable, "-m", "robustgen.jobs.plan", *map(str, options)],
         capture_output=True,
@@ -348,7 +348,7 @@ def run_plan(*options: str | Path, folder: Path = HERE, **variables: str):
 
 
 def test_a_dry_run_that_fails_ends_the_plan_before_anything_is_measured(tmp_path):
-    run = run_plan("--configfile", HERE / "config/smoke.yaml", folder=tmp_path)
+    run = run_plan("--configfile", ROOT / "config/smoke.yaml", folder=tmp_path)
     assert run.returncode == 1
     assert run.stderr.startswith(f"robustgen: {tmp_path} has no Snakefile: run this in the folder")
     assert len(run.stderr.splitlines()) == 1
@@ -368,7 +368,7 @@ def test_a_plan_of_several_files(tmp_path, speeds_file):
     more.write_text(
         "study: larger\nsizes: [60, 90]\nclassifier: {epochs: 4}\nattacks: {regular: {steps: 2}}\n"
     )
-    configs = ["--configfile", HERE / "config/smoke.yaml", more]
+    configs = ["--configfile", ROOT / "config/smoke.yaml", more]
     run = run_plan(*configs, "--speeds", speeds_file)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("larger on a machine\n")
@@ -381,7 +381,7 @@ def test_merged_files_are_mappings(tmp_path):
     path = tmp_path / "list.yaml"
     path.write_text("- a\n")
     with pytest.raises(UserError, match=r"list\.yaml must be a mapping with keys such as study$"):
-        read_merged([HERE / "config/smoke.yaml", path])
+        read_merged([ROOT / "config/smoke.yaml", path])
 
 
 def test_ctrl_c_leaves_no_traceback(monkeypatch, tmp_path):
@@ -428,8 +428,8 @@ def test_mistakes_are_one_sentence(args, sentence):
 
 
 def test_the_speeds_of_a_gpu_plan_the_grid_of_the_paper():
-    study = Study.parse(yaml.safe_load((HERE / "config" / "paper_fonts.yaml").read_text()))
-    speeds = plan._speeds(HERE / "benchmarks" / "h200.json", study)
+    study = Study.parse(yaml.safe_load((ROOT / "config" / "paper_fonts.yaml").read_text()))
+    speeds = plan._speeds(ROOT / "benchmarks" / "h200.json", study)
     assert speeds.shared
     one = {"dataset": "fonts", "first": "0", "last": "4", "n": "40000"}
     for method in study.methods_of("fonts"):

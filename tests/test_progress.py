@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 import yaml
-from conftest import HERE
+from conftest import ROOT
 from rich.progress import Task
 from snakemake.settings.types import OutputSettings
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -88,5 +88,5 @@ def test_finished_rules_make_room_for_running_ones(monkeypatch):
 
 def test_every_run_in_the_project_has_the_progress_bars():
     """Snakemake reads profiles/default beside the Snakefile without being asked."""
-    profile = yaml.safe_load((HERE / "profiles/default/config.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     assert profile["logger"] == ["robustgen"]

@@ -6,10 +6,19 @@ from pathlib import Path
 
 import cluster
 import pytest
-from conftest import HERE, PART, SMOKE, changed, same, snakemake, started, wanted
+from conftest import (
+    PART,
+    ROOT,
+    SMOKE,
+    count_equal_files,
+    count_planned_jobs,
+    snakemake,
+    start_snakemake,
+    write_config,
+)
 
 pytestmark = pytest.mark.slurm
-PROFILE = HERE / "profiles" / "slurm"
+PROFILE = ROOT / "profiles" / "slurm"
 # `squeue` replaces the default `sacct`, because this cluster has no accounting. The other options
 # shorten the waits between status checks.
 TEST_OPTIONS = ("--slurm-status-command", "squeue")
@@ -26,24 +35,27 @@ def _slurm(tmp_path_factory):
 
 
 def test_a_run_on_slurm_gives_the_bytes_of_a_local_run(study, tmp_path):
-    config = changed(tmp_path, **PART)
+    config = write_config(tmp_path, **PART)
     run = snakemake(tmp_path, "--profile", PROFILE, *TEST_OPTIONS, config=config)
     assert run.returncode == 0, run.stderr[-3000:]
     submission_count = (run.stdout + run.stderr).count("has been submitted with SLURM jobid")
     benchmark_count = len(list((tmp_path / "results").rglob("*.tsv")))
     assert 20 < submission_count < benchmark_count, "some jobs must be submitted as a group"
-    assert wanted(snakemake(tmp_path, "-n", config=config)) == {}
+    assert count_planned_jobs(snakemake(tmp_path, "-n", config=config)) == {}
     assert (tmp_path / "results/smoke/tables/verdicts.txt").exists()
     assert (tmp_path / "results/smoke/figures/figure3.pdf").exists()
     stages = ("dataset", "manifolds", "classifiers", "attacks", "distances")
-    assert sum(same(study, tmp_path, f"results/smoke/fonts/{stage}") for stage in stages) > 30
+    assert (
+        sum(count_equal_files(study, tmp_path, f"results/smoke/fonts/{stage}") for stage in stages)
+        > 30
+    )
 
 
 def test_the_generic_executor_resumes_after_a_cancelled_job(study, tmp_path):
     """The executor needs only a profile and reports a job that the scheduler has ended."""
     target = "results/smoke/fonts/attacks/regular/normal/n60/seeds0-1.parquet"
-    options = ("--profile", HERE / "profiles/cluster-generic")
-    first_run = started(tmp_path, target, *options)
+    options = ("--profile", ROOT / "profiles/cluster-generic")
+    first_run = start_snakemake(tmp_path, target, *options)
     subprocess.run(["scancel", wait_for_job("robustgen-train")], check=True)
     assert first_run.wait(timeout=600) == 1
     assert "Error in rule train" in (tmp_path / "said").read_text()
@@ -51,7 +63,7 @@ def test_the_generic_executor_resumes_after_a_cancelled_job(study, tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
     jobs = subprocess.run(["scontrol", "-o", "show", "job"], capture_output=True, text=True).stdout
     assert jobs.count("JobName=robustgen-attack") == 1
-    assert same(study, tmp_path) > 5
+    assert count_equal_files(study, tmp_path) > 5
 
 
 LONG_STEPS = 3500
@@ -64,7 +76,7 @@ def write_study(tmp_path: Path, vaegan_rate: float) -> tuple[Path, list[str]]:
     methods = {name: SMOKE["methods"][name] for name in ("normal", "adversarial")}
     methods["long"] = {**methods["adversarial"], "steps": LONG_STEPS}
     manifolds = {"fonts": {**SMOKE["manifolds"]["fonts"], "rate": vaegan_rate}}
-    config = changed(tmp_path, methods=methods, manifolds=manifolds)
+    config = write_config(tmp_path, methods=methods, manifolds=manifolds)
     folder = "results/smoke/fonts/classifiers"
     targets = [f"{folder}/{method}/n60/seeds0-1.safetensors" for method in methods]
     return config, [*targets, "results/smoke/fonts/manifolds/class0.safetensors"]
@@ -95,7 +107,9 @@ def test_a_second_run_completes_failed_cancelled_and_timed_out_jobs(tmp_path):
     """Other jobs finish in the first run, and the timed-out training resumes in the second."""
     config, targets = write_study(tmp_path, vaegan_rate=1e6)
     arguments = (*targets, "--profile", PROFILE, *TEST_OPTIONS)
-    first_run = started(tmp_path, *arguments, config=config, ROBUSTGEN_CHECKPOINT_SECONDS="1")
+    first_run = start_snakemake(
+        tmp_path, *arguments, config=config, ROBUSTGEN_CHECKPOINT_SECONDS="1"
+    )
     subprocess.run(["scancel", wait_for_job("rule_train adversarial")], check=True)
     long_job = wait_for_job("rule_train long")
     folder = tmp_path / "results/smoke/fonts/classifiers/long/n60"

@@ -13,7 +13,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import HERE, PART, SMOKE, changed, same, snakemake, wanted
+from conftest import (
+    PART,
+    ROOT,
+    SMOKE,
+    count_equal_files,
+    count_planned_jobs,
+    snakemake,
+    write_config,
+)
 from pages import read_block, read_blocks
 from PIL import Image
 from safetensors import safe_open
@@ -34,11 +42,11 @@ def test_a_run_ends_with_the_verdicts_and_the_paths_of_its_results(study):
     verdicts = (study / "results/smoke/tables/verdicts.txt").read_text()
     assert f"\n{verdicts}\nTables:  results/smoke/tables\n" in printed
     assert "Report:  make it with snakemake --report results/smoke/report.html" in printed
-    assert printed.endswith(f" --directory {study} --configfile {HERE}/config/smoke.yaml\n")
+    assert printed.endswith(f" --directory {study} --configfile {ROOT}/config/smoke.yaml\n")
 
 
 def test_a_second_run_has_no_jobs(study):
-    assert wanted(snakemake(study, "-n")) == {}
+    assert count_planned_jobs(snakemake(study, "-n")) == {}
 
 
 SCHEMAS = {
@@ -87,7 +95,7 @@ def test_files_contain_their_settings_and_provenance(study):
 
 def test_every_job_has_log_and_benchmark(study):
     root = study / "results/smoke"
-    job_counts = wanted(snakemake(study, "-n", "--forceall"))
+    job_counts = count_planned_jobs(snakemake(study, "-n", "--forceall"))
     job_count = sum(job_counts.values()) - job_counts["all"]  # `all` is the only rule without a log
     for folder, suffix in (("logs", ".log"), ("benchmarks", ".tsv")):
         assert len(list((root / folder).rglob(f"*{suffix}"))) >= job_count, folder
@@ -111,7 +119,7 @@ def test_results_do_not_depend_on_cores_or_on_other_parts_of_the_study(study, tm
     targets = [f"{DATA}/distances/clean.parquet"]
     targets.append(f"{DATA}/distances/regular/normal/{cohort}")
     targets.append(f"{DATA}/attacks/on_true_manifold/on_true_manifold/{cohort}")
-    run = snakemake(tmp_path, *targets, "--cores", "1", config=changed(tmp_path, **PART))
+    run = snakemake(tmp_path, *targets, "--cores", "1", config=write_config(tmp_path, **PART))
     assert run.returncode == 0, run.stderr[-3000:]
     file_count = 0
     for path in sorted((tmp_path / DATA).rglob("*")):
@@ -131,7 +139,7 @@ def test_results_do_not_depend_on_cores_or_on_other_parts_of_the_study(study, tm
 def test_a_second_smoke_study_gives_the_same_bytes(study, tmp_path):
     run = snakemake(tmp_path, "--cores", "1")
     assert run.returncode == 0, run.stderr[-3000:]
-    assert same(study, tmp_path) == same(study, study)
+    assert count_equal_files(study, tmp_path) == count_equal_files(study, study)
 
 
 def test_a_learned_manifold_is_trained_and_attacked(study):
@@ -179,7 +187,7 @@ def test_an_added_class_trains_one_manifold(study, tmp_path):
     damaged = tmp_path / folder / "class1.checkpoint.safetensors"
     damaged.write_bytes(b"damaged")
     fonts = {**SMOKE["datasets"]["fonts"], "letters": "ABCD"}
-    config = changed(tmp_path, datasets={"fonts": fonts}, sizes=[60])
+    config = write_config(tmp_path, datasets={"fonts": fonts}, sizes=[60])
     codes = f"{folder}/learned_manifold.safetensors"
     run = snakemake(tmp_path, codes, "--cores", "2", config=config)
     assert run.returncode == 0, run.stderr[-3000:]
@@ -211,8 +219,8 @@ def children_cpu_time() -> float:
 @pytest.mark.parametrize(("config", "expected"), PLANS.items(), ids=PLANS)
 def test_the_shipped_studies_are_planned(tmp_path, config, expected):
     start = children_cpu_time()
-    run = snakemake(tmp_path, "-n", config=HERE / "config" / config)
-    jobs = wanted(run)
+    run = snakemake(tmp_path, "-n", config=ROOT / "config" / config)
+    jobs = count_planned_jobs(run)
     assert {rule: jobs[rule] for rule in expected} == expected
     assert children_cpu_time() - start < 15
 
@@ -221,21 +229,21 @@ def test_the_shipped_studies_are_planned(tmp_path, config, expected):
 def test_planning_time_is_proportional_to_the_number_of_jobs(tmp_path):
     """The paper's study is compared with one of ten times as many seeds."""
     options = ("-n", "--quiet", "rules", "--config")
-    config = HERE / "config/paper.yaml"
+    config = ROOT / "config/paper.yaml"
     seconds, attack_counts = [], []
     for seeds in (5, 50):
         start = children_cpu_time()
         run = snakemake(tmp_path, *options, f"seeds={seeds}", config=config)
         seconds.append(children_cpu_time() - start)
-        attack_counts.append(wanted(run)["attack"])
+        attack_counts.append(count_planned_jobs(run)["attack"])
     assert attack_counts[1] == 10 * attack_counts[0]
     assert seconds[1] < 12 * seconds[0]
 
 
 def test_a_config_file_replaces_the_demo(tmp_path):
     """No key of config.yaml, which has several methods, is added to another study."""
-    run = snakemake(tmp_path, "-n", config=changed(tmp_path, methods={"normal": {}}))
-    assert wanted(run)["train"] == 1
+    run = snakemake(tmp_path, "-n", config=write_config(tmp_path, methods={"normal": {}}))
+    assert count_planned_jobs(run)["train"] == 1
 
 
 BAD_CONFIGS = {
@@ -253,13 +261,13 @@ BAD_CONFIGS = {
 
 def test_a_weak_search_is_warned_of_before_any_job(tmp_path):
     attacks = {**ATTACKS, "regular": {**ATTACKS["regular"], "steps": 2}}
-    run = snakemake(tmp_path, "-n", config=changed(tmp_path, attacks=attacks))
+    run = snakemake(tmp_path, "-n", config=write_config(tmp_path, attacks=attacks))
     assert "robustgen: the steps of attacks.regular (2 steps of 0.05 reach 0.1 of" in run.stdout
 
 
 @pytest.mark.parametrize(("keys", "sentence"), BAD_CONFIGS.values(), ids=BAD_CONFIGS.keys())
 def test_a_bad_config_is_reported_in_one_sentence_before_any_job(tmp_path, keys, sentence):
-    run = snakemake(tmp_path, "--cores", "1", config=changed(tmp_path, **keys))
+    run = snakemake(tmp_path, "--cores", "1", config=write_config(tmp_path, **keys))
     output = run.stdout + run.stderr
     assert run.returncode != 0
     assert sentence in output
@@ -330,7 +338,7 @@ def test_bad_font_files_are_reported_and_leave_no_results(tmp_path, files, sente
     for name, content in files.items():
         (folder / name).write_bytes(content)
     fonts = {**SMOKE["datasets"]["fonts"], "fonts_from": str(folder)}
-    config = changed(tmp_path, datasets={"fonts": fonts})
+    config = write_config(tmp_path, datasets={"fonts": fonts})
     run = snakemake(tmp_path, "--cores", "1", config=config)
     assert run.returncode != 0
     output = run.stdout + run.stderr
@@ -398,11 +406,11 @@ def test_a_study_of_the_users_arrays_runs(tmp_path):
         "threats": {**IMAGE_STUDY["threats"], "on_data_manifold": ON_DATA},
         "attacks": {"on_data_manifold": attack},
     }
-    config = changed(tmp_path, **keys)
-    options = ("--cores", "2", "--profile", HERE / "profiles/gpu")
+    config = write_config(tmp_path, **keys)
+    options = ("--cores", "2", "--profile", ROOT / "profiles/gpu")
     run = snakemake(tmp_path, ROWS, FIGURE, QUALITY, RECORD, *options, config=config)
     assert run.returncode == 0, run.stderr[-3000:]
-    profile = yaml.safe_load((HERE / "profiles/gpu/config.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "profiles/gpu/config.yaml").read_text())
     assert max_parallel_jobs(run.stdout + run.stderr, set(profile["set-resources"])) == 1
     rows = pq.read_table(tmp_path / ROWS).to_pandas()
     attacked = rows[rows["prediction"] == rows["label"]]
@@ -422,15 +430,20 @@ def check_jobs_after_a_move(tmp_path: Path, config: Path) -> None:
     keys = {**yaml.safe_load(config.read_text()), "downloads": {"folder": "elsewhere"}}
     config.write_text(yaml.safe_dump(keys, sort_keys=False))
     targets = (ROWS, FIGURE, QUALITY)
-    assert wanted(snakemake(tmp_path, *targets, RECORD, "-n", config=config)) == {}
+    assert count_planned_jobs(snakemake(tmp_path, *targets, RECORD, "-n", config=config)) == {}
     home = tmp_path / "elsewhere"
     home.mkdir()
     (tmp_path / "mine.npz").rename(home / "photos.npz")
     keys["datasets"]["mine"]["path"] = "~/photos.npz"
     config.write_text(yaml.safe_dump(keys, sort_keys=False))
-    assert wanted(snakemake(tmp_path, *targets, "-n", config=config, HOME=str(home))) == {}
+    assert (
+        count_planned_jobs(snakemake(tmp_path, *targets, "-n", config=config, HOME=str(home))) == {}
+    )
     write_arrays(home / "photos.npz", labels=1 - np.arange(30) % 2)
-    assert wanted(snakemake(tmp_path, ROWS, "-n", config=config, HOME=str(home)))["images"] == 1
+    assert (
+        count_planned_jobs(snakemake(tmp_path, ROWS, "-n", config=config, HOME=str(home)))["images"]
+        == 1
+    )
 
 
 def run_array_study(tmp_path: Path, make_test_split) -> Path:
@@ -450,7 +463,7 @@ def run_array_study(tmp_path: Path, make_test_split) -> Path:
         "sizes": [30],
         "classifier": {**SMOKE["classifier"], "epochs": 20, "batch_size": 10},
     }
-    run = snakemake(tmp_path, "--cores", "2", config=changed(tmp_path, **keys))
+    run = snakemake(tmp_path, "--cores", "2", config=write_config(tmp_path, **keys))
     assert run.returncode == 0, run.stderr[-3000:]
     return tmp_path / "results/smoke/tables"
 
@@ -541,7 +554,7 @@ def test_the_documented_study_of_the_users_images_runs_through(tmp_path):
         assert (results / f"{name}.png").stat().st_size > 1000
     (tmp_path / "manifold.yaml").write_text(read_block("own-data.md", "manifold.yaml"))
     config_options = ("--configfile", config, tmp_path / "manifold.yaml")
-    jobs = wanted(snakemake(tmp_path, "-n", *config_options, config=config))
+    jobs = count_planned_jobs(snakemake(tmp_path, "-n", *config_options, config=config))
     assert {rule: jobs[rule] for rule in ("vaegan", "train", "attack")} == {
         "vaegan": 2,
         "train": 1,
@@ -552,7 +565,7 @@ def test_the_documented_study_of_the_users_images_runs_through(tmp_path):
 def test_letters_and_images_may_share_a_study(tmp_path):
     datasets = {**SMOKE["datasets"], **write_arrays(tmp_path / "mine.npz")}
     keys = {**IMAGE_STUDY, "sizes": [18], "datasets": datasets}
-    jobs = wanted(snakemake(tmp_path, "-n", config=changed(tmp_path, **keys)))
+    jobs = count_planned_jobs(snakemake(tmp_path, "-n", config=write_config(tmp_path, **keys)))
     rules = ("images", "prototypes", "codes", "train", "prototype_sheet", "figure1")
     assert [jobs[rule] for rule in rules] == [1, 1, 1, 2, 1, 2]
 
@@ -563,20 +576,20 @@ def test_a_folder_of_images_is_checked_before_any_job(tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("L", (12, 10), number).save(folder / f"{number}.png")
     datasets = {"mine": {"kind": "images", "path": "photos"}}
-    config = changed(tmp_path, datasets=datasets, **IMAGE_STUDY)
+    config = write_config(tmp_path, datasets=datasets, **IMAGE_STUDY)
     target = "results/smoke/mine/dataset/examples.parquet"
     run = snakemake(tmp_path, target, "--cores", "1", config=config)
     assert run.returncode == 0, run.stderr[-3000:]
     os.utime(tmp_path / "photos/a/0.png", (1, 1))
-    assert wanted(snakemake(tmp_path, target, "-n", config=config)) == {}
+    assert count_planned_jobs(snakemake(tmp_path, target, "-n", config=config)) == {}
     Image.new("L", (12, 10), 99).save(tmp_path / "photos/a/0.png")
-    assert wanted(snakemake(tmp_path, target, "-n", config=config))["images"] == 1
+    assert count_planned_jobs(snakemake(tmp_path, target, "-n", config=config))["images"] == 1
     keys = {**IMAGE_STUDY, "sizes": [34], "datasets": datasets}
-    run = snakemake(tmp_path, "-n", config=changed(tmp_path, **keys))
+    run = snakemake(tmp_path, "-n", config=write_config(tmp_path, **keys))
     assert run.returncode != 0
     assert "sizes[0] is 34, but must be at most 32, the number of train images" in run.stderr
     (tmp_path / "photos/a/0.png").write_bytes(b"no image")
-    run = snakemake(tmp_path, "-n", config=changed(tmp_path, datasets=datasets, **IMAGE_STUDY))
+    run = snakemake(tmp_path, "-n", config=write_config(tmp_path, datasets=datasets, **IMAGE_STUDY))
     assert run.returncode != 0
     assert "photos/a/0.png is not a readable PNG, JPEG, WebP, TIFF or BMP file" in run.stderr
     assert "Traceback" not in run.stderr
@@ -594,7 +607,7 @@ BAD_ARRAYS = {
 @pytest.mark.parametrize(("replacements", "sentence"), BAD_ARRAYS.values(), ids=BAD_ARRAYS.keys())
 def test_bad_arrays_are_reported_and_leave_no_results(tmp_path, replacements, sentence):
     datasets = write_arrays(tmp_path / "mine.npz", **replacements)
-    config = changed(tmp_path, datasets=datasets, **IMAGE_STUDY)
+    config = write_config(tmp_path, datasets=datasets, **IMAGE_STUDY)
     target = "results/smoke/mine/dataset/images.safetensors"
     run = snakemake(tmp_path, target, "--cores", "1", config=config)
     output = run.stdout + run.stderr
