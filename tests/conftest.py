@@ -215,11 +215,11 @@ def start_snakemake(
     project: Path = ROOT,
     **variables: str,
 ) -> subprocess.Popen[bytes]:
-    """Start Snakemake in `folder` as the leader of a process group; it writes to `folder/said`.
+    """Start Snakemake in `folder` as the leader of a process group.
 
-    The arguments are those of `snakemake`.
+    The arguments are those of `snakemake`. The output is written to `folder/output.txt`.
     """
-    with (folder / "said").open("wb") as log:
+    with (folder / "output.txt").open("wb") as log:
         return subprocess.Popen(
             command(folder, *args, config=config, project=project),
             stdout=log,
@@ -279,10 +279,11 @@ def study(tmp_path_factory) -> Path:
         if not folder.exists():
             folder.mkdir()
             run = snakemake(folder, "--cores", "2")
-            (folder / "said").write_text(run.stderr)
-            (folder / "printed").write_text(run.stdout)
-            (folder / "returned").write_text(str(run.returncode))
-    assert (folder / "returned").read_text() == "0", (folder / "said").read_text()[-3000:]
+            (folder / "stderr.txt").write_text(run.stderr)
+            (folder / "stdout.txt").write_text(run.stdout)
+            (folder / "returncode.txt").write_text(str(run.returncode))
+    returncode, stderr = (folder / f"{name}.txt" for name in ("returncode", "stderr"))
+    assert returncode.read_text() == "0", stderr.read_text()[-3000:]
     return folder
 
 

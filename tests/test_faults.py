@@ -54,7 +54,7 @@ def test_killed_at_random_moments(study, tmp_path):
             kills += 1
             unlocked(folder)
         else:
-            assert run.returncode == 0, (folder / "said").read_text()[-3000:]
+            assert run.returncode == 0, (folder / "output.txt").read_text()[-3000:]
             assert count_equal_files(study, folder) == whole
             finished += 1
             folder = tmp_path / str(finished)
@@ -126,7 +126,7 @@ def test_a_killed_job_is_noticed_and_the_next_run_goes_on(study, copied):
     run = start_snakemake(copied, ROWS, "--cores=2")
     os.kill(script(copied, "attack"), signal.SIGKILL)
     assert run.wait(timeout=PATIENCE) != 0
-    said = (copied / "said").read_text()
+    said = (copied / "output.txt").read_text()
     assert "Error in rule attack" in said
     assert "died with <Signals.SIGKILL: 9>" in said
     again = snakemake(copied, ROWS, "--cores", "1")
@@ -241,7 +241,7 @@ def test_code_that_is_edited_during_a_run_makes_no_results(tmp_path):
     drawing = project / "src/robustgen/figures/prototypes.py"
     replace_text(drawing, "{fonts} fonts ×", "{fonts} different fonts ×")
     assert first.wait(timeout=PATIENCE) == 1
-    said = (tmp_path / "said").read_text()
+    said = (tmp_path / "output.txt").read_text()
     assert "robustgen: the code of this job was changed after it was planned" in said, said[-3000:]
     assert not (tmp_path / sheet).exists()
     again = snakemake(tmp_path, sheet, "--cores=1", project=project)

@@ -58,7 +58,7 @@ def test_the_generic_executor_resumes_after_a_cancelled_job(study, tmp_path):
     first_run = start_snakemake(tmp_path, target, *options)
     subprocess.run(["scancel", wait_for_job("robustgen-train")], check=True)
     assert first_run.wait(timeout=600) == 1
-    assert "Error in rule train" in (tmp_path / "said").read_text()
+    assert "Error in rule train" in (tmp_path / "output.txt").read_text()
     run = snakemake(tmp_path, target, *options)
     assert run.returncode == 0, run.stderr[-3000:]
     jobs = subprocess.run(["scontrol", "-o", "show", "job"], capture_output=True, text=True).stdout
@@ -119,7 +119,7 @@ def test_a_second_run_completes_failed_cancelled_and_timed_out_jobs(tmp_path):
         time.sleep(0.2)
     subprocess.run(["scontrol", "update", f"jobid={long_job}", "EndTime=now"], check=True)
     assert first_run.wait(timeout=600) == 1
-    text = (tmp_path / "said").read_text()
+    text = (tmp_path / "output.txt").read_text()
     for state in ("FAILED", "CANCELLED", "TIMEOUT"):
         assert f"SLURM status is: '{state}" in text, text[-3000:]
     normal = tmp_path / targets[0]

@@ -34,15 +34,15 @@ DATA = "results/smoke/fonts"
 
 
 def test_a_run_prints_no_warning(study):
-    assert "Warning" not in (study / "said").read_text()
+    assert "Warning" not in (study / "stderr.txt").read_text()
 
 
 def test_a_run_ends_with_the_verdicts_and_the_paths_of_its_results(study):
-    printed = (study / "printed").read_text()
+    stdout = (study / "stdout.txt").read_text()
     verdicts = (study / "results/smoke/tables/verdicts.txt").read_text()
-    assert f"\n{verdicts}\nTables:  results/smoke/tables\n" in printed
-    assert "Report:  make it with snakemake --report results/smoke/report.html" in printed
-    assert printed.endswith(f" --directory {study} --configfile {ROOT}/config/smoke.yaml\n")
+    assert f"\n{verdicts}\nTables:  results/smoke/tables\n" in stdout
+    assert "Report:  make it with snakemake --report results/smoke/report.html" in stdout
+    assert stdout.endswith(f" --directory {study} --configfile {ROOT}/config/smoke.yaml\n")
 
 
 def test_a_second_run_has_no_jobs(study):

@@ -96,8 +96,9 @@ def measure_to_manifold(
     Adam minimizes the L2 distance of the example to the decoded code, within the bounds of the
     space and with the class (and font) of the clean image. There are two descents from the code of
     the clean image: one on sharp images, one on images whose blur decreases with the steps. The
-    shorter distance counts. The angle is between two vectors from the decoded clean code: to the example,
-    and to the nearest point. On a known manifold, the decoded clean code is the clean image.
+    shorter distance counts. The angle is between two vectors from the decoded clean code: to the
+    example, and to the nearest point. On a known manifold, the decoded clean code is the clean
+    image.
 
     Args:
         examples: `(B, C, H, W)` images.
