@@ -1,4 +1,4 @@
-"""A real SLURM of one node on this machine, for tests; root alone can start one."""
+"""A real SLURM cluster of one node on this machine, for tests. Starting it requires root."""
 
 import os
 import shutil
@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ETC = Path("/etc/slurm")
-OURS = "# made by robustgen's tests"
+FIRST_LINE = "# written by the tests of robustgen"
+"""First line of the configuration files that this module may overwrite and delete."""
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "sinfo")
 
-SLURM = """{ours}
+SLURM_CONF = """{first_line}
 ClusterName=robustgen
 SlurmctldHost={host}(127.0.0.1)
 AuthType=auth/munge
@@ -43,44 +44,44 @@ NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:2 St
 PartitionName=cpu Nodes={host} Default=YES DefMemPerCPU=500 MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes={host} DefMemPerCPU=500 MaxTime=INFINITE State=UP
 """
-GRES = """{ours}
+GRES_CONF = """{first_line}
 AutoDetect=off
 NodeName={host} Name=gpu File=/dev/null
 NodeName={host} Name=gpu File=/dev/zero
 """
 
 
-def why_not() -> str:
-    """Why no SLURM can be started here, or nothing."""
-    lacking = [name for name in PROGRAMS if not shutil.which(name)]
-    if lacking:
-        return f"no {lacking[0]}: install slurm-wlm and munge"
+def find_obstacle() -> str:
+    """Return why SLURM cannot be started on this machine, or an empty text if it can."""
+    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    if missing:
+        return f"no {missing[0]}: install slurm-wlm and munge"
     if os.geteuid() != 0:
         return "only root can start SLURM"
     conf = ETC / "slurm.conf"
-    if conf.exists() and not conf.read_text().startswith(OURS):
-        return f"there is a SLURM of another's: {conf}"
+    if conf.exists() and not conf.read_text().startswith(FIRST_LINE):
+        return f"this machine has a SLURM of its own: {conf}"
     return ""
 
 
 @contextmanager
-def slurm(folder: Path) -> Iterator[None]:
-    """SLURM, up and idle, with its files in `folder`; stopped in the end.
+def run_slurm(folder: Path) -> Iterator[None]:
+    """Start SLURM with its files in `folder`, wait until it is idle, and stop it in the end.
 
-    Partitions `cpu` and `gpu` share the node, which has two GPUs by name, though not in fact.
-    The configuration must lie in /etc/slurm: what runs in a job looks for it nowhere else.
+    The partitions `cpu` and `gpu` share the node. Its two GPUs are declared, but do not exist.
+    The configuration is in /etc/slurm, the only place where programs in a job look for it.
     """
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 9 // 10 // 2**20
-    about = {"ours": OURS, "host": socket.gethostname(), "folder": folder}
-    about |= {"cpus": os.cpu_count(), "memory": memory}
+    values = {"first_line": FIRST_LINE, "host": socket.gethostname(), "folder": folder}
+    values |= {"cpus": os.cpu_count(), "memory": memory}
     ETC.mkdir(exist_ok=True)
-    (ETC / "slurm.conf").write_text(SLURM.format(**about))
-    (ETC / "gres.conf").write_text(GRES.format(**about))
-    run = Path("/run/munge")
-    run.mkdir(exist_ok=True)
-    shutil.chown(run, "munge", "munge")
+    (ETC / "slurm.conf").write_text(SLURM_CONF.format(**values))
+    (ETC / "gres.conf").write_text(GRES_CONF.format(**values))
+    munge_folder = Path("/run/munge")
+    munge_folder.mkdir(exist_ok=True)
+    shutil.chown(munge_folder, "munge", "munge")
     subprocess.run(["pkill", "munged"], check=False)
     try:
         subprocess.run(["runuser", "-u", "munge", "--", "munged", "--force"], check=True)
@@ -95,11 +96,12 @@ def slurm(folder: Path) -> Iterator[None]:
             (ETC / name).unlink()
 
 
-def _wait_until_idle(seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+def _wait_until_idle(timeout_s: float = 60) -> None:
+    """Wait until the node is idle; raise a `TimeoutError` if it takes longer than `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        told = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
-        if told.stdout.split()[:1] == ["idle"]:
+        sinfo = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True)
+        if sinfo.stdout.split()[:1] == ["idle"]:
             return
         time.sleep(0.5)
-    raise TimeoutError(f"the node is not idle: {told.stdout}{told.stderr}")
+    raise TimeoutError(f"the node is not idle: {sinfo.stdout}{sinfo.stderr}")

@@ -1,4 +1,4 @@
-"""Fixtures: a tiny FONTS of made-up letters, a cohort trained on it, and a finished study."""
+"""Fixtures and helpers: a small data set of letters, a cohort trained on it, a smoke study."""
 
 import filecmp
 import os
@@ -33,14 +33,14 @@ from robustgen.training.classifiers import Generators, train
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run on the CPU; read when Triton is imported
 
-HERE = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[1]
 CLASSES = 4
 RECIPE = VaeGanConfig(latent=4, channels=(8, 16), epochs=3, batch_size=20)
 NAMES = "LTOP"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the finished study comes first, since both workers wait for it."""
+    """Run tests that need the finished study first, because both workers wait for it."""
     items.sort(key=lambda item: "study" not in getattr(item, "fixturenames", ()))
 
 
@@ -50,24 +50,25 @@ def _deterministic():
 
 
 def letters(fonts: int = 6) -> torch.Tensor:
-    """Four shapes in strokes of several widths: `(fonts * 4, 1, 28, 28)` in [0, 1]."""
+    """Draw four shapes per font, with strokes of its width: `(fonts * 4, 1, 28, 28)` in [0, 1]."""
     bank = torch.zeros(fonts, CLASSES, 1, 28, 28)
     for font in range(fonts):
-        w = 2 + font % 3
-        bank[font, 0, 0, 7:21, 7 : 7 + w] = 1  # L
-        bank[font, 0, 0, 21 - w : 21, 7:19] = 1
-        bank[font, 1, 0, 7:21, 13 : 13 + w] = 1  # T
-        bank[font, 1, 0, 7 : 7 + w, 7:21] = 1
+        width = 2 + font % 3
+        bank[font, 0, 0, 7:21, 7 : 7 + width] = 1  # L
+        bank[font, 0, 0, 21 - width : 21, 7:19] = 1
+        bank[font, 1, 0, 7:21, 13 : 13 + width] = 1  # T
+        bank[font, 1, 0, 7 : 7 + width, 7:21] = 1
         bank[font, 2, 0, 7:21, 7:21] = 1  # a ring
-        bank[font, 2, 0, 7 + w : 21 - w, 7 + w : 21 - w] = 0
-        bank[font, 3, 0, 12 : 12 + w, 7:21] = 1  # a plus with a foot
-        bank[font, 3, 0, 7:21, 12 : 12 + w] = 1
-        bank[font, 3, 0, 21 - w : 21, 12:20] = 1
+        bank[font, 2, 0, 7 + width : 21 - width, 7 + width : 21 - width] = 0
+        bank[font, 3, 0, 12 : 12 + width, 7:21] = 1  # a plus with a foot
+        bank[font, 3, 0, 7:21, 12 : 12 + width] = 1
+        bank[font, 3, 0, 21 - width : 21, 12:20] = 1
         bank[font] *= 1 - 0.05 * font
     return bank.flatten(0, 1)
 
 
 def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:
+    """Return the split "train" or "test" of the drawn letters, with codes in the named ranges."""
     table = draw_codes(
         study_seed=0,
         dataset="tiny",
@@ -95,12 +96,14 @@ CPU_BACKEND = make_cpu_backend()
 def make_cohort(
     seeds: list[int], shape=(1, 28, 28), classes: int = CLASSES, backend: Backend = CPU_BACKEND
 ) -> Cohort:
+    """Return an initialized, untrained cohort."""
     cohort = Cohort("convnet", shape, classes, seeds, backend)
     cohort.initialize([generator(0, "initialization", seed) for seed in seeds])
     return cohort
 
 
 def make_generators(seeds: list[int]) -> Generators:
+    """Return new generators for the training of models with these seeds."""
     return Generators(
         [generator(0, "batches", seed) for seed in seeds],
         [generator(0, "training attacks", seed) for seed in seeds],
@@ -110,17 +113,18 @@ def make_generators(seeds: list[int]) -> Generators:
 SCHEDULE = TrainConfig(epochs=4, batch_size=50, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
 
 
-def vaegan(name: str, recipe: VaeGanConfig = RECIPE, shape=(1, 28, 28)) -> VaeGan:
-    model = VaeGan(shape, recipe)
+def vaegan(name: str, config: VaeGanConfig = RECIPE, shape=(1, 28, 28)) -> VaeGan:
+    """Return an untrained VAE-GAN, initialized from its name."""
+    model = VaeGan(shape, config)
     model.initialize(generator(0, "initialization", name))
     return model
 
 
 def with_manifolds(split: Split) -> Split:
-    """The split with codes on untrained manifolds: of each class, and of all."""
-    of_class = [vaegan(name).eval().requires_grad_(False) for name in NAMES]
+    """Return the split with codes on untrained manifolds, one per class and one for all classes."""
+    class_models = [vaegan(name).eval().requires_grad_(False) for name in NAMES]
     learned = {}
-    for space, models in (("learned_manifold", of_class), ("data_manifold", of_class[:1])):
+    for space, models in (("learned_manifold", class_models), ("data_manifold", class_models[:1])):
         codes = encode(models, split)
         learned[space] = LearnedManifold(codes, ClassDecoders([model.decoder for model in models]))
     return replace(split, learned=learned)
@@ -128,52 +132,51 @@ def with_manifolds(split: Split) -> Split:
 
 @pytest.fixture(scope="session")
 def training_images() -> Split:
+    """480 training images with codes on untrained learned manifolds."""
     return with_manifolds(make_split("train").take(slice(480)))
 
 
 @pytest.fixture(scope="session")
 def test_images() -> Split:
+    """All test images with codes on untrained learned manifolds."""
     return with_manifolds(make_split("test"))
 
 
 @pytest.fixture(scope="session")
 def trained(training_images: Split) -> Cohort:
-    """Three models that err on few test images."""
+    """Three trained models, which misclassify few test images."""
     seeds = [0, 1, 2]
     cohort = make_cohort(seeds)
     train(cohort, training_images, SCHEDULE, None, make_generators(seeds))
     return cohort
 
 
-SMOKE = yaml.safe_load((HERE / "config" / "smoke.yaml").read_text())
-
-
+STUDY = ROOT / "config/smoke.yaml"
+SMOKE = yaml.safe_load(STUDY.read_text())
 PART = {
     "methods": {name: SMOKE["methods"][name] for name in ("normal", "on_true_manifold")},
     "attacks": {name: SMOKE["attacks"][name] for name in ("on_true_manifold", "regular")},
     "distances": {**SMOKE["distances"], "attacks": ["on_true_manifold", "regular"]},
 }
-"""A part of the smoke study, whose jobs give the same bytes as in the whole."""
+"""Keys that restrict the smoke study to a part, whose jobs give the bytes of the whole study."""
 
 
-def changed(tmp_path: Path, **keys) -> Path:
-    """The smoke study with other top-level keys, as a file."""
+def write_config(tmp_path: Path, **keys) -> Path:
+    """Write the config of the smoke study with other top-level keys and return its path."""
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump({**SMOKE, **keys}, sort_keys=False))
     return path
 
 
-def environment(project: Path = HERE, **variables: str) -> dict[str, str]:
-    """That of a command on the CPU, with the code of `project`."""
+def environment(project: Path = ROOT, **variables: str) -> dict[str, str]:
+    """Return the environment of a command that runs on the CPU with the code of `project`."""
     paths = [str(project / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    setting = {"ROBUSTGEN_DEVICE": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
-    return {**os.environ, **setting, **variables}
+    settings = {"ROBUSTGEN_DEVICE": "cpu", "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, **settings, **variables}
 
 
-STUDY = HERE / "config/smoke.yaml"
-
-
-def command(folder: Path, *args: str | Path, config: Path, project: Path = HERE) -> list[str]:
+def command(folder: Path, *args: str | Path, config: Path, project: Path = ROOT) -> list[str]:
+    """Return the command that runs Snakemake in `folder` with the workflow of `project`."""
     parts = [sys.executable, "-m", "snakemake", "--snakefile", project / "Snakefile"]
     parts += ["--directory", folder, "--configfile", config, "--nocolor", *args]
     return [str(part) for part in parts]
@@ -183,65 +186,79 @@ def snakemake(
     folder: Path,
     *args: str | Path,
     config: Path = STUDY,
-    project: Path = HERE,
+    project: Path = ROOT,
     **variables: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Snakemake in `folder`, on the CPU, with the code of `project`: what it returned and said."""
-    whole_command = command(folder, *args, config=config, project=project)
+    """Run Snakemake in `folder`, on the CPU, with the code of `project`, to its end.
+
+    Args:
+        folder: the working directory.
+        args: targets and options of Snakemake.
+        config: the config file of the study.
+        project: the clone whose workflow and package run.
+        variables: further environment variables.
+
+    Returns:
+        The exit status and the output.
+    """
+    full_command = command(folder, *args, config=config, project=project)
     env = environment(project, **variables)
     if "-n" in args and not variables:
-        return dry_runs.run_snakemake(whole_command[3:], env)
-    return subprocess.run(whole_command, capture_output=True, text=True, env=env)
+        return dry_runs.run_snakemake(full_command[3:], env)
+    return subprocess.run(full_command, capture_output=True, text=True, env=env)
 
 
-def started(
+def start_snakemake(
     folder: Path,
     *args: str | Path,
     config: Path = STUDY,
-    project: Path = HERE,
+    project: Path = ROOT,
     **variables: str,
 ) -> subprocess.Popen[bytes]:
-    """Snakemake in `folder` as the first of a group of processes; what it says is in `said`."""
-    with (folder / "said").open("wb") as said:
+    """Start Snakemake in `folder` as the leader of a process group.
+
+    The arguments are those of `snakemake`. The output is written to `folder/output.txt`.
+    """
+    with (folder / "output.txt").open("wb") as log:
         return subprocess.Popen(
             command(folder, *args, config=config, project=project),
-            stdout=said,
+            stdout=log,
             stderr=subprocess.STDOUT,
             env=environment(project, **variables),
             start_new_session=True,
-            # Ctrl-C is ignored by what runs in the background of a script, and by its children.
+            # A process in the background of a script ignores Ctrl-C, and so do its children.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
-def copied_project(folder: Path) -> Path:
-    """The project's own files, as a clone has them."""
+def copy_project(folder: Path) -> Path:
+    """Copy workflow, package, configs and profiles to a new folder, and return the folder."""
     folder.mkdir()
     for name in ("Snakefile", "src", "workflow", "config", "profiles"):
-        where, ignored = folder / name, shutil.ignore_patterns("__pycache__", "*.egg-info")
-        if (HERE / name).is_dir():
-            shutil.copytree(HERE / name, where, ignore=ignored, copy_function=shutil.copyfile)
+        target, ignore = folder / name, shutil.ignore_patterns("__pycache__", "*.egg-info")
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=ignore, copy_function=shutil.copyfile)
         else:
-            shutil.copyfile(HERE / name, where)
+            shutil.copyfile(ROOT / name, target)
     return folder
 
 
-def rewritten(path: Path, old: str, new: str) -> None:
-    """Put `new` where `old` stands first."""
+def replace_text(path: Path, old: str, new: str) -> None:
+    """Replace the first occurrence of `old` in a file by `new`; there must be one."""
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
-def wanted(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """Jobs by rule that a dry run lists."""
+def count_planned_jobs(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """Return the number of jobs of each rule that a dry run lists; empty if no job would run."""
     assert run.returncode == 0, run.stderr[-3000:]
     lines = run.stdout.splitlines() + run.stderr.splitlines()
     if any("Nothing to be done" in line for line in lines):
         return {}
-    first = next(i for i, line in enumerate(lines) if line.startswith("total"))
+    total_line = next(i for i, line in enumerate(lines) if line.startswith("total"))
     counts = {}
-    for line in reversed(lines[:first]):
+    for line in reversed(lines[:total_line]):
         if line.startswith("---"):
             break
         rule, count = line.split()
@@ -251,9 +268,9 @@ def wanted(run: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory) -> Path:
-    """The folder of a finished smoke study, run once for all workers.
+    """The working directory of a finished smoke study, which is run once for all workers.
 
-    ROBUSTGEN_TEST_STUDY names the folder, so that two calls of pytest can share it.
+    The variable ROBUSTGEN_TEST_STUDY names the folder, so that two calls of pytest can share it.
     """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
@@ -262,17 +279,24 @@ def study(tmp_path_factory) -> Path:
         if not folder.exists():
             folder.mkdir()
             run = snakemake(folder, "--cores", "2")
-            (folder / "said").write_text(run.stderr)
-            (folder / "printed").write_text(run.stdout)
-            (folder / "returned").write_text(str(run.returncode))
-    assert (folder / "returned").read_text() == "0", (folder / "said").read_text()[-3000:]
+            (folder / "stderr.txt").write_text(run.stderr)
+            (folder / "stdout.txt").write_text(run.stdout)
+            (folder / "returncode.txt").write_text(str(run.returncode))
+    returncode, stderr = (folder / f"{name}.txt" for name in ("returncode", "stderr"))
+    assert returncode.read_text() == "0", stderr.read_text()[-3000:]
     return folder
 
 
-def same(study: Path, folder: Path, results: str = "results") -> int:
-    """Compare files below `folder/results` byte for byte with those of `study`; count them."""
+def count_equal_files(study: Path, folder: Path, results: str = "results") -> int:
+    """Require that the results in `folder` have the bytes of those in `study`; count the files.
+
+    Args:
+        study: the working directory of a study.
+        folder: the working directory of another run of the study, or of a part of it.
+        results: folder below both, whose files are compared.
+    """
     suffixes = (".parquet", ".safetensors", ".png", ".pdf", ".txt")
-    made = [path for path in (folder / results).rglob("[!.]*") if path.suffix in suffixes]
-    for path in made:
+    paths = [path for path in (folder / results).rglob("[!.]*") if path.suffix in suffixes]
+    for path in paths:
         assert filecmp.cmp(study / path.relative_to(folder), path, shallow=False), path
-    return len(made)
+    return len(paths)

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import HERE, SMOKE, changed, snakemake
+from conftest import ROOT, SMOKE, snakemake, write_config
 
 CODES_FILE = "fonts/manifolds/learned_manifold.safetensors"
 FONTS = {**SMOKE["datasets"]["fonts"], "letters": "AB"}
@@ -35,7 +35,7 @@ def shared(tmp_path_factory) -> Path:
 
 
 def request(folder: Path, study: str, *args: str, file: str = CODES_FILE, **keys):
-    config = changed(folder, study=study, sizes=[60], **{"datasets": {"fonts": FONTS}, **keys})
+    config = write_config(folder, study=study, sizes=[60], **{"datasets": {"fonts": FONTS}, **keys})
     target = f"results/{study}/{file}"
     cache = {"SNAKEMAKE_OUTPUT_CACHE": "cache"}  # relative to the folder of the results
     return snakemake(folder, "--cores=2", "--cache", *args, "--", target, config=config, **cache)
@@ -88,7 +88,7 @@ MISSING_CACHES = {
 
 @pytest.mark.parametrize(("value", "sentence"), MISSING_CACHES.values(), ids=MISSING_CACHES)
 def test_a_missing_cache_folder_is_one_sentence(tmp_path, value, sentence):
-    config = changed(tmp_path)
+    config = write_config(tmp_path)
     run = snakemake(tmp_path, "-n", "--cache", config=config, SNAKEMAKE_OUTPUT_CACHE=value)
     assert run.returncode != 0
     assert "robustgen: --cache needs a folder that exists: SNAKEMAKE_OUTPUT_CACHE" in run.stderr
@@ -107,11 +107,11 @@ FILES_OF_USER = {
 def test_cached_jobs_depend_on_their_params_only():
     """Snakemake's cache ignores wildcards, so that jobs may differ only by their params."""
     cached_rules = 0
-    for path in HERE.glob("workflow/rules/*.smk"):
+    for path in ROOT.glob("workflow/rules/*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
             if "cache: CACHING" in body:
                 cached_rules += 1
-                script = (HERE / f"workflow/scripts/{name}.py").read_text()
+                script = (ROOT / f"workflow/scripts/{name}.py").read_text()
                 if name in FILES_OF_USER:
                     key, parameter = FILES_OF_USER[name]
                     location = f'config["datasets"][snakemake.wildcards.dataset].get("{key}"'

@@ -100,7 +100,7 @@ def test_a_killed_process_is_resumed(tmp_path, caplog):
     assert child.wait() == -signal.SIGKILL
     with caplog.at_level(logging.INFO, "robustgen"):
         curves = train_and_save(tmp_path / "killed", LONG, checkpoint)
-    assert "going on after epoch" in caplog.text
+    assert "resuming after epoch" in caplog.text
     assert train_and_save(tmp_path / "undisturbed", LONG, None) == curves
     assert filecmp.cmp(tmp_path / "killed", tmp_path / "undisturbed", shallow=False)
 

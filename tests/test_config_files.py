@@ -1,7 +1,7 @@
 """Mistakes in config files that the readers of YAML and JSON accept silently."""
 
 import pytest
-from conftest import SMOKE, changed, snakemake
+from conftest import SMOKE, snakemake, write_config
 
 from robustgen.config.yaml_files import read, refuse_misread_values, refuse_repeated_keys
 from robustgen.errors import UserError
@@ -109,7 +109,7 @@ def test_a_file_is_read(tmp_path, text):
 
 def test_blocks_that_were_appended_are_one_sentence(tmp_path):
     """As a reader may do who is told that some lines join the blocks of a config."""
-    config = changed(tmp_path)
+    config = write_config(tmp_path)
     with config.open("a") as file:
         file.write("attacks: {}\n")
     assert SMOKE["attacks"]

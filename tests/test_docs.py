@@ -1,4 +1,4 @@
-"""The documentation: what it shows of the package is there, and its examples run."""
+"""The documentation: the names on its pages exist, and its configs and examples run."""
 
 import importlib.util
 import re
@@ -12,21 +12,20 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from conftest import HERE, SCHEDULE, make_generators
-from pages import DOCS, PAGES, Block, block, blocks
+from conftest import ROOT, SCHEDULE, make_generators
+from pages import DOCS, PAGES, Block, read_block, read_blocks
 from PIL import Image
 
 from robustgen.analysis import evidence
-from robustgen.attacks import search as attack
 from robustgen.attacks import spaces, step_rules
-from robustgen.config import datasets as data_settings
+from robustgen.attacks.search import run_search
+from robustgen.config import datasets as dataset_settings
 from robustgen.config.blocks import Settings
 from robustgen.config.study import Study
-from robustgen.data import sources as images
-from robustgen.data import user_images as own
+from robustgen.data import sources, user_images
 from robustgen.data.affine import RANGES
-from robustgen.io import schemas as tables
-from robustgen.models import architectures as networks
+from robustgen.io import schemas
+from robustgen.models.architectures import ARCHITECTURES
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
 from robustgen.specs import SearchConfig, Threat
@@ -34,7 +33,7 @@ from robustgen.training.classifiers import train
 
 
 def load_module(path: Path) -> Any:
-    """A Python file that is no part of a package, as a module."""
+    """Return a Python file outside of a package as a module."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -45,11 +44,12 @@ def load_module(path: Path) -> Any:
 
 HOOKS = load_module(DOCS / "hooks.py")
 MARKERS = [match for page in PAGES for match in HOOKS.MARKER.findall(page.read_text("utf-8"))]
-SCHEMAS = [name for name, value in vars(tables).items() if isinstance(value, pa.Schema)]
+"""Names and arguments of the comments that the website replaces by generated tables."""
+SCHEMAS = [name for name, value in vars(schemas).items() if isinstance(value, pa.Schema)]
 
 
-def blocks_of_settings() -> Iterator[type[Settings]]:
-    """Every mapping that a config may have, and those that other tests define."""
+def find_subclasses() -> Iterator[type[Settings]]:
+    """Yield every class of a mapping in a config, also those that other tests define."""
     queue: list[type[Settings]] = [Settings]
     while queue:
         model = queue.pop()
@@ -58,59 +58,59 @@ def blocks_of_settings() -> Iterator[type[Settings]]:
             yield model
 
 
-BLOCKS = [model for model in blocks_of_settings() if model.__module__.startswith("robustgen.")]
+BLOCKS = [model for model in find_subclasses() if model.__module__.startswith("robustgen.")]
 
 
 @pytest.mark.parametrize("model", BLOCKS, ids=lambda model: model.__name__)
-def test_every_key_of_a_config_has_a_meaning(model: type[Settings]) -> None:
+def test_every_key_of_a_config_is_described(model: type[Settings]) -> None:
     for key, field in model.model_fields.items():
         assert field.description, f"{key} has no docstring"
         assert field.description.strip().endswith("."), key
 
 
-def test_every_block_of_a_config_is_shown() -> None:
+def test_every_block_of_a_config_has_a_table() -> None:
     block_names = {arguments.strip() for name, arguments in MARKERS if name == "settings"}
     assert block_names == set(HOOKS.BLOCKS)
     assert ("kinds", "") in MARKERS
-    models = {*HOOKS.BLOCKS.values(), *data_settings.KINDS.values()}
+    models = {*HOOKS.BLOCKS.values(), *dataset_settings.KINDS.values()}
     bases = {base for model in models for base in model.__mro__}
     assert set(BLOCKS) <= bases
 
 
-def test_a_default_that_depends_on_the_study_is_shown_in_words() -> None:
+def test_a_default_that_depends_on_the_study_is_described_in_words() -> None:
     table = HOOKS.settings_table("Distances")
     assert "| `methods` | a list | the methods without a threat; all methods if each has" in table
     assert "| `epochs` |" in HOOKS.settings_table("Judge")
     assert "`classifier.epochs`" in HOOKS.settings_table("Judge")
 
 
-def test_every_table_of_a_study_is_shown() -> None:
+def test_every_schema_has_a_table_of_columns() -> None:
     schema_names = {arguments.strip() for name, arguments in MARKERS if name == "columns"}
     assert schema_names == set(SCHEMAS)
     assert "| `success_rate` | float64 | share |" in HOOKS.columns_table("SUCCESS_RATES")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_is_generated_is_complete(page: Path) -> None:
+def test_every_marker_of_a_page_is_replaced(page: Path) -> None:
     text = HOOKS.on_page_markdown(page.read_text("utf-8"))
-    inline = re.sub(r"`[^`]*`", "", text)
-    assert "<!-- generated" not in inline
+    text_without_code = re.sub(r"`[^`]*`", "", text)
+    assert "<!-- generated" not in text_without_code
 
 
-def test_the_picture_of_the_stages_is_as_drawn() -> None:
+def test_the_picture_of_the_stages_is_up_to_date() -> None:
     drawing = load_module(DOCS / "draw_stages.py")
     assert drawing.PICTURE.read_text("utf-8") == drawing.draw()
 
 
-def test_limits_of_evidence_are_those_of_the_code() -> None:
-    data = (DOCS / "own-data.md").read_text("utf-8")
-    assert f"\n- {evidence.RIGHT:.0%} of the test images,".replace("%", " %") in data
-    assert data.count(f"\n- {evidence.ENOUGH:.0%} of ".replace("%", " %")) == 2
-    claims = (DOCS / "figures-and-claims.md").read_text("utf-8")
-    assert f"more than {evidence.CEILING:.0%} of".replace("%", " %") in claims
+def test_documented_limits_of_evidence_equal_those_of_the_code() -> None:
+    data_page = (DOCS / "own-data.md").read_text("utf-8")
+    assert f"\n- {evidence.RIGHT:.0%} of the test images,".replace("%", " %") in data_page
+    assert data_page.count(f"\n- {evidence.ENOUGH:.0%} of ".replace("%", " %")) == 2
+    claims_page = (DOCS / "figures-and-claims.md").read_text("utf-8")
+    assert f"more than {evidence.CEILING:.0%} of".replace("%", " %") in claims_page
 
 
-def test_ranges_of_transformations_are_those_of_the_code() -> None:
+def test_documented_ranges_of_transformations_equal_those_of_the_code() -> None:
     text = (DOCS / "configuration.md").read_text("utf-8")
     for name, (lower, (shift, _, shear, _, scale, rotation)) in RANGES.items():
         row = f"| `{name}` | ±{shift:g} | ±{shear:g} | {lower[4]:g} to {scale:g} "
@@ -118,19 +118,19 @@ def test_ranges_of_transformations_are_those_of_the_code() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pages_name_what_exists(page: Path) -> None:
+def test_make_targets_and_paths_on_a_page_exist(page: Path) -> None:
     text = page.read_text("utf-8")
-    targets = re.findall(r"^(\w[\w-]*):", (HERE / "Makefile").read_text(), re.M)
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.M)
     assert set(re.findall(r"(?:`|^)make ([\w-]+)", text, re.M)) <= set(targets)
     project_path = r"(?:config|profiles|benchmarks|docs|workflow|src|tests)/[\w./-]+\w"
-    invented = {"src/robustgen/models/mlp.py"}
-    for name in set(re.findall(rf"`({project_path})`", text)) - invented:
-        assert (HERE / name).exists(), name
+    example_files = {"src/robustgen/models/mlp.py"}
+    for name in set(re.findall(rf"`({project_path})`", text)) - example_files:
+        assert (ROOT / name).exists(), name
 
 
 @pytest.fixture(scope="module")
 def folder_of_user_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that the pages' configs name, small."""
+    """A folder with small files of the names that the configs on the pages contain."""
     tmp_path = tmp_path_factory.mktemp("user")
     rng = np.random.default_rng(0)
     for name in ("cats", "dogs"):
@@ -147,18 +147,18 @@ def folder_of_user_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def user_files(folder_of_user_files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, which has these files."""
+    """The folder of user files, which is the working directory during the test."""
     monkeypatch.chdir(folder_of_user_files)
     return folder_of_user_files
 
 
 @pytest.fixture
 def registries() -> Iterator[None]:
-    """Registries that are as before when a test has registered something."""
+    """Restore all registries after a test that registers an extension."""
     with (
-        patch.dict(data_settings.KINDS),
-        patch.dict(images.USER_READERS),
-        patch.dict(networks.ARCHITECTURES),
+        patch.dict(dataset_settings.KINDS),
+        patch.dict(sources.USER_READERS),
+        patch.dict(ARCHITECTURES),
         patch.dict(spaces.SPACES),
         patch.dict(step_rules.STEP_RULES),
     ):
@@ -167,37 +167,39 @@ def registries() -> Iterator[None]:
 
 
 def execute(module: Any, text: str) -> dict[str, Any]:
-    """Run a block as if it stood at the end of a module; what it defines."""
+    """Run a block with the names of a module; return all names that are then defined."""
     names = dict(vars(module))
     exec(compile(text, "<a page of the documentation>", "exec"), names)
     return names
 
 
 def register_rows() -> None:
-    """The kind of data set of the page, registered as the page says."""
+    """Register the kind of data set `rows` as the page describes."""
     page = "own-methods.md"
-    execute(data_settings, block(page, "src/robustgen/config/datasets.py"))
-    images.USER_READERS["rows"] = execute(own, block(page, "src/robustgen/data/user_images.py"))[
-        "read_rows"
-    ]
+    execute(dataset_settings, read_block(page, "src/robustgen/config/datasets.py"))
+    names = execute(user_images, read_block(page, "src/robustgen/data/user_images.py"))
+    sources.USER_READERS["rows"] = names["read_rows"]
     Study.model_rebuild(force=True)
 
 
 def merge(config: dict[str, Any], addition: dict[str, Any]) -> dict[str, Any]:
-    """Two configs as Snakemake joins them: the second adds to the first."""
+    """Return two configs, merged as Snakemake merges several config files."""
     merged = dict(config)
     for key, value in addition.items():
-        inner = merged.get(key)
-        nested = isinstance(inner, dict) and isinstance(value, dict)
-        merged[key] = merge(inner, value) if nested else value
+        old_value = merged.get(key)
+        is_nested = isinstance(old_value, dict) and isinstance(value, dict)
+        merged[key] = merge(old_value, value) if is_nested else value
     return merged
 
 
-def configs() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every config of the pages: those that are whole, and these with each later block added."""
+def read_configs() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a name and a config for every YAML block of the pages.
+
+    A block without the key `study` is merged into the last complete config of its page.
+    """
     for page in PAGES:
         config: dict[str, Any] = {}
-        for number, example in enumerate(blocks(page.name, "yaml")):
+        for number, example in enumerate(read_blocks(page.name, "yaml")):
             if is_profile(example):
                 continue
             content = yaml.safe_load(example.text)
@@ -206,12 +208,13 @@ def configs() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def is_profile(example: Block) -> bool:
+    """Whether a block is a profile of Snakemake and no config of a study."""
     return example.title.startswith("profiles/")
 
 
 @pytest.mark.usefixtures("user_files", "registries")
-@pytest.mark.parametrize("config", [c for _, c in configs()], ids=[name for name, _ in configs()])
-def test_configs_are_valid(config: dict[str, Any]) -> None:
+@pytest.mark.parametrize("config", dict(read_configs()).values(), ids=dict(read_configs()))
+def test_documented_configs_are_valid(config: dict[str, Any]) -> None:
     register_rows()
     study = Study.parse(config)
     assert study.study == config["study"]
@@ -220,58 +223,59 @@ def test_configs_are_valid(config: dict[str, Any]) -> None:
             assert search.steps * search.step_size >= 2 * study.threats[search.threat].radius
 
 
-def test_pages_have_configs_for_each_way() -> None:
-    names = [name for name, _ in configs()]
+def test_the_pages_for_users_have_configs() -> None:
+    names = [name for name, _ in read_configs()]
     assert sum(name.startswith("own-data") for name in names) >= 4
     assert sum(name.startswith("own-methods") for name in names) >= 5
 
 
-def test_the_first_model_can_be_loaded_and_attacked(study, monkeypatch, capsys) -> None:
+def test_the_documented_attacks_on_a_first_model_run(study, monkeypatch, capsys) -> None:
     monkeypatch.chdir(study)
     names: dict[str, Any] = {}
-    exec(block("quickstart.md", "first_model.py"), names)
-    exec(block("api.md", "learned_manifold.py"), names)
+    exec(read_block("quickstart.md", "first_model.py"), names)
+    exec(read_block("api.md", "learned_manifold.py"), names)
     output = capsys.readouterr().out
     assert re.search(r"test error of the first model: 0\.\d{3}\n", output)
     assert re.search(r"successes: \d+ of \d+\n", output)
     assert re.search(r"successes on the learned manifold: \d+ of \d+\n", output)
 
 
-def test_the_table_of_a_study_can_be_read_as_shown(study, monkeypatch, capsys) -> None:
+def test_the_documented_way_to_read_a_table_works(study, monkeypatch, capsys) -> None:
     monkeypatch.chdir(study)
-    (reading,) = blocks("results.md", "python")
-    exec(reading.text, {})
+    (example,) = read_blocks("results.md", "python")
+    exec(example.text, {})
     assert capsys.readouterr().out == "successes / attacked\n"
 
 
 @pytest.mark.usefixtures("registries")
-def test_the_step_rule_of_the_page(trained: Cohort, test_images) -> None:
-    names = execute(step_rules, block("own-methods.md", "src/robustgen/attacks/step_rules.py"))
+def test_the_documented_step_rule_attacks(trained: Cohort, test_images) -> None:
+    names = execute(step_rules, read_block("own-methods.md", "src/robustgen/attacks/step_rules.py"))
     assert step_rules.STEP_RULES["momentum"] is names["Momentum"]
     batch = test_images.take(slice(40)).expand(3)
-    rngs = [generator(0, "a page", seed) for seed in range(3)]
-    threat, settings = Threat("image", "linf", 0.3), SearchConfig("momentum", 0.05, 12)
+    generators = [generator(0, "a page", seed) for seed in range(3)]
+    threat, search = Threat("image", "linf", 0.3), SearchConfig("momentum", 0.05, 12)
     space = spaces.SPACES["image"](batch)
-    result = attack.run_search(
-        trained, space, batch.labels, threat, settings, rngs, stop_at_success=True
+    result = run_search(
+        trained, space, batch.labels, threat, search, generators, stop_at_success=True
     )
     assert result.success.float().mean() > 0.5
     assert (result.codes - space.clean_codes).abs().max() <= 0.3 + 1e-5
 
 
 @pytest.mark.usefixtures("registries")
-def test_the_space_of_the_page(trained: Cohort, test_images) -> None:
-    execute(spaces, block("own-methods.md", "src/robustgen/attacks/spaces.py"))
+def test_the_documented_space_raises_the_loss_within_its_bounds(
+    trained: Cohort, test_images
+) -> None:
+    execute(spaces, read_block("own-methods.md", "src/robustgen/attacks/spaces.py"))
     batch = test_images.take(slice(40)).expand(3)
     space = spaces.SPACES["contrast"](batch)
     torch.testing.assert_close(space.decode(space.clean_codes), batch.images())
-    threat, settings = Threat("contrast", "linf", 0.4), SearchConfig("adam", 0.1, 10)
-    losses = []
-    for steps in (0, settings.steps):
-        rngs = [generator(0, "a page", s) for s in range(3)]
+    threat, losses = Threat("contrast", "linf", 0.4), []
+    for steps in (0, 10):
+        generators = [generator(0, "a page", seed) for seed in range(3)]
         search = SearchConfig("adam", 0.1, steps)
-        result = attack.run_search(
-            trained, space, batch.labels, threat, search, rngs, stop_at_success=False
+        result = run_search(
+            trained, space, batch.labels, threat, search, generators, stop_at_success=False
         )
         assert (result.codes >= space.lower).all()
         assert (result.codes <= space.upper).all()
@@ -280,28 +284,28 @@ def test_the_space_of_the_page(trained: Cohort, test_images) -> None:
 
 
 @pytest.mark.usefixtures("registries")
-def test_the_architecture_of_the_page(training_images) -> None:
+def test_the_documented_architecture_is_trained_as_a_cohort(training_images) -> None:
     names: dict[str, Any] = {}
-    exec(block("own-methods.md", "src/robustgen/models/mlp.py"), names)
-    networks.ARCHITECTURES["mlp"] = names["build"]
+    exec(read_block("own-methods.md", "src/robustgen/models/mlp.py"), names)
+    ARCHITECTURES["mlp"] = names["build"]
     cohort = Cohort("mlp", (1, 28, 28), 4, [0, 1])
     cohort.initialize([generator(0, "initialization", seed) for seed in (0, 1)])
     curves = train(cohort, training_images, SCHEDULE, None, make_generators([0, 1]))
     assert curves["error_clean"][-1] < curves["error_clean"][0]
     batch = training_images.take(slice(5)).expand(2).images()
-    one_by_one = torch.stack([cohort.member(i)(batch[i]) for i in range(2)])
-    torch.testing.assert_close(cohort(batch), one_by_one, atol=1e-4, rtol=1e-4)
+    expected = torch.stack([cohort.member(i)(batch[i]) for i in range(2)])
+    torch.testing.assert_close(cohort(batch), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.usefixtures("registries")
-def test_the_kind_of_data_set_of_the_page(user_files: Path) -> None:
+def test_the_documented_kind_of_data_set_is_read(user_files: Path) -> None:
     register_rows()
-    study = Study.parse(yaml.safe_load(block("own-methods.md", "rows.yaml")))
+    study = Study.parse(yaml.safe_load(read_block("own-methods.md", "rows.yaml")))
     data = study.datasets["digits"]
     assert (data.classes, data.train_examples, data.test_examples) == (2, 128, 32)
     assert data.shape == (1, 8, 8)
     old_signature = data.signature()
-    bank, examples = images.collect(**study.images_part("digits"), path="digits.txt", downloads={})
+    bank, examples = sources.collect(**study.images_part("digits"), path="digits.txt", downloads={})
     assert bank.shape == (160, 1, 8, 8)
     assert examples.num_rows == 160
     with (user_files / "digits.txt").open("a") as file:

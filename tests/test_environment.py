@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import HERE, STUDY, copied_project, environment, snakemake
+from conftest import ROOT, STUDY, copy_project, environment, snakemake
 
 from robustgen.environment import (
     DEFAULT_CHECKPOINT_INTERVAL_S,
@@ -103,7 +103,7 @@ print(json.dumps({"executable": sys.executable, **{name: os.environ[name] for na
 
 def read_environment_rules(
     *options: str,
-    project: Path = HERE,
+    project: Path = ROOT,
     python: str | Path = sys.executable,
     configs: Sequence[Path] = (),
     **variables: str,
@@ -134,7 +134,7 @@ def test_an_interpreter_whose_path_needs_no_quotes_is_called_by_its_path():
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
     """A clone with its own environment, in a folder whose name has characters of shells."""
-    project = copied_project(
+    project = copy_project(
         tmp_path_factory.mktemp("clones") / "my {x} \"clone\" (1) 'é' $HOME & #%"
     )
     venv.create(project / ".venv", symlinks=True)
@@ -174,7 +174,7 @@ def test_an_interpreter_that_no_command_can_call_is_one_sentence(tmp_path):
     python = tmp_path / "my python"
     python.symlink_to(sys.executable)
     site = [path for path in sys.path if path.endswith("site-packages")]
-    paths = os.pathsep.join([str(HERE / "src"), *site])
+    paths = os.pathsep.join([str(ROOT / "src"), *site])
     run = read_environment_rules(python=python, PYTHONPATH=paths)
     assert run.returncode == 1
     assert run.stderr == (
@@ -187,12 +187,12 @@ def test_a_package_of_another_clone_is_one_sentence(tmp_path):
     source = tmp_path / "src/robustgen"
     source.mkdir(parents=True)
     (tmp_path / "workflow/rules").mkdir(parents=True)
-    shutil.copy(HERE / "workflow/rules/environment.smk", tmp_path / "workflow/rules")
+    shutil.copy(ROOT / "workflow/rules/environment.smk", tmp_path / "workflow/rules")
     run = read_environment_rules(project=tmp_path)
     assert run.returncode == 1
     assert run.stderr == (
         f"robustgen: the workflow is {tmp_path}, but the package robustgen is imported from "
-        f"{HERE}/src/robustgen: activate the environment of this clone and unset PYTHONPATH\n"
+        f"{ROOT}/src/robustgen: activate the environment of this clone and unset PYTHONPATH\n"
     )
     source.rmdir()  # without the source of the package, the installed package is used
     assert read_environment_rules(project=tmp_path).returncode == 0

@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import SMOKE, changed, copied_project, rewritten, same, snakemake, started
+from conftest import (
+    SMOKE,
+    copy_project,
+    count_equal_files,
+    replace_text,
+    snakemake,
+    start_snakemake,
+    write_config,
+)
 
 DATA = "results/smoke/fonts"
 COHORT = f"{DATA}/classifiers/normal/n60/seeds0-1.safetensors"
@@ -35,9 +43,9 @@ def test_a_study_that_is_killed_at_random_moments_ends_with_the_same_bytes(study
     rng = random.Random(0)
     finished, kills, folder = 0, 0, tmp_path / "0"
     folder.mkdir()
-    file_count = same(study, study)
+    file_count = count_equal_files(study, study)
     while kills < KILLS:
-        run = started(folder, "--cores=2", ROBUSTGEN_CHECKPOINT_SECONDS="0.2")
+        run = start_snakemake(folder, "--cores=2", ROBUSTGEN_CHECKPOINT_SECONDS="0.2")
         try:
             run.wait(timeout=rng.uniform(2, 12))
         except subprocess.TimeoutExpired:
@@ -46,14 +54,14 @@ def test_a_study_that_is_killed_at_random_moments_ends_with_the_same_bytes(study
             kills += 1
             unlock(folder)
         else:
-            assert run.returncode == 0, (folder / "said").read_text()[-3000:]
-            assert same(study, folder) == file_count
+            assert run.returncode == 0, (folder / "output.txt").read_text()[-3000:]
+            assert count_equal_files(study, folder) == file_count
             finished += 1
             folder = tmp_path / str(finished)
             folder.mkdir()
     run = snakemake(folder, "--cores", "2")
     assert run.returncode == 0, run.stderr[-3000:]
-    assert same(study, folder) == file_count
+    assert count_equal_files(study, folder) == file_count
     assert not [path for path in tmp_path.rglob("*") if "checkpoint" in path.name]
 
 
@@ -114,10 +122,10 @@ def find_job(folder: Path, name: str) -> int:
 
 def test_a_killed_job_is_reported_and_the_next_run_resumes(study, copied):
     """The kernel kills jobs if memory is short."""
-    run = started(copied, ROWS, "--cores=2")
+    run = start_snakemake(copied, ROWS, "--cores=2")
     os.kill(find_job(copied, "attack"), signal.SIGKILL)
     assert run.wait(timeout=TIMEOUT_S) != 0
-    output = (copied / "said").read_text()
+    output = (copied / "output.txt").read_text()
     assert "Error in rule attack" in output
     assert "died with <Signals.SIGKILL: 9>" in output
     next_run = snakemake(copied, ROWS, "--cores", "1")
@@ -132,7 +140,7 @@ def test_a_second_run_is_refused_and_a_stopped_run_resumes(study, copied):
     assert ROWS in missing
     for name in missing:
         (copied / name).unlink(missing_ok=True)
-    first = started(copied, *missing, "--cores=2")
+    first = start_snakemake(copied, *missing, "--cores=2")
     job = find_job(copied, "attack")
     os.kill(job, signal.SIGSTOP)  # the first run must not finish before the second
     second = snakemake(copied, *missing, "--cores", "1")
@@ -143,7 +151,7 @@ def test_a_second_run_is_refused_and_a_stopped_run_resumes(study, copied):
     assert first.wait(timeout=TIMEOUT_S) != 0
     next_run = snakemake(copied, *missing, "--cores", "2")
     assert next_run.returncode == 0, next_run.stderr[-3000:]
-    assert same(study, copied) == same(study, study)
+    assert count_equal_files(study, copied) == count_equal_files(study, study)
 
 
 @contextmanager
@@ -198,7 +206,7 @@ def limited_memory(size: int) -> Iterator[None]:
 def test_a_job_without_enough_memory_is_one_sentence(tmp_path):
     """The codes of twelve million images of each letter take gigabytes."""
     fonts = {**SMOKE["datasets"]["fonts"], "train_draws": 10**6}
-    config = changed(tmp_path, datasets={"fonts": fonts})
+    config = write_config(tmp_path, datasets={"fonts": fonts})
     with limited_memory(1_500_000_000):
         run = snakemake(tmp_path, f"{DATA}/dataset/examples.parquet", "--cores=1", config=config)
     output = run.stdout + run.stderr
@@ -211,7 +219,7 @@ def test_a_job_without_enough_memory_is_one_sentence(tmp_path):
 
 def test_diverging_training_leaves_no_table(copied, tmp_path):
     manifold = {**SMOKE["manifolds"]["fonts"], "rate": 1e6}
-    config = changed(tmp_path, manifolds={"fonts": manifold})
+    config = write_config(tmp_path, manifolds={"fonts": manifold})
     folder = f"{DATA}/manifolds"
     run = snakemake(copied, f"{folder}/class0.curves.parquet", "--cores", "1", config=config)
     output = run.stdout + run.stderr
@@ -226,14 +234,14 @@ def test_diverging_training_leaves_no_table(copied, tmp_path):
 @pytest.mark.long
 def test_a_job_whose_code_was_edited_during_the_run_fails(tmp_path):
     """The next run uses the new code."""
-    project = copied_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project")
     sheet = f"{DATA}/figures/prototypes.png"
-    first = started(tmp_path, sheet, "--cores=1", project=project)
+    first = start_snakemake(tmp_path, sheet, "--cores=1", project=project)
     find_job(tmp_path, "prototypes")
     drawing = project / "src/robustgen/figures/prototypes.py"
-    rewritten(drawing, "{fonts} fonts ×", "{fonts} different fonts ×")
+    replace_text(drawing, "{fonts} fonts ×", "{fonts} different fonts ×")
     assert first.wait(timeout=TIMEOUT_S) == 1
-    output = (tmp_path / "said").read_text()
+    output = (tmp_path / "output.txt").read_text()
     assert "robustgen: the code of this job was changed after it was planned" in output, output[
         -3000:
     ]

@@ -1,4 +1,4 @@
-"""The public names of the package, used from Python without Snakemake."""
+"""The public names of the package, used from Python outside of the workflow."""
 
 import doctest
 import subprocess
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import robustgen
-from robustgen import results
+from robustgen import results as results_module
 from robustgen.evaluation import single_model
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ATTACKS
@@ -20,6 +20,7 @@ from robustgen.io.tensors import load_tensors
 
 
 def make_model(classes: int = 3) -> nn.Module:
+    """Return a network in eval mode on images of 12 pixels, always with the same weights."""
     layers = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, classes))
     generator = torch.Generator().manual_seed(0)
     for parameter in layers.parameters():
@@ -31,7 +32,7 @@ MODEL = make_model()
 IMAGES = torch.rand(40, 3, 2, 2, generator=torch.Generator().manual_seed(1))
 with torch.no_grad():
     LABELS = MODEL(IMAGES).argmax(1)
-LABELS[:4] = (LABELS[:4] + 1) % 3
+LABELS[:4] = (LABELS[:4] + 1) % 3  # the model misclassifies the first four images
 
 
 def test_every_public_name_can_be_imported():
@@ -42,14 +43,14 @@ def test_every_public_name_can_be_imported():
         robustgen.atack  # noqa: B018 - the attribute access is the test
 
 
-def test_the_import_of_the_package_needs_no_torch():
+def test_importing_the_package_does_not_import_torch():
     code = "import sys, robustgen; robustgen.Threat; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_the_examples_of_the_docstrings(study, monkeypatch):
+def test_the_examples_in_docstrings_run(study, monkeypatch):
     monkeypatch.chdir(study)
-    for module in (results, single_model):
+    for module in (results_module, single_model):
         outcome = doctest.testmod(module)
         assert outcome.attempted
         assert not outcome.failed
@@ -59,15 +60,17 @@ def test_the_examples_of_the_docstrings(study, monkeypatch):
 def test_an_attack_on_any_model_returns_verified_successes(norm):
     radius = 0.2 if norm == "linf" else 0.5
     result = robustgen.attack(MODEL, IMAGES, LABELS, radius=radius, norm=norm, restarts=2)
-    table, moved = result.table, (result.images - IMAGES).flatten(1)
+    table, delta = result.table, (result.images - IMAGES).flatten(1)
     with torch.no_grad():
-        predicted, clean = (MODEL(images).argmax(1) for images in (result.images, IMAGES))
+        predictions, clean_predictions = (
+            MODEL(images).argmax(1) for images in (result.images, IMAGES)
+        )
     success = torch.from_numpy(table["success"].to_numpy())
-    assert torch.equal(success, (predicted != LABELS) & (clean == LABELS))
+    assert torch.equal(success, (predictions != LABELS) & (clean_predictions == LABELS))
     assert success.any()
     assert not success.all()
-    assert (moved[:4] == 0).all()  # the model was wrong before
-    norms = {"l1": moved.norm(1, dim=1), "l2": moved.norm(dim=1), "linf": moved.abs().amax(1)}
+    assert (delta[:4] == 0).all()  # the model misclassifies the clean images
+    norms = {"l1": delta.norm(1, dim=1), "l2": delta.norm(dim=1), "linf": delta.abs().amax(1)}
     for name, values in norms.items():
         np.testing.assert_allclose(table[name], values, rtol=1e-5, atol=1e-6)
     assert (table[norm] <= radius * (1 + 1e-5)).all()
@@ -75,33 +78,33 @@ def test_an_attack_on_any_model_returns_verified_successes(norm):
     assert result.images.max() <= 1
     assert table["example"].tolist() == list(range(40))
     assert table["label"].tolist() == LABELS.tolist()
-    assert table["prediction"].tolist() == clean.tolist()
+    assert table["prediction"].tolist() == clean_predictions.tolist()
     assert (table["iterations"].isna() == ~table["success"]).all()
 
 
-def test_an_attack_is_as_strong_as_a_public_one():
-    """The same steps; the public attack does not stop, and has random starts of its own."""
-    ours = robustgen.attack(MODEL, IMAGES, LABELS, radius=0.15, steps=20).table["success"]
+def test_an_attack_succeeds_on_almost_the_same_images_as_foolbox():
+    """Steps are equal; foolbox has other random starts and does not stop at the first success."""
+    success = robustgen.attack(MODEL, IMAGES, LABELS, radius=0.15, steps=20).table["success"]
     model = foolbox.PyTorchModel(MODEL, bounds=(0, 1), device="cpu")
     torch.manual_seed(0)
-    peer = foolbox.attacks.LinfPGD(abs_stepsize=2.5 * 0.15 / 20, steps=20)
-    _, _, fooled = peer(model, IMAGES[4:], LABELS[4:], epsilons=0.15)
-    assert abs(ours[4:].to_numpy() ^ fooled.numpy()).mean() < 0.06
-    assert 0.1 < fooled.float().mean() < 0.9
+    foolbox_attack = foolbox.attacks.LinfPGD(abs_stepsize=2.5 * 0.15 / 20, steps=20)
+    _, _, foolbox_success = foolbox_attack(model, IMAGES[4:], LABELS[4:], epsilons=0.15)
+    assert abs(success[4:].to_numpy() ^ foolbox_success.numpy()).mean() < 0.06
+    assert 0.1 < foolbox_success.float().mean() < 0.9
 
 
 def test_equal_seeds_give_equal_attacks():
-    first, again, other = (
+    first, repeated, different = (
         robustgen.attack(MODEL, IMAGES, LABELS, radius=0.1, steps=3, seed=seed)
         for seed in (0, 0, 1)
     )
-    assert torch.equal(first.images, again.images)
-    pd.testing.assert_frame_equal(first.table, again.table)
-    assert not torch.equal(first.images, other.images)
+    assert torch.equal(first.images, repeated.images)
+    pd.testing.assert_frame_equal(first.table, repeated.table)
+    assert not torch.equal(first.images, different.images)
 
 
-class Wrong(nn.Module):
-    """A model that returns no logits."""
+class ImageToImage(nn.Module):
+    """A model that returns images instead of logits."""
 
     def forward(self, images):
         return images
@@ -131,23 +134,29 @@ MISTAKES = {
     "labels that are floats": ({"labels": LABELS.float()}, "labels must be of type torch.int64"),
     "a label too high": ({"labels": LABELS + 1}, "labels reach from 1 to 3, but the model has"),
     "a label below zero": ({"labels": LABELS - 1}, "labels reach from -1 to 1"),
-    "labels elsewhere": ({"labels": LABELS.to("meta")}, "labels are on meta, but images on cpu"),
+    "labels on another device": (
+        {"labels": LABELS.to("meta")},
+        "labels are on meta, but images on cpu",
+    ),
     "a model in train mode": ({"model": make_model().train()}, "model is in train mode; call"),
     "a function": ({"model": lambda images: images}, "model must be a torch.nn.Module, not func"),
-    "a model without logits": ({"model": Wrong().eval()}, "model must map images"),
-    "a model elsewhere": ({"model": make_model().to("meta")}, "model is on meta, but images on"),
+    "a model without logits": ({"model": ImageToImage().eval()}, "model must map images"),
+    "a model on another device": (
+        {"model": make_model().to("meta")},
+        "model is on meta, but images on",
+    ),
 }
 
 
-@pytest.mark.parametrize(("changes", "sentence"), MISTAKES.values(), ids=MISTAKES)
-def test_a_wrong_argument_is_named(changes, sentence):
-    arguments = {"model": MODEL, "images": IMAGES, "labels": LABELS, "radius": 0.1, **changes}
+@pytest.mark.parametrize(("mistake", "sentence"), MISTAKES.values(), ids=MISTAKES)
+def test_a_wrong_argument_is_named(mistake, sentence):
+    arguments = {"model": MODEL, "images": IMAGES, "labels": LABELS, "radius": 0.1, **mistake}
     with pytest.raises(ValueError, match=sentence):
         robustgen.attack(**arguments)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "inf", "l1", "L2", 2, None])
-def test_an_unknown_norm_is_refused_everywhere(norm):
+def test_a_threat_of_unknown_norm_is_refused(norm):
     with pytest.raises(ValueError, match=f"norm is {norm!r}, but must be one of 'linf', 'l2'"):
         robustgen.Threat("image", norm, 0.1)
 
@@ -162,10 +171,10 @@ def test_unknown_spaces_and_step_rules_are_named(test_images):
         make_step_rule("sgd", torch.zeros(1, 1, 2))
 
 
-def test_results_are_found_by_name(study):
-    opened = robustgen.open_study(study / "results/smoke")
-    assert opened.config["study"] == "smoke"
-    assert set(dir(opened.tables)) == {
+def test_results_are_read_by_name(study):
+    results = robustgen.open_study(study / "results/smoke")
+    assert results.config["study"] == "smoke"
+    assert set(dir(results.tables)) == {
         "claims",
         "distances",
         "errors",
@@ -173,37 +182,37 @@ def test_results_are_found_by_name(study):
         "over_seeds",
         "success_rates",
     }
-    errors = opened.tables.errors
-    test = opened.split("fonts")
+    errors = results.tables.errors
+    test_split = results.split("fonts")
     for seed in (0, 1):
-        model = opened.classifier("fonts", "adversarial", n=60, seed=seed)
-        error = (model(test.images()).argmax(1) != test.labels).float().mean().item()
+        model = results.classifier("fonts", "adversarial", n=60, seed=seed)
+        is_wrong = model(test_split.images()).argmax(1) != test_split.labels
         row = errors.query(f"method == 'adversarial' and n == 60 and seed == {seed}")
-        assert row["test_error"].item() == pytest.approx(error)
-        curves = opened.curves("fonts", "adversarial", n=60, seed=seed)
+        assert row["test_error"].item() == pytest.approx(is_wrong.float().mean().item())
+        curves = results.curves("fonts", "adversarial", n=60, seed=seed)
         assert curves["epoch"].tolist() == [1, 2, 3]
         assert (curves["seed"] == seed).all()
-    assert len(opened.split("fonts", "train")) > len(test)
+    assert len(results.split("fonts", "train")) > len(test_split)
 
 
-def test_examples_are_those_of_one_model(study):
-    opened = robustgen.open_study(study / "results/smoke")
+def test_examples_are_read_for_one_model(study):
+    results = robustgen.open_study(study / "results/smoke")
     folder = study / "results/smoke/fonts/attacks/regular/normal/n60"
     rows = read_table(folder / "seeds0-1.parquet", ATTACKS).to_pandas()
     tensors, _ = load_tensors(folder / "seeds0-1.safetensors")
     for seed in (0, 1):
-        examples = opened.examples("fonts", "regular", "normal", n=60, seed=seed)
+        examples = results.examples("fonts", "regular", "normal", n=60, seed=seed)
         assert (examples.images == tensors["images"][seed].numpy()).all()
         assert (examples.codes == tensors["codes"][seed].numpy()).all()
         expected = rows[rows["seed"] == seed].reset_index(drop=True)
         pd.testing.assert_frame_equal(examples.table, expected)
-        model = opened.classifier("fonts", "normal", n=60, seed=seed)
-        answers = model(torch.from_numpy(examples.images)).argmax(1).numpy()
-        wrong = answers != examples.table["label"]
-        assert wrong[examples.table["success"]].all()
+        model = results.classifier("fonts", "normal", n=60, seed=seed)
+        predictions = model(torch.from_numpy(examples.images)).argmax(1).numpy()
+        is_wrong = predictions != examples.table["label"]
+        assert is_wrong[examples.table["success"]].all()
 
 
-UNKNOWN = {
+UNKNOWN_KEYS = {
     "a data set": (("letters", "normal", 60, 0), "no dataset 'letters'; it has fonts"),
     "a method": (("fonts", "norml", 60, 0), "no method 'norml'; it has normal, adversarial, "),
     "a number of images": (("fonts", "normal", 61, 0), "no n 61; it has 60"),
@@ -211,21 +220,21 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize(("key", "sentence"), UNKNOWN.values(), ids=UNKNOWN)
-def test_what_a_study_lacks_is_named(study, key, sentence):
-    opened = robustgen.open_study(study / "results/smoke")
+@pytest.mark.parametrize(("key", "sentence"), UNKNOWN_KEYS.values(), ids=UNKNOWN_KEYS)
+def test_an_unknown_key_of_a_classifier_is_named(study, key, sentence):
+    results = robustgen.open_study(study / "results/smoke")
     dataset, method, n, seed = key
     with pytest.raises(robustgen.UserError, match=sentence):
-        opened.classifier(dataset, method, n=n, seed=seed)
+        results.classifier(dataset, method, n=n, seed=seed)
 
 
-def test_other_names_of_a_study(study, tmp_path):
-    opened = robustgen.open_study(study / "results/smoke")
+def test_an_unknown_attack_split_table_or_folder_is_named(study, tmp_path):
+    results = robustgen.open_study(study / "results/smoke")
     with pytest.raises(robustgen.UserError, match="no attack 'regula'; it has regular, on_"):
-        opened.examples("fonts", "regula", "normal", n=60)
+        results.examples("fonts", "regula", "normal", n=60)
     with pytest.raises(robustgen.UserError, match="no split 'validation'; it has train, test"):
-        opened.split("fonts", "validation")
+        results.split("fonts", "validation")
     with pytest.raises(AttributeError, match="a study has no table rates; it has claims, "):
-        opened.tables.rates  # noqa: B018 - the attribute access is the test
+        results.tables.rates  # noqa: B018 - the attribute access is the test
     with pytest.raises(robustgen.UserError, match="holds no results of a study"):
         robustgen.open_study(tmp_path)

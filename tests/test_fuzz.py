@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import HERE
+from conftest import ROOT
 
 from robustgen.config.study import Study
 from robustgen.errors import UserError
 
-CONFIGS = [yaml.safe_load(path.read_text()) for path in sorted(HERE.glob("config/*.yaml"))]
+CONFIGS = [yaml.safe_load(path.read_text()) for path in sorted(ROOT.glob("config/*.yaml"))]
 JUNK: list[Any] = [
     *(None, True, False, 0, -1, 1, 2, 10**30, 0.5, -0.0, 1e308, float("nan"), float("inf")),
     *("", "a", "regular", "image", "../up", "/etc", "a b", "x" * 5000, "\x00", "ü\n", "[]", "1"),

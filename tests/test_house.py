@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 import yaml
-from conftest import HERE
+from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -22,8 +22,8 @@ from robustgen.data.sources import PUBLIC_READERS, USER_READERS
 from robustgen.models.architectures import ARCHITECTURES
 from robustgen.specs import VaeGanConfig
 
-SOURCE = HERE / "src/robustgen"
-PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text())["project"]
+SOURCE = ROOT / "src/robustgen"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BASE = [Requirement(text) for text in PROJECT["dependencies"]]
 EXTRAS = {
     name: [Requirement(text) for text in texts]
@@ -31,7 +31,7 @@ EXTRAS = {
 }
 PINS = dict(
     line.split("==")
-    for line in (HERE / "constraints.txt").read_text().splitlines()
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
     if line and not line.startswith("#")
 )
 
@@ -43,7 +43,7 @@ def test_constraints_pin_every_dependency_within_its_range():
 
 
 def test_environment_agrees_with_pyproject():
-    environment = yaml.safe_load((HERE / "environment.yml").read_text())
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert f"python{PROJECT['requires-python']}" in environment["dependencies"]
     (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
     assert "--constraint constraints.txt" in pip
@@ -57,9 +57,9 @@ def test_environment_agrees_with_pyproject():
 
 
 def test_versions_agree():
-    text = (HERE / "src/robustgen/__init__.py").read_text()
+    text = (ROOT / "src/robustgen/__init__.py").read_text()
     version = re.search(r'^__version__ = "(.+)"$', text, re.M)[1]
-    assert f"version: {version}\n" in (HERE / "CITATION.cff").read_text()
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 LIMITS = {"Snakefile": 60, "workflow/rules/*.smk": 150, "workflow/scripts/*.py": 60}
@@ -67,16 +67,16 @@ LIMITS = {"Snakefile": 60, "workflow/rules/*.smk": 150, "workflow/scripts/*.py":
 
 @pytest.mark.parametrize(("pattern", "most"), LIMITS.items(), ids=LIMITS.keys())
 def test_files_are_short(pattern, most):
-    for path in HERE.glob(pattern):
+    for path in ROOT.glob(pattern):
         assert len(path.read_text().splitlines()) < most, path
 
 
 def test_every_rule_states_what_it_needs():
-    for path in HERE.glob("workflow/rules/*.smk"):
+    for path in ROOT.glob("workflow/rules/*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
             for part in ("output:", "log:", "benchmark:", "threads: 1", "mem_mb=", "runtime="):
                 assert part in body, f"{name} lacks {part}"
-            script = (HERE / f"workflow/scripts/{name}.py").read_text()
+            script = (ROOT / f"workflow/scripts/{name}.py").read_text()
             assert "run_job(snakemake.log[0], snakemake)" in script, (
                 f"{name} does not check its code"
             )
@@ -88,11 +88,11 @@ def test_every_rule_states_what_it_needs():
 
 
 def test_the_readme_names_what_exists():
-    text = (HERE / "README.md").read_text()
+    text = (ROOT / "README.md").read_text()
     assert "DEMO_" not in text
     for target in re.findall(r"\]\(([\w./-]+)\)", text):
-        assert (HERE / target).exists(), target
-    targets = re.findall(r"^(\w[\w-]*):", (HERE / "Makefile").read_text(), re.M)
+        assert (ROOT / target).exists(), target
+    targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.M)
     assert set(re.findall(r"`make ([\w-]+)`", text)) <= set(targets)
 
 

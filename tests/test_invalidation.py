@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import HERE, SMOKE, changed, copied_project, snakemake, wanted
+from conftest import ROOT, SMOKE, copy_project, count_planned_jobs, snakemake, write_config
 from edits import add_comment, change_code, change_docstring, reformat
 
 THREATS, ATTACKS, METHODS = SMOKE["threats"], SMOKE["attacks"], SMOKE["methods"]
@@ -156,25 +156,25 @@ def parse_counts(text: str) -> dict[str, int]:
 
 def count_jobs(run) -> dict[str, int]:
     """The numbers of jobs by rule that a dry run lists, without the target rule."""
-    return {rule: count for rule, count in wanted(run).items() if rule != "all"}
+    return {rule: count for rule, count in count_planned_jobs(run).items() if rule != "all"}
 
 
 @pytest.mark.parametrize(("keys", "expected"), SETTINGS.values(), ids=SETTINGS)
 def test_a_changed_setting_runs_the_jobs_that_depend_on_it(study, tmp_path, keys, expected):
-    run = snakemake(study, "-n", "--nolock", config=changed(tmp_path, **keys))
+    run = snakemake(study, "-n", "--nolock", config=write_config(tmp_path, **keys))
     assert count_jobs(run) == {"record": 1, **parse_counts(expected)}
 
 
 @pytest.mark.parametrize(("edit", "expected"), EDITS.values(), ids=EDITS)
 def test_edited_code_runs_the_jobs_that_use_it(study, tmp_path, edit, expected):
-    project = copied_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project")
     file, name = edit
     change_code(project / "src/robustgen" / file, name)
     assert count_jobs(snakemake(study, "-n", "--nolock", project=project)) == parse_counts(expected)
 
 
 def test_harmless_edits_run_no_job(study, tmp_path):
-    project = copied_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project")
     for edit in HARMLESS.values():
         edit(project / "src/robustgen")
     assert count_jobs(snakemake(study, "-n", "--nolock", project=project)) == {}
@@ -207,10 +207,10 @@ def copied_study(study, tmp_path_factory) -> Path:
 
 def test_times_of_results_and_code_run_no_job(copied_study, tmp_path):
     """A changed setting does."""
-    project = copied_project(tmp_path / "project")
+    project = copy_project(tmp_path / "project")
     assert count_jobs(snakemake(copied_study, "-n", project=project)) == {}
     keys, expected = SETTINGS["the steps of the attack `regular`"]
-    run = snakemake(copied_study, "-n", config=changed(tmp_path, **keys), project=project)
+    run = snakemake(copied_study, "-n", config=write_config(tmp_path, **keys), project=project)
     assert count_jobs(run) == {"record": 1, **parse_counts(expected)}
 
 
@@ -247,7 +247,7 @@ def summarize(expected: str) -> str:
 
 
 def test_the_documentation_lists_the_jobs_of_each_change():
-    text = (HERE / "docs/reruns.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reruns.md").read_text(encoding="utf-8")
     rows = [(name, summarize(expected)) for name, (_, expected) in SETTINGS.items()]
     rows += [(f"code: {name}", summarize(expected)) for name, (_, expected) in EDITS.items()]
     rows += [(f"code: {name}", summarize("")) for name in HARMLESS]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import HERE
+from conftest import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -38,7 +38,7 @@ def clone(tmp_path) -> Path:
     folder.mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt", ".ci/installed_clone.py"):
         (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(HERE / name, folder / name)
+        shutil.copyfile(ROOT / name, folder / name)
     write_interpreter(folder / ".venv/bin/python")
     (folder / ".venv/pyvenv.cfg").touch()
     for extra in ("", "-test", "-lint", "-docs", "-slurm", "-bench"):
@@ -285,7 +285,7 @@ def test_a_umask_that_hides_files_from_others_is_allowed(clone):
 def installed_clone(folder: Path, *requirements: str, source: Path | None) -> str:
     path = {} if source is None else {"PYTHONPATH": str(source)}
     return subprocess.run(
-        [sys.executable, "-S", HERE / ".ci/installed_clone.py", *requirements],
+        [sys.executable, "-S", ROOT / ".ci/installed_clone.py", *requirements],
         cwd=folder,
         env=path,
         capture_output=True,
@@ -298,10 +298,10 @@ def test_the_clone_of_an_interpreter_is_printed(tmp_path):
     elsewhere = tmp_path / "other clone/src"
     (elsewhere / "robustgen").mkdir(parents=True)
     (elsewhere / "robustgen/__init__.py").touch()
-    (tmp_path / "link").symlink_to(HERE / "src")
-    assert installed_clone(HERE, source=HERE / "src") == "this"
-    assert installed_clone(HERE, source=tmp_path / "link") == "this"
-    assert installed_clone(HERE, "json", source=HERE / "src") == "this"
-    assert installed_clone(HERE, "no_such_module", source=HERE / "src") == ""
-    assert installed_clone(HERE, source=elsewhere) == str(elsewhere / "robustgen")
-    assert installed_clone(HERE, source=None) == ""
+    (tmp_path / "link").symlink_to(ROOT / "src")
+    assert installed_clone(ROOT, source=ROOT / "src") == "this"
+    assert installed_clone(ROOT, source=tmp_path / "link") == "this"
+    assert installed_clone(ROOT, "json", source=ROOT / "src") == "this"
+    assert installed_clone(ROOT, "no_such_module", source=ROOT / "src") == ""
+    assert installed_clone(ROOT, source=elsewhere) == str(elsewhere / "robustgen")
+    assert installed_clone(ROOT, source=None) == ""

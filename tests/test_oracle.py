@@ -1,4 +1,4 @@
-"""The search against a public attack library: the same starts, the same models, image by image."""
+"""The search, compared with foolbox image by image, from the same starts on the same models."""
 
 import foolbox
 import pytest
@@ -18,7 +18,7 @@ CASES = {
 
 
 class Recorder(nn.Module):
-    """A model that keeps all images which it is given, and its predictions."""
+    """A model that records its input images and its predictions, call by call."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -34,11 +34,13 @@ class Recorder(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize(("threat", "rule", "step_size", "peer"), CASES.values(), ids=CASES.keys())
-def test_first_successes_are_those_of_foolbox(
-    trained, test_images, threat, rule, step_size, peer, monkeypatch
+@pytest.mark.parametrize(
+    ("threat", "rule", "step_size", "foolbox_attack"), CASES.values(), ids=CASES.keys()
+)
+def test_first_successes_equal_those_of_foolbox(
+    trained, test_images, threat, rule, step_size, foolbox_attack, monkeypatch
 ):
-    """In double precision, so that no rounding turns the sign of a gradient."""
+    """Both compute in double precision, because rounding could change the sign of a gradient."""
     cohort = type(trained)(trained.architecture, trained.shape, trained.classes, trained.seeds)
     cohort.load_state_dict(trained.state_dict())
     cohort.double().eval()
@@ -48,7 +50,7 @@ def test_first_successes_are_those_of_foolbox(
         threat.norm, images.shape[1:], [torch.Generator().manual_seed(i) for i in range(3)]
     )
     noise = noise.double()
-    ours = run_search_from_starts(
+    result = run_search_from_starts(
         cohort,
         ImageSpace(images, 0.0, 1.0),
         batch.labels,
@@ -60,18 +62,20 @@ def test_first_successes_are_those_of_foolbox(
     for member in range(3):
         recorder = Recorder(cohort.member(member).double())
         monkeypatch.setattr(
-            peer, "get_random_start", lambda _, x0, epsilon, i=member: x0 + epsilon * noise[i]
+            foolbox_attack,
+            "get_random_start",
+            lambda _, x0, epsilon, i=member: x0 + epsilon * noise[i],
         )
-        method = peer(abs_stepsize=step_size, steps=STEPS, random_start=True)
+        attack = foolbox_attack(abs_stepsize=step_size, steps=STEPS, random_start=True)
         model = foolbox.PyTorchModel(recorder, bounds=(0, 1), device="cpu")
-        last = method.run(model, images[member], batch.labels[member], epsilon=threat.radius)
-        recorder(last)  # the library does not look at what its last step gives
+        last_images = attack.run(model, images[member], batch.labels[member], epsilon=threat.radius)
+        recorder(last_images)  # foolbox does not evaluate the model after its last step
         assert len(recorder.images) == STEPS + 1
-        wrong = torch.stack(recorder.predictions) != batch.labels[member]
-        first = torch.where(wrong.any(0), wrong.int().argmax(0), -1)
-        assert torch.equal(ours.iterations[member], first)
-        assert (first > 0).any()
-        assert (first < 0).any(), "the case must be able to tell attacks apart"
-        at_success = torch.stack(recorder.images)[first, torch.arange(EXAMPLES)]
-        success = first >= 0
-        torch.testing.assert_close(ours.codes[member][success], at_success[success])
+        is_wrong = torch.stack(recorder.predictions) != batch.labels[member]
+        first_success = torch.where(is_wrong.any(0), is_wrong.int().argmax(0), -1)
+        assert torch.equal(result.iterations[member], first_success)
+        assert (first_success > 0).any(), "some images must need a step"
+        assert (first_success < 0).any(), "some images must have no success"
+        expected = torch.stack(recorder.images)[first_success, torch.arange(EXAMPLES)]
+        success = first_success >= 0
+        torch.testing.assert_close(result.codes[member][success], expected[success])

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 import yaml
-from conftest import HERE, environment, snakemake, wanted
+from conftest import ROOT, count_planned_jobs, environment, snakemake
 
 from robustgen.attacks.spaces import SPACES
 from robustgen.config.study import Study
@@ -53,7 +53,7 @@ SEEDS = {"dataset": "fonts", "first": "0", "last": "2"}
 
 @pytest.fixture(scope="module")
 def demo() -> Study:
-    return Study.parse(yaml.safe_load((HERE / "config" / "config.yaml").read_text()))
+    return Study.parse(yaml.safe_load((ROOT / "config" / "config.yaml").read_text()))
 
 
 @pytest.mark.parametrize(
@@ -78,11 +78,11 @@ def test_the_time_of_a_job_is_its_work_times_the_speed(demo, rule, wildcards, ex
 
 
 def test_the_plan_has_the_jobs_of_snakemake(demo, tmp_path):
-    run = snakemake(tmp_path, "--dry-run", config=HERE / "config" / "config.yaml")
+    run = snakemake(tmp_path, "--dry-run", config=ROOT / "config" / "config.yaml")
     jobs = list(plan.parse_jobs(run.stdout + run.stderr))
     rules = [rule for rule, _ in jobs]
     counts = {rule: rules.count(rule) for rule in rules}
-    assert counts == wanted(run)
+    assert counts == count_planned_jobs(run)
     cohorts = {(wildcards["method"], wildcards["n"]) for rule, wildcards in jobs if rule == "train"}
     assert cohorts == {(method, str(n)) for method in demo.methods_of("fonts") for n in demo.sizes}
     lines = plan.format_plan(demo, SPEEDS, jobs, 4).splitlines()
@@ -217,7 +217,7 @@ def test_one_of_two_learned_spaces_is_measured():
 @pytest.fixture
 def paper() -> dict:
     """The study of the paper: FONTS, and two data sets whose images have the same shape."""
-    return yaml.safe_load((HERE / "config" / "paper.yaml").read_text())
+    return yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
 
 
 def measure_without_work(study: Study, monkeypatch) -> tuple[list[list[str]], list[str], Speeds]:
@@ -356,7 +356,7 @@ def test_a_failed_dry_run_is_one_sentence(output, sentence):
     assert len(shortened.splitlines()) == 1
 
 
-def run_plan(*options: str | Path, folder: Path = HERE, **variables: str):
+def run_plan(*options: str | Path, folder: Path = ROOT, **variables: str):
     return subprocess.run(
         [sys.executable, "-m", "robustgen.jobs.plan", *map(str, options)],
         capture_output=True,
@@ -367,7 +367,7 @@ def run_plan(*options: str | Path, folder: Path = HERE, **variables: str):
 
 
 def test_a_failed_dry_run_ends_the_plan_before_the_measurement(tmp_path):
-    run = run_plan("--configfile", HERE / "config/smoke.yaml", folder=tmp_path)
+    run = run_plan("--configfile", ROOT / "config/smoke.yaml", folder=tmp_path)
     assert run.returncode == 1
     assert run.stderr.startswith(f"robustgen: {tmp_path} has no Snakefile: run this in the folder")
     assert len(run.stderr.splitlines()) == 1
@@ -387,7 +387,7 @@ def test_a_study_can_have_several_config_files(tmp_path, speeds_file):
     second_file.write_text(
         "study: larger\nsizes: [60, 90]\nclassifier: {epochs: 4}\nattacks: {regular: {steps: 2}}\n"
     )
-    configs = ["--configfile", HERE / "config/smoke.yaml", second_file]
+    configs = ["--configfile", ROOT / "config/smoke.yaml", second_file]
     run = run_plan(*configs, "--speeds", speeds_file)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("larger on a machine\n")
@@ -400,7 +400,7 @@ def test_a_config_file_must_be_a_mapping(tmp_path):
     path = tmp_path / "list.yaml"
     path.write_text("- a\n")
     with pytest.raises(UserError, match=r"list\.yaml must be a mapping with keys such as study$"):
-        read_merged([HERE / "config/smoke.yaml", path])
+        read_merged([ROOT / "config/smoke.yaml", path])
 
 
 def test_ctrl_c_ends_without_a_traceback(monkeypatch, tmp_path):
@@ -447,8 +447,8 @@ def test_mistakes_are_one_sentence(args, sentence):
 
 
 def test_the_speeds_of_a_gpu_plan_the_grid_of_the_paper():
-    study = Study.parse(yaml.safe_load((HERE / "config" / "paper_fonts.yaml").read_text()))
-    speeds = plan._read_speeds(HERE / "benchmarks" / "h200.json", study)
+    study = Study.parse(yaml.safe_load((ROOT / "config" / "paper_fonts.yaml").read_text()))
+    speeds = plan._read_speeds(ROOT / "benchmarks" / "h200.json", study)
     assert speeds.shared
     wildcards = {"dataset": "fonts", "first": "0", "last": "4", "n": "40000"}
     for method in study.methods_of("fonts"):

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 import yaml
-from conftest import HERE
+from conftest import ROOT
 from rich.progress import Task
 from snakemake.settings.types import OutputSettings
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -88,5 +88,5 @@ def test_finished_rules_are_hidden_if_there_are_too_many(monkeypatch):
 
 def test_the_default_profile_selects_the_plugin():
     """Snakemake always reads profiles/default beside the Snakefile."""
-    profile = yaml.safe_load((HERE / "profiles/default/config.yaml").read_text())
+    profile = yaml.safe_load((ROOT / "profiles/default/config.yaml").read_text())
     assert profile["logger"] == ["robustgen"]

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import HERE, snakemake
+from conftest import ROOT, snakemake
 from selenium import webdriver
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
@@ -99,7 +99,7 @@ def test_every_figure_is_drawn(page, figure):
 @pytest.mark.parametrize("figure", FIGURES)
 def test_every_figure_has_its_caption(page, figure):
     opened(page, "Figures", figure, "information-circle")
-    caption = " ".join(words(HERE / "workflow" / "report" / f"{figure}.rst"))
+    caption = " ".join(words(ROOT / "workflow" / "report" / f"{figure}.rst"))
     WebDriverWait(page, 10).until(lambda p: caption in text(p))
     assert "{{" not in text(page)
 

@@ -1,4 +1,4 @@
-"""Training and attacks that are interrupted and gone on with end as if nothing had happened."""
+"""Interrupted training and attacks resume and end with the same result as undisturbed runs."""
 
 from dataclasses import replace
 
@@ -27,95 +27,109 @@ METHODS = {
 
 
 def identify(data: Split) -> dict:
-    """The identity of a job on these images."""
+    """Return the identity of a job on these images."""
     return job_identity({}, "code", data.identity_tensors(), torch.device("cpu"), "plain")
 
 
-def interrupting(monkeypatch, module, name: str, allowed: int) -> None:
-    """After so many calls of a function of a module the next one is an interrupt."""
-    function, left = getattr(module, name), iter(range(allowed))
+def interrupt_after(monkeypatch, module, name: str, max_calls: int) -> None:
+    """Let the function `name` of a module raise a `KeyboardInterrupt` after `max_calls` calls."""
+    function, remaining_calls = getattr(module, name), iter(range(max_calls))
 
-    def some(*args):
-        if next(left, None) is None:
+    def call_or_interrupt(*args):
+        if next(remaining_calls, None) is None:
             raise KeyboardInterrupt
         return function(*args)
 
-    monkeypatch.setattr(module, name, some)
+    monkeypatch.setattr(module, name, call_or_interrupt)
 
 
-def run(data, method, going=None):
-    cohort = make_cohort(SEEDS)
-    curves = train(cohort, data.take(slice(120)), SCHEDULE, method, make_generators(SEEDS), going)
+def make_checkpoint(folder, interrupts: tuple[int, ...]) -> Checkpoint:
+    """Return a checkpoint that is written at every opportunity."""
+    identity = {"interrupts": str(interrupts)}
+    return Checkpoint(folder / "job.checkpoint.safetensors", identity, interval_s=0)
+
+
+def train_cohort(data, method, checkpoint=None):
+    """Train a new cohort; return its learning curves and its weights."""
+    cohort, generators = make_cohort(SEEDS), make_generators(SEEDS)
+    curves = train(cohort, data.take(slice(120)), SCHEDULE, method, generators, checkpoint)
     return curves, cohort.state_dict()
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-def test_a_cohort(training_images, method, tmp_path, monkeypatch):
-    """Of four epochs of three updates: stopped within and between epochs, and at the end."""
-    curves, state = run(training_images, method)
-    for stops in ((2, 3, 1), (3,), (11,)):
-        going = Checkpoint(tmp_path / "going.safetensors", {"of": str(stops)}, interval_s=0)
-        for allowed in stops:
+def test_a_resumed_training_ends_with_the_same_weights(
+    training_images, method, tmp_path, monkeypatch
+):
+    """Four epochs of three updates are interrupted within and between epochs and in the last."""
+    curves, state = train_cohort(training_images, method)
+    for interrupts in ((2, 3, 1), (3,), (11,)):
+        checkpoint = make_checkpoint(tmp_path, interrupts)
+        for max_calls in interrupts:
             with monkeypatch.context() as patch:
-                interrupting(patch, training, "_update", allowed)
+                interrupt_after(patch, training, "_update", max_calls)
                 with pytest.raises(KeyboardInterrupt):
-                    run(training_images, method, going)
+                    train_cohort(training_images, method, checkpoint)
         with monkeypatch.context() as patch:
-            interrupting(patch, training, "_update", 12 - sum(stops))
-            again, other = run(training_images, method, going)
-        assert again == curves
-        assert all(torch.equal(state[name], other[name]) for name in state), stops
+            interrupt_after(patch, training, "_update", 12 - sum(interrupts))
+            resumed_curves, resumed_state = train_cohort(training_images, method, checkpoint)
+        assert resumed_curves == curves
+        for name in state:
+            assert torch.equal(state[name], resumed_state[name]), (interrupts, name)
 
 
-def attacked(cohort, data, threat, going=None):
-    drawn = [generator(0, "attack", seed) for seed in cohort.seeds]
-    return attack_cohort(cohort, data.take(slice(40)), threat, SEARCH, drawn, going)
+def attack_forty_images(cohort, data, threat, checkpoint=None):
+    """Attack the first forty images with new generators."""
+    generators = [generator(0, "attack", seed) for seed in cohort.seeds]
+    return attack_cohort(cohort, data.take(slice(40)), threat, SEARCH, generators, checkpoint)
 
 
 @pytest.mark.parametrize("space", ["image", "true_manifold", "learned_manifold"])
-def test_an_attack(trained, test_images, space, tmp_path, monkeypatch):
-    """Of four batches."""
+def test_a_resumed_attack_ends_with_the_same_examples(
+    trained, test_images, space, tmp_path, monkeypatch
+):
+    """The attack has four batches and is interrupted between them."""
     monkeypatch.setattr(evaluation, "BATCH_SIZE", 10)
     threat = Threat(space, "linf", 0.1)
-    whole = attacked(trained, test_images, threat)
-    for stops in ((1, 2), (3,)):
-        going = Checkpoint(tmp_path / "going.safetensors", {"of": str(stops)}, interval_s=0)
-        for allowed in stops:
+    expected = attack_forty_images(trained, test_images, threat)
+    for interrupts in ((1, 2), (3,)):
+        checkpoint = make_checkpoint(tmp_path, interrupts)
+        for max_calls in interrupts:
             with monkeypatch.context() as patch:
-                interrupting(patch, evaluation, "_attack_batch", allowed)
+                interrupt_after(patch, evaluation, "_attack_batch", max_calls)
                 with pytest.raises(KeyboardInterrupt):
-                    attacked(trained, test_images, threat, going)
+                    attack_forty_images(trained, test_images, threat, checkpoint)
         with monkeypatch.context() as patch:
-            interrupting(patch, evaluation, "_attack_batch", 4 - sum(stops))
-            again = attacked(trained, test_images, threat, going)
-        assert torch.equal(again.images, whole.images)
-        assert torch.equal(again.codes, whole.codes)
-        for name, column in whole.rows.items():
-            assert again.rows[name].tolist() == column.tolist(), name
-        going.remove()
+            interrupt_after(patch, evaluation, "_attack_batch", 4 - sum(interrupts))
+            resumed = attack_forty_images(trained, test_images, threat, checkpoint)
+        assert torch.equal(resumed.images, expected.images)
+        assert torch.equal(resumed.codes, expected.codes)
+        for name, column in expected.rows.items():
+            assert resumed.rows[name].tolist() == column.tolist(), name
+        checkpoint.remove()
         assert not list(tmp_path.iterdir())
 
 
 def test_a_checkpoint_is_refused_when_the_transformations_differ(test_images):
-    """They are no part of a method's settings, and images without codes are the same under all."""
-    low, high = test_images.ranges
-    others = replace(test_images, ranges=(low, high / 2))
-    assert identify(test_images) != identify(others)
+    """Neither the settings of a method nor images without codes depend on the ranges."""
+    lower, upper = test_images.ranges
+    narrower = replace(test_images, ranges=(lower, upper / 2))
+    assert identify(test_images) != identify(narrower)
 
 
 def test_a_checkpoint_is_refused_when_decoders_differ(test_images):
-    """The codes alone do not say what images they stand for."""
+    """Equal codes have different images under different decoders."""
     space = "learned_manifold"
-    held = test_images.learned[space]
-    others = ClassDecoders(held.decoders.decoders[::-1])
-    changed = replace(test_images, learned={space: replace(held, decoders=others)})
-    plain = replace(test_images, learned={space: held})
-    assert identify(plain) != identify(changed)
+    manifold = test_images.learned[space]
+    reversed_decoders = ClassDecoders(manifold.decoders.decoders[::-1])
+    reversed_manifold = replace(manifold, decoders=reversed_decoders)
+    original_images = replace(test_images, learned={space: manifold})
+    reversed_images = replace(test_images, learned={space: reversed_manifold})
+    assert identify(original_images) != identify(reversed_images)
 
 
-@pytest.mark.parametrize("given", ["often", "-1", "nan"])
-def test_the_interval_is_a_number_of_seconds(given, tmp_path, monkeypatch):
-    monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", given)
+@pytest.mark.parametrize("value", ["often", "-1", "nan"])
+def test_the_interval_of_checkpoints_is_a_number_of_seconds(value, tmp_path, monkeypatch):
+    monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", value)
     with pytest.raises(UserError, match="must be a number of seconds, 0 or more"):
         Checkpoint(tmp_path / "a", {})
     monkeypatch.setenv("ROBUSTGEN_CHECKPOINT_SECONDS", "0.5")

@@ -1,4 +1,4 @@
-"""The search, compared with a loop over single examples that anyone would write."""
+"""The search, compared with a simple loop over single examples."""
 
 from typing import NamedTuple
 
@@ -28,16 +28,16 @@ from robustgen.specs import SearchConfig, Threat
 MEMBERS = 2
 RADIUS = {"image": 0.25, "true_manifold": 0.3, "learned_manifold": 0.8}
 CASES = [
-    (space, norm, rule, stop)
+    (space, norm, rule, stop_at_success)
     for space in RADIUS
     for norm in ("linf", "l2")
     for rule in STEP_RULES
-    for stop in (True, False)
+    for stop_at_success in (True, False)
 ]
 
 
 class Expected(NamedTuple):
-    """What `search` must return for one model and one example."""
+    """The result that the search must return for one model and one example."""
 
     codes: Tensor
     loss: float
@@ -47,7 +47,7 @@ class Expected(NamedTuple):
 
 
 def make_stepper(rule: str, codes: Tensor, step_size: float):
-    """A function of a gradient that moves `codes` in place; for Adam, PyTorch's own optimizer."""
+    """Return a function that moves `codes` in place along a gradient; Adam is that of PyTorch."""
     if rule == "adam":
         optimizer = torch.optim.Adam([codes], lr=step_size, maximize=True)
 
@@ -64,30 +64,32 @@ def make_stepper(rule: str, codes: Tensor, step_size: float):
     return step
 
 
-def search_one_example(model, decode, project, origin, label, noise, threat, settings, stop):
-    """The search of one model on one example, a restart after another, a step after another.
+def search_one_example(
+    model, decode, project, clean_code, label, unit_points, threat, search, stop_at_success
+):
+    """Search for one model and one example, restart by restart and step by step.
 
     Args:
-        model: an image to logits `(K,)`.
-        decode: codes to an image.
-        project: codes to codes in the ball and the bounds.
-        origin: the code of the unperturbed image.
+        model: a function from an image to logits `(K,)`.
+        decode: a function from a code to an image.
+        project: a function from a code to a code in the ball and the bounds.
+        clean_code: the code of the clean image.
         label: the true class.
-        noise: for each restart, a point in the unit ball.
-        threat, settings, stop: as of `search`.
+        unit_points: for each restart, a point in the unit ball.
+        threat, search, stop_at_success: as for `run_search`.
     """
-    best = Expected(origin, -float("inf"), False, -1, -1)
-    for restart, unit_point in enumerate(noise):
-        codes = project(origin + threat.radius * unit_point).clone().requires_grad_()
-        step = make_stepper(settings.step_rule, codes, settings.step_size)
-        for iteration in range(settings.steps + 1):
+    best = Expected(clean_code, -float("inf"), False, -1, -1)
+    for restart, unit_point in enumerate(unit_points):
+        codes = project(clean_code + threat.radius * unit_point).clone().requires_grad_()
+        step = make_stepper(search.step_rule, codes, search.step_size)
+        for iteration in range(search.steps + 1):
             logits = model(decode(codes))
             loss = F.cross_entropy(logits[None], label[None])
             success = bool(logits.argmax() != label)
-            if loss.item() > best.loss or (stop and success):
-                found = (iteration, restart) if success else (-1, -1)
-                best = Expected(codes.detach().clone(), loss.item(), success, *found)
-            if stop and success:
+            if loss.item() > best.loss or (stop_at_success and success):
+                position = (iteration, restart) if success else (-1, -1)
+                best = Expected(codes.detach().clone(), loss.item(), success, *position)
+            if stop_at_success and success:
                 return best
             (gradient,) = torch.autograd.grad(loss, codes)
             step(gradient)
@@ -96,17 +98,24 @@ def search_one_example(model, decode, project, origin, label, noise, threat, set
 
 
 def make_batch(cohort: TinyCohort) -> Split:
-    """Twelve images for each model, which gets the first two wrong."""
-    return label_as_predicted(make_tiny_split().expand(MEMBERS), cohort, wrong=2)
+    """Return twelve images for each model, which misclassifies the first two."""
+    return label_as_predicted(make_tiny_split().expand(MEMBERS), cohort, wrong_count=2)
 
 
-def compare_with_loop(space_name, threat, settings, noise, stop, skip=None):
-    """Run the search and the loop; require equal results. Returns what the search found."""
+def compare_with_loop(space_name, threat, search, noise, stop_at_success, skip=None):
+    """Run the search and the loop, require equal results, and return the result of the search."""
     cohort = TinyCohort(MEMBERS)
     batch = make_batch(cohort)
     space = SPACES[space_name](batch)
     result = run_search_from_starts(
-        cohort, space, batch.labels, threat, settings, noise, stop_at_success=stop, skip=skip
+        cohort,
+        space,
+        batch.labels,
+        threat,
+        search,
+        noise,
+        stop_at_success=stop_at_success,
+        skip=skip,
     )
     lower, upper = space.lower, space.upper
     for member in range(MEMBERS):
@@ -114,19 +123,19 @@ def compare_with_loop(space_name, threat, settings, noise, stop, skip=None):
         for example in range(len(batch.labels[0])):
             if skip is not None and skip[member, example]:
                 continue
-            alone = batch.take((slice(member, member + 1), slice(example, example + 1)))
-            space_alone = SPACES[space_name](alone)
-            origin = space.clean_codes[member, example]
+            single = batch.take((slice(member, member + 1), slice(example, example + 1)))
+            single_space = SPACES[space_name](single)
+            clean_code = space.clean_codes[member, example]
             expected = search_one_example(
                 lambda image, model=model: model(image[None])[0],
-                lambda codes, space=space_alone: space.decode(codes[None, None])[0, 0],
-                lambda codes, origin=origin: project_by_hand(codes, origin, threat, lower, upper),
-                origin,
+                lambda code, space=single_space: space.decode(code[None, None])[0, 0],
+                lambda code, clean=clean_code: project_by_hand(code, clean, threat, lower, upper),
+                clean_code,
                 batch.labels[member, example],
                 [unit_points[member, example] for unit_points in noise],
                 threat,
-                settings,
-                stop,
+                search,
+                stop_at_success,
             )
             torch.testing.assert_close(
                 result.codes[member, example], expected.codes, atol=2e-5, rtol=1e-4
@@ -139,7 +148,7 @@ def compare_with_loop(space_name, threat, settings, noise, stop, skip=None):
 
 
 def draw_noise(space_name: str, restarts: int) -> list[Tensor]:
-    """Points of the unit cube and ball, for each restart; their lengths are below 1."""
+    """Return for each restart points `(M, B, *D)` that lie in the unit balls of both norms."""
     batch = make_tiny_split().expand(MEMBERS)
     shape = SPACES[space_name](batch).clean_codes.shape
     generator = torch.Generator().manual_seed(3)
@@ -147,43 +156,43 @@ def draw_noise(space_name: str, restarts: int) -> list[Tensor]:
     return list(points / points[0, 0, 0].numel() ** 0.5)
 
 
-@pytest.mark.parametrize(("space", "norm", "rule", "stop"), CASES)
-def test_equals_a_loop_over_single_examples(space, norm, rule, stop):
+@pytest.mark.parametrize(("space", "norm", "rule", "stop_at_success"), CASES)
+def test_the_search_equals_a_loop_over_single_examples(space, norm, rule, stop_at_success):
     radius = RADIUS[space] * (1 if norm == "linf" else 1.5)
-    settings = SearchConfig(rule, radius / 4, steps=6, restarts=2)
+    search = SearchConfig(rule, radius / 4, steps=6, restarts=2)
     noise = draw_noise(space, 2)
-    result = compare_with_loop(space, Threat(space, norm, radius), settings, noise, stop)
-    # The case must tell searches apart: successes at the start, later, and none.
+    result = compare_with_loop(space, Threat(space, norm, radius), search, noise, stop_at_success)
+    # A case distinguishes searches only if some examples succeed late and some do not at all.
     assert result.success.any()
     assert not result.success.all()
     assert result.iterations.max() > 0
 
 
-def test_successes_in_later_restarts_are_found_and_numbered():
-    """Starts far from the boundary first, so that only a later restart succeeds."""
-    threat, settings = (
-        Threat("image", "linf", 0.25),
-        SearchConfig("signed", 0.06, steps=2, restarts=3),
-    )
-    result = compare_with_loop("image", threat, settings, draw_noise("image", 3), stop=True)
+def test_successes_in_later_restarts_have_the_number_of_their_restart():
+    """The steps are few and short, so that some examples succeed only in a later restart."""
+    threat = Threat("image", "linf", 0.25)
+    search = SearchConfig("signed", 0.06, steps=2, restarts=3)
+    noise = draw_noise("image", 3)
+    result = compare_with_loop("image", threat, search, noise, stop_at_success=True)
     assert (result.restart > 0).any()
-    assert (result.iterations[result.restart > 0] <= settings.steps).all()
+    assert (result.iterations[result.restart > 0] <= search.steps).all()
 
 
 def test_without_steps_the_random_start_is_the_result():
-    threat, settings = Threat("image", "linf", 0.25), SearchConfig("adam", 0.1, steps=0)
-    result = compare_with_loop("image", threat, settings, draw_noise("image", 1), stop=True)
+    threat, search = Threat("image", "linf", 0.25), SearchConfig("adam", 0.1, steps=0)
+    noise = draw_noise("image", 1)
+    result = compare_with_loop("image", threat, search, noise, stop_at_success=True)
     assert result.success.any()
     assert (result.iterations <= 0).all()
 
 
-@pytest.mark.parametrize("stop", [True, False])
-def test_skipped_examples_keep_the_code_of_their_image(stop):
+@pytest.mark.parametrize("stop_at_success", [True, False])
+def test_skipped_examples_have_the_code_of_their_clean_image(stop_at_success):
     skip = torch.rand(MEMBERS, 12, generator=torch.Generator().manual_seed(0)) < 0.4
-    assert skip.sum(1)[0] != skip.sum(1)[1]  # members work on unequal numbers of examples
-    threat, settings = Threat("image", "l2", 0.6), SearchConfig("adam", 0.1, steps=6)
+    assert skip.sum(1)[0] != skip.sum(1)[1], "models must have unequal numbers of examples"
+    threat, search = Threat("image", "l2", 0.6), SearchConfig("adam", 0.1, steps=6)
     noise = draw_noise("image", 1)
-    result = compare_with_loop("image", threat, settings, noise, stop, skip)
+    result = compare_with_loop("image", threat, search, noise, stop_at_success, skip)
     images = make_tiny_split().expand(MEMBERS).images()
     assert torch.equal(result.codes[skip], images[skip])
     assert not result.success[skip].any()
@@ -192,7 +201,7 @@ def test_skipped_examples_keep_the_code_of_their_image(stop):
     assert (result.loss[skip] == -torch.inf).all()
 
 
-def test_nothing_is_searched_where_every_example_is_skipped():
+def test_the_model_is_not_called_if_every_example_is_skipped():
     batch = make_tiny_split().expand(MEMBERS)
 
     def fail(_):
@@ -211,78 +220,62 @@ def test_nothing_is_searched_where_every_example_is_skipped():
     assert not result.success.any()
 
 
-def test_a_first_success_is_kept_although_an_earlier_loss_was_higher():
-    """Three classes: the loss of the true class can fall while another class overtakes it."""
+def test_a_success_replaces_an_earlier_code_of_higher_loss():
+    """With three classes, the loss can fall while a wrong class overtakes the true one."""
     logits = {0.0: [0.0, -0.1, -0.2], 0.5: [2.0, 2.5, -9.0]}
     batch = make_tiny_split(1).take(torch.zeros(1, 1, dtype=torch.int64))
-    origin = torch.zeros(1, 1, 1, 2, 3)
+    clean_codes = torch.zeros(1, 1, 1, 2, 3)
 
-    class Line:
-        """A model whose logits go linearly from those at 0 to those at 0.5 in all pixels."""
+    class LinearModel:
+        """A model whose logits are linear in the mean pixel, with given values at 0 and 0.5."""
 
         def __call__(self, images: Tensor) -> Tensor:
             start, end = (torch.tensor(values) for values in logits.values())
             return start + (end - start) * 2 * images.mean((2, 3, 4))[..., None]
 
-    model = Line()
     loss = [-F.log_softmax(torch.tensor(values), 0)[0].item() for values in logits.values()]
     assert loss[0] > loss[1], "the success must have the lower loss"
-    noise = [torch.zeros_like(origin), torch.ones_like(origin)]  # starts at 0 and at 0.5
+    noise = [torch.zeros_like(clean_codes), torch.ones_like(clean_codes)]  # starts at 0 and at 0.5
     arguments = (
-        model,
-        ImageSpace(origin, 0.0, 1.0),
+        LinearModel(),
+        ImageSpace(clean_codes, 0.0, 1.0),
         torch.zeros_like(batch.labels),
         Threat("image", "linf", 0.5),
         SearchConfig("signed", 0.5, steps=0, restarts=2),
         noise,
     )
-    evaluated = run_search_from_starts(*arguments, stop_at_success=True)
-    assert evaluated.success.item()
-    assert evaluated.restart.item() == 1
-    assert evaluated.loss.item() == pytest.approx(loss[1], abs=1e-5)
-    trained = run_search_from_starts(*arguments, stop_at_success=False)
-    assert not trained.success.item()
-    assert trained.loss.item() == pytest.approx(loss[0], abs=1e-5)
+    evaluation_result = run_search_from_starts(*arguments, stop_at_success=True)
+    assert evaluation_result.success.item()
+    assert evaluation_result.restart.item() == 1
+    assert evaluation_result.loss.item() == pytest.approx(loss[1], abs=1e-5)
+    training_result = run_search_from_starts(*arguments, stop_at_success=False)
+    assert not training_result.success.item()
+    assert training_result.loss.item() == pytest.approx(loss[0], abs=1e-5)
 
 
-def test_training_searches_on_after_a_success():
-    threat, settings = Threat("image", "linf", 0.4), SearchConfig("signed", 0.1, steps=8)
+def test_training_continues_the_search_after_a_success():
+    threat, search = Threat("image", "linf", 0.4), SearchConfig("signed", 0.1, steps=8)
     noise = draw_noise("image", 1)
-    stopped = compare_with_loop("image", threat, settings, noise, stop=True)
-    searched_on = compare_with_loop("image", threat, settings, noise, stop=False)
-    both = stopped.success & searched_on.success
-    assert (searched_on.loss[both] > stopped.loss[both] + 0.1).any()
-    assert (searched_on.iterations[both] > stopped.iterations[both]).any()
+    first_success = compare_with_loop("image", threat, search, noise, stop_at_success=True)
+    highest_loss = compare_with_loop("image", threat, search, noise, stop_at_success=False)
+    success = first_success.success & highest_loss.success
+    assert (highest_loss.loss[success] > first_success.loss[success] + 0.1).any()
+    assert (highest_loss.iterations[success] > first_success.iterations[success]).any()
 
 
-@pytest.mark.parametrize("stop", [True, False])
-def test_each_member_draws_the_starts_of_all_examples_from_its_own_generator(stop):
-    """What a member draws depends neither on other members nor on who has succeeded."""
+@pytest.mark.parametrize("stop_at_success", [True, False])
+def test_each_model_draws_the_starts_of_all_examples_from_its_own_generator(stop_at_success):
+    """The draws of a model depend neither on other models nor on successes."""
     batch = make_tiny_split().expand(MEMBERS)
-    threat, settings = (
-        Threat("image", "l2", 0.8),
-        SearchConfig("normalized", 0.2, steps=3, restarts=2),
+    threat = Threat("image", "l2", 0.8)
+    search = SearchConfig("normalized", 0.2, steps=3, restarts=2)
+    space, cohort = SPACES["image"](batch), TinyCohort(MEMBERS)
+    generators = [torch.Generator().manual_seed(seed) for seed in range(MEMBERS)]
+    result = run_search(
+        cohort, space, batch.labels, threat, search, generators, stop_at_success=stop_at_success
     )
-    space = SPACES["image"](batch)
-
-    def run(generators, rows):
-        return run_search(
-            TinyCohort(MEMBERS),
-            SPACES["image"](batch.take((slice(None), rows))),
-            batch.labels[:, rows],
-            threat,
-            settings,
-            generators,
-            stop_at_success=stop,
-        )
-
-    def make_generators():
-        return [torch.Generator().manual_seed(seed) for seed in range(MEMBERS)]
-
-    drawn_by = make_generators()
-    whole = run(drawn_by, slice(None))
     noise = []
-    twins = make_generators()
+    twins = [torch.Generator().manual_seed(seed) for seed in range(MEMBERS)]
     for _ in range(2):
         normal = torch.stack(
             [torch.randn(12, 1, 2, 3, generator=twin, dtype=torch.float32) for twin in twins]
@@ -293,12 +286,12 @@ def test_each_member_draws_the_starts_of_all_examples_from_its_own_generator(sto
         norms = normal.flatten(2).norm(dim=2)
         noise.append(normal * (lengths / norms)[:, :, None, None, None])
     expected = run_search_from_starts(
-        TinyCohort(MEMBERS), space, batch.labels, threat, settings, noise, stop_at_success=stop
+        cohort, space, batch.labels, threat, search, noise, stop_at_success=stop_at_success
     )
-    torch.testing.assert_close(whole.codes, expected.codes)
-    assert torch.equal(whole.restart, expected.restart)
-    for rng, twin in zip(drawn_by, twins, strict=True):
-        assert torch.equal(rng.get_state(), twin.get_state())
+    torch.testing.assert_close(result.codes, expected.codes)
+    assert torch.equal(result.restart, expected.restart)
+    for generator, twin in zip(generators, twins, strict=True):
+        assert torch.equal(generator.get_state(), twin.get_state())
 
 
 def test_a_model_in_train_mode_is_refused():
@@ -314,7 +307,7 @@ def test_a_model_in_train_mode_is_refused():
         run_search_from_starts(TinyCohort(MEMBERS).train(), *arguments, stop_at_success=True)
 
 
-def test_examples_to_skip_are_handed_on():
+def test_run_search_does_not_attack_examples_to_skip():
     batch = make_tiny_split().expand(MEMBERS)
     skip = torch.arange(12).expand(MEMBERS, 12) % 2 == 0
     space = SPACES["image"](batch)

@@ -1,4 +1,4 @@
-"""The study on a real SLURM of one node, through the profile: `make test-slurm`."""
+"""The smoke study on a real SLURM cluster of one node, through the profile: `make test-slurm`."""
 
 import subprocess
 import time
@@ -6,111 +6,131 @@ from pathlib import Path
 
 import cluster
 import pytest
-from conftest import HERE, PART, SMOKE, changed, same, snakemake, started, wanted
+from conftest import (
+    PART,
+    ROOT,
+    SMOKE,
+    count_equal_files,
+    count_planned_jobs,
+    snakemake,
+    start_snakemake,
+    write_config,
+)
 
 pytestmark = pytest.mark.slurm
-PROFILE = HERE / "profiles" / "slurm"
-# Accounting is what the default, sacct, asks; this SLURM keeps none. The rest spares waiting: when
-# no job has ended by the next look, the one after it is ten seconds later still.
-HERE_ONLY = ("--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "9")
-HERE_ONLY += ("--latency-wait", "5", "--seconds-between-status-checks", "2")
+PROFILE = ROOT / "profiles" / "slurm"
+# `squeue` replaces the default `sacct`, because this cluster has no accounting. The other options
+# shorten the waits between status checks.
+TEST_OPTIONS = ("--slurm-status-command", "squeue")
+TEST_OPTIONS += ("--slurm-init-seconds-before-status-checks", "9")
+TEST_OPTIONS += ("--latency-wait", "5", "--seconds-between-status-checks", "2")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _slurm(tmp_path_factory):
-    if reason := cluster.why_not():
+    if reason := cluster.find_obstacle():
         pytest.skip(reason)
-    with cluster.slurm(tmp_path_factory.mktemp("slurm")):
+    with cluster.run_slurm(tmp_path_factory.mktemp("slurm")):
         yield
 
 
-def test_the_same_bytes_as_a_local_run(study, tmp_path):
-    config = changed(tmp_path, **PART)
-    run = snakemake(tmp_path, "--profile", PROFILE, *HERE_ONLY, config=config)
+def test_a_run_on_slurm_gives_the_bytes_of_a_local_run(study, tmp_path):
+    config = write_config(tmp_path, **PART)
+    run = snakemake(tmp_path, "--profile", PROFILE, *TEST_OPTIONS, config=config)
     assert run.returncode == 0, run.stderr[-3000:]
-    submitted = (run.stdout + run.stderr).count("has been submitted with SLURM jobid")
-    assert 20 < submitted < len(list((tmp_path / "results").rglob("*.tsv")))  # some share a job
-    assert wanted(snakemake(tmp_path, "-n", config=config)) == {}
+    submission_count = (run.stdout + run.stderr).count("has been submitted with SLURM jobid")
+    benchmark_count = len(list((tmp_path / "results").rglob("*.tsv")))
+    assert 20 < submission_count < benchmark_count, "some jobs must be submitted as a group"
+    assert count_planned_jobs(snakemake(tmp_path, "-n", config=config)) == {}
     assert (tmp_path / "results/smoke/tables/verdicts.txt").exists()
     assert (tmp_path / "results/smoke/figures/figure3.pdf").exists()
     stages = ("dataset", "manifolds", "classifiers", "attacks", "distances")
-    assert sum(same(study, tmp_path, f"results/smoke/fonts/{stage}") for stage in stages) > 30
+    assert (
+        sum(count_equal_files(study, tmp_path, f"results/smoke/fonts/{stage}") for stage in stages)
+        > 30
+    )
 
 
-def test_another_executor_needs_only_a_profile(study, tmp_path):
-    """A job that the scheduler ended is noticed there too."""
-    rows = "results/smoke/fonts/attacks/regular/normal/n60/seeds0-1.parquet"
-    with_profile = ("--profile", HERE / "profiles/cluster-generic")
-    first = started(tmp_path, rows, *with_profile)
-    subprocess.run(["scancel", when("robustgen-train")], check=True)
-    assert first.wait(timeout=600) == 1
-    assert "Error in rule train" in (tmp_path / "said").read_text()
-    run = snakemake(tmp_path, rows, *with_profile)
+def test_the_generic_executor_resumes_after_a_cancelled_job(study, tmp_path):
+    """The executor needs only a profile and reports a job that the scheduler has ended."""
+    target = "results/smoke/fonts/attacks/regular/normal/n60/seeds0-1.parquet"
+    options = ("--profile", ROOT / "profiles/cluster-generic")
+    first_run = start_snakemake(tmp_path, target, *options)
+    subprocess.run(["scancel", wait_for_job("robustgen-train")], check=True)
+    assert first_run.wait(timeout=600) == 1
+    assert "Error in rule train" in (tmp_path / "output.txt").read_text()
+    run = snakemake(tmp_path, target, *options)
     assert run.returncode == 0, run.stderr[-3000:]
-    told = subprocess.run(["scontrol", "-o", "show", "job"], capture_output=True, text=True).stdout
-    assert told.count("JobName=robustgen-attack") == 1
-    assert same(study, tmp_path) > 5
+    jobs = subprocess.run(["scontrol", "-o", "show", "job"], capture_output=True, text=True).stdout
+    assert jobs.count("JobName=robustgen-attack") == 1
+    assert count_equal_files(study, tmp_path) > 5
 
 
-LONG = 3500
-"""Steps of a search with which a training takes longer than SLURM needs to end it."""
-
-
+LONG_STEPS = 3500
+"""Number of search steps with which a training lasts longer than SLURM needs to end it."""
 RATE = SMOKE["manifolds"]["fonts"]["rate"]
 
 
-def troubled(tmp_path: Path, vaegan_rate: float) -> tuple[Path, list[str]]:
-    """A study whose VAE-GANs diverge at a high learning rate, and its targets."""
+def write_study(tmp_path: Path, vaegan_rate: float) -> tuple[Path, list[str]]:
+    """Write a study with this learning rate of VAE-GANs; return its config file and targets."""
     methods = {name: SMOKE["methods"][name] for name in ("normal", "adversarial")}
-    methods["long"] = {**methods["adversarial"], "steps": LONG}
+    methods["long"] = {**methods["adversarial"], "steps": LONG_STEPS}
     manifolds = {"fonts": {**SMOKE["manifolds"]["fonts"], "rate": vaegan_rate}}
-    config = changed(tmp_path, methods=methods, manifolds=manifolds)
-    targets = [f"results/smoke/fonts/classifiers/{m}/n60/seeds0-1.safetensors" for m in methods]
+    config = write_config(tmp_path, methods=methods, manifolds=manifolds)
+    folder = "results/smoke/fonts/classifiers"
+    targets = [f"{folder}/{method}/n60/seeds0-1.safetensors" for method in methods]
     return config, [*targets, "results/smoke/fonts/manifolds/class0.safetensors"]
 
 
-def running(words: str) -> str:
-    """The id of the running job whose name and comment have all of these words."""
-    told = subprocess.run(
+def find_running_job(words: str) -> str:
+    """Return the id of the running job whose name and comment contain all words, or no text."""
+    squeue = subprocess.run(
         ["squeue", "-h", "-t", "R", "-o", "%i %j %k"], capture_output=True, text=True, check=True
-    ).stdout
-    jobs = [line.split(maxsplit=1) for line in told.splitlines() if " " in line]
-    return next((job for job, about in jobs if all(w in about for w in words.split())), "")
+    )
+    for line in squeue.stdout.splitlines():
+        job_id, _, description = line.partition(" ")
+        if description and all(word in description for word in words.split()):
+            return job_id
+    return ""
 
 
-def when(running_job: str, seconds: float = 600) -> str:
-    deadline = time.monotonic() + seconds
-    while not (job := running(running_job)):
-        assert time.monotonic() < deadline, running_job
+def wait_for_job(words: str, timeout_s: float = 600) -> str:
+    """Wait until a job with these words in its name and comment runs; return its id."""
+    deadline = time.monotonic() + timeout_s
+    while not (job_id := find_running_job(words)):
+        assert time.monotonic() < deadline, words
         time.sleep(0.2)
-    return job
+    return job_id
 
 
-def test_failed_cancelled_and_timed_out_jobs_are_noticed(tmp_path):
-    """The others go on, and a second call finishes; a killed training goes on where it was."""
-    config, targets = troubled(tmp_path, vaegan_rate=1e6)
-    by_slurm = (*targets, "--profile", PROFILE, *HERE_ONLY)
-    first = started(tmp_path, *by_slurm, config=config, ROBUSTGEN_CHECKPOINT_SECONDS="1")
-    subprocess.run(["scancel", when("rule_train adversarial")], check=True)
-    out_of_time = when("rule_train long")
-    kept = tmp_path / "results/smoke/fonts/classifiers/long/n60/seeds0-1.checkpoint.safetensors"
-    while not kept.exists():
-        assert first.poll() is None
+def test_a_second_run_completes_failed_cancelled_and_timed_out_jobs(tmp_path):
+    """Other jobs finish in the first run, and the timed-out training resumes in the second."""
+    config, targets = write_study(tmp_path, vaegan_rate=1e6)
+    arguments = (*targets, "--profile", PROFILE, *TEST_OPTIONS)
+    first_run = start_snakemake(
+        tmp_path, *arguments, config=config, ROBUSTGEN_CHECKPOINT_SECONDS="1"
+    )
+    subprocess.run(["scancel", wait_for_job("rule_train adversarial")], check=True)
+    long_job = wait_for_job("rule_train long")
+    folder = tmp_path / "results/smoke/fonts/classifiers/long/n60"
+    checkpoint = folder / "seeds0-1.checkpoint.safetensors"
+    while not checkpoint.exists():
+        assert first_run.poll() is None
         time.sleep(0.2)
-    subprocess.run(["scontrol", "update", f"jobid={out_of_time}", "EndTime=now"], check=True)
-    assert first.wait(timeout=600) == 1
-    text = (tmp_path / "said").read_text()
+    subprocess.run(["scontrol", "update", f"jobid={long_job}", "EndTime=now"], check=True)
+    assert first_run.wait(timeout=600) == 1
+    text = (tmp_path / "output.txt").read_text()
     for state in ("FAILED", "CANCELLED", "TIMEOUT"):
         assert f"SLURM status is: '{state}" in text, text[-3000:]
     normal = tmp_path / targets[0]
-    done = normal.stat().st_mtime_ns
+    write_time = normal.stat().st_mtime_ns
     assert not any((tmp_path / target).exists() for target in targets[1:])
 
-    config, targets = troubled(tmp_path, vaegan_rate=RATE)
-    again = snakemake(tmp_path, *by_slurm, config=config)
-    assert again.returncode == 0, again.stderr[-3000:]
-    assert normal.stat().st_mtime_ns == done
+    config, targets = write_study(tmp_path, vaegan_rate=RATE)
+    second_run = snakemake(tmp_path, *arguments, config=config)
+    assert second_run.returncode == 0, second_run.stderr[-3000:]
+    assert normal.stat().st_mtime_ns == write_time
     assert all((tmp_path / target).exists() for target in targets)
     log = (tmp_path / "results/smoke/logs/fonts/train/long/n60/seeds0-1.log").read_text()
-    assert "going on in epoch" in log
-    assert not kept.exists()
+    assert "resuming in epoch" in log
+    assert not checkpoint.exists()

@@ -16,28 +16,27 @@ from robustgen.specs import Threat
 SPACE_AND_NORM = [(space, norm) for space in SPACES for norm in ("linf", "l2")]
 
 
-@pytest.mark.parametrize(("space", "norm"), SPACE_AND_NORM)
+@pytest.mark.parametrize(("name", "norm"), SPACE_AND_NORM)
 @settings(max_examples=20, deadline=None)
 @given(radius=st.floats(1e-3, 2), seed=st.integers(0, 2**31))
-def test_projections_and_samples_lie_in_ball_and_bounds(test_images, space, norm, radius, seed):
-    batch, threat = test_images.take(slice(8)).expand(2), Threat(space, norm, radius)
-    around = SPACES[space](batch)
+def test_projections_and_samples_lie_in_ball_and_bounds(test_images, name, norm, radius, seed):
+    batch, threat = test_images.take(slice(8)).expand(2), Threat(name, norm, radius)
+    space = SPACES[name](batch)
     rng = torch.Generator().manual_seed(seed)
-    far = around.clean_codes + 3 * torch.randn(around.clean_codes.shape, generator=rng)
-    for codes in (around.project(far, threat), around.sample(threat, [rng, rng])):
-        assert (
-            perturbation_norms(codes - around.clean_codes)[norm] <= radius * (1 + 1e-5) + 1e-6
-        ).all()
-        assert (codes >= around.lower).all()
-        assert (codes <= around.upper).all()
-    inside = around.sample(Threat(space, norm, radius / 2), [rng, rng])
-    torch.testing.assert_close(around.project(inside, threat), inside)
+    distant_codes = space.clean_codes + 3 * torch.randn(space.clean_codes.shape, generator=rng)
+    for codes in (space.project(distant_codes, threat), space.sample(threat, [rng, rng])):
+        norms = perturbation_norms(codes - space.clean_codes)[norm]
+        assert (norms <= radius * (1 + 1e-5) + 1e-6).all()
+        assert (codes >= space.lower).all()
+        assert (codes <= space.upper).all()
+    inner_codes = space.sample(Threat(name, norm, radius / 2), [rng, rng])
+    torch.testing.assert_close(space.project(inner_codes, threat), inner_codes)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", ["image", "true_manifold", "learned_manifold"])
-def test_projections_equal_those_by_hand(name, norm):
-    """To the nearest point of the ball, and from there to that of the bounds."""
+def test_projections_equal_those_computed_by_hand(name, norm):
+    """A code is moved to the nearest point of the ball, and this point to the nearest in bounds."""
     batch = make_tiny_split().expand(2)
     space = SPACES[name](batch)
     rng = torch.Generator().manual_seed(0)
@@ -48,26 +47,27 @@ def test_projections_equal_those_by_hand(name, norm):
     projected = space.project(codes.clone(), threat)
     for member in range(2):
         for example in range(len(batch.labels[0])):
-            origin = space.clean_codes[member, example]
+            clean_code = space.clean_codes[member, example]
             expected = project_by_hand(
-                codes[member, example], origin, threat, space.lower, space.upper
+                codes[member, example], clean_code, threat, space.lower, space.upper
             )
             torch.testing.assert_close(projected[member, example], expected)
 
 
-def test_codes_at_the_origin_stay_there():
-    origin = torch.full((1, 1, *SHAPE), 0.5)
-    space = ImageSpace(origin, 0.0, 1.0)
+def test_a_projection_does_not_move_the_clean_code():
+    clean_codes = torch.full((1, 1, *SHAPE), 0.5)
+    space = ImageSpace(clean_codes, 0.0, 1.0)
     for norm in ("linf", "l2"):
-        assert torch.equal(space.project(origin.clone(), Threat("image", norm, 0.1)), origin)
+        projected = space.project(clean_codes.clone(), Threat("image", norm, 0.1))
+        assert torch.equal(projected, clean_codes)
 
 
-def test_origin_and_bounds_of_each_space():
+def test_clean_codes_and_bounds_of_each_space():
     split = make_tiny_split()
     batch = split.expand(2)
     lower, upper = split.ranges
     latents = split.learned["learned_manifold"].codes
-    assert latents.abs().max() > 2, "a code beyond the bounds must be there"
+    assert latents.abs().max() > 2, "one code must be out of bounds"
     identity = torch.tensor([0.0, 0, 0, 0, 1, 0], dtype=torch.float64)
     expected = {
         "image": (split.images(), 0, 1),
@@ -75,11 +75,11 @@ def test_origin_and_bounds_of_each_space():
         "transformation": (identity.expand(12, 6), lower, upper),
         "learned_manifold": (latents.clamp(-2, 2), -2, 2),
     }
-    for name, (origin, low, high) in expected.items():
+    for name, (clean_codes, *expected_bounds) in expected.items():
         space = SPACES[name](batch)
-        assert torch.equal(space.clean_codes, origin.expand(2, *origin.shape)), name
-        for bound, wanted in ((space.lower, low), (space.upper, high)):
-            assert torch.equal(torch.as_tensor(bound), torch.as_tensor(wanted)), name
+        assert torch.equal(space.clean_codes, clean_codes.expand(2, *clean_codes.shape)), name
+        for bound, expected_bound in zip((space.lower, space.upper), expected_bounds, strict=True):
+            assert torch.equal(torch.as_tensor(bound), torch.as_tensor(expected_bound)), name
         assert space.is_latent is (name != "image")
 
 
@@ -89,22 +89,22 @@ def test_decoded_images_of_each_space():
     for name in ("image", "true_manifold", "transformation"):
         space = SPACES[name](batch)
         torch.testing.assert_close(space.decode(space.clean_codes)[1], split.images())
-    moved = 0.1 * torch.ones(2, 12, 6, dtype=torch.float64)
+    delta = 0.1 * torch.ones(2, 12, 6, dtype=torch.float64)
     for name, sources in (("true_manifold", split.bank), ("transformation", split.images())):
         space = SPACES[name](batch)
-        expected = affine.warp(sources, (space.clean_codes + moved)[0])
-        torch.testing.assert_close(space.decode(space.clean_codes + moved)[0], expected)
+        expected = affine.warp(sources, (space.clean_codes + delta)[0])
+        torch.testing.assert_close(space.decode(space.clean_codes + delta)[0], expected)
     learned = SPACES["learned_manifold"](batch)
     decoders = split.learned["learned_manifold"].decoders.decoders
     images = learned.decode(learned.clean_codes)
     for example, label in enumerate(split.labels):
-        alone = decoders[label](learned.clean_codes[0, example][None])[0]
-        torch.testing.assert_close(images[0, example], alone)
+        expected = decoders[label](learned.clean_codes[0, example][None])[0]
+        torch.testing.assert_close(images[0, example], expected)
 
 
 @pytest.mark.parametrize("name", ["image", "true_manifold", "transformation", "learned_manifold"])
 def test_a_selection_of_examples_has_their_codes_and_images(name):
-    """Columns of the batch, different ones for each model."""
+    """Each model selects other columns of the batch."""
     columns = torch.tensor([[3, 0, 7], [5, 11, 4]])
     batch = make_tiny_split().expand(2)
     space = SPACES[name](batch)
@@ -118,26 +118,27 @@ def test_a_selection_of_examples_has_their_codes_and_images(name):
             torch.testing.assert_close(selected_images[member, position], images[member, column])
 
 
-def test_true_manifolds_need_codes_and_learned_ones_training():
+def test_a_space_that_the_data_set_lacks_is_refused():
     split = make_tiny_split()
     with pytest.raises(ValueError, match="true_manifold needs a data set whose manifold is known"):
         SPACES["true_manifold"](replace(split, codes=None).expand(2))
-    with pytest.raises(ValueError, match="data_manifold was not learned of this data set"):
+    with pytest.raises(ValueError, match="data_manifold was not learned for this data set"):
         SPACES["data_manifold"](split.expand(2))
 
 
-def test_only_decoders_of_several_classes_wait_for_a_gpu():
+def test_only_several_decoders_synchronize_with_a_gpu():
     split = make_tiny_split()
     learned = split.learned["learned_manifold"]
-    one = replace(learned, decoders=type(learned.decoders)(learned.decoders.decoders[:1]))
-    batch = replace(split, learned={**split.learned, "data_manifold": one}).expand(2)
-    waits = {name: space(batch).needs_host_sync for name, space in SPACES.items()}
-    assert [name for name, value in waits.items() if value] == ["learned_manifold"]
+    decoders = type(learned.decoders)(learned.decoders.decoders[:1])
+    data_manifold = replace(learned, decoders=decoders)
+    batch = replace(split, learned={**split.learned, "data_manifold": data_manifold}).expand(2)
+    synchronizing = [name for name, make in SPACES.items() if make(batch).needs_host_sync]
+    assert synchronizing == ["learned_manifold"]
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_draws_are_uniform_in_the_unit_ball(norm):
-    """A ball of half the volume has half of the points, and so has each half space."""
+def test_points_are_uniform_in_the_unit_ball(norm):
+    """A smaller ball has the share of points of its volume, and a half-space has half of them."""
     generators = [torch.Generator().manual_seed(seed) for seed in range(2)]
     points = sample_unit_ball(norm, (5000, 2, 3), generators)
     assert points.shape == (2, 5000, 2, 3)
@@ -151,32 +152,32 @@ def test_draws_are_uniform_in_the_unit_ball(norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_draw_fills_the_memory_that_it_is_given(norm):
-    room = torch.full((1, 4, 3), torch.nan)
-    drawn = sample_unit_ball(norm, (4, 3), [torch.Generator().manual_seed(0)], room)
-    assert drawn.data_ptr() == room.data_ptr()
-    assert torch.equal(drawn, sample_unit_ball(norm, (4, 3), [torch.Generator().manual_seed(0)]))
+def test_points_are_written_to_the_output_tensor(norm):
+    buffer = torch.full((1, 4, 3), torch.nan)
+    points = sample_unit_ball(norm, (4, 3), [torch.Generator().manual_seed(0)], buffer)
+    assert points.data_ptr() == buffer.data_ptr()
+    assert torch.equal(points, sample_unit_ball(norm, (4, 3), [torch.Generator().manual_seed(0)]))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_starts_are_draws_of_the_unit_ball_times_the_radius(norm):
+def test_starts_are_points_of_the_unit_ball_times_the_radius(norm):
     batch = make_tiny_split().expand(2)
     space, threat = SPACES["image"](batch), Threat("image", norm, 0.3)
-    seeds = [[torch.Generator().manual_seed(seed) for seed in (1, 2)] for _ in range(2)]
-    unit = sample_unit_ball(norm, space.clean_codes.shape[1:], seeds[0]).to(space.clean_codes)
-    expected = (space.clean_codes + 0.3 * unit).clamp(0, 1)
-    torch.testing.assert_close(space.scale_starts(threat, unit), expected)
-    torch.testing.assert_close(space.sample(threat, seeds[1]), expected)
+    generators, twins = ([torch.Generator().manual_seed(seed) for seed in (1, 2)] for _ in range(2))
+    points = sample_unit_ball(norm, space.clean_codes.shape[1:], generators).to(space.clean_codes)
+    expected = (space.clean_codes + 0.3 * points).clamp(0, 1)
+    torch.testing.assert_close(space.scale_starts(threat, points), expected)
+    torch.testing.assert_close(space.sample(threat, twins), expected)
 
 
-def test_draws_of_members_are_those_of_each_alone():
+def test_the_points_of_a_model_do_not_depend_on_other_models():
     for norm in ("linf", "l2"):
-        together = sample_unit_ball(
+        points = sample_unit_ball(
             norm, (5, 3), [torch.Generator().manual_seed(seed) for seed in (4, 5)]
         )
         for member, seed in enumerate((4, 5)):
-            alone = sample_unit_ball(norm, (5, 3), [torch.Generator().manual_seed(seed)])
-            assert torch.equal(together[member], alone[0])
+            expected = sample_unit_ball(norm, (5, 3), [torch.Generator().manual_seed(seed)])
+            assert torch.equal(points[member], expected[0])
 
 
 def test_norms_of_perturbations():
@@ -187,10 +188,10 @@ def test_norms_of_perturbations():
 
 def test_columns_are_gathered_for_each_model():
     values = torch.arange(12).view(2, 3, 2)
-    index = torch.tensor([[2, 0], [1, 1]])
-    assert gather_columns(values, index).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
+    columns = torch.tensor([[2, 0], [1, 1]])
+    assert gather_columns(values, columns).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
 
 
-def test_values_of_examples_are_spread_over_their_codes():
+def test_values_of_examples_broadcast_to_their_codes():
     assert expand_trailing_dims(torch.ones(2, 3), torch.ones(2, 3, 4, 5)).shape == (2, 3, 1, 1)
     assert expand_trailing_dims(torch.ones(2, 3), torch.ones(2, 3)).shape == (2, 3)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import HERE
+from conftest import ROOT
 from safetensors.torch import save_file
 
 from robustgen.errors import UserError
@@ -137,7 +137,7 @@ UNSAFE = {"eval", "exec", "torch.load", "torch.save", "extractall", "unpack_arch
 
 def test_nothing_is_read_that_can_run_code():
     """Nor do archives say where their files go."""
-    sources = [*HERE.glob("src/**/*.py"), *HERE.glob("workflow/**/*.py")]
+    sources = [*ROOT.glob("src/**/*.py"), *ROOT.glob("workflow/**/*.py")]
     assert len(sources) > 70
     for path in sources:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -1,4 +1,4 @@
-"""The workflow as its users run it: from the command line, in a folder of its own."""
+"""The workflow, run from the command line in a folder of its own, as users run it."""
 
 import filecmp
 import json
@@ -13,8 +13,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import HERE, PART, SMOKE, changed, same, snakemake, wanted
-from pages import block, blocks
+from conftest import (
+    PART,
+    ROOT,
+    SMOKE,
+    count_equal_files,
+    count_planned_jobs,
+    snakemake,
+    write_config,
+)
+from pages import read_block, read_blocks
 from PIL import Image
 from safetensors import safe_open
 
@@ -25,20 +33,20 @@ THREATS, ATTACKS = SMOKE["threats"], SMOKE["attacks"]
 DATA = "results/smoke/fonts"
 
 
-def test_no_job_is_warned_of_anything(study):
-    assert "Warning" not in (study / "said").read_text()
+def test_a_run_prints_no_warning(study):
+    assert "Warning" not in (study / "stderr.txt").read_text()
 
 
-def test_a_run_ends_with_the_verdicts_and_where_results_lie(study):
-    printed = (study / "printed").read_text()
+def test_a_run_ends_with_the_verdicts_and_the_paths_of_its_results(study):
+    stdout = (study / "stdout.txt").read_text()
     verdicts = (study / "results/smoke/tables/verdicts.txt").read_text()
-    assert f"\n{verdicts}\nTables:  results/smoke/tables\n" in printed
-    assert "Report:  make it with snakemake --report results/smoke/report.html" in printed
-    assert printed.endswith(f" --directory {study} --configfile {HERE}/config/smoke.yaml\n")
+    assert f"\n{verdicts}\nTables:  results/smoke/tables\n" in stdout
+    assert "Report:  make it with snakemake --report results/smoke/report.html" in stdout
+    assert stdout.endswith(f" --directory {study} --configfile {ROOT}/config/smoke.yaml\n")
 
 
-def test_a_second_run_does_nothing(study):
-    assert wanted(snakemake(study, "-n")) == {}
+def test_a_second_run_has_no_jobs(study):
+    assert count_planned_jobs(snakemake(study, "-n")) == {}
 
 
 SCHEMAS = {
@@ -70,7 +78,7 @@ def test_tables_have_their_schema_and_rows(study, name, schema, rows):
         assert pq.read_metadata(path).num_rows == rows
 
 
-def test_files_say_what_made_them(study):
+def test_files_contain_their_settings_and_provenance(study):
     for name in ("classifiers", "attacks/regular"):
         path = study / DATA / name / "normal/n60/seeds0-1.safetensors"
         with safe_open(path, "numpy") as file:
@@ -87,15 +95,16 @@ def test_files_say_what_made_them(study):
 
 def test_every_job_has_log_and_benchmark(study):
     root = study / "results/smoke"
-    jobs = sum(wanted(snakemake(study, "-n", "--forceall")).values()) - 2  # all, total
+    job_counts = count_planned_jobs(snakemake(study, "-n", "--forceall"))
+    job_count = sum(job_counts.values()) - job_counts["all"]  # `all` is the only rule without a log
     for folder, suffix in (("logs", ".log"), ("benchmarks", ".tsv")):
-        assert len(list((root / folder).rglob(f"*{suffix}"))) >= jobs - 1
+        assert len(list((root / folder).rglob(f"*{suffix}"))) >= job_count, folder
     log = (root / "logs/fonts/train/normal/n60/seeds0-1.log").read_text()
     assert "epoch 3/3, 0 s left" in log
     assert log.rstrip().endswith("done")
 
 
-def test_no_times_in_results(study):
+def test_result_tables_contain_no_times(study):
     names = {
         name
         for path in (study / "results/smoke").rglob("*.parquet")
@@ -104,86 +113,87 @@ def test_no_times_in_results(study):
     assert not {name for name in names if "time" in name or "second" in name}
 
 
-def test_results_do_not_depend_on_cores_or_on_what_else_is_studied(study, tmp_path):
-    """A part of the study, from scratch on one core, gives the same bytes job by job."""
+def test_results_do_not_depend_on_cores_or_on_other_parts_of_the_study(study, tmp_path):
+    """A part of the study, run on one core, gives the same bytes as in the whole study."""
     cohort = "n60/seeds0-1.parquet"
     targets = [f"{DATA}/distances/clean.parquet"]
     targets.append(f"{DATA}/distances/regular/normal/{cohort}")
     targets.append(f"{DATA}/attacks/on_true_manifold/on_true_manifold/{cohort}")
-    run = snakemake(tmp_path, *targets, "--cores", "1", config=changed(tmp_path, **PART))
+    run = snakemake(tmp_path, *targets, "--cores", "1", config=write_config(tmp_path, **PART))
     assert run.returncode == 0, run.stderr[-3000:]
-    compared = 0
+    file_count = 0
     for path in sorted((tmp_path / DATA).rglob("*")):
         if path.suffix in (".parquet", ".safetensors"):
-            twin = study / path.relative_to(tmp_path)
-            assert filecmp.cmp(twin, path, shallow=False), path.name
-            compared += 1
-    manifold = 3 * 3 + 1  # of each letter the model, twice, and its curves; the codes
-    assert compared == 3 + manifold + 2 * 3 + 2 * 2 + 1 + 1
-    started = re.findall(r"^(?:local)?rule (\w+):", run.stdout + run.stderr, re.M)
-    order = [rule for rule, _ in groupby(started)]
+            expected = study / path.relative_to(tmp_path)
+            assert filecmp.cmp(expected, path, shallow=False), path.name
+            file_count += 1
+    manifold = 3 * 3 + 1  # for each letter two files of its model and one of curves; the codes
+    assert file_count == 3 + manifold + 2 * 3 + 2 * 2 + 1 + 1
+    rules = re.findall(r"^(?:local)?rule (\w+):", run.stdout + run.stderr, re.M)
+    order = [rule for rule, _ in groupby(rules)]
     assert set(order[:2]) == {"prototypes", "codes"}
-    assert order[2:6] == ["vaegan", "latent_codes", "train", "attack"], "longest ways first"
+    assert order[2:6] == ["vaegan", "latent_codes", "train", "attack"], "longest chains first"
 
 
 @pytest.mark.long
-def test_the_whole_smoke_study_gives_the_same_bytes_again(study, tmp_path):
+def test_a_second_smoke_study_gives_the_same_bytes(study, tmp_path):
     run = snakemake(tmp_path, "--cores", "1")
     assert run.returncode == 0, run.stderr[-3000:]
-    assert same(study, tmp_path) == same(study, study)
+    assert count_equal_files(study, tmp_path) == count_equal_files(study, study)
 
 
 def test_a_learned_manifold_is_trained_and_attacked(study):
-    """One VAE-GAN per class, the codes of every image, and an attack within them."""
+    """There are a VAE-GAN per class, codes of every image, and an attack within their ball."""
     folder = study / DATA / "manifolds"
     models = sorted(path.name for path in folder.glob("class*.safetensors"))
     assert models == ["class0.safetensors", "class1.safetensors", "class2.safetensors"]
     with safe_open(folder / "learned_manifold.safetensors", "numpy") as file:
         codes = {split: file.get_tensor(split) for split in ("train", "test")}
-    assert {name: of.shape for name, of in codes.items()} == {"train": (288, 4), "test": (144, 4)}
-    rows = study / DATA / "attacks/on_learned_manifold/normal/n60/seeds0-1.parquet"
-    found = pq.read_table(rows).to_pandas()
-    attacked = found[found["prediction"] == found["label"]]
+    shapes = {split: values.shape for split, values in codes.items()}
+    assert shapes == {"train": (288, 4), "test": (144, 4)}
+    path = study / DATA / "attacks/on_learned_manifold/normal/n60/seeds0-1.parquet"
+    rows = pq.read_table(path).to_pandas()
+    attacked = rows[rows["prediction"] == rows["label"]]
     assert (attacked["code_linf"] <= 0.3 + 1e-5).all()
-    measured = pq.read_table(study / "results/smoke/tables/distances.parquet").to_pandas()
-    assert set(measured["attack"]) == {
+    distances = pq.read_table(study / "results/smoke/tables/distances.parquet").to_pandas()
+    assert set(distances["attack"]) == {
         "clean",
         "regular",
         "on_true_manifold",
         "on_learned_manifold",
     }
     kinds = ("true_manifold", "learned_manifold", "neighbour")
-    assert measured[[f"{kind}_distance" for kind in kinds]].notna().all(axis=None)
-    tested = pq.read_table(study / "results/smoke/tables/claims.parquet").to_pandas()
-    poor = tested[tested["manifold"] == "learned_manifold"]
-    assert poor["rule"].str.contains("the learned manifold is too poor").all()
-    assert not tested[tested["manifold"] != "learned_manifold"]["rule"].str.contains("poor").any()
+    assert distances[[f"{kind}_distance" for kind in kinds]].notna().all(axis=None)
+    claims = pq.read_table(study / "results/smoke/tables/claims.parquet").to_pandas()
+    is_learned = claims["manifold"] == "learned_manifold"
+    assert claims["rule"][is_learned].str.contains("the learned manifold is too poor").all()
+    assert not claims["rule"][~is_learned].str.contains("poor").any()
 
 
-def name_of(trained: Path) -> str:
-    """Of what a kept VAE-GAN is."""
-    with safe_open(trained, "numpy") as file:
+def read_class_name(path: Path) -> str:
+    """Return the name of the class whose VAE-GAN is stored for reuse in a file."""
+    with safe_open(path, "numpy") as file:
         header = json.loads(file.metadata()["robustgen"])
     return json.loads(header["identity"])["settings"]["name"]
 
 
 def test_an_added_class_trains_one_manifold(study, tmp_path):
-    """And one that is lost is trained anew to the same bytes, its damaged checkpoint told of."""
+    """A lost VAE-GAN is trained again to the same bytes, and its damaged checkpoint is ignored."""
     folder = f"{DATA}/manifolds"
     shutil.copytree(study / folder / "trained", tmp_path / folder / "trained")
-    kept = {name_of(path): path for path in (tmp_path / folder / "trained").iterdir()}
-    assert set(kept) == {"class A", "class B", "class C"}
-    kept["class B"].unlink()
+    stored = {read_class_name(path): path for path in (tmp_path / folder / "trained").iterdir()}
+    assert set(stored) == {"class A", "class B", "class C"}
+    stored["class B"].unlink()
     damaged = tmp_path / folder / "class1.checkpoint.safetensors"
     damaged.write_bytes(b"damaged")
     fonts = {**SMOKE["datasets"]["fonts"], "letters": "ABCD"}
-    config = changed(tmp_path, datasets={"fonts": fonts}, sizes=[60])
+    config = write_config(tmp_path, datasets={"fonts": fonts}, sizes=[60])
     codes = f"{folder}/learned_manifold.safetensors"
     run = snakemake(tmp_path, codes, "--cores", "2", config=config)
     assert run.returncode == 0, run.stderr[-3000:]
     logs = [tmp_path / f"results/smoke/logs/fonts/vaegan/class{k}.log" for k in range(4)]
-    before = ["trained before" in log.read_text() for log in logs]
-    assert before == [True, False, True, False]
+    is_reused = ["trained before" in log.read_text() for log in logs]
+    assert is_reused == [True, False, True, False]
     assert "checkpoint ignored" in logs[1].read_text()
     assert not damaged.exists()
     for k in range(3):
@@ -200,43 +210,43 @@ PLANS = {
 }
 
 
-def seconds_of_children() -> float:
-    """Computed by finished processes, which other work beside them does not add to."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def children_cpu_time() -> float:
+    """Return the CPU time of finished child processes, in seconds; it excludes other processes."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
-@pytest.mark.parametrize(("config", "jobs"), PLANS.items(), ids=PLANS)
-def test_the_shipped_studies_are_planned(tmp_path, config, jobs):
-    before = seconds_of_children()
-    run = snakemake(tmp_path, "-n", config=HERE / "config" / config)
-    found = wanted(run)
-    assert {rule: found[rule] for rule in jobs} == jobs
-    assert seconds_of_children() - before < 15
+@pytest.mark.parametrize(("config", "expected"), PLANS.items(), ids=PLANS)
+def test_the_shipped_studies_are_planned(tmp_path, config, expected):
+    start = children_cpu_time()
+    run = snakemake(tmp_path, "-n", config=ROOT / "config" / config)
+    jobs = count_planned_jobs(run)
+    assert {rule: jobs[rule] for rule in expected} == expected
+    assert children_cpu_time() - start < 15
 
 
 @pytest.mark.long
-def test_planning_takes_time_by_the_number_of_jobs(tmp_path):
-    """The paper's study, and one ten times as large."""
-    config = ("-n", "--quiet", "rules", "--config")
-    paper = HERE / "config/paper.yaml"
-    seconds, jobs = [], []
+def test_planning_time_is_proportional_to_the_number_of_jobs(tmp_path):
+    """The paper's study is compared with one of ten times as many seeds."""
+    options = ("-n", "--quiet", "rules", "--config")
+    config = ROOT / "config/paper.yaml"
+    seconds, attack_counts = [], []
     for seeds in (5, 50):
-        before = seconds_of_children()
-        run = snakemake(tmp_path, *config, f"seeds={seeds}", config=paper)
-        seconds.append(seconds_of_children() - before)
-        jobs.append(wanted(run)["attack"])
-    assert jobs[1] == 10 * jobs[0]
+        start = children_cpu_time()
+        run = snakemake(tmp_path, *options, f"seeds={seeds}", config=config)
+        seconds.append(children_cpu_time() - start)
+        attack_counts.append(count_planned_jobs(run)["attack"])
+    assert attack_counts[1] == 10 * attack_counts[0]
     assert seconds[1] < 12 * seconds[0]
 
 
-def test_a_config_replaces_the_demo(tmp_path):
-    """Nothing of config.yaml may leak into another study."""
-    run = snakemake(tmp_path, "-n", config=changed(tmp_path, methods={"normal": {}}))
-    assert wanted(run)["train"] == 1
+def test_a_config_file_replaces_the_demo(tmp_path):
+    """No key of config.yaml, which has several methods, is added to another study."""
+    run = snakemake(tmp_path, "-n", config=write_config(tmp_path, methods={"normal": {}}))
+    assert count_planned_jobs(run)["train"] == 1
 
 
-BAD = {
+BAD_CONFIGS = {
     "a misspelt key": ({"seedz": 3}, "seedz is no known key (did you mean seed?)"),
     "a negative radius": (
         {"threats": {**SMOKE["threats"], "regular": {**SMOKE["threats"]["regular"], "radius": -1}}},
@@ -249,58 +259,63 @@ BAD = {
 }
 
 
-def test_a_weak_search_is_told_before_any_job(tmp_path):
+def test_a_weak_search_is_warned_of_before_any_job(tmp_path):
     attacks = {**ATTACKS, "regular": {**ATTACKS["regular"], "steps": 2}}
-    run = snakemake(tmp_path, "-n", config=changed(tmp_path, attacks=attacks))
+    run = snakemake(tmp_path, "-n", config=write_config(tmp_path, attacks=attacks))
     assert "robustgen: the steps of attacks.regular (2 steps of 0.05 reach 0.1 of" in run.stdout
 
 
-@pytest.mark.parametrize(("keys", "sentence"), BAD.values(), ids=BAD.keys())
-def test_a_bad_config_is_one_sentence_before_any_job(tmp_path, keys, sentence):
-    run = snakemake(tmp_path, "--cores", "1", config=changed(tmp_path, **keys))
-    said = run.stdout + run.stderr
+@pytest.mark.parametrize(("keys", "sentence"), BAD_CONFIGS.values(), ids=BAD_CONFIGS.keys())
+def test_a_bad_config_is_reported_in_one_sentence_before_any_job(tmp_path, keys, sentence):
+    run = snakemake(tmp_path, "--cores", "1", config=write_config(tmp_path, **keys))
+    output = run.stdout + run.stderr
     assert run.returncode != 0
-    assert sentence in said
-    assert "Traceback" not in said
+    assert sentence in output
+    assert "Traceback" not in output
     assert not (tmp_path / "results").exists()
 
 
-def a_file(path: Path) -> None:
+def write_file(path: Path) -> None:
+    """Write a file where the workflow needs a folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("in the way")
+    path.write_text("a file in place of a folder")
 
 
-def a_link_to_nowhere(path: Path) -> None:
-    path.symlink_to(path.with_name("gone"))
+def make_dangling_link(path: Path) -> None:
+    """Make a link whose target does not exist."""
+    path.symlink_to(path.with_name("missing"))
 
 
 @pytest.mark.parametrize(
-    ("block", "place"),
+    ("make_obstacle", "folder"),
     [
-        (a_file, "results"),
-        (a_link_to_nowhere, "results"),
-        (a_file, "results/smoke/tables"),
-        (a_file, "results/smoke/fonts"),
-        (a_file, "results/smoke/fonts/dataset"),
+        (write_file, "results"),
+        (make_dangling_link, "results"),
+        (write_file, "results/smoke/tables"),
+        (write_file, "results/smoke/fonts"),
+        (write_file, "results/smoke/fonts/dataset"),
     ],
 )
-def test_results_that_cannot_be_written_are_one_sentence(tmp_path, block, place):
-    block(tmp_path / place)
+def test_a_results_folder_that_cannot_be_written_is_reported(tmp_path, make_obstacle, folder):
+    make_obstacle(tmp_path / folder)
     run = snakemake(tmp_path, "--cores", "1")
     assert run.returncode != 0
     assert "name another results folder with --directory" in run.stderr
-    assert f"cannot be written: {tmp_path / place}" in run.stderr
+    assert f"cannot be written: {tmp_path / folder}" in run.stderr
     assert "Traceback" not in run.stderr
 
 
 NO_FONTS = """
 from importlib import metadata
-found = metadata.entry_points
-metadata.entry_points = lambda **of: [] if "font" in of.get("group", "") else found(**of)
+entry_points = metadata.entry_points
+def find_others(**selection):
+    return [] if "font" in selection.get("group", "") else entry_points(**selection)
+metadata.entry_points = find_others
 """
+"""A sitecustomize module with which no font package is installed."""
 
 
-def test_no_installed_fonts_are_one_sentence_before_any_job(tmp_path, monkeypatch):
+def test_missing_font_packages_are_reported_before_any_job(tmp_path, monkeypatch):
     (tmp_path / "sitecustomize.py").write_text(NO_FONTS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     run = snakemake(tmp_path, "--cores", "1")
@@ -317,22 +332,22 @@ FONT_FILES = {
 
 
 @pytest.mark.parametrize(("files", "sentence"), FONT_FILES.values(), ids=FONT_FILES.keys())
-def test_bad_font_files_are_one_sentence_and_leave_nothing(tmp_path, files, sentence):
+def test_bad_font_files_are_reported_and_leave_no_results(tmp_path, files, sentence):
     folder = tmp_path / "fonts"
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)
     fonts = {**SMOKE["datasets"]["fonts"], "fonts_from": str(folder)}
-    config = changed(tmp_path, datasets={"fonts": fonts})
+    config = write_config(tmp_path, datasets={"fonts": fonts})
     run = snakemake(tmp_path, "--cores", "1", config=config)
     assert run.returncode != 0
-    said = run.stdout + run.stderr
-    assert sentence in said, said[-2000:]
-    assert "Traceback" not in said
+    output = run.stdout + run.stderr
+    assert sentence in output, output[-2000:]
+    assert "Traceback" not in output
     assert not list(tmp_path.glob("results/*/*/dataset/images*"))
 
 
-OWN = {
+IMAGE_STUDY = {
     "sizes": [20],
     "manifolds": {},
     "seeds": 1,
@@ -343,122 +358,143 @@ OWN = {
     "attacks": {"regular": {**ATTACKS["regular"], "steps": 2, "examples": 6}},
     "distances": {"examples": 6, "neighbours": 3},
 }
-"""A study of images whose manifold is not known, as small as it goes."""
+"""Keys of a small study of images whose manifold is not known."""
 
 
-def arrays(path: Path, **of) -> dict:
-    """The data sets of a study: an npz file of dark and bright images, in colour."""
+def write_arrays(path: Path, **replacements) -> dict:
+    """Write an npz file of dark and bright colour images; return the `datasets` of its config.
+
+    Args:
+        path: path of the file.
+        replacements: further arrays, or others in place of `images` and `labels`.
+    """
     labels = np.arange(30) % 2
     noise = np.random.default_rng(0).integers(0, 128, (30, 12, 12, 3), np.uint8)
     images = noise + 127 * labels[:, None, None, None].astype(np.uint8)
-    np.savez(path, **{"images": images, "labels": labels, **of})
+    np.savez(path, **{"images": images, "labels": labels, **replacements})
     return {"mine": {"kind": "npz", "path": str(path)}}
 
 
-def at_once(said: str, rules: set[str]) -> int:
-    """The most jobs of some rules that ran at a time, from what Snakemake said."""
-    rule, running, most = "", set(), 0
-    for line in said.splitlines():
-        if found := re.match(r"(?:local)?rule (\w+):", line):
-            rule = found[1]
-        elif (found := re.match(r"    jobid: (\d+)", line)) and rule in rules:
-            running.add(found[1])
-            most = max(most, len(running))
-        elif found := re.match(r"Finished jobid: (\d+)", line):
-            running.discard(found[1])
-    return most
+def max_parallel_jobs(output: str, rules: set[str]) -> int:
+    """Return the largest number of jobs of `rules` that ran together, by Snakemake's output."""
+    rule, running, max_running = "", set(), 0
+    for line in output.splitlines():
+        if match := re.match(r"(?:local)?rule (\w+):", line):
+            rule = match[1]
+        elif (match := re.match(r"    jobid: (\d+)", line)) and rule in rules:
+            running.add(match[1])
+            max_running = max(max_running, len(running))
+        elif match := re.match(r"Finished jobid: (\d+)", line):
+            running.discard(match[1])
+    return max_running
 
 
-def test_a_study_of_ones_own_arrays_runs(tmp_path):
-    """In colour, with a manifold that is learned of all classes, as on a machine with one GPU."""
+ROWS = "results/smoke/mine/attacks/on_data_manifold/normal/n20/seeds0-0.parquet"
+FIGURE = "results/smoke/mine/figures/data_manifold.png"
+QUALITY = "results/smoke/tables/manifolds.txt"
+RECORD = "results/smoke/study.json"
+
+
+def test_a_study_of_the_users_arrays_runs(tmp_path):
+    """The arrays are in colour, one VAE-GAN learns all classes, and the profile is for one GPU."""
     learned = {"latent": 2, "channels": [4], "epochs": 1, "batch_size": 10, "judge": {"images": 20}}
-    on_data = {"threat": "on_data_manifold", "steps": 2, "examples": 6}
-    own = {
-        **OWN,
-        "datasets": arrays(tmp_path / "mine.npz"),
+    attack = {"threat": "on_data_manifold", "steps": 2, "examples": 6}
+    keys = {
+        **IMAGE_STUDY,
+        "datasets": write_arrays(tmp_path / "mine.npz"),
         "manifolds": {"mine": learned},
-        "threats": {**OWN["threats"], "on_data_manifold": ON_DATA},
-        "attacks": {"on_data_manifold": on_data},
+        "threats": {**IMAGE_STUDY["threats"], "on_data_manifold": ON_DATA},
+        "attacks": {"on_data_manifold": attack},
     }
-    config = changed(tmp_path, **own)
-    results = "results/smoke"
-    rows = f"{results}/mine/attacks/on_data_manifold/normal/n20/seeds0-0.parquet"
-    figure, text = f"{results}/mine/figures/data_manifold.png", f"{results}/tables/manifolds.txt"
-    study = f"{results}/study.json"
-    targets = (rows, figure, text, study)
-    profile = HERE / "profiles/gpu"
-    run = snakemake(tmp_path, *targets, "--cores", "2", "--profile", profile, config=config)
+    config = write_config(tmp_path, **keys)
+    options = ("--cores", "2", "--profile", ROOT / "profiles/gpu")
+    run = snakemake(tmp_path, ROWS, FIGURE, QUALITY, RECORD, *options, config=config)
     assert run.returncode == 0, run.stderr[-3000:]
-    on_gpu = yaml.safe_load((profile / "config.yaml").read_text())["set-resources"]
-    assert at_once(run.stdout + run.stderr, set(on_gpu)) == 1
-    found = pq.read_table(tmp_path / rows).to_pandas()
-    attacked = found[found["prediction"] == found["label"]]
+    profile = yaml.safe_load((ROOT / "profiles/gpu/config.yaml").read_text())
+    assert max_parallel_jobs(run.stdout + run.stderr, set(profile["set-resources"])) == 1
+    rows = pq.read_table(tmp_path / ROWS).to_pandas()
+    attacked = rows[rows["prediction"] == rows["label"]]
     assert (attacked["code_linf"] <= 0.1 + 1e-5).all()
-    assert (tmp_path / figure).stat().st_size > 1000
-    assert "Data set mine, data manifold, random steps of 0.1" in (tmp_path / text).read_text()
-    models = (tmp_path / results / "mine/manifolds").glob("*.safetensors")
+    assert (tmp_path / FIGURE).stat().st_size > 1000
+    assert "Data set mine, data manifold, random steps of 0.1" in (tmp_path / QUALITY).read_text()
+    models = (tmp_path / "results/smoke/mine/manifolds").glob("*.safetensors")
     assert {path.stem for path in models} == {"all", "judge", "data_manifold"}
-    examples = tmp_path / results / "mine/dataset/examples.parquet"
+    examples = tmp_path / "results/smoke/mine/dataset/examples.parquet"
     assert pq.read_schema(examples).equals(tables.EXAMPLES)
-
-    assert "downloads" not in json.loads((tmp_path / study).read_text())
-    moved = {**yaml.safe_load(config.read_text()), "downloads": {"folder": "elsewhere"}}
-    config.write_text(yaml.safe_dump(moved, sort_keys=False))
-    assert wanted(snakemake(tmp_path, *targets, "-n", config=config)) == {}
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "mine.npz").rename(tmp_path / "elsewhere/photos.npz")
-    moved["datasets"]["mine"]["path"] = "~/photos.npz"
-    config.write_text(yaml.safe_dump(moved, sort_keys=False))
-    home = str(tmp_path / "elsewhere")
-    assert wanted(snakemake(tmp_path, *targets[:-1], "-n", config=config, HOME=home)) == {}
-    arrays(tmp_path / "elsewhere/photos.npz", labels=1 - np.arange(30) % 2)
-    assert wanted(snakemake(tmp_path, rows, "-n", config=config, HOME=home))["images"] == 1
+    assert "downloads" not in json.loads((tmp_path / RECORD).read_text())
+    check_jobs_after_a_move(tmp_path, config)
 
 
-def run_own_study(tmp_path: Path, change_test) -> Path:
-    """Run a study on arrays whose test split is that of `change_test(images, labels)`: tables."""
-    arrays(tmp_path / "mine.npz")
+def check_jobs_after_a_move(tmp_path: Path, config: Path) -> None:
+    """Require that moved arrays run no job of a finished study again, and changed labels do."""
+    keys = {**yaml.safe_load(config.read_text()), "downloads": {"folder": "elsewhere"}}
+    config.write_text(yaml.safe_dump(keys, sort_keys=False))
+    targets = (ROWS, FIGURE, QUALITY)
+    assert count_planned_jobs(snakemake(tmp_path, *targets, RECORD, "-n", config=config)) == {}
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    (tmp_path / "mine.npz").rename(home / "photos.npz")
+    keys["datasets"]["mine"]["path"] = "~/photos.npz"
+    config.write_text(yaml.safe_dump(keys, sort_keys=False))
+    assert (
+        count_planned_jobs(snakemake(tmp_path, *targets, "-n", config=config, HOME=str(home))) == {}
+    )
+    write_arrays(home / "photos.npz", labels=1 - np.arange(30) % 2)
+    assert (
+        count_planned_jobs(snakemake(tmp_path, ROWS, "-n", config=config, HOME=str(home)))["images"]
+        == 1
+    )
+
+
+def run_array_study(tmp_path: Path, make_test_split) -> Path:
+    """Run a study on arrays with a test split of its own; return the folder of its tables.
+
+    Args:
+        tmp_path: the working directory.
+        make_test_split: a function from training images and labels to test images and labels.
+    """
+    write_arrays(tmp_path / "mine.npz")
     with np.load(tmp_path / "mine.npz") as train:
-        images, labels = change_test(train["images"], train["labels"])
+        images, labels = make_test_split(train["images"], train["labels"])
     test = {"test_images": images, "test_labels": labels}
-    own = {
-        **OWN,
-        "datasets": arrays(tmp_path / "mine.npz", **test),
+    keys = {
+        **IMAGE_STUDY,
+        "datasets": write_arrays(tmp_path / "mine.npz", **test),
         "sizes": [30],
         "classifier": {**SMOKE["classifier"], "epochs": 20, "batch_size": 10},
     }
-    run = snakemake(tmp_path, "--cores", "2", config=changed(tmp_path, **own))
+    run = snakemake(tmp_path, "--cores", "2", config=write_config(tmp_path, **keys))
     assert run.returncode == 0, run.stderr[-3000:]
     return tmp_path / "results/smoke/tables"
 
 
 @pytest.mark.long
 def test_a_study_whose_models_are_always_wrong_ends(tmp_path):
-    """All test labels are wrong: nothing is attacked, and every claim is undecided."""
-    tables = run_own_study(tmp_path, lambda images, labels: (images, 1 - labels))
-    (row,) = pq.read_table(tables / "success_rates.parquet").to_pylist()
+    """All test labels are wrong: no image is attacked, and every claim is undecided."""
+    folder = run_array_study(tmp_path, lambda images, labels: (images, 1 - labels))
+    (row,) = pq.read_table(folder / "success_rates.parquet").to_pylist()
     assert (row["attacked"], row["successes"], row["success_rate"]) == (0, 0, None)
-    verdicts = set(pq.read_table(tables / "claims.parquet")["verdict"].to_pylist())
+    verdicts = set(pq.read_table(folder / "claims.parquet")["verdict"].to_pylist())
     assert verdicts == {"undecided"}
 
 
 @pytest.mark.long
 def test_a_study_without_test_images_of_a_class_ends(tmp_path):
-    """Every stage, down to figures and claims, has test images of the other class only."""
+    """All stages up to figures and claims work with test images of one class of two."""
 
-    def keep_first_class(images, labels):
+    def select_first_class(images, labels):
         return images[labels == 0], labels[labels == 0]
 
-    tables = run_own_study(tmp_path, keep_first_class)
-    (row,) = pq.read_table(tables / "success_rates.parquet").to_pylist()
+    folder = run_array_study(tmp_path, select_first_class)
+    (row,) = pq.read_table(folder / "success_rates.parquet").to_pylist()
     assert row["attacked"] > 0
-    assert (tables.parent / "mine/figures/figure1.png").exists()
-    log = (tables.parent / "logs/mine/images.log").read_text()
+    assert (folder.parent / "mine/figures/figure1.png").exists()
+    log = (folder.parent / "logs/mine/images.log").read_text()
     assert "1 of 2 classes have no test images" in log, log
 
 
 def write_documented_files(tmp_path: Path) -> None:
-    """The user's files that a page names: dark and bright photos, the same as arrays, and fonts."""
+    """Write the files that a page names: dark and bright photos, the same as arrays, and fonts."""
     rng = np.random.default_rng(0)
     photos = {
         name: rng.integers(darkest, darkest + 156, (315, 8, 8, 3), np.uint8)
@@ -485,14 +521,14 @@ DOCUMENTED = {
 @pytest.mark.long
 @pytest.mark.parametrize(("study_name", "titles"), DOCUMENTED.values(), ids=DOCUMENTED)
 def test_the_other_documented_studies_run_through(tmp_path, study_name, titles):
-    """The configs of the page as they are printed; a block without a title by what it contains."""
+    """A config is a block with this title, or a block without a title that contains this text."""
     write_documented_files(tmp_path)
-    page = blocks("own-data.md", "yaml")
+    candidates = read_blocks("own-data.md", "yaml")
     configs = []
     for number, title in enumerate(titles):
-        (text,) = (b.text for b in page if b.title == title or (not b.title and title in b.text))
+        (block,) = (c for c in candidates if title == c.title or (not c.title and title in c.text))
         configs.append(tmp_path / f"{number}.yaml")
-        configs[-1].write_text(text)
+        configs[-1].write_text(block.text)
     options = ("--configfile", *configs) if len(configs) > 1 else ()
     run = snakemake(tmp_path, "--cores", "2", *options, config=configs[0])
     assert run.returncode == 0, run.stderr[-3000:]
@@ -502,12 +538,12 @@ def test_the_other_documented_studies_run_through(tmp_path, study_name, titles):
 
 
 @pytest.mark.long
-def test_the_documented_study_of_ones_own_images_runs_through(tmp_path):
-    """The config as it is printed, on a folder of dark and bright photos: up to the figures."""
-    whole = block("own-data.md", "mine.yaml")
-    assert len(whole.splitlines()) == 10
+def test_the_documented_study_of_the_users_images_runs_through(tmp_path):
+    """The printed config runs up to the figures, on a folder of dark and bright photos."""
+    text = read_block("own-data.md", "mine.yaml")
+    assert len(text.splitlines()) == 10
     config = tmp_path / "mine.yaml"
-    config.write_text(whole)
+    config.write_text(text)
     write_documented_files(tmp_path)
     run = snakemake(tmp_path, "--cores", "2", config=config)
     assert run.returncode == 0, run.stderr[-3000:]
@@ -516,9 +552,9 @@ def test_the_documented_study_of_ones_own_images_runs_through(tmp_path):
     assert pq.read_metadata(results / "mine/dataset/examples.parquet").num_rows == 630
     for name in ("mine/figures/figure1", "figures/figure2", "figures/figure3", "figures/figure4"):
         assert (results / f"{name}.png").stat().st_size > 1000
-    (tmp_path / "manifold.yaml").write_text(block("own-data.md", "manifold.yaml"))
-    both = ("--configfile", config, tmp_path / "manifold.yaml")
-    jobs = wanted(snakemake(tmp_path, "-n", *both, config=config))
+    (tmp_path / "manifold.yaml").write_text(read_block("own-data.md", "manifold.yaml"))
+    config_options = ("--configfile", config, tmp_path / "manifold.yaml")
+    jobs = count_planned_jobs(snakemake(tmp_path, "-n", *config_options, config=config))
     assert {rule: jobs[rule] for rule in ("vaegan", "train", "attack")} == {
         "vaegan": 2,
         "train": 1,
@@ -527,35 +563,33 @@ def test_the_documented_study_of_ones_own_images_runs_through(tmp_path):
 
 
 def test_letters_and_images_may_share_a_study(tmp_path):
-    datasets = {**SMOKE["datasets"], **arrays(tmp_path / "mine.npz")}
-    run = snakemake(
-        tmp_path, "-n", config=changed(tmp_path, **{**OWN, "sizes": [18], "datasets": datasets})
-    )
-    jobs = wanted(run)
-    stages = ("images", "prototypes", "codes", "train", "prototype_sheet", "figure1")
-    assert [jobs[stage] for stage in stages] == [1, 1, 1, 2, 1, 2]
+    datasets = {**SMOKE["datasets"], **write_arrays(tmp_path / "mine.npz")}
+    keys = {**IMAGE_STUDY, "sizes": [18], "datasets": datasets}
+    jobs = count_planned_jobs(snakemake(tmp_path, "-n", config=write_config(tmp_path, **keys)))
+    rules = ("images", "prototypes", "codes", "train", "prototype_sheet", "figure1")
+    assert [jobs[rule] for rule in rules] == [1, 1, 1, 2, 1, 2]
 
 
-def test_a_folder_of_images_is_looked_at_before_any_job(tmp_path):
-    for at in range(40):
-        (tmp_path / "photos" / "ab"[at % 2]).mkdir(parents=True, exist_ok=True)
-        Image.new("L", (12, 10), at).save(tmp_path / "photos" / "ab"[at % 2] / f"{at}.png")
-    mine = {"mine": {"kind": "images", "path": "photos"}}
-    config = changed(tmp_path, datasets=mine, **OWN)
+def test_a_folder_of_images_is_checked_before_any_job(tmp_path):
+    for number in range(40):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (12, 10), number).save(folder / f"{number}.png")
+    datasets = {"mine": {"kind": "images", "path": "photos"}}
+    config = write_config(tmp_path, datasets=datasets, **IMAGE_STUDY)
     target = "results/smoke/mine/dataset/examples.parquet"
     run = snakemake(tmp_path, target, "--cores", "1", config=config)
     assert run.returncode == 0, run.stderr[-3000:]
     os.utime(tmp_path / "photos/a/0.png", (1, 1))
-    assert wanted(snakemake(tmp_path, target, "-n", config=config)) == {}
+    assert count_planned_jobs(snakemake(tmp_path, target, "-n", config=config)) == {}
     Image.new("L", (12, 10), 99).save(tmp_path / "photos/a/0.png")
-    assert wanted(snakemake(tmp_path, target, "-n", config=config))["images"] == 1
-    run = snakemake(
-        tmp_path, "-n", config=changed(tmp_path, **{**OWN, "sizes": [34]}, datasets=mine)
-    )
+    assert count_planned_jobs(snakemake(tmp_path, target, "-n", config=config))["images"] == 1
+    keys = {**IMAGE_STUDY, "sizes": [34], "datasets": datasets}
+    run = snakemake(tmp_path, "-n", config=write_config(tmp_path, **keys))
     assert run.returncode != 0
     assert "sizes[0] is 34, but must be at most 32, the number of train images" in run.stderr
     (tmp_path / "photos/a/0.png").write_bytes(b"no image")
-    run = snakemake(tmp_path, "-n", config=changed(tmp_path, datasets=mine, **OWN))
+    run = snakemake(tmp_path, "-n", config=write_config(tmp_path, datasets=datasets, **IMAGE_STUDY))
     assert run.returncode != 0
     assert "photos/a/0.png is not a readable PNG, JPEG, WebP, TIFF or BMP file" in run.stderr
     assert "Traceback" not in run.stderr
@@ -570,13 +604,14 @@ BAD_ARRAYS = {
 }
 
 
-@pytest.mark.parametrize(("of", "sentence"), BAD_ARRAYS.values(), ids=BAD_ARRAYS.keys())
-def test_bad_arrays_are_one_sentence_and_leave_nothing(tmp_path, of, sentence):
-    config = changed(tmp_path, datasets=arrays(tmp_path / "mine.npz", **of), **OWN)
+@pytest.mark.parametrize(("replacements", "sentence"), BAD_ARRAYS.values(), ids=BAD_ARRAYS.keys())
+def test_bad_arrays_are_reported_and_leave_no_results(tmp_path, replacements, sentence):
+    datasets = write_arrays(tmp_path / "mine.npz", **replacements)
+    config = write_config(tmp_path, datasets=datasets, **IMAGE_STUDY)
     target = "results/smoke/mine/dataset/images.safetensors"
     run = snakemake(tmp_path, target, "--cores", "1", config=config)
-    said = run.stdout + run.stderr
+    output = run.stdout + run.stderr
     assert run.returncode != 0
-    assert sentence in said, said[-2000:]
-    assert "Traceback" not in said
+    assert sentence in output, output[-2000:]
+    assert "Traceback" not in output
     assert not list(tmp_path.glob("results/*/*/dataset/*"))

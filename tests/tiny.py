@@ -1,4 +1,4 @@
-"""Models and images of a few numbers, for which a test can compute the right answer in a loop."""
+"""Models of few weights and images of six pixels, for which a test can compute results in loops."""
 
 import copy
 from dataclasses import replace
@@ -16,14 +16,15 @@ SHAPE = (1, 2, 3)
 """Channels, height and width of an image."""
 CLASSES = 3
 SIZE = 6
-"""Pixels of an image."""
+"""Number of pixels of an image."""
 RANGES = [-0.2] * 4 + [0.8, -0.2], [0.2] * 4 + [1.2, 0.2]
+"""Lower and upper bounds of the six affine parameters."""
 DOUBLE: Any = {"dtype": torch.float64}
-"""So that rounding does not decide which of two almost equal losses is the higher one."""
+"""Arguments for double precision, in which rounding does not change the order of two losses."""
 
 
 class TinyCohort(nn.Module):
-    """M networks of one hidden layer, by the interface of `Cohort` that attacks use."""
+    """M networks of one hidden layer, with the interface of `Cohort` that attacks use."""
 
     def __init__(self, members: int, scale: float = 3.0) -> None:
         super().__init__()
@@ -34,22 +35,22 @@ class TinyCohort(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
+        """Return logits `(M, B, K)` of images `(M, B, C, H, W)`."""
         return ((images.flatten(2) - 0.5) @ self.hidden).tanh() @ self.output
 
     def reference_forward(self, images: Tensor) -> Tensor:
-        """The same, for the check of successes."""
+        """Return the logits of `forward`; attacks verify successes with them."""
         return self(images)
 
     def member(self, position: int):
-        """One model: images `(B, C, H, W)` to logits `(B, K)`."""
+        """Return the model at `position`, a function from images `(B, C, H, W)` to logits."""
         return lambda images: (
             ((images.flatten(1) - 0.5) @ self.hidden[position]).tanh() @ self.output[position]
         )
 
 
 def make_decoder(seed: int) -> nn.Module:
-    """A decoder from two codes to an image."""
+    """Return a decoder from codes `(B, 2)` to images, whose random weights follow from the seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = nn.Sequential(nn.Linear(2, SIZE), nn.Sigmoid(), nn.Unflatten(1, SHAPE))
@@ -57,9 +58,9 @@ def make_decoder(seed: int) -> nn.Module:
 
 
 def make_tiny_split(examples: int = 12) -> Split:
-    """Random images, each with its label, six affine codes and two learned ones."""
+    """Return random images, each with a label, six affine parameters and two latent codes."""
     generator = torch.Generator().manual_seed(1)
-    lower, upper = (torch.tensor(ends, **DOUBLE) for ends in RANGES)
+    lower, upper = (torch.tensor(bound, **DOUBLE) for bound in RANGES)
     codes = lower + (upper - lower) * torch.rand(examples, 6, generator=generator, **DOUBLE)
     latents = 1.5 * torch.randn(examples, 2, generator=generator, **DOUBLE)
     decoders = ClassDecoders([make_decoder(label) for label in range(CLASSES)])
@@ -75,7 +76,7 @@ def make_tiny_split(examples: int = 12) -> Split:
 
 
 def in_single_precision(split: Split) -> Split:
-    """The same examples as floats of 32 bits, in which attacks save images and codes."""
+    """Return the split as 32-bit floats, the precision in which attacks save images and codes."""
     learned = {
         name: LearnedManifold(
             manifold.codes.float(),
@@ -85,26 +86,29 @@ def in_single_precision(split: Split) -> Split:
         )
         for name, manifold in split.learned.items()
     }
-    lower, upper = (ends.float() for ends in split.ranges)
+    lower, upper = (bound.float() for bound in split.ranges)
     codes = None if split.codes is None else split.codes.float()
     bank = split.bank.float()
     return replace(split, bank=bank, codes=codes, ranges=(lower, upper), learned=learned)
 
 
-def label_as_predicted(batch: Split, cohort: TinyCohort, wrong: int = 0) -> Split:
-    """The batch `(M, B)` with the labels that the models predict, except for the first `wrong`."""
+def label_as_predicted(batch: Split, cohort: TinyCohort, wrong_count: int = 0) -> Split:
+    """Return the batch `(M, B)` with the predicted classes as labels.
+
+    The first `wrong_count` images of each model get another class, so that it misclassifies them.
+    """
     with torch.no_grad():
-        predicted = cohort(batch.images()).argmax(-1)
-    predicted[:, :wrong] = (predicted[:, :wrong] + 1) % CLASSES
-    return replace(batch, labels=predicted)
+        labels = cohort(batch.images()).argmax(-1)
+    labels[:, :wrong_count] = (labels[:, :wrong_count] + 1) % CLASSES
+    return replace(batch, labels=labels)
 
 
-def project_by_hand(codes: Tensor, origin: Tensor, threat: Threat, lower, upper) -> Tensor:
-    """The code `(*D,)` moved into the ball of the threat around `origin`, then into the bounds."""
-    delta = codes - origin
+def project_by_hand(code: Tensor, clean_code: Tensor, threat: Threat, lower, upper) -> Tensor:
+    """Return a code `(*D,)`, projected onto the ball around `clean_code`, then to the bounds."""
+    delta = code - clean_code
     if threat.norm == "linf":
         delta = delta.clamp(-threat.radius, threat.radius)
     elif delta.norm() > threat.radius:
         delta = delta * (threat.radius / delta.norm())
     lower, upper = torch.as_tensor(lower), torch.as_tensor(upper)
-    return torch.minimum(torch.maximum(origin + delta, lower), upper)
+    return torch.minimum(torch.maximum(clean_code + delta, lower), upper)

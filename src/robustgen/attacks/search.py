@@ -1,7 +1,7 @@
-"""The search: the highest loss inside a threat, for all models and images of a batch at once.
+"""The search for the highest loss within a threat, for all models and images of a batch together.
 
-Every attack and every adversarial training method is this search in some space. It knows spaces
-and a function from images to logits, and nothing else.
+Every attack and every adversarial training method runs this search in one of the spaces. The search
+needs only a space and a function from images to logits: it reads no file and no configuration.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,14 +21,14 @@ Model = Callable[[Tensor], Tensor]
 
 
 class SearchResult(NamedTuple):
-    """What a search found, for each of M models and B images.
+    """The result of a search for each of M models and B images.
 
     Attributes:
         codes: `(M, B, *D)` codes of the first success, otherwise of the highest loss.
         loss: `(M, B)` cross-entropy at these codes, nat.
-        success: `(M, B)` whether the model misclassifies them.
-        iterations: `(M, B)` iterations until success, -1 without success.
-        restart: `(M, B)` number of the restart that succeeded, -1 without success.
+        success: `(M, B)` whether the model misclassifies the images of these codes.
+        iterations: `(M, B)` steps taken before the success, -1 without success.
+        restart: `(M, B)` index of the restart that succeeded, -1 without success.
     """
 
     codes: Tensor
@@ -58,15 +58,16 @@ def run_search(
         labels: `(M, B)` true classes.
         threat: the ball to search.
         search: step rule, step size, steps and restarts.
-        generators: M CPU generators. Every member draws the starts of all B images for every
-            restart, so that its draws depend neither on other members nor on successes.
-        stop_at_success: True ends the search of an example at its first success (evaluation).
-            False runs all steps and keeps the highest loss (training).
-        skip: `(M, B)` examples that are not attacked; their codes are the clean ones.
-        backend: draws the starts; its `ascend` replaces the loop of this module.
+        generators: M CPU generators. Every model draws the starts of all B images for every
+            restart, so that its draws depend neither on other models nor on successes.
+        stop_at_success: True ends the search for an example at its first success (evaluation).
+            False runs all steps and returns the codes of the highest loss (training).
+        skip: `(M, B)` mask of examples that are not attacked; their codes are the clean ones.
+        backend: draws the starts; its `ascend`, unless None, replaces `ascend` of this module.
 
     Raises:
-        ValueError: the model is in train mode, in which batch normalization mixes examples.
+        ValueError: the model is in train mode, in which the logits of an image depend on the
+            other images of its batch.
     """
     codes = space.clean_codes
     starts = backend.sample_starts(
@@ -102,9 +103,9 @@ def run_search_from_starts(
     skip: Tensor | None = None,
     backend: Backend = PLAIN,
 ) -> SearchResult:
-    """Run `run_search` from given starts.
+    """Search as `run_search` does, from given starts.
 
-    Does not synchronize with the GPU if `skip` is None and `stop_at_success` is False.
+    The search does not synchronize with the GPU if `skip` is None and `stop_at_success` is False.
 
     Args:
         model, space, labels, threat, search: as for `run_search`.
@@ -116,7 +117,8 @@ def run_search_from_starts(
     best = make_initial_best(space, labels)
     evals_per_restart = search.steps + 1
     is_active = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
-    # All starts are drawn, even if no example is left: see `generators` of `run_search`.
+    # The starts of every restart are drawn, even if no example is active, so that the state of the
+    # generators after the search does not depend on successes.
     for restart, unit_points in enumerate(starts):
         codes = space.scale_starts(threat, unit_points)
         rule = make_step_rule(search.step_rule, codes)
@@ -141,15 +143,15 @@ def ascend(
     steps_done: int,
     stop_at_success: bool,
 ) -> None:
-    """Search from one start and record the best codes in `active`.
+    """Run one restart of the search and record the best codes in `active`.
 
     Args:
-        model: as for `run_search`.
-        active: the examples, at their starts.
+        model: images `(M, B', C, H, W)` to logits `(M, B', K)`.
+        active: the examples, whose codes are their starts.
         threat: the ball to search.
         search: step rule, step size and steps.
-        steps_done: evaluations in earlier restarts.
-        stop_at_success: as for `run_search`.
+        steps_done: number of evaluations of the model in earlier restarts.
+        stop_at_success: whether the search for an example ends at its first success.
     """
     for step in range(search.steps + 1):
         if stop_at_success and not active.drop_inactive():
@@ -165,10 +167,12 @@ def ascend(
 
 
 class BestSoFar(NamedTuple):
-    """The best codes so far, as in `SearchResult`.
+    """The best codes that a search has met so far.
 
     Attributes:
-        step_found: `(M, B)` evaluations over all restarts before the success, -1 without success.
+        codes, loss, success: as in `SearchResult`.
+        step_found: `(M, B)` number of evaluations before the success, counted over all restarts;
+            -1 without success.
     """
 
     codes: Tensor
@@ -178,7 +182,7 @@ class BestSoFar(NamedTuple):
 
 
 def make_initial_best(space: Space, labels: Tensor) -> BestSoFar:
-    """The state before the first evaluation: clean codes, which any loss improves on."""
+    """Return the best codes before the first evaluation: the clean codes, with a loss of -inf."""
     return BestSoFar(
         codes=space.clean_codes.clone(memory_format=torch.contiguous_format),
         loss=space.clean_codes.new_full(labels.shape, -torch.inf),
@@ -190,15 +194,16 @@ def make_initial_best(space: Space, labels: Tensor) -> BestSoFar:
 class ActiveExamples:
     """The examples of a batch that the search still works on.
 
-    Models may have different numbers of active examples. Rows are padded to the longest one.
-    Results are buffered and written back to the batch when examples are dropped.
+    Models may have different numbers of active examples. All rows have the length of the longest
+    one; shorter rows are padded with inactive examples. The best codes of these examples are
+    buffered in `local_best` and written to `batch_best` when examples are dropped.
 
     Attributes:
-        space: around the B' examples.
+        space: the space around the images of the B' examples.
         labels: `(M, B')` true classes.
         codes: `(M, B', *D)` current codes.
-        rule: the step rule, whose state belongs to these examples.
-        is_active: `(M, B')`; False for padding and for examples that are done.
+        rule: the step rule, with its state for these examples.
+        is_active: `(M, B')`; False for padding and for examples whose search has ended.
         batch_best: the best codes of the whole batch.
         local_best: the best codes of these examples.
         columns: `(M, B')` positions of the examples in the batch; None for the whole batch.
@@ -219,7 +224,7 @@ class ActiveExamples:
         self.columns: Tensor | None = None
 
     def drop_inactive(self) -> bool:
-        """Drop inactive examples; rows keep the length of the model with the most active ones.
+        """Drop inactive examples, as many as the model with the most active examples allows.
 
         Returns:
             Whether any example is active.
@@ -227,33 +232,34 @@ class ActiveExamples:
         max_active = int(self.is_active.sum(1).max())
         if 0 < max_active < self.is_active.shape[1]:
             self.write_back()
-            kept = (~self.is_active).int().argsort(dim=1, stable=True)[:, :max_active]
-            self.columns = kept if self.columns is None else gather_columns(self.columns, kept)
-            self.is_active = gather_columns(self.is_active, kept)
-            self.labels = gather_columns(self.labels, kept)
-            self.codes = gather_columns(self.codes, kept)
-            self.local_best = BestSoFar(*(gather_columns(best, kept) for best in self.local_best))
+            index = (~self.is_active).int().argsort(dim=1, stable=True)[:, :max_active]
+            self.columns = index if self.columns is None else gather_columns(self.columns, index)
+            self.is_active = gather_columns(self.is_active, index)
+            self.labels = gather_columns(self.labels, index)
+            self.codes = gather_columns(self.codes, index)
+            self.local_best = BestSoFar(*(gather_columns(best, index) for best in self.local_best))
             for name, tensor in self.rule.state.items():
-                self.rule.state[name] = gather_columns(tensor, kept)
-            self.space = self.space.select(kept)
+                self.rule.state[name] = gather_columns(tensor, index)
+            self.space = self.space.select(index)
         return max_active > 0
 
     def update_best(self, logits: Tensor, steps_done: int, stop_at_success: bool) -> Tensor:
         """Record the current codes where they improve on the best so far.
 
-        A first success is better than any loss if `stop_at_success`; otherwise the higher loss is.
+        The higher loss is the better one. With `stop_at_success`, a success is better than any
+        code without success, whatever its loss.
 
         Args:
             logits: `(M, B', K)` of the current codes.
-            steps_done: evaluations over all restarts before this one.
-            stop_at_success: whether examples are inactive after a success.
+            steps_done: number of evaluations before this one, over all restarts.
+            stop_at_success: whether a success ends the search for an example.
 
         Returns:
             `(M, B', K)` gradients of the losses with respect to the logits.
         """
         log_probs, label = F.log_softmax(logits, -1), self.labels[..., None]
         loss = -log_probs.gather(-1, label).squeeze(-1)
-        classes = torch.arange(logits.shape[-1], device=logits.device)  # `one_hot` waits for a GPU
+        classes = torch.arange(logits.shape[-1], device=logits.device)  # `one_hot` synchronizes
         grad_logits = log_probs.exp() - (classes == label).to(logits.dtype)
         is_wrong = logits.argmax(-1) != self.labels
         improves = loss > self.local_best.loss
@@ -272,12 +278,12 @@ class ActiveExamples:
         return grad_logits
 
     def step(self, gradient: Tensor, threat: Threat, step_size: float) -> None:
-        """Take a step along `gradient` `(M, B', *D)` and project the codes into the threat."""
+        """Move the codes along `gradient` `(M, B', *D)` and project them into the threat."""
         codes = self.codes.add(self.rule(gradient), alpha=step_size)
         self.codes = self.space.project(codes, threat)
 
     def write_back(self) -> None:
-        """Write the best codes of these examples to those of the batch."""
+        """Copy the best codes of these examples to the best codes of the batch."""
         if self.local_best is self.batch_best:
             return
         for batch_values, values in zip(self.batch_best, self.local_best, strict=True):

@@ -1,4 +1,4 @@
-"""Spaces: the coordinates in which an attack moves an image."""
+"""Spaces: coordinates in which a search changes an image, with bounds and a decoder to images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ from robustgen.specs import BOUND, Threat, require_name
 
 @dataclass(frozen=True)
 class Space(ABC):
-    """Coordinates around the images of one batch.
+    """A space around the images of one batch: M models, B images, codes of shape `*D`.
 
     Attributes:
-        clean_codes: `(M, B, *D)` codes of the unperturbed images.
+        clean_codes: `(M, B, *D)` codes of the clean images, which are the centres of the balls.
         lower, upper: bounds of each coordinate, broadcastable to `clean_codes`; or one number for
             all coordinates, with which clamping is ten times as fast.
     """
@@ -31,26 +31,26 @@ class Space(ABC):
 
     @property
     def needs_host_sync(self) -> bool:
-        """Whether decoding waits for the GPU, which a CUDA graph must not do."""
+        """Whether decoding synchronizes with the GPU, so that no CUDA graph can capture it."""
         return False
 
     @property
     def is_latent(self) -> bool:
-        """Whether codes are decoded to images, so that clean codes may give other images."""
+        """Whether a decoder maps codes to images, so that a clean code may decode inexactly."""
         return True
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
-        """Images `(M, B, C, H, W)` of `codes` `(M, B, *D)`, differentiable in the codes."""
+        """Return the images `(M, B, C, H, W)` of `codes` `(M, B, *D)`, differentiable in them."""
 
     def select(self, columns: Tensor) -> "Space":
-        """The space around the images `columns` `(M, B')` of each member's batch."""
+        """Return the space around the images at positions `columns` `(M, B')` of each model."""
         return replace(self, clean_codes=gather_columns(self.clean_codes, columns))
 
     def project(self, codes: Tensor, threat: Threat) -> Tensor:
-        """Project `codes` onto the ball of the threat, then onto the bounds.
+        """Return `codes` `(M, B, *D)`, projected onto the ball of the threat, then to the bounds.
 
-        The second projection leaves the ball only if a clean code is out of bounds.
+        The result lies in the ball if the clean code lies within the bounds.
         """
         delta = codes - self.clean_codes
         if threat.norm == "linf":
@@ -61,19 +61,22 @@ class Space(ABC):
         return self.clamp_(delta.add_(self.clean_codes))
 
     def clamp_(self, codes: Tensor) -> Tensor:
-        """Clamp codes `(M, B, *D)` to the bounds, in place."""
+        """Clamp `codes` `(M, B, *D)` to the bounds in place and return them."""
         return codes.clamp_(self.lower, self.upper)  # type: ignore[arg-type]
 
     def scale_starts(self, threat: Threat, unit_points: Tensor) -> Tensor:
-        """Starts of a search: points `(M, B, *D)` of the unit ball, moved into the threat."""
+        """Return the starts of a search: points `(M, B, *D)` of the unit ball, moved to the threat.
+
+        The starts are clean code + radius · point, clamped to the bounds.
+        """
         return self.project(self.clean_codes + threat.radius * unit_points, threat)
 
     def sample(self, threat: Threat, generators: Sequence[torch.Generator]) -> Tensor:
-        """Codes sampled uniformly from the ball and clamped to the bounds.
+        """Sample codes `(M, B, *D)` uniformly from the ball and clamp them to the bounds.
 
         Args:
             threat: the ball.
-            generators: M CPU generators, one per member.
+            generators: M CPU generators, one per model.
         """
         unit_points = sample_unit_ball(threat.norm, self.clean_codes.shape[1:], generators)
         return self.scale_starts(threat, unit_points.to(self.clean_codes))
@@ -81,7 +84,7 @@ class Space(ABC):
 
 @dataclass(frozen=True)
 class ImageSpace(Space):
-    """The image itself: pixels in [0, 1]."""
+    """The space `image`: the codes are the images themselves, with pixels in [0, 1]."""
 
     @property
     def is_latent(self) -> bool:
@@ -89,16 +92,16 @@ class ImageSpace(Space):
         return False
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The codes, which are the images."""
+        """Return the codes, which are the images."""
         return codes
 
 
 @dataclass(frozen=True)
 class AffineSpace(Space):
-    """Six affine parameters `(M, B, 6)` that warp given images.
+    """Six affine parameters `(M, B, 6)` that warp images.
 
-    It is the true manifold of FONTS (letter prototypes, around the code of the example) and the
-    space of adversarial transformations (the images themselves, around the identity).
+    The space `true_manifold` of FONTS warps letter prototypes, around the code of each example. The
+    space `transformation` warps the images themselves, around the identity.
 
     Attributes:
         images: `(M, B, C, H, W)` images to warp.
@@ -107,11 +110,11 @@ class AffineSpace(Space):
     images: Tensor
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The given images, warped by `codes`."""
+        """Return the images, warped by `codes` `(M, B, 6)`."""
         return affine.warp(self.images, codes)
 
     def select(self, columns: Tensor) -> "AffineSpace":
-        """The space around the images `columns` `(M, B')` of each member's batch."""
+        """Return the space around the images at positions `columns` `(M, B')` of each model."""
         clean_codes, images = (
             gather_columns(values, columns) for values in (self.clean_codes, self.images)
         )
@@ -120,11 +123,11 @@ class AffineSpace(Space):
 
 @dataclass(frozen=True)
 class LearnedSpace(Space):
-    """Codes `(M, B, D)` of VAE-GANs, each decoded by the decoder of its image's class.
+    """Codes `(M, B, D)` of VAE-GANs, each with the decoder of the class of its image.
 
     Attributes:
         labels: `(M, B)` classes of the images.
-        decoders: the decoders of the classes.
+        decoders: one decoder per class, or one for all classes.
     """
 
     labels: Tensor
@@ -132,15 +135,15 @@ class LearnedSpace(Space):
 
     @property
     def needs_host_sync(self) -> bool:
-        """True with several decoders: the host must know how many codes each has."""
+        """Whether there are several decoders: the CPU must then count the codes of each class."""
         return len(self.decoders.decoders) > 1
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The images that the decoders make of `codes`."""
+        """Return the decoded images of `codes` `(M, B, D)`."""
         return self.decoders(codes, self.labels)
 
     def select(self, columns: Tensor) -> "LearnedSpace":
-        """The space around the images `columns` `(M, B')` of each member's batch."""
+        """Return the space around the images at positions `columns` `(M, B')` of each model."""
         clean_codes, labels = (
             gather_columns(values, columns) for values in (self.clean_codes, self.labels)
         )
@@ -148,15 +151,17 @@ class LearnedSpace(Space):
 
 
 def make_image_space(batch: Split) -> Space:
-    """The images of `batch` `(M, B)` as codes of themselves."""
+    """Return the space `image` around the images of `batch` `(M, B)`."""
     return ImageSpace(batch.images(), 0.0, 1.0)
 
 
 def make_true_manifold(batch: Split) -> Space:
-    """The known codes of `batch` `(M, B)`, within the ranges from which they were drawn.
+    """Return the space `true_manifold` around the known codes of `batch` `(M, B)`.
+
+    Its bounds are the ranges from which the codes were drawn.
 
     Raises:
-        ValueError: the data set has no known manifold.
+        ValueError: the manifold of the data set is not known.
     """
     if batch.codes is None:
         raise ValueError("true_manifold needs a data set whose manifold is known")
@@ -164,20 +169,23 @@ def make_true_manifold(batch: Split) -> Space:
 
 
 def make_transformation(batch: Split) -> Space:
-    """Affine parameters around the identity, within the ranges of the data set."""
+    """Return the space `transformation` around the images of `batch` `(M, B)`.
+
+    Its clean codes are the identity and its bounds are the ranges of the data set.
+    """
     images = batch.images()
     identity = affine.identity(images).expand(*images.shape[:2], 6)
     return AffineSpace(identity, *batch.ranges, images)
 
 
 def _make_learned_space(name: str, batch: Split) -> Space:
-    """The codes of `batch` `(M, B)` on the learned manifold called `name`.
+    """Return the space around the codes of `batch` `(M, B)` on the learned manifold `name`.
 
     Raises:
-        ValueError: the manifold was not learned for this data set.
+        ValueError: the data set has no learned manifold of this name.
     """
     if name not in batch.learned:
-        raise ValueError(f"{name} was not learned of this data set")
+        raise ValueError(f"{name} was not learned for this data set")
     manifold = batch.learned[name]
     clean_codes = manifold.codes.clamp(-BOUND, BOUND)
     return LearnedSpace(clean_codes, -BOUND, BOUND, batch.labels, manifold.decoders)
@@ -190,21 +198,21 @@ SPACES: dict[str, Callable[[Split], Space]] = {
     "learned_manifold": partial(_make_learned_space, "learned_manifold"),
     "data_manifold": partial(_make_learned_space, "data_manifold"),
 }
-"""Spaces by name; each is made for a batch of leading shape `(M, B)`."""
+"""Functions by the name of a space; each makes the space around a batch of shape `(M, B)`."""
 
 
 def make_space(name: str, batch: Split) -> Space:
-    """The space called `name` around the images of `batch` `(M, B)`.
+    """Return the space `name` around the images of `batch` `(M, B)`.
 
     Raises:
-        ValueError: there is no such space, or the data set does not have it.
+        ValueError: there is no space of this name, or the data set lacks what the space needs.
     """
     require_name("space", name, SPACES)
     return SPACES[name](batch)
 
 
 def perturbation_norms(delta: Tensor) -> dict[str, Tensor]:
-    """L1, L2 and L-infinity norms `(M, B)` of perturbations `(M, B, *D)`."""
+    """Return the L1, L2 and L-infinity norms `(M, B)` of perturbations `(M, B, *D)`, by name."""
     flat = delta.flatten(2)
     return {
         "l1": flat.norm(1, dim=2),
@@ -214,6 +222,6 @@ def perturbation_norms(delta: Tensor) -> dict[str, Tensor]:
 
 
 def gather_columns(values: Tensor, columns: Tensor) -> Tensor:
-    """Columns `(M, B')` of each member's `values` `(M, B, ...)`: `(M, B', ...)`."""
+    """Return `values` `(M, B, ...)` at positions `columns` `(M, B')` of each model."""
     members = torch.arange(len(columns), device=columns.device)[:, None]
     return values[members, columns]

@@ -1,4 +1,4 @@
-"""Step rules: from the gradient of the loss to a step of the search."""
+"""Step rules: functions from the gradient of the loss to a step of the search."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -12,7 +12,7 @@ from robustgen.specs import require_name
 
 
 class StepRule(Protocol):
-    """Turns gradients into steps.
+    """A function from a gradient to a step, with a state of its own.
 
     Attributes:
         state: tensors by name, each of the shape of the codes `(M, B, *D)`.
@@ -21,12 +21,15 @@ class StepRule(Protocol):
     state: dict[str, Tensor]
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """The step for a gradient: about 1 per coordinate (L-infinity) or of L2 norm 1."""
+        """Return the step for `gradient` `(M, B, *D)`, before it is scaled by the step size.
+
+        A step has a length of about 1 in each coordinate, or an L2 norm of 1 per example.
+        """
         ...
 
 
 class AdamStep:
-    """Ascent with Adam (Kingma and Ba, ICLR 2015), as the paper's published code does."""
+    """The step of Adam (Kingma and Ba, ICLR 2015), which the paper's published code uses."""
 
     def __init__(self, template: Tensor) -> None:
         self.state = {
@@ -36,7 +39,7 @@ class AdamStep:
         self.step_count = 0
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """The bias-corrected mean over the root of the bias-corrected mean square."""
+        """Return the bias-corrected mean, divided by the root of the bias-corrected mean square."""
         bias_correction1, bias_correction2 = self.bias_corrections()
         exp_avg = self.state["exp_avg"].lerp_(gradient, 1 - BETA1)
         exp_avg_sq = self.state["exp_avg_sq"]
@@ -45,7 +48,7 @@ class AdamStep:
         return exp_avg.div(bias_correction1).div_(denominator)
 
     def bias_corrections(self) -> tuple[float, float]:
-        """Count a step; return the factors by which mean and mean square are too small."""
+        """Count a step and return the divisors that correct the bias of mean and mean square."""
         self.step_count += 1
         return 1 - BETA1**self.step_count, 1 - BETA2**self.step_count
 
@@ -58,7 +61,7 @@ class SignStep:
         self.state: dict[str, Tensor] = {}
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """A step of -1, 0 or 1 in each coordinate."""
+        """Return a step of -1, 0 or 1 in each coordinate."""
         return gradient.sign()
 
 
@@ -70,7 +73,7 @@ class L2NormalizedStep:
         self.state: dict[str, Tensor] = {}
 
     def __call__(self, gradient: Tensor) -> Tensor:
-        """A step of L2 norm 1; a zero gradient gives a zero step."""
+        """Return a step of L2 norm 1 per example; a zero gradient gives a zero step."""
         return F.normalize(gradient.flatten(2), dim=2, eps=1e-20).view_as(gradient)
 
 
@@ -79,14 +82,14 @@ STEP_RULES: dict[str, Callable[[Tensor], StepRule]] = {
     "signed": SignStep,
     "normalized": L2NormalizedStep,
 }
-"""Step rules by name; each is made for codes `(M, B, *D)`."""
+"""Classes of step rules by name; each is called with a template of the codes `(M, B, *D)`."""
 
 
 def make_step_rule(name: str, codes: Tensor) -> StepRule:
-    """The step rule called `name`, for codes `(M, B, *D)`.
+    """Return a new step rule `name` for codes `(M, B, *D)`.
 
     Raises:
-        ValueError: there is no such step rule.
+        ValueError: there is no step rule of this name.
     """
     require_name("step_rule", name, STEP_RULES)
     return STEP_RULES[name](codes)

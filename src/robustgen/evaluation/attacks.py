@@ -21,33 +21,37 @@ from robustgen.progress import log, log_progress
 from robustgen.specs import SearchConfig, Threat
 
 BATCH_SIZE = 100
-"""Examples for which random starts are drawn together. Another number gives other starts."""
+"""Number of examples whose random starts are drawn together. Another number gives other starts."""
 
 MAX_BATCHES_ON_GPU, MAX_START_NUMBERS = 20, 50_000_000
 """On a GPU, up to `MAX_BATCHES_ON_GPU` batches are attacked together, fewer if the random starts of
-all models and restarts would exceed `MAX_START_NUMBERS` numbers. On a CPU, one batch is."""
+all models and restarts would exceed `MAX_START_NUMBERS` numbers. On a CPU, batches are attacked one
+by one."""
 
 SLACK = 1e-5
-"""Rounding error allowed beyond the radius (as a share of it) and beyond the bounds."""
+"""Allowed rounding error: relative to the radius of a ball, and absolute beyond the bounds."""
 
 
 class AttackedModels(Protocol):
-    """What an attack uses of a `Cohort`: M models in eval mode.
+    """The interface of `Cohort` that attacks use: M models in eval mode.
 
     Attributes:
         seeds: the M seeds, which identify the models.
-        backend: searches and draws the random starts.
+        backend: the operations that search and draw the random starts.
     """
 
     seeds: list[int]
     backend: Backend
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits `(M, B, K)` of images `(M, B, C, H, W)`, differentiable in the images."""
+        """Return logits `(M, B, K)` of images `(M, B, C, H, W)`, differentiable in the images."""
         ...
 
     def reference_forward(self, images: Tensor) -> Tensor:
-        """The same by plain PyTorch layers, without gradients; it verifies successes."""
+        """Return the logits as plain PyTorch layers compute them, without gradients.
+
+        Successes are verified with these logits.
+        """
         ...
 
 
@@ -58,7 +62,7 @@ class AttackResult:
     Attributes:
         rows: columns of `schemas.ATTACKS`, a row per model and example.
         images: `(M, B, C, H, W)` adversarial images on the CPU. Without success, the image of
-            highest loss; the test image itself where the model misclassifies it.
+            highest loss; for a misclassified test image, this image itself.
         codes: `(M, B, *D)` codes of these images, on the CPU.
     """
 
@@ -68,10 +72,13 @@ class AttackResult:
 
 
 def predict(cohort: AttackedModels, data: Split) -> dict[str, Any]:
-    """Predictions of all models on all of `data`, columns of `schemas.PREDICTIONS`.
+    """Predict the class of every image of `data` with every model.
+
+    Returns:
+        Columns of `schemas.PREDICTIONS`.
 
     Raises:
-        UserError: a logit is not finite, as after an update that diverged.
+        UserError: a logit is not finite, because the training diverged.
     """
     predictions = []
     with torch.no_grad():
@@ -98,17 +105,18 @@ def attack_cohort(
 ) -> AttackResult:
     """Attack every model of `cohort` on every image of `data` that it classifies correctly.
 
-    A success counts only if the saved image is misclassified by the model as plain PyTorch
-    computes it, and if its code lies in the ball and within the bounds.
+    A success counts only if the model, computed by plain PyTorch layers, misclassifies the saved
+    image, and if the code of the image lies in the ball and within the bounds.
 
     Args:
-        cohort: in eval mode.
+        cohort: M models in eval mode.
         data: the images.
         threat: the ball to search.
         search: step rule, step size, steps and restarts.
         generators: M generators from which nothing has been drawn.
-        checkpoint: read to resume an interrupted run, and written between batches. Examples are
-            written to files beside it, so that memory holds one batch. The caller deletes it.
+        checkpoint: read to resume an interrupted run, and written between batches. Adversarial
+            examples are written to files beside it, so that memory holds one batch of them. The
+            caller deletes all these files.
 
     Raises:
         UserError: a loss is not finite, or examples cannot be written.
@@ -126,15 +134,19 @@ def attack_cohort(
             examples.write_batch(start, {name: result.pop(name) for name in examples.shapes})
             _store_columns(columns, result, start, len(data))
             if checkpoint and checkpoint.due():
-                done = {name: column[:, : start + batch_size] for name, column in columns.items()}
-                tensors = {**done, **state_tensors({}, [], generators)}
+                end = start + batch_size
+                filled_columns = {name: column[:, :end] for name, column in columns.items()}
+                tensors = {**filled_columns, **state_tensors({}, [], generators)}
                 checkpoint.write(tensors, {"digest": examples.digest()})
                 examples.keep_on_error()
     return _assemble(cohort, data, columns, examples.tensors())
 
 
 def choose_batch_size(cohort: AttackedModels, data: Split, restarts: int) -> int:
-    """Number of examples that are attacked together: whole batches, which bounds the memory."""
+    """Return the number of examples to attack together, a multiple of `BATCH_SIZE`.
+
+    It bounds the memory that the random starts take.
+    """
     if data.labels.device.type == "cpu":
         return BATCH_SIZE
     image_numbers = data.take(slice(1)).images().numel()
@@ -149,7 +161,7 @@ def _attack_batch(
     search: SearchConfig,
     generators: Sequence[torch.Generator],
 ) -> dict[str, Tensor]:
-    """Attack a batch `(M, B)`; returns columns, images and codes, each `(M, B, ...)`."""
+    """Attack a batch `(M, B)`; return columns, images and codes by name, each `(M, B, ...)`."""
     space = make_space(threat.space, batch)
     clean_images = batch.images()
     with torch.no_grad():
@@ -189,12 +201,14 @@ def _attack_batch(
 def _verify(
     space: Space, threat: Threat, result: SearchResult, logits: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """Columns of the result, in which a success is refuted unless it passes every check.
+    """Check every success and return the columns of the result, each `(M, B)`.
+
+    A success that fails a check is recorded as no success.
 
     Args:
-        space: around the images of the batch.
+        space: the space around the images of the batch.
         threat: the ball that was searched.
-        result: what the search found.
+        result: the result of the search.
         logits: `(M, B, K)` of the saved images, by the reference forward pass.
         labels: `(M, B)` true classes.
     """
@@ -222,7 +236,7 @@ def _sample_starts(
     search: SearchConfig,
     generators: Sequence[torch.Generator],
 ) -> Iterable[Tensor]:
-    """The starts of each restart, as if one batch were attacked after another."""
+    """Sample the starts `(M, B, *D)` of each restart, the same as if batches came one by one."""
     device, (examples, *shape) = space.clean_codes.device, space.clean_codes.shape[1:]
     batch_sizes = [min(BATCH_SIZE, examples - start) for start in range(0, examples, BATCH_SIZE)]
     return cohort.backend.sample_starts(
@@ -233,7 +247,7 @@ def _sample_starts(
 def _make_example_store(
     cohort: AttackedModels, data: Split, threat: Threat, checkpoint: Checkpoint | None
 ) -> ExampleStore:
-    """An empty store for images and codes, in files beside the checkpoint or in memory."""
+    """Return an empty store for images and codes: files beside the checkpoint, or memory."""
     first = data.take(slice(1)).expand(len(cohort.seeds))
     templates = {"images": first.images(), "codes": make_space(threat.space, first).clean_codes}
     shapes = {
@@ -250,13 +264,15 @@ def _resume(
     examples: ExampleStore,
     batch_size: int,
 ) -> dict[str, Tensor]:
-    """The columns of a checkpoint; empty without one. Restores generators and examples.
+    """Restore generators and examples from a checkpoint and return its columns.
+
+    Without a usable checkpoint nothing is restored and there are no columns.
 
     Args:
-        checkpoint: the checkpoint, if there may be one.
-        generators: set to their state in the checkpoint.
-        examples: made to hold the examples that were written before.
-        batch_size: number of examples that were written together.
+        checkpoint: the checkpoint, whose file may not exist.
+        generators: generators that get their state in the checkpoint.
+        examples: the store that gets the examples of the interrupted run.
+        batch_size: number of examples that are written together.
     """
     saved = checkpoint.read() if checkpoint else None
     if saved is None:
@@ -266,20 +282,20 @@ def _resume(
     examples_done = columns["claimed"].shape[1]
     starts = range(0, examples_done, batch_size)
     if not examples.resume(starts, examples_done, metadata["digest"]):
-        log.warning("checkpoint ignored: the examples beside it are not as they were written")
+        log.warning("checkpoint ignored: the files of examples beside it have changed")
         return {}
     load_state_tensors(tensors, {}, [], generators)
-    log.info("going on after %d images", examples_done)
+    log.info("resuming after %d images", examples_done)
     return columns
 
 
 def _store_columns(
     columns: dict[str, Tensor], values: dict[str, Tensor], start: int, examples: int
 ) -> None:
-    """Write `values` `(M, B)` of the examples from `start` to `columns` `(M, N)`.
+    """Write `values` `(M, B)`, of the examples from `start` on, into `columns` `(M, N)`.
 
-    Columns are allocated once. Keeping small tensors of each batch would fragment the memory that
-    large ones freed.
+    Columns are allocated once, because small tensors of each batch would fragment the memory that
+    large tensors have freed.
     """
     for name, batch_values in values.items():
         if name not in columns:
@@ -291,7 +307,7 @@ def _store_columns(
 def _assemble(
     cohort: AttackedModels, data: Split, columns: dict[str, Tensor], examples: dict[str, Tensor]
 ) -> AttackResult:
-    """The columns as a table, and in the log how many successes were refuted."""
+    """Return columns and examples as a result, and log how many successes were refuted."""
     claimed, success = columns.pop("claimed"), columns["success"]
     refuted = int((claimed & ~success).sum())
     log.info("%d successes, %d refuted by the re-check", int(success.sum()), refuted)
@@ -302,7 +318,7 @@ def _assemble(
 
 
 def _warn_of_ties(classes: Tensor) -> None:
-    """Log how many of the predictions `(M, B)` are undecided because of equal logits."""
+    """Log how many of the predictions `(M, B)` are no class, because logits are equal."""
     ties = int((classes == NO_CLASS).sum())
     if ties:
         log.warning(
@@ -313,7 +329,7 @@ def _warn_of_ties(classes: Tensor) -> None:
 
 
 def _key_columns(cohort: AttackedModels, data: Split) -> dict[str, Any]:
-    """The columns that identify model and example, member by member."""
+    """Return the columns that identify model and example: all rows of a model, then the next."""
     members, examples = len(cohort.seeds), len(data)
     return {
         "seed": np.repeat(np.array(cohort.seeds), examples),
@@ -323,4 +339,5 @@ def _key_columns(cohort: AttackedModels, data: Split) -> dict[str, Any]:
 
 
 def _to_column(values: Tensor) -> Any:
+    """Return `values` `(M, B)` as a NumPy array of M * B rows."""
     return values.cpu().numpy().reshape(-1)

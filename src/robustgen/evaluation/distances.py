@@ -1,4 +1,4 @@
-"""Distances of examples to the manifold: known, learned, or the span of the nearest images."""
+"""Distances of examples to a known or learned manifold, and to the span of the nearest images."""
 
 import math
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from robustgen.optimizers import MakeAdam, make_adam, set_learning_rate
 from robustgen.progress import log_progress
 
 PIXELS_PER_CHUNK = 250 * 28 * 28
-"""Pixels of the examples that are measured together, which bounds the memory."""
+"""Number of pixels of the examples that are measured together, which bounds the memory."""
 CHUNKS_ON_GPU = 40
-"""As many chunks are moved to a manifold together on a GPU."""
+"""Number of chunks whose distances to a manifold are measured together on a GPU."""
 SHARP, COARSE_TO_FINE = (1,), (7, 5, 3, 1)
-"""Widths in pixels of the blurs of the two descents, each for an equal share of the steps."""
+"""Widths of the blur of the two descents, in pixels, each for an equal share of the steps."""
 MIN_NORM = 1e-6
-"""Length below which a vector counts as zero and has no direction."""
+"""L2 norm up to which a vector counts as zero and has no direction."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Distance:
 
     Attributes:
         distance: `(B,)` L2 distance to the manifold, over all pixels.
-        angle: `(B,)` degrees between the perturbation and the manifold. 0 moves along the
-            manifold, 90 leaves it at a right angle; NaN for an example that was not moved.
+        angle: `(B,)` degrees between the perturbation and the manifold: 0 along the manifold, 90 at
+            a right angle to it, NaN without a perturbation.
     """
 
     distance: Tensor
@@ -49,18 +49,19 @@ def measure_distances(
     neighbours: int,
     make_adam: MakeAdam = make_adam,
 ) -> dict[str, Any]:
-    """All distances of `examples` `(B, C, H, W)`, columns of `schemas.DISTANCES`.
-
-    The columns of the known and of the learned manifold are masked where there is none.
+    """Measure the distances of examples to every manifold of the data set.
 
     Args:
-        examples: images.
-        clean: the `(B,)` unperturbed images.
+        examples: `(B, C, H, W)` images.
+        clean: the B clean images.
         training: the training images.
         steps: iterations of Adam; see `measure_to_manifold`.
         step_size: initial learning rate of Adam.
         neighbours: number of images that span a subspace; see `measure_to_neighbours`.
-        make_adam: makes the optimizer.
+        make_adam: a function that makes the optimizer.
+
+    Returns:
+        Columns of `schemas.DISTANCES`, masked for a manifold that the data set lacks.
     """
     spaces = {} if clean.codes is None else {"true_manifold": "true_manifold"}
     if clean.learned:
@@ -90,47 +91,48 @@ def measure_to_manifold(
     step_size: float,
     make_adam: MakeAdam = make_adam,
 ) -> Distance:
-    """Distance to a manifold with codes (Stutz et al., CVPR 2019, section 3.3 and supplement).
+    """Measure the distance to a manifold with codes (Stutz et al., section 3.3 and supplement).
 
-    Adam minimizes the distance to the decoded code, within the bounds of the space and with the
-    class (and font) of the unperturbed image. It starts at the code of the unperturbed image,
-    once with sharp images and once with images that become sharp step by step; the nearer result
-    counts. The angle is between two vectors from the decoded clean code: to the example, and to
-    the nearest point. Where the manifold is known, the decoded clean code is the unperturbed image.
+    Adam minimizes the L2 distance of the example to the decoded code, within the bounds of the
+    space and with the class (and font) of the clean image. There are two descents from the code of
+    the clean image: one on sharp images, one on images whose blur decreases with the steps. The
+    shorter distance counts. The angle is between two vectors from the decoded clean code: to the
+    example, and to the nearest point. On a known manifold, the decoded clean code is the clean
+    image.
 
     Args:
         examples: `(B, C, H, W)` images.
-        clean: `(B,)` the unperturbed images with their codes.
-        space: a key of `SPACES` that `clean` has: the true manifold or a learned one.
+        clean: the B clean images with their codes.
+        space: name of the true manifold or of a learned one that `clean` has, a key of `SPACES`.
         steps: iterations of Adam in each of the two descents.
         step_size: initial learning rate of Adam; it falls to zero as half a cosine.
-        make_adam: makes the optimizer.
+        make_adam: a function that makes the optimizer.
 
     Raises:
-        ValueError: the data set has no such manifold.
+        ValueError: the data set lacks this manifold.
     """
     chunks = []
     pixels = PIXELS_PER_CHUNK * (1 if examples.device.type == "cpu" else CHUNKS_ON_GPU)
     for rows in _split_rows(examples, pixels, f"distance to {space}"):
         targets, clean_chunk = examples[rows], clean.take(rows)
-        around = make_space(space, clean_chunk.expand(1))
+        manifold = make_space(space, clean_chunk.expand(1))
         with torch.no_grad():
-            origins = around.decode(around.clean_codes)[0]
-        nearest = _find_nearest(targets, around, steps, step_size, make_adam)
-        delta, along = (targets - origins).flatten(1), (nearest - origins).flatten(1)
+            origins = manifold.decode(manifold.clean_codes)[0]
+        nearest = _find_nearest(targets, manifold, steps, step_size, make_adam)
+        delta, tangent = (targets - origins).flatten(1), (nearest - origins).flatten(1)
         distance = (targets - nearest).flatten(1).norm(dim=1)
-        chunks.append(Distance(distance, _angle(delta, along)))
+        chunks.append(Distance(distance, _angle(delta, tangent)))
     return _concatenate(chunks)
 
 
 def _find_nearest(
     targets: Tensor, space: Space, steps: int, step_size: float, make_adam: MakeAdam
 ) -> Tensor:
-    """The nearest images `(B, C, H, W)` to `targets` that two descents met; M is 1.
+    """Search the images `(B, C, H, W)` of a space that are nearest to `targets` by two descents.
 
-    The distance between two thin strokes has many local minima, the distance between blurred
-    strokes few. A descent from coarse to fine therefore often comes nearer. Where it does not, the
-    result of the sharp descent counts.
+    The distance between thin strokes has many local minima, the distance between blurred strokes
+    few. A descent with decreasing blur therefore often ends nearer; otherwise the result of the
+    descent on sharp images counts. The space is around one model: M is 1.
     """
     shortest = torch.full(targets.shape[:1], torch.inf, device=targets.device)
     nearest = torch.zeros_like(targets)
@@ -158,7 +160,7 @@ def _find_nearest(
 
 
 def _blur(images: Tensor, width: int) -> Tensor:
-    """Average the images twice over squares of `width` pixels, an odd number."""
+    """Average the images twice over squares of `width` pixels, an odd number; 1 changes nothing."""
     for _ in range(2 if width > 1 else 0):
         images = F.avg_pool2d(images, width, 1, width // 2)
     return images
@@ -167,20 +169,20 @@ def _blur(images: Tensor, width: int) -> Tensor:
 def measure_to_neighbours(
     examples: Tensor, clean: Tensor, training: Split, neighbours: int
 ) -> Distance:
-    """Distance to the affine span of the nearest training images (Stutz et al., section 3.3).
+    """Measure the distance to the span of the nearest training images (Stutz et al., section 3.3).
 
     The distance is the residual of the least-squares projection onto the span of the training
     images that are nearest to the example in L2. The angle is between the perturbation and this
-    span.
+    affine span.
 
     Args:
         examples: `(B, C, H, W)` images.
-        clean: `(B, C, H, W)` the unperturbed images.
+        clean: `(B, C, H, W)` clean images.
         training: the training images, which are decoded in chunks.
         neighbours: number of images that span the subspace, two or more.
 
     Raises:
-        ValueError: there are fewer than two neighbours, or fewer images than neighbours.
+        ValueError: `neighbours` is below two or above the number of training images.
     """
     if not 2 <= neighbours <= len(training):
         raise ValueError(f"{neighbours} neighbours of {len(training)} images")
@@ -200,12 +202,12 @@ def measure_to_neighbours(
 
 
 def _find_neighbours(flat: Tensor, training: Split, neighbours: int) -> Tensor:
-    """Rows `(B, neighbours)` of the training images nearest to `flat` `(B, D)`."""
+    """Return the rows `(B, neighbours)` of the training images nearest to `flat` `(B, D)`."""
     shortest = torch.empty(len(flat), 0, device=flat.device)
     nearest_rows = torch.empty(len(flat), 0, dtype=torch.int64, device=flat.device)
     for rows in _split_rows(training, 40 * PIXELS_PER_CHUNK, "nearest images"):
         images = training.take(rows).images().flatten(1)
-        # The square of the example itself is the same for all images and is left out.
+        # The squared norm of the example is omitted: it is the same for all training images.
         distances = images.square().sum(1) - 2 * flat @ images.T
         chunk_rows = torch.arange(len(training), device=flat.device)[rows].expand_as(distances)
         count = min(neighbours, shortest.shape[1] + len(images))
@@ -215,31 +217,40 @@ def _find_neighbours(flat: Tensor, training: Split, neighbours: int) -> Tensor:
 
 
 def _orthonormal_basis(columns: Tensor) -> Tensor:
-    """Orthonormal bases `(B, D, k)` of the columns; directions without length become zero."""
-    left, singular_values, _ = torch.linalg.svd(columns, full_matrices=False)
-    basis: Tensor = left * (singular_values > singular_values[:, :1] * 1e-9)[:, None]
+    """Return orthonormal bases `(B, D, k)` of columns `(B, D, k)`, zero beyond their rank."""
+    left_vectors, singular_values, _ = torch.linalg.svd(columns, full_matrices=False)
+    basis: Tensor = left_vectors * (singular_values > singular_values[:, :1] * 1e-9)[:, None]
     return basis
 
 
 def _project(basis: Tensor, vectors: Tensor) -> Tensor:
-    """Project vectors `(B, D)` onto the spans of the bases."""
+    """Project vectors `(B, D)` onto the spans of bases `(B, D, k)`."""
     return (basis @ (basis.mT @ vectors[:, :, None]))[:, :, 0]
 
 
-def _angle(delta: Tensor, along: Tensor) -> Tensor:
-    """Degrees `(B,)` between the perturbation and its part along the manifold, each `(B, D)`.
+def _angle(delta: Tensor, tangent: Tensor) -> Tensor:
+    """Return the degrees `(B,)` between perturbations `delta` and the manifold.
 
-    90 where no part lies along the manifold, NaN without a perturbation.
+    Args:
+        delta: `(B, D)` perturbations.
+        tangent: `(B, D)` the parts of the perturbations along the manifold. Where this part is
+            zero, the angle is 90; without a perturbation it is NaN.
     """
-    delta_norm, along_norm = delta.norm(dim=1), along.norm(dim=1)
-    cosine = (delta * along).sum(1) / (delta_norm * along_norm).clamp_min(1e-12)
+    delta_norm, tangent_norm = delta.norm(dim=1), tangent.norm(dim=1)
+    cosine = (delta * tangent).sum(1) / (delta_norm * tangent_norm).clamp_min(1e-12)
     angle = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
-    angle = torch.where(along_norm > MIN_NORM, angle, 90.0)
+    angle = torch.where(tangent_norm > MIN_NORM, angle, 90.0)
     return torch.where(delta_norm > MIN_NORM, angle, torch.nan).float()
 
 
 def _split_rows(images: Tensor | Split, pixels: int, name: str) -> Iterator[slice]:
-    """Slices of rows whose images have `pixels` pixels together, or one image each."""
+    """Yield slices of rows, each of as many images as have `pixels` pixels, at least one.
+
+    Args:
+        images: the images to divide.
+        pixels: the largest number of pixels per slice.
+        name: name of the progress bar.
+    """
     first = images[:1] if isinstance(images, Tensor) else images.take(slice(1)).images()
     size = max(pixels // max(first.numel(), 1), 1)
     for start in log_progress(range(0, len(images), size), name):
@@ -247,12 +258,12 @@ def _split_rows(images: Tensor | Split, pixels: int, name: str) -> Iterator[slic
 
 
 def _to_column(values: Tensor) -> Any:
-    """A NumPy array in which NaN is masked."""
+    """Return a NumPy array in which NaN is masked."""
     return np.ma.masked_invalid(values.cpu().numpy())
 
 
 def _concatenate(chunks: list[Distance]) -> Distance:
-    """The distances of all chunks; without a chunk, those of no example."""
+    """Join the distances of all chunks; without a chunk, return those of no example."""
     distances, angles = [chunk.distance for chunk in chunks], [chunk.angle for chunk in chunks]
     no_values = torch.empty(0)
     return Distance(torch.cat(distances or [no_values]), torch.cat(angles or [no_values]))

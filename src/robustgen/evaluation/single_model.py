@@ -1,4 +1,4 @@
-"""The attack of a study on any PyTorch model and any images, in one call."""
+"""The attack of a study on one PyTorch model and any images, in one call."""
 
 from typing import Any, NamedTuple
 
@@ -17,9 +17,9 @@ class SingleModelAttack(NamedTuple):
     """The result of `attack`.
 
     Attributes:
-        images: `(N, C, H, W)` adversarial images, on the device of the given ones. Without
-            success, the image of highest loss; the given image where the model misclassifies it.
-        table: a row per image: `example`, `label`, `prediction`, `success`, `iterations`,
+        images: `(N, C, H, W)` adversarial images, on the device of the clean images. Without
+            success, the image of highest loss; for a misclassified clean image, this image itself.
+        table: one row per image with `example`, `label`, `prediction`, `success`, `iterations`,
             `restart`, `loss`, and the norms `l1`, `l2` and `linf` of the perturbation.
     """
 
@@ -28,18 +28,18 @@ class SingleModelAttack(NamedTuple):
 
 
 class _CohortOfOne:
-    """One model by the interface of `Cohort` that attacks use."""
+    """One model with the interface `AttackedModels`."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.seeds, self.backend = model, [0], PLAIN
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits `(1, B, K)` of images `(1, B, C, H, W)`."""
+        """Return logits `(1, B, K)` of images `(1, B, C, H, W)`."""
         logits: Tensor = self.model(images[0])[None]
         return logits
 
     def reference_forward(self, images: Tensor) -> Tensor:
-        """The same, without gradients."""
+        """Return the logits of `__call__` without gradients."""
         with torch.no_grad():
             return self(images)
 
@@ -57,27 +57,27 @@ def attack(
     restarts: int = 1,
     seed: int = 0,
 ) -> SingleModelAttack:
-    """Attack a model on images, as the study attacks its classifiers.
+    """Attack a model on images, as the workflow attacks the classifiers of a study.
 
-    Projected gradient ascent on the cross-entropy from random starts in the ball, until success.
-    Images that the model misclassifies are not attacked. Every success is checked: the model
-    misclassifies the returned image, which lies in the ball and in [0, 1].
+    The attack is projected gradient ascent on the cross-entropy, from random starts in the ball
+    until the first success. Images that the model misclassifies are not attacked. Every success is
+    checked: the model misclassifies the returned image, which lies in the ball and in [0, 1].
 
     Args:
         model: images `(N, C, H, W)` to logits `(N, K)`, in eval mode.
         images: `(N, C, H, W)` of 32-bit floats in [0, 1], on the device of the model.
         labels: `(N,)` true classes, int64, on the same device.
-        radius: of the ball, in pixel values; for example 8 / 255.
-        norm: "linf" or "l2".
-        steps: number of steps.
+        radius: radius of the ball, in pixel values; for example 8 / 255.
+        norm: norm of the ball, "linf" or "l2".
+        steps: number of steps from each random start.
         step_rule: "signed", "normalized" or "adam".
         step_size: length of a step; None takes 2.5 times the radius, divided by the steps (Madry
             et al., ICLR 2018).
-        restarts: number of random starts.
-        seed: of the random starts, so that equal calls give equal results.
+        restarts: number of random starts per image.
+        seed: seed of the random starts; equal calls give equal results.
 
     Raises:
-        ValueError: an argument is not as described; the sentence names it.
+        ValueError: an argument is not as described; the message names it.
 
     Examples:
         >>> import robustgen, torch
@@ -91,22 +91,29 @@ def attack(
     require_name("step_rule", step_rule, STEP_RULES)
     require_number("steps", steps, 0, is_integer=True)
     threat = Threat("image", norm, radius)
-    size = 2.5 * radius / max(steps, 1) if step_size is None else step_size
-    search = SearchConfig(step_rule, size, steps, restarts)
+    if step_size is None:
+        step_size = 2.5 * radius / max(steps, 1)
+    search = SearchConfig(step_rule, step_size, steps, restarts)
     _check_images(images)
     _check_radius(threat, images)
     _check_labels(labels, images)
     _check_model(model, images, labels)
-    rows = torch.arange(len(images), device=images.device)
-    names = tuple(str(label) for label in range(int(labels.max()) + 1))
-    data = Split(images, rows, labels, None, (rows, rows), names)
     generator = torch.Generator().manual_seed(seed)
+    data = _make_split(images, labels)
     result = attack_cohort(_CohortOfOne(model), data, threat, search, [generator])
     return SingleModelAttack(result.images[0].to(images.device), _make_table(result.rows))
 
 
+def _make_split(images: Tensor, labels: Tensor) -> Split:
+    """Return the images as a split without codes, whose classes have their numbers as names."""
+    rows = torch.arange(len(images), device=images.device)
+    class_names = tuple(str(label) for label in range(int(labels.max()) + 1))
+    no_ranges = rows, rows  # the space `image` does not read the ranges of transformations
+    return Split(images, rows, labels, None, no_ranges, class_names)
+
+
 def _make_table(rows: dict[str, Any]) -> pd.DataFrame:
-    """The columns that say something about one model attacked on pixels."""
+    """Return the columns that apply to one model and to the space `image`, as a table."""
     norms = {f"image_{name}": name for name in ("l1", "l2", "linf")}
     names = ["example", "label", "prediction", "success", "iterations", "restart", "loss", *norms]
     table = pd.DataFrame({name: pd.array(rows[name]) for name in names}).rename(columns=norms)
@@ -114,6 +121,7 @@ def _make_table(rows: dict[str, Any]) -> pd.DataFrame:
 
 
 def _check_images(images: Tensor) -> None:
+    """Raise a `ValueError` unless `images` is a batch of 32-bit floats in [0, 1]."""
     if not isinstance(images, Tensor) or images.dim() != 4 or not len(images):
         raise ValueError("images must be a tensor (N, C, H, W) with at least one image")
     if images.dtype != torch.float32:
@@ -124,7 +132,7 @@ def _check_images(images: Tensor) -> None:
 
 
 def _check_radius(threat: Threat, images: Tensor) -> None:
-    """Refuse a ball that contains all images, which is mostly a radius in steps of 1 / 255."""
+    """Raise a `ValueError` if the ball contains every image: the radius may be in grey values."""
     largest = 1.0 if threat.norm == "linf" else images[0].numel() ** 0.5
     if threat.radius > largest:
         raise ValueError(
@@ -134,6 +142,7 @@ def _check_radius(threat: Threat, images: Tensor) -> None:
 
 
 def _check_labels(labels: Tensor, images: Tensor) -> None:
+    """Raise a `ValueError` unless `labels` holds one class for each image, on their device."""
     if not isinstance(labels, Tensor) or labels.shape != images.shape[:1]:
         raise ValueError(f"labels must be a tensor ({len(images)},), one class for each image")
     if labels.dtype != torch.int64:
@@ -143,6 +152,7 @@ def _check_labels(labels: Tensor, images: Tensor) -> None:
 
 
 def _check_model(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Raise a `ValueError` unless `model` maps the images to logits for all labels."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     if model.training:

@@ -1,4 +1,7 @@
-"""The training loop: a cohort on clean images and, given a threat, on attacked images."""
+"""The training of a cohort of classifiers on clean images and, with a method, on attacked images.
+
+Every method of training is the loop `train`; methods differ in their threat and in their search.
+"""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from robustgen.attacks.search import SearchResult, run_search_from_starts
 from robustgen.attacks.spaces import Space, make_space
+from robustgen.backend import Step
 from robustgen.data.split import Split, shuffle_into_batches
 from robustgen.device import to_device_async
 from robustgen.errors import UserError
@@ -26,11 +30,11 @@ log = logging.getLogger("robustgen")
 
 @dataclass(frozen=True)
 class Generators:
-    """Random generators of a training, one per member each.
+    """Random generators for the training of a cohort of M models.
 
     Attributes:
-        batches: for the order of the images.
-        attacks: for the starts of the attacks.
+        batches: M CPU generators for the order of the images.
+        attacks: M CPU generators for the starts of the attacks.
     """
 
     batches: Sequence[torch.Generator]
@@ -50,12 +54,12 @@ def train(
     Normal training uses clean images only. With a method, the first half of each batch is clean
     and the second half is attacked (all steps, with the model in eval mode); the loss is the mean
     of the two mean losses (Stutz et al., equations 2 to 4). Both halves go through the model
-    together, so that batch normalization sees both.
+    together, so that batch normalization computes its statistics over both.
 
     Args:
         cohort: M initialized models.
-        data: the N training images, which every member shuffles on its own.
-        config: epochs, batch size and learning rates.
+        data: the N training images, which every model sees in an order of its own.
+        config: epochs, batch size, weight decay and learning rates.
         method: threat and search, or None for normal training.
         generators: generators from which nothing has been drawn.
         checkpoint: read to resume an interrupted run, and written between updates. The caller
@@ -67,17 +71,10 @@ def train(
     Raises:
         UserError: the loss is no longer finite.
     """
-    backend = cohort.backend
-    optimizer = backend.make_adam(cohort.parameters(), config.rate, config.weight_decay)
+    optimizer = cohort.backend.make_adam(cohort.parameters(), config.rate, config.weight_decay)
     state = _TrainingState(cohort, optimizer, generators, checkpoint)
     space = None if method is None else _make_probe_space(data, method)
-
-    def update(*arguments: Tensor) -> tuple[Tensor, ...]:
-        state.metrics.add(*_update(cohort, optimizer, data, method, *arguments))
-        return ()
-
-    can_compile = space is None or not space.needs_host_sync
-    step = backend.compile_step(update) if can_compile else update
+    step = _make_step(cohort, optimizer, data, method, space, state.metrics)
     for epoch in log_progress(range(state.epoch, config.epochs + 1), "epoch"):
         lr = config.rate * config.rate_decay ** (epoch - 1)
         set_learning_rate(optimizer, lr)
@@ -91,8 +88,29 @@ def train(
     return state.curves
 
 
+def _make_step(
+    cohort: Cohort,
+    optimizer: Optimizer,
+    data: Split,
+    method: AdversarialTraining | None,
+    space: Space | None,
+    metrics: "_EpochMetrics",
+) -> Step:
+    """Return a function of rows and starts that updates the cohort and adds to `metrics`.
+
+    The backend compiles the function, unless decoding a code synchronizes with the GPU.
+    """
+
+    def update(*arguments: Tensor) -> tuple[Tensor, ...]:
+        metrics.add(*_update(cohort, optimizer, data, method, *arguments))
+        return ()
+
+    can_compile = space is None or not space.needs_host_sync
+    return cohort.backend.compile_step(update) if can_compile else update
+
+
 def _make_probe_space(data: Split, method: AdversarialTraining) -> Space:
-    """The space of the method's threat around one example, for the shape of its codes."""
+    """Return the space of the method around the first image, which gives the shape of codes."""
     row = torch.zeros(1, 1, dtype=torch.int64, device=data.labels.device)
     return make_space(method.threat.space, data.take(row))
 
@@ -104,7 +122,11 @@ def _sample_starts(
     method: AdversarialTraining | None,
     generators: Sequence[torch.Generator],
 ) -> list[Tensor]:
-    """The starts of the attacks on one batch: for each restart, points of the unit ball."""
+    """Sample the starts of the attacks on the second half of a batch.
+
+    Returns:
+        For each restart, points `(M, b, *D)` of the unit ball; empty without a method.
+    """
     if method is None or space is None:
         return []
     attacked = batch_size - batch_size // 2
@@ -129,11 +151,11 @@ def _update(
     rows: Tensor,
     *starts: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Update all members on the images `rows` `(M, b)`.
+    """Update all models on the training images `rows` `(M, b)`.
 
     Returns:
-        Loss and error of each image, each `(M, b)`, and success of the attack on each attacked
-        image, which are the last ones.
+        Loss (nat) and error of each image, both `(M, b)`, and the success of the attack on each
+        attacked image, which are the last images of the batch.
     """
     batch = data.take(rows)
     clean, attacked, result = _make_halves(cohort, batch, method, starts)
@@ -156,7 +178,12 @@ def _update(
 def _make_halves(
     cohort: Cohort, batch: Split, method: AdversarialTraining | None, starts: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, SearchResult | None]:
-    """Clean images, attacked images (none without a method) and the result of the search."""
+    """Split a batch `(M, b)` in two and attack its second half.
+
+    Returns:
+        The clean images, the attacked images and the result of the search. Without a method all
+        images are clean, no image is attacked and the result is None.
+    """
     if method is None:
         images = batch.images()
         return images, images[:, :0], None
@@ -180,10 +207,10 @@ def _make_halves(
 
 
 class _TrainingState:
-    """Everything that training changes, from its start or from a checkpoint.
+    """Everything that training changes, initial or restored from a checkpoint.
 
     Attributes:
-        curves: learning curves of the epochs that are done.
+        curves: learning curves of the finished epochs.
         epoch: number of the current epoch, from 1.
         metrics: sums over the updates of the current epoch.
     """
@@ -202,17 +229,20 @@ class _TrainingState:
         self.metrics = _EpochMetrics(len(cohort.seeds), next(cohort.parameters()).device)
         saved = checkpoint.read() if checkpoint else None
         if saved is not None:
-            tensors, metadata = saved
-            all_generators = [*generators.batches, *generators.attacks]
-            load_state_tensors(tensors, self._state, [optimizer], all_generators)
-            self.metrics.sums.copy_(tensors["metrics"])
-            self.metrics.clean, self.metrics.attacked = metadata["counts"]
-            self.curves, self.epoch = metadata["curves"], metadata["epoch"]
-            self._updates_done = metadata["updates_done"]
-            log.info("going on in epoch %d after %d updates", self.epoch, self._updates_done)
+            self._restore(*saved)
+
+    def _restore(self, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+        """Set models, optimizer, generators, curves and metrics to those of a checkpoint."""
+        all_generators = [*self._generators.batches, *self._generators.attacks]
+        load_state_tensors(tensors, self._state, [self._optimizer], all_generators)
+        self.metrics.sums.copy_(tensors["metrics"])
+        self.metrics.clean, self.metrics.attacked = metadata["counts"]
+        self.curves, self.epoch = metadata["curves"], metadata["epoch"]
+        self._updates_done = metadata["updates_done"]
+        log.info("resuming in epoch %d after %d updates", self.epoch, self._updates_done)
 
     def batches(self, examples: int, batch_size: int) -> Iterator[Tensor]:
-        """Rows `(M, b)` of each batch of the epoch that is still to be trained on."""
+        """Yield the rows `(M, b)` of each remaining batch of the current epoch."""
         # The batch order is not stored: a resumed run redraws it from the stored generator state.
         self._epoch_starts = [rng.clone_state() for rng in self._generators.batches]
         epoch_batches = shuffle_into_batches(examples, batch_size, self._generators.batches)
@@ -221,7 +251,7 @@ class _TrainingState:
             yield rows
 
     def write(self) -> None:
-        """Write the checkpoint if it is due, between two updates of an epoch."""
+        """Write the checkpoint, if there is one and its interval has passed."""
         if self._checkpoint is None or not self._checkpoint.due():
             return
         generators = [*self._epoch_starts, *self._generators.attacks]
@@ -235,18 +265,19 @@ class _TrainingState:
         self._checkpoint.write({**tensors, "metrics": self.metrics.sums}, metadata)
 
     def end_epoch(self, lr: float) -> None:
-        """Append the metrics of the epoch to the curves and begin the next epoch."""
+        """Append the metrics of the current epoch to the curves and begin the next epoch."""
         self.metrics.append_epoch(self.curves, self._seeds, self.epoch, lr)
         self.metrics.clear()
         self.epoch, self._updates_done = self.epoch + 1, 0
 
 
 class _EpochMetrics:
-    """Sums over an epoch, on the device: loss and error of both halves, and successes.
+    """Sums over the images of an epoch: loss, error and success of each model.
 
     Attributes:
-        sums: `(5, M)` of clean loss and error, attacked loss and error, and success.
-        clean, attacked: numbers of images per member.
+        sums: `(5, M)` sums of clean loss, clean error, attacked loss, attacked error and success,
+            on the device of the cohort.
+        clean, attacked: numbers of clean and of attacked images of each model.
     """
 
     def __init__(self, members: int, device: torch.device) -> None:
@@ -254,27 +285,31 @@ class _EpochMetrics:
         self.clean = self.attacked = 0
 
     def add(self, losses: Tensor, is_wrong: Tensor, success: Tensor) -> None:
-        """Add `losses` and `is_wrong` `(M, b)`, and `success` of the last, attacked images."""
+        """Add `losses` and `is_wrong` `(M, b)` of a batch, and `success` of its attacked images."""
         half = losses.shape[1] - success.shape[1]
         parts = [losses[:, :half], is_wrong[:, :half], losses[:, half:], is_wrong[:, half:]]
         for total, part in zip(self.sums, [*parts, success], strict=True):
             total += part.sum(1)
 
     def count(self, images: int, has_attack: bool) -> None:
-        """Count the images of a batch, whose second half may be attacked."""
+        """Count the images of a batch, whose second half is attacked if `has_attack`."""
         attacked = images - images // 2 if has_attack else 0
         self.clean += images - attacked
         self.attacked += attacked
 
     def clear(self) -> None:
-        """Set all sums to zero in place, since a CUDA graph adds to this memory."""
+        """Set all sums to zero, in place because a CUDA graph holds the address of `sums`."""
         self.sums.zero_()
         self.clean = self.attacked = 0
 
     def append_epoch(
         self, curves: dict[str, list[Any]], seeds: Sequence[int], epoch: int, lr: float
     ) -> None:
-        """Append the means of the epoch to `curves`, a row per member."""
+        """Append the means of the epoch to `curves`, one row per model.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
         sums = self.sums.cpu()
         if not sums.isfinite().all():
             raise UserError(

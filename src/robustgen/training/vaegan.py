@@ -34,8 +34,8 @@ def train_vaegan(
     Encoder and decoder minimize the Kullback-Leibler divergence of the posterior from the standard
     normal prior, plus beta times the L1 distance of the reconstruction, plus gamma times the
     cross-entropy of the discriminator's output for the reconstruction and the label "real". The
-    discriminator learns to tell images from reconstructions (Stutz et al., supplement). With gamma
-    0 the discriminator is not trained, and its two curves are empty.
+    discriminator is trained to distinguish images from reconstructions (Stutz et al., supplement).
+    With gamma 0 the discriminator is not trained, and the two curves about it are empty.
 
     Args:
         model: initialized by `VaeGan.initialize`.
@@ -52,28 +52,13 @@ def train_vaegan(
         UserError: a loss is no longer finite.
     """
     config = model.config
-    networks = [model.encoder, model.decoder, *([model.discriminator] if config.gamma else [])]
-    optimizers = [
-        backend.make_adam(network.parameters(), config.rate, config.weight_decay)
-        for network in networks
-    ]
-    curves = empty(VAEGAN_CURVES)
+    optimizers = _make_optimizers(model, backend)
     state = backend.prepare(model).train().state_dict()
-    if checkpoint and (saved := checkpoint.read()):
-        load_state_tensors(saved[0], state, optimizers, [generator])
-        curves = saved[1]["curves"]
-        log.info("going on after epoch %d", len(curves["epoch"]))
+    curves = _resume(checkpoint, state, optimizers, generator)
     for epoch in log_progress(range(len(curves["epoch"]) + 1, config.epochs + 1), "epoch"):
         lr = config.rate * config.rate_decay ** (epoch - 1)
         means = _train_epoch(model, optimizers, lr, data, generator)
-        if not all(map(math.isfinite, means)):
-            raise UserError(
-                f"training of the VAE-GAN diverged: a loss is not finite in epoch {epoch} at "
-                f"learning rate {lr:.3g}; set a lower rate"
-            )
-        for column, value in zip_longest(curves.values(), (epoch, lr, *means)):
-            column.append(value)
-        log.info("epoch %d: L1 %.2f, divergence %.2f", epoch, means[1], means[0])
+        _append_epoch(curves, epoch, lr, means)
         if checkpoint:
             checkpoint.write(state_tensors(state, optimizers, [generator]), {"curves": curves})
     model.eval()
@@ -88,25 +73,82 @@ def train_vaegan_once(
     finished: Checkpoint,
     backend: Backend = PLAIN,
 ) -> dict[str, list[Any]]:
-    """Run `train_vaegan`, unless a file has the same model, trained in the same way before.
+    """Run `train_vaegan`, or read the same trained model from a file if there is one.
 
-    A data set that gains a class has other files, but the same images of its previous classes.
-    Their VAE-GANs are not trained again.
+    A data set to which a class is added has new files, but the images of its other classes are the
+    same. This function reuses the VAE-GANs of those classes.
 
     Args:
         model, data, generator, checkpoint, backend: as for `train_vaegan`.
-        finished: the file of the trained model and its learning curves.
+        finished: the file of the trained model and its learning curves, read and written here.
+
+    Returns:
+        Learning curves, as `train_vaegan` does.
     """
     saved = finished.read()
     if saved is None:
         curves = train_vaegan(model, data, generator, checkpoint, backend)
         finished.write(model.state_dict(), {"curves": curves})
         return curves
-    log.info("trained before on the same images in the same way")
+    log.info("reused: trained before on the same images with the same settings")
     tensors = {f"state.{name}": tensor for name, tensor in saved[0].items()}
     load_state_tensors(tensors, model.state_dict(), [], [])
     model.eval()
     return dict(saved[1]["curves"])
+
+
+def _make_optimizers(model: VaeGan, backend: Backend) -> list[Optimizer]:
+    """Return optimizers of encoder, decoder and, unless gamma is 0, discriminator."""
+    config = model.config
+    networks = [model.encoder, model.decoder, *([model.discriminator] if config.gamma else [])]
+    return [
+        backend.make_adam(network.parameters(), config.rate, config.weight_decay)
+        for network in networks
+    ]
+
+
+def _resume(
+    checkpoint: Checkpoint | None,
+    state: dict[str, Tensor],
+    optimizers: Sequence[Optimizer],
+    generator: torch.Generator,
+) -> dict[str, list[Any]]:
+    """Return the learning curves of a checkpoint; empty ones without a checkpoint.
+
+    With a checkpoint, `state`, `optimizers` and `generator` are restored from it.
+    """
+    saved = checkpoint.read() if checkpoint else None
+    if saved is None:
+        return empty(VAEGAN_CURVES)
+    tensors, metadata = saved
+    load_state_tensors(tensors, state, optimizers, [generator])
+    curves: dict[str, list[Any]] = metadata["curves"]
+    log.info("resuming after epoch %d", len(curves["epoch"]))
+    return curves
+
+
+def _append_epoch(
+    curves: dict[str, list[Any]], epoch: int, lr: float, means: Sequence[float]
+) -> None:
+    """Append a finished epoch to `curves`; without a discriminator two columns get None.
+
+    Args:
+        curves: columns of `schemas.VAEGAN_CURVES`.
+        epoch: number of the epoch, from 1.
+        lr: learning rate of the epoch.
+        means: as returned by `_train_epoch`.
+
+    Raises:
+        UserError: one of `means` is not finite.
+    """
+    if not all(map(math.isfinite, means)):
+        raise UserError(
+            f"training of the VAE-GAN diverged: a loss is not finite in epoch {epoch} at "
+            f"learning rate {lr:.3g}; set a lower rate"
+        )
+    for column, value in zip_longest(curves.values(), (epoch, lr, *means)):
+        column.append(value)
+    log.info("epoch %d: L1 %.2f, divergence %.2f", epoch, means[1], means[0])
 
 
 def _train_epoch(
@@ -116,7 +158,11 @@ def _train_epoch(
     data: Split,
     generator: torch.Generator,
 ) -> list[float]:
-    """One pass over the images; returns the means of what `_update` returns."""
+    """Train on all images once, at learning rate `lr`.
+
+    Returns:
+        The means over all batches of the numbers that `_update` returns.
+    """
     for optimizer in optimizers:
         set_learning_rate(optimizer, lr)
     sums = torch.zeros(4 if model.config.gamma else 2, dtype=torch.float64)
@@ -136,8 +182,8 @@ def _update(
     """Update encoder, decoder and, unless gamma is 0, discriminator.
 
     Returns:
-        Mean divergence (nat) and L1 distance; with a discriminator also the mean losses (nat) of
-        the decoder against it and of the discriminator.
+        Mean Kullback-Leibler divergence (nat) and mean L1 distance. Unless gamma is 0, also the
+        mean adversarial loss of the decoder and the mean loss of the discriminator (nat).
     """
     config = model.config
     mean, log_variance = model.encoder(images)
@@ -147,7 +193,7 @@ def _update(
     distance = (reconstructions - images).abs().flatten(1).sum(1).mean()
     loss, losses = divergence + config.beta * distance, [divergence, distance]
     if config.gamma:
-        model.discriminator.requires_grad_(False)  # it is updated below, by its own loss
+        model.discriminator.requires_grad_(False)  # its own loss updates it below
         decoder_loss = F.softplus(-model.discriminator(reconstructions)).mean()
         loss = loss + config.gamma * decoder_loss
     for optimizer in optimizers:
