@@ -62,7 +62,7 @@ class World:
                 "attack": key[3],
                 **dict.fromkeys(COUNTS, 9),
                 "success_rate": self.rate(*key) if key[3] == "regular" else 1,
-                "success_rate_from_right": self.rate(*key) if key[3] == "along" else None,
+                "success_rate_correct_codes": self.rate(*key) if key[3] == "along" else None,
             }
             for key in attacked
         ]
@@ -92,7 +92,7 @@ class World:
         )
 
 
-COUNTS = ("attacked", "successes", "attacked_from_right", "successes_from_right")
+COUNTS = ("attacked", "successes", "attacked_correct_codes", "successes_correct_codes")
 
 
 def _model(method, n, seed):
@@ -431,7 +431,7 @@ def outcome_of_attacks(rates, slopes, *, unbroken=()):
                 "attack": attack,
                 **dict.fromkeys(COUNTS, 9),
                 "success_rate": 0.2 if (row["method"], row["n"]) in unbroken else fooled,
-                "success_rate_from_right": None,
+                "success_rate_correct_codes": None,
             }
         )
     table = pa.Table.from_pylist(rows, schema=SUCCESS_RATES)
@@ -472,7 +472,7 @@ def test_the_slope_is_of_the_strongest_attack_that_leaves_a_model(rates, taken):
     assert f"(measured with the attack {taken})" in describe(made, roles, ON)
 
 
-GOOD = {"right": 0.9, "reconstructions_kept": 0.95, "steps_kept": 0.95}
+GOOD = {"accuracy": 0.9, "reconstruction_agreement": 0.95, "step_agreement": 0.95}
 
 
 def quality(space, **shares):
@@ -489,12 +489,21 @@ LEARNED = {"manifold": "learned_manifold", "method": "on_true_manifold", "attack
 POOR = "the learned manifold is too poor: of the "
 QUALITIES = [
     ({}, ""),
-    ({"reconstructions_kept": 0.9, "steps_kept": 0.9, "right": 0.5}, ""),
-    ({"reconstructions_kept": 0.899}, f"{POOR}test images .* 89.9% stay so as reconstructed, 90%"),
-    ({"steps_kept": 0.7}, f"{POOR}reconstructions .* 70.0% stay so after random steps, 90%"),
-    ({"reconstructions_kept": 0.0, "steps_kept": None}, f"{POOR}test images .* 0.0% stay so"),
-    ({"steps_kept": None}, f"{POOR}reconstructions .* none stays so after random steps"),
-    ({"right": 0.1}, "how good the learned manifold is cannot be told: .* only 10.0% of the test"),
+    ({"reconstruction_agreement": 0.9, "step_agreement": 0.9, "accuracy": 0.5}, ""),
+    (
+        {"reconstruction_agreement": 0.899},
+        f"{POOR}test images .* 89.9% stay so as reconstructed, 90%",
+    ),
+    ({"step_agreement": 0.7}, f"{POOR}reconstructions .* 70.0% stay so after random steps, 90%"),
+    (
+        {"reconstruction_agreement": 0.0, "step_agreement": None},
+        f"{POOR}test images .* 0.0% stay so",
+    ),
+    ({"step_agreement": None}, f"{POOR}reconstructions .* none stays so after random steps"),
+    (
+        {"accuracy": 0.1},
+        "how good the learned manifold is cannot be told: .* only 10.0% of the test",
+    ),
 ]
 
 
@@ -521,6 +530,8 @@ def test_a_poor_learned_manifold_carries_no_claim(shares, why):
 
 def test_the_quality_of_another_manifold_does_not_matter():
     table = outcome(
-        World().tables(), quality("data_manifold", reconstructions_kept=0.1), {"fonts": [LEARNED]}
+        World().tables(),
+        quality("data_manifold", reconstruction_agreement=0.1),
+        {"fonts": [LEARNED]},
     )
     assert set(verdicts(table).values()) == {SUPPORTED}

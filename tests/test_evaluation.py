@@ -110,11 +110,11 @@ def test_the_table_and_the_examples_are_those_of_the_search(cohort, data, space,
         assert torch.equal(by_model(rows, column), getattr(found, column)), column
     assert torch.equal(by_model(rows, "prediction"), clean_predictions(cohort, data))
     logits = cohort(images)
-    assert torch.equal(by_model(rows, "answer"), logits.argmax(-1))
+    assert torch.equal(by_model(rows, "adversarial_prediction"), logits.argmax(-1))
     loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
     torch.testing.assert_close(by_model(rows, "loss").flatten(), loss)
     start = cohort(space.decode(space.clean_codes)).argmax(-1) == batch.labels
-    assert torch.equal(by_model(rows, "start_correct"), start)
+    assert torch.equal(by_model(rows, "code_correct"), start)
     for name, delta in (
         ("image", images - batch.images()),
         ("code", found.codes - space.clean_codes),
@@ -150,15 +150,15 @@ def test_images_that_a_model_gets_wrong_are_saved_unchanged(cohort, data):
 
 
 def test_where_decoding_alone_changes_the_prediction_start_correct_says_so(cohort, data):
-    """`start_correct` is about the decoded code, `prediction` about the image itself."""
+    """`code_correct` is about the decoded code, `prediction` about the image itself."""
     threat = Threat("learned_manifold", "linf", 1.0)
     rows = attack_cohort(cohort, data, threat, SEARCH, generators()).rows
     right = by_model(rows, "prediction") == data.labels
-    start = by_model(rows, "start_correct")
+    start = by_model(rows, "code_correct")
     assert (right & ~start).any()
     assert (right & start).any()
     on_pixels = attack_cohort(cohort, data, THREAT, SEARCH, generators()).rows
-    assert torch.equal(by_model(on_pixels, "start_correct"), right)
+    assert torch.equal(by_model(on_pixels, "code_correct"), right)
 
 
 def test_a_success_that_the_plain_models_deny_is_refuted(data, caplog):
@@ -176,7 +176,9 @@ def test_a_success_that_the_plain_models_deny_is_refuted(data, caplog):
         assert lying[column].mask.reshape(MEMBERS, -1)[refuted.numpy()].all()
         kept = claimed & ~denied
         assert torch.equal(by_model(lying, column)[kept], by_model(honest, column)[kept])
-    assert torch.equal(by_model(lying, "answer")[refuted], data.labels.expand(2, -1)[refuted])
+    assert torch.equal(
+        by_model(lying, "adversarial_prediction")[refuted], data.labels.expand(2, -1)[refuted]
+    )
     messages = [record.getMessage() for record in caplog.records if "refuted" in record.message]
     assert messages == [
         f"{int(claimed.sum())} successes, 0 refuted by the re-check",
@@ -266,9 +268,9 @@ def test_equal_logits_are_no_prediction(data, monkeypatch):
     monkeypatch.setattr(cohort, "reference_forward", cohort.forward)
     rows = attack_cohort(cohort, data, THREAT, SEARCH, generators()).rows
     assert (rows["prediction"] == NO_CLASS).all()
-    assert (rows["answer"] == NO_CLASS).all()
+    assert (rows["adversarial_prediction"] == NO_CLASS).all()
     assert not rows["success"].any()
-    assert not rows["start_correct"].any()
+    assert not rows["code_correct"].any()
 
 
 def test_a_tie_in_the_plain_pass_counts_as_wrong(data, monkeypatch):
@@ -276,7 +278,7 @@ def test_a_tie_in_the_plain_pass_counts_as_wrong(data, monkeypatch):
     monkeypatch.setattr(cohort, "reference_forward", lambda images: cohort(images) * 0)
     rows = attack_cohort(cohort, data, THREAT, SEARCH, generators()).rows
     assert rows["success"].any()
-    assert (rows["answer"] == NO_CLASS).all()
+    assert (rows["adversarial_prediction"] == NO_CLASS).all()
 
 
 def test_predictions_of_all_models_and_images(cohort):

@@ -37,5 +37,7 @@ def test_a_model_whose_logits_all_tie_is_right_on_no_image(caplog):
 
 
 def test_figure_1_names_a_tie_and_leaves_out_failures():
-    examples = pd.DataFrame({"answer": [1, NO_CLASS, 0], "success": [True, True, False]})
+    examples = pd.DataFrame(
+        {"adversarial_prediction": [1, NO_CLASS, 0], "success": [True, True, False]}
+    )
     assert predicted_names(examples, ["cat", "dog"]) == ["dog", "tie", None]

@@ -83,16 +83,16 @@ def test_measures_of_a_manifold_that_is_known():
         assert row["code_variance"] == pytest.approx(0, abs=1e-9)
         assert row["posterior_variance"] == pytest.approx(0.25)
     assert rows[2]["code_mean"] == pytest.approx((10 / 4) ** 0.5)
-    assert [rows[k]["beyond_bound"] for k in range(CLASSES)] == [0, 0, 0.25, 0]
+    assert [rows[k]["out_of_bounds"] for k in range(CLASSES)] == [0, 0, 0.25, 0]
     # Letters are dark: the judge is right of class 0 alone.
-    assert [rows[k]["right"] for k in range(CLASSES)] == [1, 0, 0, 0]
-    assert [rows[k]["reconstructions_right"] for k in range(CLASSES)] == [1, 1, 0, 0]
-    assert [rows[k]["reconstructions_kept"] for k in range(CLASSES)] == [1, None, None, None]
+    assert [rows[k]["accuracy"] for k in range(CLASSES)] == [1, 0, 0, 0]
+    assert [rows[k]["reconstruction_accuracy"] for k in range(CLASSES)] == [1, 1, 0, 0]
+    assert [rows[k]["reconstruction_agreement"] for k in range(CLASSES)] == [1, None, None, None]
     # A step is uniform in ±0.3 around ∓0.04: it keeps its class with 0.34 / 0.6.
-    assert [rows[k]["steps_kept"] for k in range(2)] == pytest.approx([0.567] * 2, abs=0.12)
-    assert rows[2]["steps_kept"] is None
-    assert [rows[k]["samples_right"] for k in range(2)] == pytest.approx([0.5] * 2, abs=0.15)
-    assert rows[3]["samples_right"] == 0
+    assert [rows[k]["step_agreement"] for k in range(2)] == pytest.approx([0.567] * 2, abs=0.12)
+    assert rows[2]["step_agreement"] is None
+    assert [rows[k]["sample_accuracy"] for k in range(2)] == pytest.approx([0.5] * 2, abs=0.15)
+    assert rows[3]["sample_accuracy"] == 0
 
 
 def test_the_last_row_is_over_all_images():
@@ -100,7 +100,7 @@ def test_the_last_row_is_over_all_images():
     rows = measured(models)
     whole = rows.pop(None)
     assert whole["images"] == sum(row["images"] for row in rows.values())
-    for name in ("l1", "l2", "posterior_variance", "right", "samples_right"):
+    for name in ("l1", "l2", "posterior_variance", "accuracy", "sample_accuracy"):
         mean = sum(row[name] * row["images"] for row in rows.values()) / whole["images"]
         assert whole[name] == pytest.approx(mean)
     assert whole["code_variance"] == pytest.approx(0.0125 / 4)  # of 0, 0.1, 0.2 and 0.3
@@ -111,14 +111,14 @@ def test_larger_steps_keep_less(radius, kept):
     threat = replace(THREAT, radius=radius)
     row = measured([Known([-0.04, 0, 0, 0])] * CLASSES, threat)[0]
     assert row["radius"] == radius
-    assert row["steps_kept"] == pytest.approx(kept, abs=0.15)
+    assert row["step_agreement"] == pytest.approx(kept, abs=0.15)
 
 
 def test_one_model_of_all_classes_has_samples_of_no_class():
     rows = measured([Known([-1, 0, 0, 0])], replace(THREAT, space="data_manifold"))
     assert len(rows) == CLASSES + 1
-    assert {row["samples_right"] for row in rows.values()} == {None}
-    assert rows[0]["reconstructions_kept"] == 1
+    assert {row["sample_accuracy"] for row in rows.values()} == {None}
+    assert rows[0]["reconstruction_agreement"] == 1
 
 
 def test_the_prior_stays_within_the_bounds():
@@ -162,7 +162,7 @@ def test_a_class_without_test_images_has_no_measures(space):
     assert {row[name] for name in _MEASURES} == {None}
     assert len(_MEASURES) == 11
     assert rows[None]["images"] == len(test)
-    assert rows[None]["right"] == pytest.approx(1 / 3)
+    assert rows[None]["accuracy"] == pytest.approx(1 / 3)
 
 
 def test_tables_and_words_of_a_class_without_test_images(tmp_path):
@@ -176,7 +176,7 @@ def test_tables_and_words_of_a_class_without_test_images(tmp_path):
     assert lines["images"] == ["0", "60", "60", "60", "180"]
     assert lines["l1"][0] == "-"
     (quality_over_all,) = _by_manifold(table).values()
-    assert 0 <= quality_over_all.right <= 1
+    assert 0 <= quality_over_all.accuracy <= 1
 
 
 @pytest.mark.parametrize("models", [CLASSES, 1])

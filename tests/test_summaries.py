@@ -32,14 +32,14 @@ def predictions(answers):
 
 
 def attacks(answers):
-    """A table of one row per (seed, right, start_correct, success)."""
+    """A table of one row per (seed, right, code_correct, success)."""
     rows = [
         {
             **dict.fromkeys(ATTACKS.names, 0),
             "seed": seed,
             "example": i,
             "prediction": 0 if right else 1,
-            "start_correct": start,
+            "code_correct": start,
             "success": success,
             "iterations": None,
             "restart": None,
@@ -104,14 +104,14 @@ def test_success_rates_count_only_images_that_the_model_gets_right():
     ]
     table = summaries.success_rates([({**JOB, "attack": "regular"}, attacks(answers))])
     conforms(table, SUCCESS_RATES)
-    columns = ("attacked", "successes", "attacked_from_right", "successes_from_right")
+    columns = ("attacked", "successes", "attacked_correct_codes", "successes_correct_codes")
     assert [tuple(row[c] for c in columns) for row in table.to_pylist()] == [
         (3, 2, 2, 1),
         (0, 0, 0, 0),
         (1, 1, 0, 0),
     ]
     assert table["success_rate"].to_pylist() == [2 / 3, None, 1]
-    assert table["success_rate_from_right"].to_pylist() == [0.5, None, None]
+    assert table["success_rate_correct_codes"].to_pylist() == [0.5, None, None]
     assert table["low"].null_count == table["high"].null_count == 1
 
 
@@ -124,7 +124,7 @@ def test_over_seeds_averages_what_there_is():
     found = [(r["measure"], r["attack"], r["seeds"], r["mean"]) for r in table.to_pylist()]
     assert found == [
         ("success_rate", "regular", 2, 0.5),
-        ("success_rate_from_right", "regular", 1, 1.0),
+        ("success_rate_correct_codes", "regular", 1, 1.0),
         ("test_error", None, 3, pytest.approx(2 / 3)),
     ]
     assert table["low"].to_pylist() == [0, None, 0]
@@ -205,7 +205,9 @@ def test_any_answers_give_rates_within_0_and_1_whatever_their_order(some, others
         for row in table.to_pylist():
             if row["low"] is not None:
                 assert 0 <= row["low"] <= row[share] <= row["high"] <= 1
-    assert all(0 <= rate <= 1 for rate in rates["success_rate_from_right"].drop_null().to_pylist())
+    assert all(
+        0 <= rate <= 1 for rate in rates["success_rate_correct_codes"].drop_null().to_pylist()
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -235,7 +237,7 @@ def test_quality_in_words_has_a_block_per_manifold_and_a_column_per_class():
         for space in ("learned_manifold", "data_manifold")
         for label in (0, 1, None)
     ]
-    rows[3]["samples_right"] = None
+    rows[3]["sample_accuracy"] = None
     first, second = summaries.quality_text(pa.Table.from_pylist(rows, schema=QUALITY)).split("\n\n")
     head, *lines = first.splitlines()
     assert head == "Data set d, learned manifold, random steps of 0.25; per class"
@@ -243,7 +245,7 @@ def test_quality_in_words_has_a_block_per_manifold_and_a_column_per_class():
     assert cells["class"] == ["A", "B", "all"]
     assert cells["images"] == ["10", "11", "20"]
     assert cells["l1"] == ["0.25"] * 3
-    assert cells["samples_right"] == ["%", "25", "25", "25"]
-    (samples,) = [line for line in second.splitlines() if line.startswith("samples_right")]
+    assert cells["sample_accuracy"] == ["%", "25", "25", "25"]
+    (samples,) = [line for line in second.splitlines() if line.startswith("sample_accuracy")]
     assert samples.split()[2:] == ["-", "25", "25"]
     assert summaries.quality_text(QUALITY.empty_table()) == "No manifold is learned in this study."

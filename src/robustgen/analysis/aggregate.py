@@ -20,7 +20,7 @@ Part = tuple[Mapping[str, Any], pa.Table]
 
 STUDY_KEYS = ("dataset", "method", "n")
 MODEL_KEYS = (*STUDY_KEYS, "seed")
-RATES = ("success_rate", "success_rate_from_right")
+RATES = ("success_rate", "success_rate_correct_codes")
 
 
 def errors(parts: Iterable[Part]) -> pa.Table:
@@ -62,7 +62,7 @@ def success_rates(parts: Iterable[Part]) -> pa.Table:
     rows = _per_model(parts, (*MODEL_KEYS, "attack"), _count_successes)
     if rows.empty:
         return SUCCESS_RATES.empty_table()
-    for suffix in ("", "_from_right"):
+    for suffix in ("", "_correct_codes"):
         rows[f"success_rate{suffix}"] = rows[f"successes{suffix}"] / rows[f"attacked{suffix}"]
     rows["low"], rows["high"] = wilson(rows["successes"], rows["attacked"])
     return _to_arrow(rows, SUCCESS_RATES)
@@ -185,13 +185,13 @@ def _count_errors(predictions: pd.DataFrame) -> pd.DataFrame:
 def _count_successes(attacks: pd.DataFrame) -> pd.DataFrame:
     """Attacked images and successes of each seed, from all and from right starts."""
     right = attacks["prediction"] == attacks["label"]
-    from_right = right & attacks["start_correct"]
+    from_right = right & attacks["code_correct"]
     counted = pd.DataFrame(
         {
             "attacked": right,
             "successes": right & attacks["success"],
-            "attacked_from_right": from_right,
-            "successes_from_right": from_right & attacks["success"],
+            "attacked_correct_codes": from_right,
+            "successes_correct_codes": from_right & attacks["success"],
         }
     )
     return counted.groupby(attacks["seed"]).sum()

@@ -53,9 +53,9 @@ class UntestedError(Exception):
 class Quality(NamedTuple):
     """Shares of `schemas.QUALITY` over all classes of a learned manifold; NaN where of nothing."""
 
-    right: float
-    reconstructions_kept: float
-    steps_kept: float
+    accuracy: float
+    reconstruction_agreement: float
+    step_agreement: float
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,17 @@ def poor(evidence: Evidence) -> str:
     if quality is None:
         return ""
     words = str(evidence.on_manifold["manifold"]).replace("_", " ")
-    if quality.right < RIGHT:
+    if quality.accuracy < RIGHT:
         return (
             f"how good the {words} is cannot be told: the classifier that judges it gets only "
-            f"{quality.right:.1%} of the test images right, and {RIGHT:.0%} are needed"
+            f"{quality.accuracy:.1%} of the test images right, and {RIGHT:.0%} are needed"
         )
     kept = {
         "test images that an independent classifier gets right, {} as reconstructed": (
-            quality.reconstructions_kept
+            quality.reconstruction_agreement
         ),
         "reconstructions that an independent classifier gets right, {} after random steps": (
-            quality.steps_kept
+            quality.step_agreement
         ),
     }
     for what, share in kept.items():
@@ -182,8 +182,9 @@ def on_manifold_success(evidence: Evidence) -> Intervals:
     method, attack = _role(evidence, "normal"), _role(evidence, "on_manifold_attack")
     rates = evidence.rates
     rows = rates[(rates["method"] == method) & (rates["attack"] == attack)]
-    rows = _filled(rows.dropna(subset="success_rate_from_right"), f"rates of {attack} on {method}")
-    return _per_size(rows.set_index("n")["success_rate_from_right"], bounds=(0, 1))
+    rows = rows.dropna(subset="success_rate_correct_codes")
+    rows = _filled(rows, f"rates of {attack} on {method}")
+    return _per_size(rows.set_index("n")["success_rate_correct_codes"], bounds=(0, 1))
 
 
 def _models(evidence: Evidence, attack: str, rate: str) -> pd.DataFrame:
@@ -196,7 +197,7 @@ def _models(evidence: Evidence, attack: str, rate: str) -> pd.DataFrame:
 
 def rank_correlation(evidence: Evidence) -> Intervals:
     """Spearman's correlation of test error and on-manifold success rate over all models."""
-    rate = "success_rate_from_right"
+    rate = "success_rate_correct_codes"
     models = _models(evidence, _role(evidence, "on_manifold_attack"), rate)
     return {None: spearman(models["test_error"], models[rate])}
 

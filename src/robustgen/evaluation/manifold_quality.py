@@ -132,12 +132,12 @@ def _row(measures: Mapping[str, Tensor]) -> dict[str, Any]:
         "code_mean": mean.mean(0).square().mean().sqrt(),
         "code_variance": mean.var(0, correction=0),
         "posterior_variance": measures["posterior"],
-        "beyond_bound": mean.abs() > BOUND,
-        "right": right,
-        "reconstructions_right": reconstructed,
-        "reconstructions_kept": reconstructed[right],
-        "steps_kept": measures["step"][reconstructed],
-        "samples_right": measures.get("sample", right[:0]),
+        "out_of_bounds": mean.abs() > BOUND,
+        "accuracy": right,
+        "reconstruction_accuracy": reconstructed,
+        "reconstruction_agreement": reconstructed[right],
+        "step_agreement": measures["step"][reconstructed],
+        "sample_accuracy": measures.get("sample", right[:0]),
     }
     means = {name: value.double().mean().item() for name, value in values.items()}
     shares = {name: None if np.isnan(mean) else mean for name, mean in means.items()}

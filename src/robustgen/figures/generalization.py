@@ -22,7 +22,7 @@ def generalization(
     errors: pd.DataFrame,
     success_rates: pd.DataFrame,
     attacks: Mapping[str, Sequence[str]],
-    rate: str = "success_rate_from_right",
+    rate: str = "success_rate_correct_codes",
 ) -> Figure:
     """Test error and on-manifold success rates against N, and against each other.
 
@@ -31,7 +31,7 @@ def generalization(
         success_rates: the table `SUCCESS_RATES`.
         attacks: names of the on-manifold attacks drawn, per data set; of a data set without any
             only the test error is drawn.
-        rate: column of `success_rates`; `success_rate_from_right` leaves out images whose own
+        rate: column of `success_rates`; `success_rate_correct_codes` leaves out images whose own
             code decodes to a misclassified image, which is an error of the manifold.
 
     Returns:

@@ -39,5 +39,7 @@ def predicted_names(examples: pd.DataFrame, classes: Sequence[str]) -> list[str 
     """
     return [
         None if not success else "tie" if prediction == NO_CLASS else classes[prediction]
-        for prediction, success in zip(examples["answer"], examples["success"], strict=True)
+        for prediction, success in zip(
+            examples["adversarial_prediction"], examples["success"], strict=True
+        )
     ]
