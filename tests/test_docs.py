@@ -104,10 +104,10 @@ def test_the_picture_of_the_stages_is_as_drawn() -> None:
 
 def test_limits_of_evidence_are_those_of_the_code() -> None:
     data = (DOCS / "own-data.md").read_text("utf-8")
-    assert f"\n- {evidence.RIGHT:.0%} of the test images,".replace("%", " %") in data
-    assert data.count(f"\n- {evidence.ENOUGH:.0%} of ".replace("%", " %")) == 2
+    assert f"\n- {evidence.MIN_JUDGE_ACCURACY:.0%} of the test images,".replace("%", " %") in data
+    assert data.count(f"\n- {evidence.MIN_AGREEMENT:.0%} of ".replace("%", " %")) == 2
     claims = (DOCS / "figures-and-claims.md").read_text("utf-8")
-    assert f"more than {evidence.CEILING:.0%} of".replace("%", " %") in claims
+    assert f"more than {evidence.SATURATED_RATE:.0%} of".replace("%", " %") in claims
 
 
 def test_ranges_of_transformations_are_those_of_the_code() -> None:

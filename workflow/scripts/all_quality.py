@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from robustgen.analysis.aggregate import quality_text
+from robustgen.analysis.aggregate import format_quality
 from robustgen.io.files import read_table, whole, write_table
 from robustgen.io.schemas import QUALITY
 from robustgen.jobs.runtime import job
@@ -12,4 +12,4 @@ with job(snakemake.log[0], snakemake):
     quality = pa.concat_tables([QUALITY.empty_table(), *tables])
     write_table(snakemake.output.quality, quality, QUALITY)
     with whole(snakemake.output.text) as partial:
-        partial.write_text(quality_text(quality) + "\n", encoding="utf-8")
+        partial.write_text(format_quality(quality) + "\n", encoding="utf-8")
