@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import safe_open
 
@@ -27,11 +28,19 @@ def compare_tables(old: Path, new: Path, renamed: dict[str, str]) -> list[str]:
             table[column].combine_chunks()
             for table, column in ((old_table, name), (new_table, renamed_to))
         )
-        if not one.equals(other) and not np.array_equal(
-            one.to_numpy(zero_copy_only=False), other.to_numpy(zero_copy_only=False), equal_nan=True
-        ):
+        if not equal_columns(one, other):
             differing.append(f"{new}: column {renamed_to}")
     return differing
+
+
+def equal_columns(one: pa.Array, other: pa.Array) -> bool:
+    """Whether two columns are equal; NaN equals NaN, unlike in Arrow."""
+    if one.equals(other):
+        return True
+    if not (pa.types.is_floating(one.type) and one.type == other.type):
+        return False
+    numbers, other_numbers = (c.to_numpy(zero_copy_only=False) for c in (one, other))
+    return np.array_equal(numbers, other_numbers, equal_nan=True)
 
 
 def compare_tensors(old: Path, new: Path) -> list[str]:

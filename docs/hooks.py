@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from robustgen.analysis.claims import CLAIM_WORDS, STATISTICS
+from robustgen.analysis.claims import CLAIM_SENTENCES, STATISTICS
 from robustgen.config import blocks as settings
 from robustgen.config import datasets as data_settings
 from robustgen.config import manifolds as manifold_settings
@@ -69,9 +69,9 @@ def columns_table(schema: str) -> str:
 def statistics_table() -> str:
     """The statistics that test the claims, each with its threshold."""
     sections = []
-    for claim, words in CLAIM_WORDS.items():
+    for claim, words in CLAIM_SENTENCES.items():
         rows = [
-            [f"`{statistic.name}`", f"{statistic.about}.", f"{statistic.bar:g}"]
+            [f"`{statistic.name}`", f"{statistic.description}.", f"{statistic.threshold:g}"]
             for statistic in STATISTICS
             if statistic.claim == claim
         ]

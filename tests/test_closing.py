@@ -1,4 +1,4 @@
-"""The last lines of a run."""
+"""The last lines of a run: verdicts and paths, or failed jobs with their errors."""
 
 import pytest
 
@@ -11,20 +11,20 @@ LOGS = {
     "a job that was killed": (KILLED, "it ended without an error message; it was probably killed"),
     "an empty log": ("", "it ended without an error message; it was probably killed"),
     "no log": (None, "it ended before it wrote to its log; its error is in the output"),
-    "a mistake": ("2026-01-01 00:00:00,1 ERROR a.npz is damaged\n", "a.npz is damaged"),
-    "a bug": (f"{KILLED}x ERROR failed\nTraceback\n  x\nKeyError: 'a'\n", "KeyError: 'a'"),
+    "a user error": ("2026-01-01 00:00:00,1 ERROR a.npz is damaged\n", "a.npz is damaged"),
+    "an exception": (f"{KILLED}x ERROR failed\nTraceback\n  x\nKeyError: 'a'\n", "KeyError: 'a'"),
 }
 
 
-@pytest.mark.parametrize(("text", "sentence"), LOGS.values(), ids=LOGS)
-def test_the_error_of_a_job_is_the_last_one_in_its_log(tmp_path, text, sentence):
+@pytest.mark.parametrize(("text", "message"), LOGS.values(), ids=LOGS)
+def test_the_error_of_a_job_is_the_last_one_in_its_log(tmp_path, text, message):
     path = tmp_path / "job.log"
     if text is not None:
         path.write_text(text)
-    assert job_error(str(path)).startswith(sentence)
+    assert job_error(str(path)).startswith(message)
 
 
-def test_the_log_of_an_earlier_run_is_not_that_of_a_job(tmp_path):
+def test_the_log_of_an_earlier_run_is_ignored(tmp_path):
     path = tmp_path / "job.log"
     path.write_text("x ERROR of an earlier run\n")
     assert job_error(str(path), started=path.stat().st_mtime - 1) == "of an earlier run"
@@ -32,22 +32,22 @@ def test_the_log_of_an_earlier_run_is_not_that_of_a_job(tmp_path):
 
 
 @pytest.mark.parametrize("error", [UserError("the sky is green"), MemoryError("too much")])
-def test_the_error_is_found_in_a_log_that_a_job_wrote(tmp_path, error):
+def test_the_error_is_read_from_the_log_that_a_job_wrote(tmp_path, error):
     with pytest.raises(SystemExit), run_job(tmp_path / "log"):
         raise error
     assert str(error) in job_error(str(tmp_path / "log"))
 
 
-def test_a_failed_run_names_jobs_errors_and_logs():
-    failed = [FailedJob("train", {"n": str(n)}, f"{n}.log") for n in range(7)]
-    lines = format_failure([*failed, FailedJob("codes", {}, None)]).splitlines()
+def test_the_last_lines_of_a_failed_run_name_jobs_errors_and_logs():
+    train_jobs = [FailedJob("train", {"n": str(n)}, f"{n}.log") for n in range(7)]
+    lines = format_failure([*train_jobs, FailedJob("codes", {}, None)]).splitlines()
     assert lines[0].startswith("robustgen: 8 jobs failed")
     assert lines[1].startswith("  codes: it ended before it wrote to its log")
     assert lines[2:4] == [f"  train (n 0): {job_error('0.log')}", "    log: 0.log"]
     assert lines[-1] == "  and 3 more"
 
 
-def test_a_finished_run_ends_with_verdicts_and_places(tmp_path):
+def test_the_last_lines_of_a_successful_run_are_verdicts_and_paths(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables/verdicts.txt").write_text("Data set a\n  1. It is so: supported\n")
     closing_lines = format_success(tmp_path, "snakemake --report x")
@@ -57,7 +57,7 @@ def test_a_finished_run_ends_with_verdicts_and_places(tmp_path):
     assert f"Report:  {tmp_path}/report.html" in format_success(tmp_path, "snakemake --report x")
 
 
-def test_the_end_of_the_demo_prints_verdicts_tables_and_the_report(study, monkeypatch, capsys):
+def test_the_command_prints_verdicts_and_paths_of_a_finished_study(study, monkeypatch, capsys):
     monkeypatch.chdir(study)
     monkeypatch.setattr("sys.argv", ["closing", "results/smoke"])
     main()
@@ -69,15 +69,17 @@ def test_the_end_of_the_demo_prints_verdicts_tables_and_the_report(study, monkey
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         ([], "robustgen: name one folder of results, such as results/demo"),
-        (["results/none"], "robustgen: results/none holds no finished study: "),
+        (["results/none"], "robustgen: results/none is not the folder of a finished study: "),
     ],
 )
-def test_the_end_of_no_study_is_one_sentence(tmp_path, monkeypatch, arguments, sentence):
+def test_the_command_reports_a_missing_study_in_one_sentence(
+    tmp_path, monkeypatch, arguments, message
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["closing", *arguments])
     with pytest.raises(SystemExit) as raised:
         main()
-    assert str(raised.value).startswith(sentence)
+    assert str(raised.value).startswith(message)

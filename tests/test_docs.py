@@ -104,10 +104,12 @@ def test_the_picture_of_the_stages_is_up_to_date() -> None:
 
 def test_documented_limits_of_evidence_equal_those_of_the_code() -> None:
     data_page = (DOCS / "own-data.md").read_text("utf-8")
-    assert f"\n- {evidence.RIGHT:.0%} of the test images,".replace("%", " %") in data_page
-    assert data_page.count(f"\n- {evidence.ENOUGH:.0%} of ".replace("%", " %")) == 2
+    assert (
+        f"\n- {evidence.MIN_JUDGE_ACCURACY:.0%} of the test images,".replace("%", " %") in data_page
+    )
+    assert data_page.count(f"\n- {evidence.MIN_AGREEMENT:.0%} of ".replace("%", " %")) == 2
     claims_page = (DOCS / "figures-and-claims.md").read_text("utf-8")
-    assert f"more than {evidence.CEILING:.0%} of".replace("%", " %") in claims_page
+    assert f"more than {evidence.SATURATED_RATE:.0%} of".replace("%", " %") in claims_page
 
 
 def test_documented_ranges_of_transformations_equal_those_of_the_code() -> None:

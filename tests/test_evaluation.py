@@ -114,11 +114,11 @@ def test_table_and_examples_equal_the_result_of_the_search(cohort, data, space, 
         assert torch.equal(get_column(rows, column), getattr(expected, column)), column
     assert torch.equal(get_column(rows, "prediction"), predict_clean(cohort, data))
     logits = cohort(images)
-    assert torch.equal(get_column(rows, "answer"), logits.argmax(-1))
+    assert torch.equal(get_column(rows, "adversarial_prediction"), logits.argmax(-1))
     loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
     torch.testing.assert_close(get_column(rows, "loss").flatten(), loss)
-    is_start_correct = cohort(space.decode(space.clean_codes)).argmax(-1) == batch.labels
-    assert torch.equal(get_column(rows, "start_correct"), is_start_correct)
+    is_code_correct = cohort(space.decode(space.clean_codes)).argmax(-1) == batch.labels
+    assert torch.equal(get_column(rows, "code_correct"), is_code_correct)
     for name, delta in (
         ("image", images - batch.images()),
         ("code", expected.codes - space.clean_codes),
@@ -153,16 +153,16 @@ def test_images_that_a_model_misclassifies_are_saved_unchanged(cohort, data):
     assert (norms > 0).all()
 
 
-def test_start_correct_is_false_where_decoding_changes_the_prediction(cohort, data):
-    """`start_correct` is about the decoded clean code, `prediction` about the clean image."""
+def test_code_correct_is_false_where_decoding_changes_the_prediction(cohort, data):
+    """`code_correct` is about the decoded clean code, `prediction` about the clean image."""
     threat = Threat("learned_manifold", "linf", 1.0)
     rows = attack_cohort(cohort, data, threat, SEARCH, make_generators()).rows
     is_correct = get_column(rows, "prediction") == data.labels
-    is_start_correct = get_column(rows, "start_correct")
-    assert (is_correct & ~is_start_correct).any()
-    assert (is_correct & is_start_correct).any()
+    is_code_correct = get_column(rows, "code_correct")
+    assert (is_correct & ~is_code_correct).any()
+    assert (is_correct & is_code_correct).any()
     image_rows = attack_cohort(cohort, data, THREAT, SEARCH, make_generators()).rows
-    assert torch.equal(get_column(image_rows, "start_correct"), is_correct)
+    assert torch.equal(get_column(image_rows, "code_correct"), is_correct)
 
 
 def test_a_success_that_the_reference_models_deny_is_refuted(data, caplog):
@@ -182,7 +182,8 @@ def test_a_success_that_the_reference_models_deny_is_refuted(data, caplog):
         expected = get_column(honest_rows, column)[confirmed]
         assert torch.equal(get_column(lying_rows, column)[confirmed], expected)
     assert torch.equal(
-        get_column(lying_rows, "answer")[refuted], data.labels.expand(2, -1)[refuted]
+        get_column(lying_rows, "adversarial_prediction")[refuted],
+        data.labels.expand(2, -1)[refuted],
     )
     messages = [record.getMessage() for record in caplog.records if "refuted" in record.message]
     assert messages == [
@@ -279,9 +280,9 @@ def test_equal_logits_are_no_prediction(data, monkeypatch):
     monkeypatch.setattr(cohort, "reference_forward", cohort.forward)
     rows = attack_cohort(cohort, data, THREAT, SEARCH, make_generators()).rows
     assert (rows["prediction"] == NO_CLASS).all()
-    assert (rows["answer"] == NO_CLASS).all()
+    assert (rows["adversarial_prediction"] == NO_CLASS).all()
     assert not rows["success"].any()
-    assert not rows["start_correct"].any()
+    assert not rows["code_correct"].any()
 
 
 def test_equal_logits_of_the_reference_forward_pass_count_as_wrong(data, monkeypatch):
@@ -289,7 +290,7 @@ def test_equal_logits_of_the_reference_forward_pass_count_as_wrong(data, monkeyp
     monkeypatch.setattr(cohort, "reference_forward", lambda images: cohort(images) * 0)
     rows = attack_cohort(cohort, data, THREAT, SEARCH, make_generators()).rows
     assert rows["success"].any()
-    assert (rows["answer"] == NO_CLASS).all()
+    assert (rows["adversarial_prediction"] == NO_CLASS).all()
 
 
 def test_predictions_of_all_models_and_images(cohort):

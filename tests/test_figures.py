@@ -68,7 +68,7 @@ def study(
                     found = {TRUE: error * 1.5, LEARNED: error * 1.2, "regular": regular}
                     for attack, rate in found.items():
                         both = {"success_rate": min(rate, 1.0)}
-                        both["success_rate_from_right"] = 0.9 * both["success_rate"]
+                        both["success_rate_correct_codes"] = 0.9 * both["success_rate"]
                         rates.append({**model, "attack": attack, **both})
     return pd.DataFrame(errors), pd.DataFrame(rates)
 
@@ -329,7 +329,7 @@ def test_points_are_the_models() -> None:
     points = generalization(errors, rates, ON).axes[2].collections[0]
     own = rates[(rates["method"] == "normal") & (rates["attack"] == "on_true_manifold")]
     assert sorted(points.get_offsets()[:, 1]) == pytest.approx(
-        sorted(own["success_rate_from_right"])
+        sorted(own["success_rate_correct_codes"])
     )
     assert points.get_sizes()[0] < points.get_sizes()[-1]
 
@@ -378,14 +378,14 @@ def test_sizes_begin_a_column_of_the_legend() -> None:
 def test_panels_of_a_data_sets_attacks_are_of_one_height() -> None:
     errors, rates = study(datasets=("a", "b"))
     weak = (rates["dataset"] == "a") & (rates["attack"] == LEARNED)
-    rates.loc[weak, "success_rate_from_right"] /= 10
+    rates.loc[weak, "success_rate_correct_codes"] /= 10
     figure = generalization(errors, rates, {"a": [TRUE, LEARNED], "b": [LEARNED]})
     high = [axes.get_ylim()[1] for axes in figure.axes[2:]]
     of_a, of_b = {*high[:2], *high[3:5]}, {high[2], high[5]}
     assert len(of_a) == len(of_b) == 1
     assert of_a != of_b
     drawn = rates[(rates["dataset"] == "a") & rates["attack"].isin([TRUE, LEARNED])]
-    assert drawn["success_rate_from_right"].max() <= of_a.pop() <= 1.2
+    assert drawn["success_rate_correct_codes"].max() <= of_a.pop() <= 1.2
 
 
 def test_success_is_named_with_norm_and_radius() -> None:
@@ -414,7 +414,7 @@ def test_each_attack_has_its_column_below_its_data_set() -> None:
     ):
         own = rates[(rates["dataset"] == dataset) & (rates["attack"] == attack)]
         points = np.concatenate([c.get_offsets() for c in figure.axes[7 + place].collections])
-        assert sorted(points[:, 1]) == pytest.approx(sorted(own["success_rate_from_right"]))
+        assert sorted(points[:, 1]) == pytest.approx(sorted(own["success_rate_correct_codes"]))
 
 
 def test_data_sets_that_do_not_fit_beside_each_other_stand_below() -> None:

@@ -132,8 +132,11 @@ EDITS = {
         ("analysis/statistics.py", "t_interval"),
         "over_seeds, claims, figure3, figure4",
     ),
-    "figure 3": (("figures/generalization.py", "_named"), "figure3"),
-    "a colour of methods": (("figures/style.py", "_KNOWN"), "figure1, figure2, figure3, figure4"),
+    "figure 3": (("figures/generalization.py", "_attack_title"), "figure3"),
+    "a colour of methods": (
+        ("figures/style.py", "_FIXED_STYLES"),
+        "figure1, figure2, figure3, figure4",
+    ),
     "a column of the claims' table": (("io/schemas.py", "CLAIMS"), "claims"),
 }
 """A module of the library and the definition that is changed in it, and the jobs that run again."""

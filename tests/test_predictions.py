@@ -1,4 +1,4 @@
-"""Predicted classes, and what a model without any preference counts as."""
+"""Predicted classes, in particular of images whose highest logits are equal."""
 
 import logging
 
@@ -20,12 +20,12 @@ LOGITS = {
 }
 
 
-@pytest.mark.parametrize(("logits", "predicted"), LOGITS.values(), ids=LOGITS)
-def test_equal_highest_logits_predict_no_class(logits, predicted):
-    assert predict_class(torch.tensor([[logits]])).tolist() == [[predicted]]
+@pytest.mark.parametrize(("logits", "prediction"), LOGITS.values(), ids=LOGITS)
+def test_equal_highest_logits_predict_no_class(logits, prediction):
+    assert predict_class(torch.tensor([[logits]])).tolist() == [[prediction]]
 
 
-def test_a_model_whose_logits_all_tie_is_right_on_no_image(caplog):
+def test_a_model_with_equal_logits_classifies_no_image_correctly(caplog):
     cohort = make_cohort([0]).eval()
     for name, weights in cohort.state_dict().items():
         if weights.is_floating_point() and "running" not in name:
@@ -36,6 +36,8 @@ def test_a_model_whose_logits_all_tie_is_right_on_no_image(caplog):
     assert "12 of 12 predictions count as wrong" in caplog.text
 
 
-def test_figure_1_names_a_tie_and_leaves_out_failures():
-    examples = pd.DataFrame({"answer": [1, NO_CLASS, 0], "success": [True, True, False]})
+def test_figure_1_names_ties_and_omits_failed_attacks():
+    examples = pd.DataFrame(
+        {"adversarial_prediction": [1, NO_CLASS, 0], "success": [True, True, False]}
+    )
     assert predicted_names(examples, ["cat", "dog"]) == ["dog", "tie", None]

@@ -122,7 +122,7 @@ def test_training_equals_a_simple_loop(training_images, name):
         ]
         assert curves[column] == expected, column
     assert curves["epoch"] == [1, 2, 3]
-    assert curves["rate"] == pytest.approx([0.01, 0.01 * 0.95, 0.01 * 0.95**2])
+    assert curves["learning_rate"] == pytest.approx([0.01, 0.01 * 0.95, 0.01 * 0.95**2])
 
 
 def test_normal_training_reaches_a_low_test_error(trained, test_images):
@@ -139,7 +139,7 @@ def test_every_method_lowers_loss_and_error_of_both_halves(training_images, name
     assert not cohort.training
     assert curves["seed"] == [0, 1] * SCHEDULE.epochs
     assert curves["epoch"] == [e for e in range(1, SCHEDULE.epochs + 1) for _ in range(2)]
-    assert curves["rate"][-1] == pytest.approx(0.01 * 0.95**3)
+    assert curves["learning_rate"][-1] == pytest.approx(0.01 * 0.95**3)
     for column in ("loss_clean", "error_clean", "loss_attacked", "error_attacked"):
         assert all(math.isfinite(value) for value in curves[column])
         for seed in (0, 1):

@@ -89,7 +89,7 @@ def test_the_losses_are_those_of_the_paper():
     again = twin.decoder(mean + posterior.scale * noise)
     l1 = nn.functional.l1_loss(again, images, reduction="sum") / 30
     real = nn.functional.binary_cross_entropy_with_logits(twin.discriminator(again), torch.ones(30))
-    found = [curves[name][0] for name in ("divergence", "l1", "fooled")]
+    found = [curves[name][0] for name in ("kl_divergence", "l1", "generator_loss")]
     assert found == pytest.approx([term.item() for term in (divergence, l1, real)], rel=1e-4)
 
 
@@ -144,7 +144,7 @@ def test_without_gamma_there_is_no_discriminator():
     model = vaegan("one", replace(RECIPE, gamma=0.0))
     model.discriminator.forward = None
     curves = train_vaegan(model, of_class(0), generator(0, "training"))
-    assert curves["fooled"] == curves["told"] == [None] * 3
+    assert curves["generator_loss"] == curves["discriminator_loss"] == [None] * 3
     assert curves["l1"][-1] < 0.7 * curves["l1"][0]
 
 

@@ -1,4 +1,4 @@
-"""The results of a study, by name: tables, classifiers, data sets and adversarial examples."""
+"""Access to the results of a study: tables, classifiers, data sets and adversarial examples."""
 
 import json
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ class Examples(NamedTuple):
 
     Attributes:
         images: `(N, C, H, W)` adversarial images in [0, 1].
-        codes: `(N, *D)` their codes in the space of the threat.
+        codes: `(N, *D)` codes of the images, in the space of the threat.
         table: a row per image, columns of `schemas.ATTACKS`.
     """
 
@@ -52,7 +52,7 @@ class Examples(NamedTuple):
 
 
 class Tables:
-    """The tables of a study as attributes, each a data frame that is read when first asked for."""
+    """The tables of a study as attributes: data frames, which are read on first access."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -71,12 +71,12 @@ class Tables:
 
 
 class StudyResults:
-    """The results of a study in a folder such as `results/demo`.
+    """The results of a study, in a folder such as `results/demo`.
 
     Attributes:
         folder: the folder.
         config: the config of the study, with all defaults.
-        tables: the tables over the whole study: `errors`, `success_rates`, `over_seeds`,
+        tables: tables over the whole study, as attributes: `errors`, `success_rates`, `over_seeds`,
             `distances`, `manifolds` and `claims`.
     """
 
@@ -89,12 +89,12 @@ class StudyResults:
 
     @cached_property
     def _cohorts(self) -> list[tuple[int, int]]:
-        """First and last seed of each cohort."""
+        """The first and the last seed of each cohort."""
         seeds, size = self.config["seeds"], self.config["cohort_size"]
         return [(start, min(start + size, seeds) - 1) for start in range(0, seeds, size)]
 
     def split(self, dataset: str, split: str = "test") -> Split:
-        """The training or test images of a data set, on the CPU.
+        """Return the training or test images of a data set, on the CPU.
 
         Args:
             dataset: name of the data set.
@@ -106,13 +106,13 @@ class StudyResults:
         return load(folder / "images.safetensors", folder / "examples.parquet", split)
 
     def cohort(self, dataset: str, method: str, *, n: int, seed: int = 0) -> Cohort:
-        """The cohort that has the classifier with this seed, on the CPU and in eval mode."""
+        """Return the cohort of the classifier with this seed, on the CPU and in eval mode."""
         stem = self._stem(dataset, method, n, seed)
         path = self.folder / dataset / "classifiers" / method / f"n{n}" / f"{stem}.safetensors"
         return Cohort.load(path)
 
     def classifier(self, dataset: str, method: str, *, n: int, seed: int = 0) -> nn.Module:
-        """One trained classifier: images `(B, C, H, W)` to logits `(B, K)`, in eval mode.
+        """Return a trained classifier: images `(B, C, H, W)` to logits `(B, K)`, in eval mode.
 
         Args:
             dataset: name of the data set.
@@ -127,7 +127,7 @@ class StudyResults:
         return cohort.member(cohort.seeds.index(seed))
 
     def curves(self, dataset: str, method: str, *, n: int, seed: int = 0) -> pd.DataFrame:
-        """The learning curves of one classifier, columns of `schemas.CURVES`."""
+        """Return the learning curves of one classifier, columns of `schemas.CURVES`."""
         stem = self._stem(dataset, method, n, seed)
         path = self.folder / dataset / "classifiers" / method / f"n{n}" / f"{stem}.curves.parquet"
         return _select_seed(read_table(path, CURVES).to_pandas(), seed)
@@ -135,7 +135,7 @@ class StudyResults:
     def examples(
         self, dataset: str, attack: str, method: str, *, n: int, seed: int = 0
     ) -> Examples:
-        """The adversarial examples of an attack on one classifier.
+        """Return the adversarial examples of an attack on one classifier.
 
         Args:
             dataset: name of the data set.
@@ -157,12 +157,12 @@ class StudyResults:
         return Examples(images, codes, table)
 
     def _stem(self, dataset: str, method: str, n: int, seed: int) -> str:
-        """The name of the files of the cohort that has a seed."""
+        """The file name, without suffix, of the cohort with this seed."""
         self._require("dataset", dataset, self.config["datasets"])
         self._require("method", method, self.config["methods"])
         self._require("n", n, self.config["sizes"])
         self._require("seed", seed, range(self.config["seeds"]))
-        first, last = next(ends for ends in self._cohorts if ends[0] <= seed <= ends[1])
+        first, last = next(c for c in self._cohorts if c[0] <= seed <= c[1])
         return f"seeds{first}-{last}"
 
     def _require(self, argument: str, value: object, allowed: Iterable[Any]) -> None:
@@ -173,7 +173,7 @@ class StudyResults:
 
 
 def _select_seed(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The rows of one model, numbered from 0."""
+    """The rows of one model, with an index from 0."""
     selected: pd.DataFrame = rows[rows["seed"] == seed].reset_index(drop=True)
     return selected
 
@@ -185,7 +185,7 @@ def open_study(folder: str | Path) -> StudyResults:
         folder: the folder of the study, such as `results/demo`.
 
     Raises:
-        UserError: the folder holds no results of a study.
+        UserError: the folder does not contain the results of a study.
 
     Examples:
         >>> import robustgen

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from robustgen.analysis.aggregate import quality_text
+from robustgen.analysis.aggregate import format_quality
 from robustgen.io.atomic import atomic_write
 from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import QUALITY
@@ -13,4 +13,4 @@ with run_job(snakemake.log[0], snakemake):
     quality = pa.concat_tables([QUALITY.empty_table(), *tables])
     write_table(snakemake.output.quality, quality, QUALITY)
     with atomic_write(snakemake.output.text) as partial:
-        partial.write_text(quality_text(quality) + "\n", encoding="utf-8")
+        partial.write_text(format_quality(quality) + "\n", encoding="utf-8")

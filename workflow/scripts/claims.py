@@ -1,7 +1,7 @@
 """Test the four claims."""
 
-from robustgen.analysis.claims import claims
-from robustgen.analysis.verdicts import describe
+from robustgen.analysis.claims import evaluate_claims
+from robustgen.analysis.verdicts import format_verdicts
 from robustgen.io.atomic import atomic_write
 from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ALL_DISTANCES, CLAIMS, ERRORS, QUALITY, SUCCESS_RATES
@@ -13,7 +13,7 @@ with run_job(snakemake.log[0], snakemake):
     distances = read_table(snakemake.input.distances, ALL_DISTANCES)
     quality = read_table(snakemake.input.quality, QUALITY)
     roles, on_manifold = snakemake.params.roles, snakemake.params.on_manifold
-    tested = claims(errors, rates, distances, quality, roles, on_manifold)
+    tested = evaluate_claims(errors, rates, distances, quality, roles, on_manifold)
     write_table(snakemake.output.claims, tested, CLAIMS)
     with atomic_write(snakemake.output.verdicts) as partial:
-        partial.write_text(describe(tested, roles, on_manifold) + "\n", encoding="utf-8")
+        partial.write_text(format_verdicts(tested, roles, on_manifold) + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """Put the test errors of all models into one table."""
 
-from robustgen.analysis.aggregate import errors
+from robustgen.analysis.aggregate import aggregate_errors
 from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ERRORS, PREDICTIONS
 from robustgen.jobs.runtime import run_job
@@ -8,4 +8,4 @@ from robustgen.jobs.runtime import run_job
 with run_job(snakemake.log[0], snakemake):
     tables = (read_table(path, PREDICTIONS) for path in snakemake.input.parts)
     parts = zip(snakemake.params.about, tables, strict=True)
-    write_table(snakemake.output.errors, errors(parts), ERRORS)
+    write_table(snakemake.output.errors, aggregate_errors(parts), ERRORS)

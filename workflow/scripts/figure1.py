@@ -1,9 +1,9 @@
 """Draw figure 1: adversarial examples and their differences, for one model."""
 
 from robustgen.data.split import load
-from robustgen.figures.examples import Attacked, examples
+from robustgen.figures.examples import AttackedImages, plot_examples
 from robustgen.figures.fonts import drawable_names
-from robustgen.figures.selection import fooled_by_all, predicted_names
+from robustgen.figures.selection import predicted_names, select_examples
 from robustgen.figures.style import save
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ATTACKS
@@ -22,18 +22,18 @@ with run_job(snakemake.log[0], snakemake):
         )
         found[attack] = load_tensors(images)[0]["images"][0]
 
-    chosen = fooled_by_all(
+    chosen = select_examples(
         table.iloc[: min(map(len, tables.values()))] for table in tables.values()
     )
     class_names = drawable_names(test.classes)
     attacked = {}
     for attack, table in tables.items():
         predictions = predicted_names(table.loc[chosen], class_names)
-        attacked[attack] = Attacked(found[attack][chosen].numpy(), predictions)
+        attacked[attack] = AttackedImages(found[attack][chosen].numpy(), predictions)
     shown = test.take(chosen)
     names = [class_names[label] for label in shown.labels]
     save(
-        examples(shown.images().numpy(), names, attacked),
+        plot_examples(shown.images().numpy(), names, attacked),
         snakemake.output.png,
         snakemake.output.pdf,
     )

@@ -1,6 +1,6 @@
 """Draw figure 2: distances to the manifold."""
 
-from robustgen.figures.distances import distances
+from robustgen.figures.distances import plot_distances
 from robustgen.figures.style import save
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ALL_DISTANCES
@@ -8,5 +8,5 @@ from robustgen.jobs.runtime import run_job
 
 with run_job(snakemake.log[0], snakemake):
     table = read_table(snakemake.input.distances, ALL_DISTANCES).to_pandas()
-    drawn = distances(table, method=snakemake.params.method)
+    drawn = plot_distances(table, method=snakemake.params.method)
     save(drawn, snakemake.output.png, snakemake.output.pdf)

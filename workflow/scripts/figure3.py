@@ -1,6 +1,6 @@
 """Draw figure 3: test error and on-manifold success rates."""
 
-from robustgen.figures.generalization import generalization
+from robustgen.figures.generalization import plot_generalization
 from robustgen.figures.style import save
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ERRORS, SUCCESS_RATES
@@ -9,5 +9,5 @@ from robustgen.jobs.runtime import run_job
 with run_job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS).to_pandas()
     rates = read_table(snakemake.input.success_rates, SUCCESS_RATES).to_pandas()
-    drawn = generalization(errors, rates, snakemake.params.on_manifold_attacks)
+    drawn = plot_generalization(errors, rates, snakemake.params.on_manifold_attacks)
     save(drawn, snakemake.output.png, snakemake.output.pdf)

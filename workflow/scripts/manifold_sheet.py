@@ -3,9 +3,9 @@
 from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.data.split import load
-from robustgen.evaluation.manifold_quality import sheet
+from robustgen.evaluation.manifold_quality import make_sheet
 from robustgen.figures.fonts import drawable_names
-from robustgen.figures.manifold import Shown, manifold
+from robustgen.figures.manifold import SheetImages, plot_manifold
 from robustgen.figures.style import save
 from robustgen.jobs.runtime import run_job
 from robustgen.models.vaegan import VaeGan
@@ -20,5 +20,9 @@ with run_job(snakemake.log[0], snakemake):
     test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     models = [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models]
     samples = generator(settings["study_seed"], "sheet", settings["dataset"], space)
-    shown = Shown(**sheet(models, test, COLUMNS, samples))
-    save(manifold(drawable_names(test.classes), shown), snakemake.output.png, snakemake.output.pdf)
+    shown = SheetImages(**make_sheet(models, test, COLUMNS, samples))
+    save(
+        plot_manifold(drawable_names(test.classes), shown),
+        snakemake.output.png,
+        snakemake.output.pdf,
+    )

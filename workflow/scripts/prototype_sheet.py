@@ -1,6 +1,6 @@
 """Draw all letter prototypes on one sheet."""
 
-from robustgen.figures.prototypes import prototypes
+from robustgen.figures.prototypes import plot_prototypes
 from robustgen.figures.style import save
 from robustgen.io.tensors import load_tensors
 from robustgen.jobs.runtime import run_job
@@ -9,4 +9,4 @@ with run_job(snakemake.log[0], snakemake):
     letters = snakemake.params.letters
     images = load_tensors(snakemake.input.bank)[0]["images"].numpy()
     sheet = images.reshape(-1, len(letters), *images.shape[-2:])
-    save(prototypes(sheet, letters), snakemake.output.png, snakemake.output.pdf)
+    save(plot_prototypes(sheet, letters), snakemake.output.png, snakemake.output.pdf)

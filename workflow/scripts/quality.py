@@ -3,7 +3,7 @@
 from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.data.split import load
-from robustgen.evaluation.manifold_quality import quality
+from robustgen.evaluation.manifold_quality import measure_quality
 from robustgen.io.parquet import write_table
 from robustgen.io.schemas import QUALITY
 from robustgen.jobs.runtime import run_job
@@ -17,7 +17,7 @@ with run_job(snakemake.log[0], snakemake):
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
     test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
-    columns = quality(
+    columns = measure_quality(
         [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models],
         test,
         Cohort.load(snakemake.input.judge, compute_device).member(0),

@@ -1,6 +1,6 @@
 """Put the success rates of all attacks on all models into one table."""
 
-from robustgen.analysis.aggregate import success_rates
+from robustgen.analysis.aggregate import aggregate_success_rates
 from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ATTACKS, SUCCESS_RATES
 from robustgen.jobs.runtime import run_job
@@ -8,4 +8,4 @@ from robustgen.jobs.runtime import run_job
 with run_job(snakemake.log[0], snakemake):
     tables = (read_table(path, ATTACKS) for path in snakemake.input.parts)
     parts = zip(snakemake.params.about, tables, strict=True)
-    write_table(snakemake.output.success_rates, success_rates(parts), SUCCESS_RATES)
+    write_table(snakemake.output.success_rates, aggregate_success_rates(parts), SUCCESS_RATES)

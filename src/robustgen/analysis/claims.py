@@ -1,11 +1,11 @@
 """The four claims, tested: statistics with intervals, and the rule from interval to verdict.
 
-A statistic is a function of `evidence` and a row of `STATISTICS`. One rule serves all: it supports
-its claim if its whole interval lies above a bar, does not if none of it does, and leaves it
-undecided otherwise or where there is no interval.
+A statistic is a function of `evidence` and a row of `STATISTICS`. One rule applies to all: a
+statistic supports its claim if its whole interval lies above a threshold, does not support it if no
+part of the interval does, and is undecided otherwise or without an interval.
 
-Source: Stutz, Hein and Schiele, CVPR 2019; the claims and what tests them there are in section 3,
-bars and intervals are ours.
+Source: Stutz, Hein and Schiele, CVPR 2019, section 3, for the claims and how they are tested there.
+Thresholds and intervals are this project's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,19 +19,19 @@ import pyarrow as pa
 from robustgen.analysis import evidence
 from robustgen.analysis.evidence import (
     Evidence,
+    InsufficientEvidenceError,
     Intervals,
     OnManifold,
     Quality,
     Roles,
-    UntestedError,
-    poor,
+    rejection_reason,
 )
 from robustgen.analysis.statistics import Interval
 from robustgen.io.schemas import CLAIMS
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 
-CLAIM_WORDS = {
+CLAIM_SENTENCES = {
     1: "Regular adversarial examples leave the data manifold",
     2: "Adversarial examples on the manifold exist and can be found",
     3: "Robustness to adversarial examples on the manifold is generalization",
@@ -41,59 +41,63 @@ CLAIM_WORDS = {
     ),
 }
 
-ON_MANIFOLD = (1, 2, 3)
+MANIFOLD_CLAIMS = (1, 2, 3)
 """The claims that are tested on each manifold of a data set."""
 NO_MANIFOLD: OnManifold = {"manifold": None, "method": None, "attack": None}
 
-HERE = ". Here "
-UNDECIDED_AS = "undecided: "
-TOO_FEW = "too few seeds or models for an interval"
+NOTE_PREFIX = ". Note: "
+"""What precedes the note in the column `rule`."""
+UNDECIDED_PREFIX = "undecided because "
+"""What precedes the reason in a note."""
+NO_ESTIMATE = "there are too few models, or all have the same values"
+NO_INTERVAL_REASON = "there are too few seeds or models for an interval"
 
 
 @dataclass(frozen=True)
 class Statistic:
-    """What tests a claim.
+    """A statistic that tests a claim.
 
     Attributes:
-        claim: its number.
-        name: snake_case.
-        about: what is estimated, and from what the interval is.
-        bar: the interval must lie above it.
-        measure: from the evidence to intervals; raises `UntestedError`.
-        note: what to say of the measurement, if anything.
+        claim: number of the claim.
+        name: name in the table of claims.
+        description: what is estimated, and over what the interval is.
+        threshold: the claim is supported if the whole interval lies above it.
+        measure: computes the intervals; raises `InsufficientEvidenceError`.
+        note: returns how the statistic was measured, or an empty text.
     """
 
     claim: int
     name: str
-    about: str
-    bar: float
+    description: str
+    threshold: float
     measure: Callable[[Evidence], Intervals]
     note: Callable[[Evidence], str] = lambda _: ""
 
     def rule(self) -> str:
-        """The way from interval to verdict as a sentence."""
+        """Return the description, and the rule from interval to verdict."""
         return (
-            f"{self.about}; supported if all of the 95 % interval lies above {self.bar:g}, "
-            "not supported if none of it does, otherwise undecided"
+            f"{self.description}; supported if all of the 95 % interval lies above "
+            f"{self.threshold:g}, not supported if none of it does, otherwise undecided"
         )
 
-    def verdict(self, found: Interval) -> str:
-        """A NaN end decides nothing."""
-        if found.low > self.bar:
+    def verdict(self, interval: Interval) -> str:
+        """Return the verdict of an interval; undecided if an end that matters is NaN."""
+        if interval.low > self.threshold:
             return SUPPORTED
-        return NOT_SUPPORTED if found.high <= self.bar else UNDECIDED
+        return NOT_SUPPORTED if interval.high <= self.threshold else UNDECIDED
 
 
 STATISTICS = (
     Statistic(
         1,
         "share_farther",
-        "Share of test images whose regular adversarial example is farther from the manifold "
-        "(the known one, or else the span of the nearest training images) than the on-manifold "
-        "one, both successes on the same normally trained model; t interval over seeds",
+        "Share of test images whose regular adversarial example is farther from the manifold than "
+        "the on-manifold one, where both succeed on the same normally trained model. Distances are "
+        "to the true manifold if it is known, otherwise to the span of the nearest training "
+        "images; t interval over seeds",
         0.5,
         evidence.share_farther,
-        evidence.yardstick,
+        evidence.distance_reference,
     ),
     Statistic(
         1,
@@ -102,7 +106,7 @@ STATISTICS = (
         "same pairs; t interval over seeds",
         0,
         evidence.angle_difference,
-        evidence.yardstick,
+        evidence.distance_reference,
     ),
     Statistic(
         2,
@@ -133,8 +137,8 @@ STATISTICS = (
         "regular_slope",
         "Slope of the regular success rate over the test error, without adversarial training. A "
         "trade-off would give a steep negative slope: at -0.5 the success rate rises by half a "
-        "point for each point by which the error falls. Of several regular attacks, the slope is "
-        "that of the strongest whose median success rate is at most 99 %; t interval over the "
+        "point for each point by which the error falls. With several regular attacks, the "
+        "strongest one is used whose median success rate is at most 99 %; t interval over the "
         "means of each method and N",
         -0.5,
         evidence.regular_slope,
@@ -161,7 +165,7 @@ STATISTICS = (
 )
 
 
-def claims(
+def evaluate_claims(
     errors: pa.Table,
     rates: pa.Table,
     distances: pa.Table,
@@ -169,70 +173,76 @@ def claims(
     roles: Roles,
     on_manifold: Mapping[str, Sequence[OnManifold]],
 ) -> pa.Table:
-    """Test every claim on every data set, the first three on each of its manifolds.
+    """Test every claim on every data set, claims 1 to 3 on each of its manifolds.
 
     Args:
         errors: a table with the schema `ERRORS`.
         rates: a table with the schema `SUCCESS_RATES`.
         distances: a table with the schema `ALL_DISTANCES`.
         quality: a table with the schema `QUALITY`.
-        roles: what the study calls its methods and attacks.
-        on_manifold: those on the manifolds of each data set.
+        roles: names of the methods and attacks of the study.
+        on_manifold: manifolds of each data set, with the names of the method and attack on each.
 
     Returns:
-        A table with the schema `CLAIMS`, by data set, claim, manifold and in the order of
-        `STATISTICS`. A statistic that the study does not give has one row without an estimate,
-        undecided, whose rule ends with what is missing; one on a learned manifold that is too
-        poor is undecided too.
+        A table with the schema `CLAIMS`, by data set, claim and manifold, in the order of
+        `STATISTICS`. A statistic that the study lacks has a single row, which is undecided and
+        without an estimate; its rule ends with the reason. A statistic on a learned manifold that
+        is too poor is undecided as well.
     """
-    frames = [_sorted(table).to_pandas() for table in (errors, rates, distances)]
-    known = _by_manifold(quality)
+    frames = [_sort_rows(table).to_pandas() for table in (errors, rates, distances)]
+    quality_by_manifold = _quality_by_manifold(quality)
     rows = []
     for dataset in sorted({name for frame in frames for name in frame["dataset"]}):
-        own = [frame[frame["dataset"] == dataset] for frame in frames]
-        for claim in CLAIM_WORDS:
-            many = on_manifold.get(dataset) if claim in ON_MANIFOLD else None
-            for of in many or [NO_MANIFOLD]:
-                how_good = known.get((dataset, of["manifold"]))
-                found = Evidence(own[0], own[1], own[2], roles, of, how_good)
-                named = {"claim": claim, "dataset": dataset, "manifold": of["manifold"]}
-                tested = [_tested(each, found) for each in STATISTICS if each.claim == claim]
-                rows += [{**named, **row} for row in chain(*tested)]
+        tables = [frame[frame["dataset"] == dataset] for frame in frames]
+        for claim in CLAIM_SENTENCES:
+            manifolds = on_manifold.get(dataset) if claim in MANIFOLD_CLAIMS else None
+            for on_one in manifolds or [NO_MANIFOLD]:
+                manifold = on_one["manifold"]
+                manifold_quality = quality_by_manifold.get((dataset, manifold))
+                dataset_evidence = Evidence(
+                    tables[0], tables[1], tables[2], roles, on_one, manifold_quality
+                )
+                keys = {"claim": claim, "dataset": dataset, "manifold": manifold}
+                results = [_rows_of(s, dataset_evidence) for s in STATISTICS if s.claim == claim]
+                rows += [{**keys, **row} for row in chain(*results)]
     return pa.Table.from_pylist(rows, schema=CLAIMS)
 
 
-def _by_manifold(quality: pa.Table) -> dict[tuple[str, str | None], Quality]:
-    """What is known over all classes, by data set and learned manifold."""
-    whole = quality.to_pandas()
-    whole = whole[whole["label"].isna()].set_index(["dataset", "space"])
-    shares = whole[list(Quality._fields)].astype(float)
+def _quality_by_manifold(quality: pa.Table) -> dict[tuple[str, str | None], Quality]:
+    """The quality over all classes, by data set and learned manifold."""
+    frame = quality.to_pandas()
+    over_all = frame[frame["label"].isna()].set_index(["dataset", "space"])
+    shares = over_all[list(Quality._fields)].astype(float)
     return {key: Quality(*row) for key, *row in shares.itertuples(name=None)}
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    """By what names its rows, since sums and resamples depend on their order."""
+def _sort_rows(table: pa.Table) -> pa.Table:
+    """Rows in the order of their keys, since sums and resamples depend on the order."""
     keys = ("dataset", "method", "n", "seed", "attack", "example")
     return table.sort_by([(key, "ascending") for key in keys if key in table.column_names])
 
 
-def _tested(statistic: Statistic, found: Evidence) -> list[dict[str, Any]]:
-    """The rows of one statistic on one data set."""
+def _rows_of(statistic: Statistic, dataset_evidence: Evidence) -> list[dict[str, Any]]:
+    """The rows of one statistic on one data set and manifold."""
     reason = note = ""
     try:
-        intervals, note = statistic.measure(found), statistic.note(found)
-    except UntestedError as untested:
-        intervals, reason = {None: untested.interval}, str(untested)
-    reason = reason or poor(found)
+        intervals, note = statistic.measure(dataset_evidence), statistic.note(dataset_evidence)
+    except InsufficientEvidenceError as error:
+        intervals, reason = {None: error.interval}, str(error)
+    reason = reason or rejection_reason(dataset_evidence)
     rows = []
     for n, interval in intervals.items():
-        why = reason
-        if not why and np.isnan(interval.low):
-            few = np.isnan(interval.estimate)
-            why = "there are too few models, or all are alike" if few else TOO_FEW
-        ends = {k: None if np.isnan(v) else v for k, v in interval._asdict().items()}
         verdict = UNDECIDED if reason else statistic.verdict(interval)
-        here = UNDECIDED_AS + why if why else note
-        rule = statistic.rule() + (HERE + here if here else "")
-        named = {"statistic": statistic.name, "n": n}
-        rows.append({**named, **ends, "rule": rule, "verdict": verdict})
+        row_note = _note(interval, reason, note)
+        rule = statistic.rule() + (NOTE_PREFIX + row_note if row_note else "")
+        ends = {name: None if np.isnan(end) else end for name, end in interval._asdict().items()}
+        keys = {"statistic": statistic.name, "n": n}
+        rows.append({**keys, **ends, "rule": rule, "verdict": verdict})
     return rows
+
+
+def _note(interval: Interval, reason: str, note: str) -> str:
+    """Why the statistic is undecided if there is a reason, otherwise how it was measured."""
+    if not reason and np.isnan(interval.low):
+        reason = NO_ESTIMATE if np.isnan(interval.estimate) else NO_INTERVAL_REASON
+    return UNDECIDED_PREFIX + reason if reason else note

@@ -1,27 +1,36 @@
-"""What the study says on each claim: statistics with intervals, for one data set.
+"""The statistics that test the claims, with intervals, from the tables of one data set.
 
-Each public function takes `Evidence` and returns intervals by N; it raises `UntestedError` where
-the study lacks what the statistic needs. `claims` holds their bars and verdicts.
+Each public statistic takes `Evidence` and returns intervals by N. It raises
+`InsufficientEvidenceError` if the study lacks what it needs. `claims` has the thresholds and the
+verdicts.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
 
-from robustgen.analysis.statistics import NONE, Interval, images_factor, slope, spearman, t_interval
+from robustgen.analysis.statistics import (
+    NO_INTERVAL,
+    Interval,
+    fit_slope,
+    sample_size_ratio,
+    spearman,
+    t_interval,
+)
 
-ENOUGH = 0.9
-"""Share of reconstructions, and of steps from them, that must stay right on a learned manifold."""
-RIGHT = 0.5
-"""Share of test images that a classifier must get right to judge one."""
-CEILING = 0.99
-"""Regular success rate above which a model is as good as never right."""
+MIN_AGREEMENT = 0.9
+"""Smallest reconstruction and step agreement of a learned manifold on which claims are tested."""
+MIN_JUDGE_ACCURACY = 0.5
+"""Smallest accuracy of a judge on test images that can measure the quality of a manifold."""
+SATURATED_RATE = 0.99
+"""Regular success rate above which models no longer differ visibly in robustness."""
 
 
 class Roles(TypedDict):
-    """What a study calls the methods and attacks that the claims are about; None: has it not."""
+    """Names of the methods and attacks that the claims are about. None: the study has none."""
 
     normal: str | None
     adversarial: str | None
@@ -31,41 +40,44 @@ class Roles(TypedDict):
 
 
 class OnManifold(TypedDict):
-    """What it calls those on a manifold of a data set, and the manifold; None: has it not."""
+    """A manifold of a data set, with the names of the method and the attack on it, if any."""
 
     manifold: str | None
     method: str | None
     attack: str | None
 
 
-class UntestedError(Exception):
-    """A statistic cannot be had from this study, or says nothing in it; tells why.
+class InsufficientEvidenceError(Exception):
+    """A statistic cannot be computed from this study, or decides nothing. The message says why.
 
     Attributes:
-        interval: the statistic where it can be had.
+        interval: the statistic, if it can be computed.
     """
 
-    def __init__(self, why: str, interval: Interval = NONE) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, interval: Interval = NO_INTERVAL) -> None:
+        super().__init__(reason)
         self.interval = interval
 
 
 class Quality(NamedTuple):
-    """Shares of `schemas.QUALITY` over all classes of a learned manifold; NaN where of nothing."""
+    """Shares of `schemas.QUALITY` over all classes of a manifold; NaN if no image is counted."""
 
-    right: float
-    reconstructions_kept: float
-    steps_kept: float
+    accuracy: float
+    reconstruction_agreement: float
+    step_agreement: float
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one data set: rows of `ERRORS`, `SUCCESS_RATES` and `ALL_DISTANCES`.
+    """What a study measured on one data set, for one of its manifolds.
 
     Attributes:
-        roles: what the study calls its methods and attacks.
-        on_manifold: those on the manifold that is spoken of.
-        quality: how good it is, where it is a learned one.
+        errors: rows of `schemas.ERRORS`.
+        rates: rows of `schemas.SUCCESS_RATES`.
+        distances: rows of `schemas.ALL_DISTANCES`.
+        roles: names of the methods and attacks.
+        on_manifold: the manifold, and names of the method and the attack on it.
+        quality: quality of the manifold; None for the true one, or if the claim is not about one.
     """
 
     errors: pd.DataFrame
@@ -77,88 +89,101 @@ class Evidence:
 
 
 Intervals = dict[int | None, Interval]
-"""By N; None for one over all N."""
+"""Intervals by N. The key None belongs to a statistic over all N."""
 
 
-def poor(evidence: Evidence) -> str:
-    """Why the manifold is too poor to carry a claim; empty where it is not."""
+def rejection_reason(evidence: Evidence) -> str:
+    """Return why no claim can be tested on the manifold; empty if claims can be."""
     quality = evidence.quality
     if quality is None:
         return ""
-    words = str(evidence.on_manifold["manifold"]).replace("_", " ")
-    if quality.right < RIGHT:
+    manifold = str(evidence.on_manifold["manifold"]).replace("_", " ")
+    if quality.accuracy < MIN_JUDGE_ACCURACY:
         return (
-            f"how good the {words} is cannot be told: the classifier that judges it gets only "
-            f"{quality.right:.1%} of the test images right, and {RIGHT:.0%} are needed"
+            f"the quality of the {manifold} cannot be measured: an independent classifier "
+            f"classifies only {quality.accuracy:.1%} of the test images correctly, and at least "
+            f"{MIN_JUDGE_ACCURACY:.0%} are needed"
         )
-    kept = {
-        "test images that an independent classifier gets right, {} as reconstructed": (
-            quality.reconstructions_kept
-        ),
-        "reconstructions that an independent classifier gets right, {} after random steps": (
-            quality.steps_kept
-        ),
-    }
-    for what, share in kept.items():
-        if not share >= ENOUGH:  # nor if there are none to take a share of
-            told = "none stays so" if np.isnan(share) else f"{share:.1%} stay so"
-            return f"the {words} is too poor: of the {what.format(told)}, {ENOUGH:.0%} are needed"
+    agreements = (
+        ("test images", "reconstruction", quality.reconstruction_agreement),
+        ("reconstructions", "a random step", quality.step_agreement),
+    )
+    for images, change, agreement in agreements:
+        if not agreement >= MIN_AGREEMENT:  # NaN, if there are no such images, is too poor as well
+            share = "none is" if np.isnan(agreement) else f"only {agreement:.1%} are"
+            return (
+                f"the {manifold} is too poor: of the {images} that an independent classifier "
+                f"classifies correctly, {share} classified correctly after {change}, and at least "
+                f"{MIN_AGREEMENT:.0%} are needed"
+            )
     return ""
 
 
-def _role(evidence: Evidence, role: str) -> str:
+def _name_of(evidence: Evidence, role: str) -> str:
     """The method or attack in this role."""
-    held = {**evidence.roles, **{f"on_manifold_{k}": v for k, v in evidence.on_manifold.items()}}
-    name: str | None = held[role]  # type: ignore[assignment]
+    on_manifold = {f"on_manifold_{key}": name for key, name in evidence.on_manifold.items()}
+    name: str | None = {**evidence.roles, **on_manifold}[role]  # type: ignore[assignment]
     if name is None:
         kind = "attack" if role.endswith("_attack") else "method"
-        words = role.removesuffix("_attack").removesuffix("_method").replace("_", "-")
-        raise UntestedError(f"the study has no {words} {kind}")
+        adjective = role.removesuffix("_attack").removesuffix("_method").replace("_", "-")
+        raise InsufficientEvidenceError(f"the study has no {adjective} {kind}")
     return name
 
 
-def _filled(rows: pd.DataFrame, what: str) -> pd.DataFrame:
+def _require_rows(rows: pd.DataFrame, description: str) -> pd.DataFrame:
     if rows.empty:
-        raise UntestedError(f"there are no {what}")
+        raise InsufficientEvidenceError(f"there are no {description}")
     return rows
 
 
-def _pairs(evidence: Evidence, figure: str) -> pd.DataFrame:
-    """`distance` or `angle` of pairs of successes on the same image, `regular` and `on_manifold`.
+def _pairs(evidence: Evidence, measure: str) -> pd.DataFrame:
+    """Pairs of a regular and an on-manifold success on the same image and normal model.
 
-    Indexed by n, seed and example; of the normal method.
+    Args:
+        evidence: what the study measured.
+        measure: "distance" or "angle".
+
+    Returns:
+        The measure of both, in columns `regular` and `on_manifold`, indexed by n, seed and example.
     """
-    names = {
-        _role(evidence, "regular_attack"): "regular",
-        _role(evidence, "on_manifold_attack"): "on_manifold",
+    column_by_attack = {
+        _name_of(evidence, "regular_attack"): "regular",
+        _name_of(evidence, "on_manifold_attack"): "on_manifold",
     }
-    method, rows = _role(evidence, "normal"), evidence.distances
-    column = f"{'true_manifold' if _known(evidence) else 'neighbour'}_{figure}"
-    found = rows[(rows["method"] == method) & rows["success"] & rows["attack"].isin(list(names))]
-    wide = found.pivot(index=["n", "seed", "example"], columns="attack", values=column)
-    pairs = wide.rename(columns=names).reindex(columns=["regular", "on_manifold"]).dropna()
-    both = " and ".join(names)
-    return _filled(pairs, f"images on which {both} succeed against {method}, with their {figure}s")
+    method, rows = _name_of(evidence, "normal"), evidence.distances
+    manifold = "true_manifold" if _has_true_manifold(evidence) else "neighbour"
+    is_used = rows["success"] & rows["attack"].isin(list(column_by_attack))
+    successes = rows[(rows["method"] == method) & is_used]
+    by_attack = successes.pivot(
+        index=["n", "seed", "example"], columns="attack", values=f"{manifold}_{measure}"
+    )
+    by_attack = by_attack.rename(columns=column_by_attack)
+    pairs = by_attack.reindex(columns=["regular", "on_manifold"]).dropna()
+    attacks = " and ".join(column_by_attack)
+    description = (
+        f"images with a measured {measure} on which both {attacks} succeed against {method} models"
+    )
+    return _require_rows(pairs, description)
 
 
-def yardstick(evidence: Evidence) -> str:
-    """To what distances and angles are measured, in words."""
-    if _known(evidence):
-        return "measured to the known manifold"
+def distance_reference(evidence: Evidence) -> str:
+    """Return in words to what distances and angles are measured."""
+    if _has_true_manifold(evidence):
+        return "measured to the true manifold"
     return "measured to the span of the nearest training images"
 
 
-def _known(evidence: Evidence) -> bool:
+def _has_true_manifold(evidence: Evidence) -> bool:
     return bool(evidence.distances["true_manifold_distance"].notna().any())
 
 
-def _per_seed(values: "pd.Series[float]") -> "pd.Series[float]":
-    """The mean over the examples of each model, then over its N, of each seed."""
+def _average_per_seed(values: "pd.Series[float]") -> "pd.Series[float]":
+    """The mean over the examples of each model, and over N, for each seed."""
     return values.groupby(["n", "seed"]).mean().groupby("seed").mean()
 
 
-def _per_size(values: "pd.Series[float]", bounds: tuple[float, float]) -> Intervals:
-    """The interval over seeds for each N, which is a level of the index."""
+def _intervals_by_size(values: "pd.Series[float]", bounds: tuple[float, float]) -> Intervals:
+    """The t interval over seeds for each N, which is a level of the index."""
     sizes = values.index.get_level_values("n")
     return {int(n): t_interval(values[sizes == n], bounds=bounds) for n in sorted(set(sizes))}
 
@@ -166,134 +191,151 @@ def _per_size(values: "pd.Series[float]", bounds: tuple[float, float]) -> Interv
 def share_farther(evidence: Evidence) -> Intervals:
     """Share of pairs whose regular example is farther from the manifold; ties count half."""
     pairs = _pairs(evidence, "distance")
-    farther = (pairs["regular"] > pairs["on_manifold"]).astype(float)
-    tied = (pairs["regular"] == pairs["on_manifold"]).astype(float)
-    return {None: t_interval(_per_seed(farther + tied / 2), bounds=(0, 1))}
+    is_farther = (pairs["regular"] > pairs["on_manifold"]).astype(float)
+    is_tied = (pairs["regular"] == pairs["on_manifold"]).astype(float)
+    return {None: t_interval(_average_per_seed(is_farther + is_tied / 2), bounds=(0, 1))}
 
 
 def angle_difference(evidence: Evidence) -> Intervals:
-    """Mean difference of the angle to the manifold within pairs, in degrees."""
+    """Mean difference within pairs of the angle to the manifold, in degrees."""
     pairs = _pairs(evidence, "angle")
-    return {None: t_interval(_per_seed(pairs["regular"] - pairs["on_manifold"]))}
+    return {None: t_interval(_average_per_seed(pairs["regular"] - pairs["on_manifold"]))}
 
 
 def on_manifold_success(evidence: Evidence) -> Intervals:
-    """On-manifold success rate on the normal method, for each N."""
-    method, attack = _role(evidence, "normal"), _role(evidence, "on_manifold_attack")
+    """On-manifold success rate on normal models, for each N."""
+    method, attack = _name_of(evidence, "normal"), _name_of(evidence, "on_manifold_attack")
     rates = evidence.rates
     rows = rates[(rates["method"] == method) & (rates["attack"] == attack)]
-    rows = _filled(rows.dropna(subset="success_rate_from_right"), f"rates of {attack} on {method}")
-    return _per_size(rows.set_index("n")["success_rate_from_right"], bounds=(0, 1))
+    rows = rows.dropna(subset="success_rate_correct_codes")
+    rows = _require_rows(rows, f"success rates of {attack} on {method} models")
+    return _intervals_by_size(rows.set_index("n")["success_rate_correct_codes"], bounds=(0, 1))
 
 
 def _models(evidence: Evidence, attack: str, rate: str) -> pd.DataFrame:
-    """Test error and success rate of every model."""
+    """Test error and success rate of every model, in columns `test_error` and `rate`."""
     keys = ["method", "n", "seed"]
     rates = evidence.rates[evidence.rates["attack"] == attack]
     models = evidence.errors[[*keys, "test_error"]].merge(rates[[*keys, rate]], on=keys)
-    return _filled(models.dropna(), f"rates of {attack}")
+    return _require_rows(models.dropna(), f"success rates of {attack}")
 
 
 def rank_correlation(evidence: Evidence) -> Intervals:
     """Spearman's correlation of test error and on-manifold success rate over all models."""
-    rate = "success_rate_from_right"
-    models = _models(evidence, _role(evidence, "on_manifold_attack"), rate)
+    rate = "success_rate_correct_codes"
+    models = _models(evidence, _name_of(evidence, "on_manifold_attack"), rate)
     return {None: spearman(models["test_error"], models[rate])}
 
 
 def error_reduction(evidence: Evidence) -> Intervals:
-    """Test error of the normal method minus that of the on-manifold one, for each N."""
-    methods = [_role(evidence, role) for role in ("normal", "on_manifold_method")]
+    """Test error of normal training minus that of on-manifold training, for each N."""
+    normal = _name_of(evidence, "normal")
+    methods = [normal, _name_of(evidence, "on_manifold_method")]
     rows = evidence.errors[evidence.errors["method"].isin(methods)]
-    wide = rows.pivot(index=["n", "seed"], columns="method", values="test_error")
-    both = wide.reindex(columns=methods).dropna()
-    both = _filled(both, f"models of {methods[0]} and {methods[1]} of the same N and seed")
-    if not both[methods[0]].any():
-        raise UntestedError(f"{methods[0]} training errs on no test image: nothing is to reduce")
-    return _per_size(both[methods[0]] - both[methods[1]], bounds=(-1, 1))
+    by_method = rows.pivot(index=["n", "seed"], columns="method", values="test_error")
+    pairs = by_method.reindex(columns=methods).dropna()
+    pairs = _require_rows(pairs, f"models of {' and '.join(methods)} with the same N and seed")
+    if not pairs[normal].any():
+        raise InsufficientEvidenceError(
+            f"{normal} training makes no test error, so that there is none to reduce"
+        )
+    return _intervals_by_size(pairs[normal] - pairs[methods[1]], bounds=(-1, 1))
 
 
 def regular_slope(evidence: Evidence) -> Intervals:
-    """Slope of regular success rate against test error, without adversarial training.
+    """Slope of the regular success rate over the test error, without adversarial training.
 
-    A point is the mean over the seeds of a method and N: models of one share what matters. An
-    attack that breaks every model shows nothing of a trade-off, though its slope is flat: the
-    slope is taken of the strongest that leaves most methods and N unbroken.
+    A point is the mean over the seeds of a method and N, because models that differ only in their
+    seed are not independent evidence of a trade-off. If an attack succeeds on every model, the
+    slope is flat and shows nothing; therefore the strongest attack is used that most methods and N
+    resist.
     """
-    return _slope(evidence, within=False)
+    return _regular_slope(evidence, within_methods=False)
 
 
 def regular_slope_within(evidence: Evidence) -> Intervals:
-    """The same within methods: one slope for all, each at a height of its own.
+    """The same slope with an intercept for each method.
 
-    It is that of a method that errs less with more training images, which the slope over all
-    methods can hide.
+    It is the slope along the N of a method, which differences between methods can hide.
     """
-    return _slope(evidence, within=True)
+    return _regular_slope(evidence, within_methods=True)
 
 
-def _slope(evidence: Evidence, within: bool) -> Intervals:
-    broken, _, points = _telling_attack(evidence)
-    groups = points["method"] if within else None
-    found = slope(points["test_error"], points["success_rate"], groups)
-    if broken:
-        raise UntestedError(
-            f"most models are broken in more than {CEILING:.0%} of their images, so that none "
-            "could be seen to be less robust than another; a smaller radius would show it",
-            found,
+def _regular_slope(evidence: Evidence, within_methods: bool) -> Intervals:
+    is_saturated, _, points = _most_informative_attack(evidence)
+    groups = points["method"] if within_methods else None
+    slope = fit_slope(points["test_error"], points["success_rate"], groups)
+    if is_saturated:
+        raise InsufficientEvidenceError(
+            f"every regular attack succeeds on more than {SATURATED_RATE:.0%} of the images of "
+            "most models, so that differences in robustness cannot be seen; add an attack with a "
+            "smaller radius",
+            slope,
         )
-    return {None: found}
+    return {None: slope}
 
 
 def regular_slope_note(evidence: Evidence) -> str:
-    """Which attack the slopes were measured with, where there are several."""
-    _, attack, _ = _telling_attack(evidence)
-    several = len(evidence.roles["regular_attacks"]) > 1
-    return f"measured with the attack {attack}" if several else ""
+    """Return which attack the slopes were measured with, if the study has several."""
+    _, attack, _ = _most_informative_attack(evidence)
+    has_several = len(evidence.roles["regular_attacks"]) > 1
+    return f"measured with the attack {attack}" if has_several else ""
 
 
-def _telling_attack(evidence: Evidence) -> tuple[bool, str, pd.DataFrame]:
-    """The strongest regular attack that leaves most points unbroken, or else one that does not.
+def _most_informative_attack(evidence: Evidence) -> tuple[bool, str, pd.DataFrame]:
+    """The strongest regular attack that is not saturated; if all are saturated, the strongest.
+
+    An attack is saturated if its median success rate over methods and N exceeds `SATURATED_RATE`.
 
     Returns:
-        Whether it breaks most, its name, and the points: mean test error and success rate of each
-        method and N without adversarial training.
+        Whether the attack is saturated, its name, and the points: mean test error and success rate
+        of each method and N without adversarial training.
     """
-    _role(evidence, "regular_attack")
-    found: list[tuple[bool, float, int, str, pd.DataFrame]] = []
+    _name_of(evidence, "regular_attack")
+    candidates: list[tuple[bool, float, int, str, pd.DataFrame]] = []
     for attack in evidence.roles["regular_attacks"]:
         models = _models(evidence, attack, "success_rate")
         models = models[models["method"].isin(evidence.roles["not_adversarial"])]
-        models = _filled(models, "models trained otherwise than adversarially")
-        means = models.groupby(["method", "n"], as_index=False)[["test_error", "success_rate"]]
-        points = means.mean()
+        models = _require_rows(models, "models trained without regular adversarial examples")
+        grouped = models.groupby(["method", "n"], as_index=False)
+        points = grouped[["test_error", "success_rate"]].mean()
         rates = points["success_rate"]
-        broken = bool(rates.median() > CEILING)
-        found.append((broken, -float(rates.mean()), len(found), attack, points))
-    broken, _, _, attack, points = min(found)
-    return broken, attack, points
+        is_saturated = bool(rates.median() > SATURATED_RATE)
+        order = len(candidates)
+        candidates.append((is_saturated, -float(rates.mean()), order, attack, points))
+    is_saturated, _, _, attack, points = min(candidates)
+    return is_saturated, attack, points
 
 
 def adversarial_images_factor(evidence: Evidence) -> Intervals:
-    """Factor in N of adversarial training over normal training at the same test error."""
-    curves = []
-    for role in ("normal", "adversarial"):
-        method = _role(evidence, role)
-        rows = evidence.errors[evidence.errors["method"] == method]
-        rows = _filled(rows, f"models of {method}")
-        if rows["n"].nunique() < 2:
-            raise UntestedError("a factor in training images needs models of two or more N")
-        curves.append({seed: (of["n"], of["test_error"]) for seed, of in rows.groupby("seed")})
-    normal, adversarial = curves
-    seeds = [seed for seed in normal if seed in adversarial]
-    logs = np.log([images_factor(*normal[seed], *adversarial[seed]) for seed in seeds])
-    found = Interval(*(float(end) for end in np.exp(t_interval(logs))))
-    if all(np.ptp(normal[seed][1]) == 0 for seed in seeds):
-        method = _role(evidence, "normal")
-        raise UntestedError(f"the test error of {method} training does not change with N", found)
-    without = int(np.isnan(logs).sum())
-    if without:  # left out, they would make it look as if it came down
-        share = f"{without} of {len(seeds)} seeds" if without < len(seeds) else "no seed"
-        verb = "never comes" if without < len(seeds) else "comes"
-        raise UntestedError(f"in {share} it {verb} down to a test error of normal training", found)
-    return {None: found}
+    """Ratio of the N of adversarial and of normal training for the same test error."""
+    normal, adversarial = (_name_of(evidence, role) for role in ("normal", "adversarial"))
+    normal_curves, curves = (_learning_curves(evidence, name) for name in (normal, adversarial))
+    seeds = [seed for seed in normal_curves if seed in curves]
+    log_ratios = np.log([sample_size_ratio(*normal_curves[seed], *curves[seed]) for seed in seeds])
+    ratio = Interval(*(float(end) for end in np.exp(t_interval(log_ratios))))
+    if all(np.ptp(normal_curves[seed][1]) == 0 for seed in seeds):
+        reason = f"the test error of {normal} training does not change with N"
+        raise InsufficientEvidenceError(reason, ratio)
+    missing = int(np.isnan(log_ratios).sum())
+    if missing:  # the mean over the other seeds would hide them
+        share = "any seed" if missing == len(seeds) else f"{missing} of {len(seeds)} seeds"
+        raise InsufficientEvidenceError(
+            f"{adversarial} training never reaches a test error of {normal} training in {share}",
+            ratio,
+        )
+    return {None: ratio}
+
+
+Curve = tuple["pd.Series[int]", "pd.Series[float]"]
+"""N and test errors."""
+
+
+def _learning_curves(evidence: Evidence, method: str) -> dict[Hashable, Curve]:
+    """The learning curve of each seed of a method."""
+    rows = evidence.errors[evidence.errors["method"] == method]
+    rows = _require_rows(rows, f"models of {method} training")
+    if rows["n"].nunique() < 2:
+        reason = "a factor in training images needs models with two or more N"
+        raise InsufficientEvidenceError(reason)
+    return {seed: (models["n"], models["test_error"]) for seed, models in rows.groupby("seed")}

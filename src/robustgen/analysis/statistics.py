@@ -1,4 +1,4 @@
-"""Estimates with intervals: of a share, over seeds, of a rank correlation, of a slope."""
+"""Estimates with intervals: of a share, a mean over seeds, a rank correlation and a slope."""
 
 from typing import NamedTuple
 
@@ -10,34 +10,35 @@ Floats = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
-FEWEST_RANKED = 5
-"""Pairs below which a rank correlation has no interval: of 4 models, 2 of the 24 orders are
-perfect, so that even a perfect order comes about by chance more often than 1 in 20 times."""
+"""Bootstrap resamples of a rank correlation."""
+MIN_RANKED_PAIRS = 5
+"""Fewest pairs for which a rank correlation has an interval. With 4 pairs, 2 of the 24 orders are
+perfect, so that a perfect order arises by chance in more than 5 % of cases."""
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its interval, in its unit; NaN where there is none."""
+    """An estimate and the ends of its confidence interval, in its unit. NaN means: undefined."""
 
     estimate: float
     low: float
     high: float
 
 
-NONE = Interval(np.nan, np.nan, np.nan)
+NO_INTERVAL = Interval(np.nan, np.nan, np.nan)
 
 
-def wilson(
+def wilson_interval(
     successes: npt.ArrayLike, trials: npt.ArrayLike, confidence: float = CONFIDENCE
 ) -> tuple[Floats, Floats]:
-    """Wilson's score interval of a share, for arrays of counts of one shape.
+    """Return Wilson's score intervals of shares, for arrays of counts of one shape.
 
     Returns:
-        The lower and the upper ends, in [0, 1]; NaN where there were no trials.
+        The lower and the upper ends, in [0, 1]; NaN where there are no trials.
 
     Raises:
         ValueError: a count is negative, or successes outnumber trials.
 
-    Source: Wilson 1927; `scipy.stats.binomtest` has it for one count.
+    Source: Wilson 1927; `scipy.stats.binomtest` computes the same for a single count.
     """
     k, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     if np.any(k < 0) or np.any(k > n):
@@ -46,9 +47,9 @@ def wilson(
     with np.errstate(invalid="ignore"):
         share = np.where(n > 0, k / np.where(n > 0, n, 1), np.nan)
         centre = (k + z2 / 2) / (n + z2)
-        reach = np.sqrt(z2 * (n * share * (1 - share) + z2 / 4)) / (n + z2)
-    low = np.where(share == 0, 0.0, centre - reach)
-    high = np.where(share == 1, 1.0, centre + reach)
+        half_width = np.sqrt(z2 * (n * share * (1 - share) + z2 / 4)) / (n + z2)
+    low = np.where(share == 0, 0.0, centre - half_width)
+    high = np.where(share == 1, 1.0, centre + half_width)
     return low, high
 
 
@@ -57,50 +58,52 @@ def t_interval(
     confidence: float = CONFIDENCE,
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Interval:
-    """The mean of independent values, one per seed, and Student's t interval of it.
+    """Return the mean of independent values, such as one per seed, and its Student t interval.
 
     Args:
-        values: one dimension; NaN is left out.
-        confidence: of the interval.
-        bounds: of the mean, known beforehand, as 0 and 1 for a share; the interval is cut to them.
+        values: one-dimensional; NaN is ignored.
+        confidence: confidence level of the interval.
+        bounds: smallest and largest possible mean, such as 0 and 1 for a share. The interval is
+            clipped to them.
 
     Returns:
-        NaN ends for one value, NaN throughout for none. Equal values give an interval of width 0.
+        For one value the interval is NaN, without values the estimate is too. Equal values give
+        an interval of width 0.
     """
-    held = np.asarray(values, dtype=np.float64)
-    held = held[~np.isnan(held)]
-    if not held.size:
-        return NONE
-    mean = float(np.clip(held.mean(), held.min(), held.max()))  # rounding can leave the values
-    if held.size == 1:
+    x = np.asarray(values, dtype=np.float64)
+    x = x[~np.isnan(x)]
+    if not x.size:
+        return NO_INTERVAL
+    mean = float(np.clip(x.mean(), x.min(), x.max()))  # rounding can exceed the values
+    if x.size == 1:
         return Interval(mean, np.nan, np.nan)
-    reach = float(stats.t.ppf((1 + confidence) / 2, held.size - 1) * stats.sem(held))
-    low, high = np.clip([mean - reach, mean + reach], *bounds)
+    half_width = float(stats.t.ppf((1 + confidence) / 2, x.size - 1) * stats.sem(x))
+    low, high = np.clip([mean - half_width, mean + half_width], *bounds)
     return Interval(mean, float(low), float(high))
 
 
 def spearman(x: npt.ArrayLike, y: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Spearman's rank correlation and the percentile interval of a paired bootstrap.
+    """Return Spearman's rank correlation and the percentile interval of a paired bootstrap.
 
-    The resamples are the same in every call. A resample in which `x` or `y` has one value only
-    counts as no correlation.
+    Every call draws the same resamples. A resample in which all `x` or all `y` are equal counts as
+    a correlation of 0.
 
     Args:
         x: one value per model.
         y: one value per model, in the order of `x`.
-        confidence: of the interval.
+        confidence: confidence level of the interval.
 
     Returns:
-        NaN throughout where `x` or `y` has one value only (or less), NaN ends for fewer than
-        `FEWEST_RANKED` pairs.
+        NaN if all `x` or all `y` are equal, or if there are none. For fewer than
+        `MIN_RANKED_PAIRS` pairs only the interval is NaN.
     """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if min(np.unique(a).size, np.unique(b).size) < 2:
-        return NONE
+        return NO_INTERVAL
     estimate = float(_rank_correlation(a, b))
-    if a.size < FEWEST_RANKED:
+    if a.size < MIN_RANKED_PAIRS:
         return Interval(estimate, np.nan, np.nan)
-    ends = stats.bootstrap(
+    interval = stats.bootstrap(
         (a, b),
         _rank_correlation,
         n_resamples=RESAMPLES,
@@ -110,7 +113,7 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike, confidence: float = CONFIDENCE)
         method="percentile",
         random_state=0,
     ).confidence_interval
-    return Interval(estimate, float(ends.low), float(ends.high))
+    return Interval(estimate, float(interval.low), float(interval.high))
 
 
 def _rank_correlation(a: Floats, b: Floats, axis: int = -1) -> Floats:
@@ -123,84 +126,89 @@ def _rank_correlation(a: Floats, b: Floats, axis: int = -1) -> Floats:
     return np.asarray(np.clip(ratio, -1, 1), dtype=np.float64)
 
 
-def slope(
+def fit_slope(
     x: npt.ArrayLike,
     y: npt.ArrayLike,
     groups: npt.ArrayLike | None = None,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """The slope of the least-squares line through (x, y) and its t interval.
+    """Return the slope of the least-squares line through (x, y) and its t interval.
 
     Args:
         x: one value per point.
         y: one value per point, in the order of `x`.
-        groups: of the points; each has a line of its own height, all have one slope. Without
-            them there is one line.
-        confidence: of the interval.
+        groups: the group of each point. All groups share one slope, and each has an intercept of
+            its own. None puts all points into one group.
+        confidence: confidence level of the interval.
 
     Returns:
-        NaN throughout where `x` has one value only in each group (or less), NaN ends where the
-        points are too few to scatter about the lines.
+        NaN if `x` does not vary within any group. If there are no residual degrees of freedom,
+        only the interval is NaN.
     """
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    _, of = np.unique(np.zeros(a.size) if groups is None else groups, return_inverse=True)
-    count = np.bincount(of, minlength=1)
-    a, b = (v - (np.bincount(of, v, minlength=1) / np.maximum(count, 1))[of] for v in (a, b))
-    spread = float(a @ a)
-    if spread <= 1e-18 * max(a.size, 1):  # rounding of equal values
-        return NONE
-    found = float(a @ b) / spread
-    freedom = a.size - count.size - 1
-    if freedom < 1:
-        return Interval(found, np.nan, np.nan)
-    error = np.sqrt(np.sum((b - found * a) ** 2) / freedom / spread)
-    reach = float(stats.t.ppf((1 + confidence) / 2, freedom) * error)
-    return Interval(found, found - reach, found + reach)
+    _, group = np.unique(np.zeros(a.size) if groups is None else groups, return_inverse=True)
+    counts = np.bincount(group, minlength=1)
+    a, b = (
+        values - (np.bincount(group, values, minlength=1) / np.maximum(counts, 1))[group]
+        for values in (a, b)
+    )
+    sum_of_squares = float(a @ a)
+    if sum_of_squares <= 1e-18 * max(a.size, 1):  # equal values, up to rounding
+        return NO_INTERVAL
+    slope = float(a @ b) / sum_of_squares
+    dof = a.size - counts.size - 1
+    if dof < 1:
+        return Interval(slope, np.nan, np.nan)
+    standard_error = np.sqrt(np.sum((b - slope * a) ** 2) / dof / sum_of_squares)
+    half_width = float(stats.t.ppf((1 + confidence) / 2, dof) * standard_error)
+    return Interval(slope, slope - half_width, slope + half_width)
 
 
-def images_factor(
+def sample_size_ratio(
     sizes: npt.ArrayLike,
     errors: npt.ArrayLike,
     other_sizes: npt.ArrayLike,
     other_errors: npt.ArrayLike,
 ) -> float:
-    """By which factor the other method needs more training images for the same test error.
+    """Return how many times as many training images the other method needs for the same error.
 
-    The reference (`sizes`, `errors`) is a learning curve: its lowest error with at most N images,
-    between the sizes linear in log N. Every new low of the other method, at N images, is compared
-    with the fewest images at which the reference reaches that error; the factors are averaged
-    geometrically. A flat stretch of a curve, as small N have, adds no point of its own.
+    The reference (`sizes`, `errors`) is a learning curve: the lowest error with at most N images,
+    interpolated linearly in log N. Each new lowest error of the other method, at N images, is
+    compared with the smallest N at which the reference reaches that error. The ratios are averaged
+    geometrically. Sizes at which a curve does not fall, as for small N, add no point of their own.
 
-    An error above all of the reference's has no counterpart and is left out. For one below all of
-    them the reference would need more than its largest N, which is taken in its stead: leaving it
-    out would favour a factor above 1.
+    An error above all errors of the reference has no counterpart and is ignored. An error below
+    all of them would need more than the largest N of the reference; that largest N is used
+    instead, because ignoring such an error would favour a ratio above 1.
 
     Args:
         sizes: N of the reference, in any order.
-        errors: its test errors, in the order of `sizes`.
+        errors: test errors of the reference, in the order of `sizes`.
         other_sizes: N of the other method.
-        other_errors: its test errors, in the order of `other_sizes`.
+        other_errors: test errors of the other method, in the order of `other_sizes`.
 
     Returns:
-        The factor, or NaN where no error can be compared, or the reference does not fall: all N
-        then reach the same error, so that none of them is needed.
+        The ratio. NaN if no error can be compared, or if the error of the reference is the same at
+        every N, so that no N is needed to reach it.
     """
-    n, reached = _lowest_so_far(sizes, errors)
-    m, wanted = _lowest_so_far(other_sizes, other_errors)
-    if n.size < 2 or not m.size or reached[0] == reached[-1]:
+    n, lowest = _lowest_so_far(sizes, errors)
+    other_n, target = _lowest_so_far(other_sizes, other_errors)
+    if n.size < 2 or not other_n.size or lowest[0] == lowest[-1]:
         return float("nan")
-    new = np.diff(wanted, prepend=np.inf) < 0
-    comparable = (wanted <= reached[0]) & ((wanted >= reached[-1]) | (m <= n[-1]))
-    m, wanted = m[new & comparable], wanted[new & comparable]
-    if not m.size:
+    is_new_lowest = np.diff(target, prepend=np.inf) < 0
+    is_comparable = (target <= lowest[0]) & ((target >= lowest[-1]) | (other_n <= n[-1]))
+    selected = is_new_lowest & is_comparable
+    other_n, target = other_n[selected], target[selected]
+    if not other_n.size:
         return float("nan")
-    # Reversed, the errors rise, as interp asks; of equal errors it takes the last: the smallest N.
-    needed = np.interp(wanted, reached[::-1], np.log(n)[::-1])
-    return float(np.exp(np.mean(np.log(m) - needed)))
+    # Reversed, errors increase, as `interp` requires. Of equal errors it takes the last one, which
+    # belongs to the smallest N.
+    needed_log_n = np.interp(target, lowest[::-1], np.log(n)[::-1])
+    return float(np.exp(np.mean(np.log(other_n) - needed_log_n)))
 
 
 def _lowest_so_far(sizes: npt.ArrayLike, errors: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Sizes in rising order and the lowest error up to each."""
+    """Sizes in ascending order, and the lowest error up to each size."""
     n, error = np.asarray(sizes, dtype=np.float64), np.asarray(errors, dtype=np.float64)
     order = np.argsort(n)
     return n[order], np.minimum.accumulate(error[order])

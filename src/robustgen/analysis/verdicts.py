@@ -1,4 +1,4 @@
-"""Verdicts on the claims, from the statistics that test them, and both as text for a reader."""
+"""The verdicts on the claims, and their text for a terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,94 +6,105 @@ from typing import Any
 import pyarrow as pa
 
 from robustgen.analysis.claims import (
-    CLAIM_WORDS,
-    HERE,
+    CLAIM_SENTENCES,
     NOT_SUPPORTED,
+    NOTE_PREFIX,
     STATISTICS,
     SUPPORTED,
     UNDECIDED,
-    UNDECIDED_AS,
+    UNDECIDED_PREFIX,
 )
 from robustgen.analysis.evidence import OnManifold, Roles
 from robustgen.analysis.statistics import Interval
 
+VerdictKey = tuple[str, int, str | None]
+"""Data set, number of the claim, and manifold if the claim is tested on one."""
 
-def verdicts(claims: pa.Table) -> dict[tuple[str, int, str | None], str]:
-    """The verdict on each claim, by data set, number of the claim, and manifold where on one.
+
+def combine_verdicts(claims: pa.Table) -> dict[VerdictKey, str]:
+    """Return the verdict on each claim, from the verdicts of its statistics.
 
     A claim is supported if all its statistics support it, not supported if one does not, and
-    otherwise undecided.
+    undecided otherwise.
 
     Args:
         claims: a table with the schema `CLAIMS`.
     """
-    said: dict[tuple[str, int, str | None], set[str]] = {}
+    by_claim: dict[VerdictKey, set[str]] = {}
     for row in claims.select([*_KEYS, "verdict"]).to_pylist():
-        said.setdefault(_key(row), set()).add(row["verdict"])
-    return {key: _joint(of) for key, of in said.items()}
+        by_claim.setdefault(_key(row), set()).add(row["verdict"])
+    return {key: _combine(verdicts) for key, verdicts in by_claim.items()}
 
 
 _KEYS = ("dataset", "claim", "manifold")
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, int, str | None]:
+def _key(row: Mapping[str, Any]) -> VerdictKey:
     return row["dataset"], row["claim"], row["manifold"]
 
 
-def _joint(said: set[str]) -> str:
-    if NOT_SUPPORTED in said:
+def _combine(verdicts: set[str]) -> str:
+    if NOT_SUPPORTED in verdicts:
         return NOT_SUPPORTED
-    return SUPPORTED if said == {SUPPORTED} else UNDECIDED
+    return SUPPORTED if verdicts == {SUPPORTED} else UNDECIDED
 
 
-def describe(
+def format_verdicts(
     claims: pa.Table, roles: Roles, on_manifold: Mapping[str, Sequence[OnManifold]]
 ) -> str:
-    """The claims, verdicts and statistics of every data set as text for a terminal.
+    """Return the claims, verdicts and statistics of every data set as text for a terminal.
 
     Args:
         claims: a table with the schema `CLAIMS`.
-        roles: what the study calls its methods and attacks, as they were tested with.
-        on_manifold: those on the manifolds of each data set.
+        roles: names of the methods and attacks with which the claims were tested.
+        on_manifold: manifolds of each data set, with the names of the method and attack on each.
     """
     rows = claims.to_pylist()
     lines: list[str] = []
-    dataset = None
-    for (name, claim, manifold), verdict in verdicts(claims).items():
-        if name != dataset:
-            words = _role_lines(roles, on_manifold.get(name, []))
-            lines += [*([""] if lines else []), f"Data set {name}", *words]
-            dataset = name
-        where = f", on the {manifold.replace('_', ' ')}" if manifold else ""
-        lines += [f"  {claim}. {CLAIM_WORDS[claim]}{where}: {verdict}"]
-        said = ""
-        for row in rows:
-            if _key(row) == (name, claim, manifold):
-                here = _here(row)
-                lines.append(_statistic_line(row))
-                lines += [f"         ({here})"] if here not in ("", said) else []
-                said = here
+    current_dataset = None
+    for (dataset, claim, manifold), verdict in combine_verdicts(claims).items():
+        if dataset != current_dataset:
+            separator = [""] if lines else []
+            roles_lines = _role_lines(roles, on_manifold.get(dataset, []))
+            lines += [*separator, f"Data set {dataset}", *roles_lines]
+            current_dataset = dataset
+        suffix = f", on the {manifold.replace('_', ' ')}" if manifold else ""
+        lines.append(f"  {claim}. {CLAIM_SENTENCES[claim]}{suffix}: {verdict}")
+        lines += _statistic_lines([row for row in rows if _key(row) == (dataset, claim, manifold)])
     return "\n".join(lines)
 
 
 def _role_lines(roles: Roles, on_manifold: Sequence[OnManifold]) -> list[str]:
-    """Which methods and attacks the claims are tested with."""
-    methods = [roles["normal"], *(of["method"] for of in on_manifold), roles["adversarial"]]
-    attacks = [*roles["regular_attacks"], *(of["attack"] for of in on_manifold)]
-    named = {"methods": filter(None, methods), "attacks": filter(None, attacks)}
-    return [f"  {kind} compared: {', '.join(names)}" for kind, names in named.items()]
+    """The methods and attacks with which the claims were tested."""
+    methods = [roles["normal"], *(pair["method"] for pair in on_manifold), roles["adversarial"]]
+    attacks = [*roles["regular_attacks"], *(pair["attack"] for pair in on_manifold)]
+    names = {"methods": filter(None, methods), "attacks": filter(None, attacks)}
+    return [f"  {kind} compared: {', '.join(group)}" for kind, group in names.items()]
+
+
+def _statistic_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The statistics of one claim. A note that repeats the previous one is omitted."""
+    lines: list[str] = []
+    previous_note = ""
+    for row in rows:
+        lines.append(_statistic_line(row))
+        note = _short_note(row)
+        if note not in ("", previous_note):
+            lines.append(f"         ({note})")
+        previous_note = note
+    return lines
 
 
 def _statistic_line(row: Mapping[str, Any]) -> str:
-    """A statistic with its interval, bar and verdict."""
+    """A statistic with its interval, threshold and verdict."""
     name = row["statistic"].replace("_", " ") + ("" if row["n"] is None else f", N = {row['n']}")
-    estimate, low, high = (row[end] for end in Interval._fields)
+    estimate, low, high = (row[field] for field in Interval._fields)
     text = "no estimate" if estimate is None else f"{estimate:.3g}"
     text += "" if low is None else f" [{low:.3g}, {high:.3g}]"
-    bar = next(of.bar for of in STATISTICS if of.name == row["statistic"])
-    return f"       {name:<32} {text:<24} > {bar:<5g} {row['verdict']}"
+    threshold = next(s.threshold for s in STATISTICS if s.name == row["statistic"])
+    return f"       {name:<32} {text:<24} > {threshold:<5g} {row['verdict']}"
 
 
-def _here(row: Mapping[str, Any]) -> str:
-    """How the statistic was measured or why it is undecided, where the row says so."""
-    return str(row["rule"]).partition(HERE)[2].removeprefix(UNDECIDED_AS)
+def _short_note(row: Mapping[str, Any]) -> str:
+    """The note of a row, without the words that its verdict repeats; empty without a note."""
+    return str(row["rule"]).partition(NOTE_PREFIX)[2].removeprefix(UNDECIDED_PREFIX)

@@ -189,7 +189,7 @@ def _attack_batch(
     image_norms = perturbation_norms(images - clean_images)
     return {
         "prediction": prediction,
-        "start_correct": decoded_prediction == batch.labels,
+        "code_correct": decoded_prediction == batch.labels,
         **_verify(space, threat, result, cohort.reference_forward(images), batch.labels),
         **{f"image_{norm}": norms for norm, norms in image_norms.items()},
         "claimed": result.success,
@@ -220,7 +220,7 @@ def _verify(
     success = result.success & is_allowed & (prediction != labels)
     loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return {
-        "answer": prediction,
+        "adversarial_prediction": prediction,
         "success": success,
         "iterations": torch.where(success, result.iterations, -1),
         "restart": torch.where(success, result.restart, -1),

@@ -1,7 +1,7 @@
-"""How good a learned manifold is: what the VAE-GANs make of test images, of the prior, of steps.
+"""The quality of a learned manifold: reconstructions, samples from the prior, and random steps.
 
-"Right" is what a classifier says that was trained on the data set's own images and on nothing
-that a VAE-GAN made: it gives the class that was decoded.
+A judge decides whether a decoded image shows the class that was decoded. It is a classifier that
+was trained on the images of the data set, and on no image that a VAE-GAN decoded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,30 +20,31 @@ from robustgen.models.vaegan import IMAGES_PER_CHUNK, VaeGan
 from robustgen.specs import BOUND, Threat
 
 _MEASURES = [f.name for f in QUALITY if f.nullable and f.name not in ("label", "class")]
-NO_IMAGE = 0.75
-"""Value of pixels where a sheet has no picture: the grey between the pictures."""
+MISSING_IMAGE_GREY = 0.75
+"""Pixel value of a missing image on a sheet: the grey of the gaps between images."""
 
 
-def quality(
+def measure_quality(
     models: Sequence[VaeGan],
     test: Split,
     judge: nn.Module,
     threat: Threat,
     rng: torch.Generator,
 ) -> dict[str, list[Any]]:
-    """Measures of a learned manifold, for each class and over all of them.
+    """Return the quality of a learned manifold, for each class and over all of them.
 
     Args:
-        models: the VAE-GAN of each class, or the only one; in eval mode.
+        models: the VAE-GAN of each class, or a single one of all classes; in eval mode.
         test: the test split.
         judge: a classifier of the data set, images to logits; in eval mode.
-        threat: of what size random steps on the manifold are.
-        rng: a CPU generator, of samples and steps.
+        threat: the ball around a code from which a random step is drawn.
+        rng: a CPU generator for samples and steps.
 
     Returns:
-        The columns of `schemas.QUALITY` but `dataset` and `space`, a row per class and one over
-        all, whose class is None. Samples of a model of all classes have no class to be right of.
-        A class without test images has no measures: they are None.
+        The columns of `schemas.QUALITY` except `dataset` and `space`: a row per class, and one over
+        all classes, whose class is None. A model of all classes has no `sample_accuracy`, because
+        its samples have no class. A class without test images has no measures. Missing values are
+        None.
     """
     measures: dict[int, dict[str, Tensor]] = {}
     for label in range(len(test.classes)):
@@ -51,14 +52,14 @@ def quality(
         if not len(class_split):
             measures[label] = {}
             continue
-        measures[label] = _measure(models, class_split, judge, threat, rng)
+        measures[label] = _measure_class(models, class_split, judge, threat, rng)
         if len(models) > 1:
-            samples = _sampled(models[label], len(class_split), label, judge, rng)
-            measures[label]["sample"] = samples
-    parts = [part for part in measures.values() if part]
-    over_all = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            is_correct = _judge_samples(models[label], len(class_split), label, judge, rng)
+            measures[label]["sample"] = is_correct
+    non_empty = [tensors for tensors in measures.values() if tensors]
+    over_all = {name: torch.cat([tensors[name] for tensors in non_empty]) for name in non_empty[0]}
     columns = empty(QUALITY)
-    for row in map(_row, [*measures.values(), over_all]):
+    for row in map(_make_row, [*measures.values(), over_all]):
         for name, value in row.items():
             columns[name].append(value)
     columns["label"], columns["class"] = [*measures, None], [*test.classes, None]
@@ -67,116 +68,116 @@ def quality(
 
 
 @torch.no_grad()
-def _measure(
+def _measure_class(
     models: Sequence[VaeGan],
     class_split: Split,
     judge: nn.Module,
     threat: Threat,
     rng: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Measures of each image `(B,)` and code `(B, D)` of one class, which has an image or more."""
+    """Measures of each image `(B,)` and code `(B, D)` of a class with at least one image."""
     label = int(class_split.labels[0])
     model = models[label] if len(models) > 1 else models[0]
     bound, decoders = class_split.ranges[0].new_tensor(BOUND), ClassDecoders([model.decoder])
-    parts: list[dict[str, Tensor]] = []
+    chunks: list[dict[str, Tensor]] = []
     for start in range(0, len(class_split), IMAGES_PER_CHUNK):
         batch = class_split.take(slice(start, start + IMAGES_PER_CHUNK))
         images = batch.images()
         mean, log_variance = model.encoder(images)
         codes = mean.clamp(-BOUND, BOUND)
-        made = model.decoder(codes)
+        reconstructions = model.decoder(codes)
         space = LearnedSpace(codes[None], -bound, bound, batch.labels[None], decoders)
         stepped = space.decode(space.sample(threat, [rng]))[0]
-        left = (made - images).flatten(1)
-        parts.append(
+        differences = (reconstructions - images).flatten(1)
+        chunks.append(
             {
-                "l1": left.norm(1, dim=1),
-                "l2": left.norm(dim=1),
+                "l1": differences.norm(1, dim=1),
+                "l2": differences.norm(dim=1),
                 "mean": mean,
                 "posterior": log_variance.exp(),
-                "right": predict_class(judge(images)) == label,
-                "reconstruction": predict_class(judge(made)) == label,
+                "image": predict_class(judge(images)) == label,
+                "reconstruction": predict_class(judge(reconstructions)) == label,
                 "step": predict_class(judge(stepped)) == label,
             }
         )
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 @torch.no_grad()
-def _sampled(
+def _judge_samples(
     model: VaeGan, count: int, label: int, judge: nn.Module, rng: torch.Generator
 ) -> Tensor:
-    """Whether each of `count` samples of a class's model is right."""
-    codes = prior(count, model, rng)
-    parts = torch.split(codes, IMAGES_PER_CHUNK)
-    predicted = [predict_class(judge(model.decoder(part))) for part in parts]
-    return torch.cat(predicted) == label
+    """Whether the judge assigns each of `count` samples of a model to the class of the model."""
+    codes = sample_prior(count, model, rng)
+    chunks = torch.split(codes, IMAGES_PER_CHUNK)
+    predictions = [predict_class(judge(model.decoder(chunk))) for chunk in chunks]
+    return torch.cat(predictions) == label
 
 
-def prior(count: int, model: VaeGan, rng: torch.Generator) -> Tensor:
-    """Codes `(count, D)` from the standard normal prior, as far as it lies within `BOUND`."""
+def sample_prior(count: int, model: VaeGan, rng: torch.Generator) -> Tensor:
+    """Return codes `(count, D)` from the standard normal prior, truncated to ±`BOUND`."""
     codes = torch.empty(count, model.config.latent)
     torch.nn.init.trunc_normal_(codes, a=-BOUND, b=BOUND, generator=rng)
     return codes.to(next(model.parameters()).device)
 
 
-def _row(measures: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The measures of one class, or of all, from those of the images; None without images."""
+def _make_row(measures: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The row of one class, or of all, from the measures of its images; None without images."""
     if not measures:
         return {"images": 0, **dict.fromkeys(_MEASURES)}
-    right, reconstructed = measures["right"], measures["reconstruction"]
-    mean = measures["mean"].double()
+    is_correct, is_reconstruction_correct = measures["image"], measures["reconstruction"]
+    codes = measures["mean"].double()
     values = {
         "l1": measures["l1"],
         "l2": measures["l2"],
-        "code_mean": mean.mean(0).square().mean().sqrt(),
-        "code_variance": mean.var(0, correction=0),
+        "code_mean": codes.mean(0).square().mean().sqrt(),
+        "code_variance": codes.var(0, correction=0),
         "posterior_variance": measures["posterior"],
-        "beyond_bound": mean.abs() > BOUND,
-        "right": right,
-        "reconstructions_right": reconstructed,
-        "reconstructions_kept": reconstructed[right],
-        "steps_kept": measures["step"][reconstructed],
-        "samples_right": measures.get("sample", right[:0]),
+        "out_of_bounds": codes.abs() > BOUND,
+        "accuracy": is_correct,
+        "reconstruction_accuracy": is_reconstruction_correct,
+        "reconstruction_agreement": is_reconstruction_correct[is_correct],
+        "step_agreement": measures["step"][is_reconstruction_correct],
+        "sample_accuracy": measures.get("sample", is_correct[:0]),
     }
     means = {name: value.double().mean().item() for name, value in values.items()}
-    shares = {name: None if np.isnan(mean) else mean for name, mean in means.items()}
-    return {"images": len(right), **shares}
+    row = {name: None if np.isnan(mean) else mean for name, mean in means.items()}
+    return {"images": len(is_correct), **row}
 
 
 @torch.no_grad()
-def sheet(
+def make_sheet(
     models: Sequence[VaeGan], test: Split, columns: int, rng: torch.Generator
 ) -> dict[str, Any]:
-    """Pictures of a learned manifold, for each of K classes: arrays `(K, columns, C, H, W)`.
+    """Return images of a learned manifold, arrays `(K, columns, C, H, W)` for K classes.
 
     Args:
-        models: the VAE-GAN of each class, or the only one; in eval mode.
-        test: the test split, whose first images of each class are shown.
-        columns: how many of each.
-        rng: a CPU generator, of the samples.
+        models: the VAE-GAN of each class, or a single one of all classes; in eval mode.
+        test: the test split, of which the first images of each class are shown.
+        columns: number of images of each kind.
+        rng: a CPU generator for the samples.
 
     Returns:
         `images`, their `reconstructions`, `samples` from the prior, and `interpolations` on the
         straight line between the codes of the first two images. A class without test images has
-        only `samples`; the other pictures are grey.
+        only `samples`; its other images are grey.
     """
-    rows: dict[str, list[Any]] = {}
+    arrays: dict[str, list[Any]] = {}
     for label in range(len(test.classes)):
         model = models[label] if len(models) > 1 else models[0]
-        samples = model.decoder(prior(columns, model, rng))
-        no_pictures = torch.full_like(samples, NO_IMAGE)
-        pictures = dict.fromkeys(("images", "reconstructions", "interpolations"), no_pictures)
+        samples = model.decoder(sample_prior(columns, model, rng))
+        grey = torch.full_like(samples, MISSING_IMAGE_GREY)
+        rows = dict.fromkeys(("images", "reconstructions", "interpolations"), grey)
         images = test.select_class(label).take(slice(columns)).images()
         if len(images):
             images = images[torch.arange(columns, device=images.device) % len(images)]
             codes = model.encode(images).clamp(-BOUND, BOUND)
             weights = torch.linspace(0, 1, columns, device=codes.device)[:, None]
-            pictures = {
+            rows = {
                 "images": images,
                 "reconstructions": model.decoder(codes),
                 "interpolations": model.decoder(torch.lerp(codes[:1], codes[1:2], weights)),
             }
-        for name, value in (pictures | {"samples": samples}).items():
-            rows.setdefault(name, []).append(value.cpu().numpy())
-    return {name: np.stack(values) for name, values in rows.items()}
+        for name, row in (rows | {"samples": samples}).items():
+            arrays.setdefault(name, []).append(row.cpu().numpy())
+    return {name: np.stack(rows) for name, rows in arrays.items()}

@@ -1,4 +1,4 @@
-"""Fonts for names that the fonts of matplotlib cannot draw, such as Chinese class names."""
+"""Fonts for names that the default font of matplotlib cannot draw, such as Chinese class names."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,14 +10,14 @@ from matplotlib.font_manager import findSystemFonts, fontManager
 from matplotlib.ft2font import FT2Font
 
 DEFAULT_FAMILY = "DejaVu Sans"
-"""Comes with matplotlib, so that figures look the same on every machine."""
+"""The font that matplotlib includes, so that figures look the same on every machine."""
 
 
 def drawable_names(classes: Sequence[str]) -> list[str]:
-    """The names of classes as a figure can draw them, in their order.
+    """Return the names of classes as a figure can draw them, in their order.
 
-    A name with characters for which no font is installed becomes "class 3", by the number of the
-    class: it would be drawn as empty boxes.
+    A name with characters that no installed font has would be drawn as empty boxes. It is replaced
+    by "class" and the number of the class, such as "class 3".
     """
     return [
         name if fallback_family(name) is not None else f"class {number}"
@@ -26,9 +26,9 @@ def drawable_names(classes: Sequence[str]) -> list[str]:
 
 
 def use_fallback_fonts(text: str) -> None:
-    """Let texts that are made from now on use a font that has the characters of `text`.
+    """Add a font that has the characters of `text` to those of texts that are created from now on.
 
-    The setting is matplotlib's `font.family`; it ends with the current `rc_context`.
+    Changes matplotlib's setting `font.family` until the end of the current `rc_context`.
     """
     family = fallback_family(text)
     families = matplotlib.rcParams["font.family"]
@@ -37,10 +37,10 @@ def use_fallback_fonts(text: str) -> None:
 
 
 def fallback_family(text: str) -> str | None:
-    """The font family that has the characters of `text` that the default family lacks.
+    """Return a font family that has the characters of `text` which the default family lacks.
 
     Returns:
-        An empty text where the default family has them all, None where no installed font does.
+        An empty text if the default family has all characters, None if no installed font has them.
     """
     default_file = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
     missing = frozenset(map(ord, text)) - _characters(str(default_file))
@@ -59,14 +59,14 @@ def _family_with(characters: frozenset[int]) -> str | None:
 
 @lru_cache
 def _installed_font_files() -> tuple[str, ...]:
-    """The font files of the system and of font packages, ordered by their names."""
+    """The font files of the system and of font packages, sorted by name."""
     packaged = [str(file.path) for family in fontpkg.families().values() for file in family.files]
     return tuple(sorted({*findSystemFonts(), *packaged}, key=lambda file: (Path(file).name, file)))
 
 
 @lru_cache(maxsize=4096)
 def _characters(file: str) -> frozenset[int]:
-    """The code points that a font file has glyphs for; none if it cannot be read."""
+    """The code points for which a font file has glyphs; empty if the file cannot be read."""
     try:
         return frozenset(FT2Font(file).get_charmap())
     except (OSError, RuntimeError):

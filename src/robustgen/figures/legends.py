@@ -1,4 +1,4 @@
-"""The one legend of a figure, and its entries."""
+"""The legend of a figure, and its entries."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,23 +8,25 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from robustgen.figures.panels import short
-from robustgen.figures.style import Looks, line
+from robustgen.figures.panels import format_count
+from robustgen.figures.style import PlotStyles, line_settings
 
-_NAMED_SIZES = 4
+_MAX_SIZES = 4
+"""Number of N that a legend names at most."""
 
 
-def method_handles(looks: Looks) -> list[Artist]:
-    """An entry for the legend per method."""
-    return [Line2D([], [], label=look.label, **line(look)) for look in looks.values()]
+def method_handles(styles: PlotStyles) -> list[Artist]:
+    """Return a legend entry for each method."""
+    return [Line2D([], [], label=style.label, **line_settings(style)) for style in styles.values()]
 
 
 def size_handles(areas: Mapping[int, float]) -> list[Artist]:
-    """Entries for the legend: the points of each N, or of a few of many."""
+    """Return a legend entry for the markers of each N, or of a selection if there are many."""
     if len(areas) < 2:
         return []
     sizes = sorted(areas)
-    few = np.linspace(0, len(sizes) - 1, min(len(sizes), _NAMED_SIZES)).round().astype(int)
+    count = min(len(sizes), _MAX_SIZES)
+    selected = np.linspace(0, len(sizes) - 1, count).round().astype(int)
     return [
         Line2D(
             [],
@@ -34,23 +36,25 @@ def size_handles(areas: Mapping[int, float]) -> list[Artist]:
             marker="o",
             markersize=math.sqrt(areas[n]),
             markeredgewidth=0,
-            label=f"N = {short(n)}",
+            label=f"N = {format_count(n)}",
         )
-        for n in (sizes[place] for place in few)
+        for n in (sizes[index] for index in selected)
     ]
 
 
-def legend(figure: Figure, *groups: Sequence[Artist], title: str | None = None) -> None:
-    """One legend for the whole figure below its panels, which stay as large as without it.
+def add_legend(figure: Figure, *groups: Sequence[Artist], title: str | None = None) -> None:
+    """Add a legend below the panels of a figure. The figure grows, its panels keep their size.
 
     Args:
-        groups: entries that belong together; each begins a column where columns are enough.
-        title: words above them.
+        figure: the figure.
+        groups: entries that belong together. Each group begins a column of its own, if the legend
+            has enough columns.
+        title: title of the legend.
     """
     width, height = figure.get_size_inches()
     for columns in (3, 2, 1):
-        handles, rows = _in_columns([group for group in groups if group], columns)
-        made = figure.legend(
+        handles, rows = _arrange([group for group in groups if group], columns)
+        legend = figure.legend(
             handles=handles,
             loc="outside lower center",
             ncols=max(len(handles) // rows, 1),
@@ -61,25 +65,26 @@ def legend(figure: Figure, *groups: Sequence[Artist], title: str | None = None) 
             borderpad=0.0,
             labelspacing=0.35,
         )
-        size = made.get_window_extent()
-        if columns == 1 or size.width <= width * figure.dpi:
+        extent = legend.get_window_extent()
+        if columns == 1 or extent.width <= width * figure.dpi:
             break
-        made.remove()
-    figure.set_size_inches(width, height + size.height / figure.dpi)
+        legend.remove()
+    figure.set_size_inches(width, height + extent.height / figure.dpi)
 
 
-def _in_columns(groups: Sequence[Sequence[Artist]], columns: int) -> tuple[list[Artist], int]:
-    """Entries column by column, in no more than so many, and the number of rows.
+def _arrange(groups: Sequence[Sequence[Artist]], max_columns: int) -> tuple[list[Artist], int]:
+    """Entries column by column, in at most `max_columns` columns, and the number of rows.
 
-    Empty entries fill the last column of a group. Where columns are not enough, groups share them.
+    Empty entries fill the last column of a group. If there are more groups than columns, groups
+    share columns.
     """
-    if len(groups) > columns:
+    if len(groups) > max_columns:
         groups = [[handle for group in groups for handle in group]]
     rows = 1
-    while sum(math.ceil(len(group) / rows) for group in groups) > columns:
+    while sum(math.ceil(len(group) / rows) for group in groups) > max_columns:
         rows += 1
-    placed: list[Artist] = []
+    handles: list[Artist] = []
     for group in groups:
         gaps = range(-len(group) % rows)
-        placed += [*group, *(Line2D([], [], linestyle="none", label="") for _ in gaps)]
-    return placed, rows
+        handles += [*group, *(Line2D([], [], linestyle="none", label="") for _ in gaps)]
+    return handles, rows

@@ -1,4 +1,4 @@
-"""Sheet of a learned manifold: how well its VAE-GANs reconstruct, sample and interpolate."""
+"""Sheet of a learned manifold: reconstructions, samples and interpolations of its VAE-GANs."""
 
 import textwrap
 from collections.abc import Sequence
@@ -14,27 +14,31 @@ from robustgen.figures import panels, style
 Images = npt.NDArray[np.floating]
 """Images in [0, 1], `(K, columns, C, H, W)` with 1 or 3 channels."""
 
-MOST = 20
-"""Classes shown at most."""
-_HEADS = (
-    "upper line: test images\nlower line: their reconstructions",
-    "upper line: samples from the prior\nlower line: interpolation of two codes",
+MAX_CLASSES = 20
+"""Number of classes that a sheet shows at most."""
+_TITLES = (
+    "upper row: test images\nlower row: their reconstructions",
+    "upper row: samples from the prior\nlower row: interpolation between two codes",
 )
-_HEAD, _WORDS, _EDGE, _BETWEEN, _APART = 0.32, 0.17, 0.03, 0.14, 0.07
-_LARGEST, _NAME = 0.6, 12
-_GAP = 0.75  # grey, as images can be white or black at their edges
+_TITLE_HEIGHT, _NOTE_HEIGHT, _EDGE, _BLOCK_GAP, _CLASS_GAP = 0.32, 0.17, 0.03, 0.14, 0.07
+_MAX_IMAGE_WIDTH = 0.6
+"""Lengths of the layout, in inches."""
+_NAME_LENGTH = 12
+"""Characters after which the name of a class is broken."""
+_GAP_GREY = 0.75
+"""Value of the gaps between images: grey, because images can be white or black at their edges."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the sheet shows of each class; all of one shape.
+class SheetImages:
+    """The images of each class on a sheet; all arrays have the same shape.
 
     Attributes:
         images: test images.
         reconstructions: the decoded codes of `images`.
-        samples: decoded draws from the prior.
-        interpolations: decoded codes on the line from that of one test image, in the first
-            column, to that of another, in the last.
+        samples: decoded samples from the prior.
+        interpolations: decoded codes on the line from the code of one test image, in the first
+            column, to that of another one, in the last column.
     """
 
     images: Images
@@ -43,83 +47,85 @@ class Shown:
     interpolations: Images
 
 
-@style.styled
-def manifold(classes: Sequence[str], shown: Shown) -> Figure:
-    """Per class its test images over their reconstructions, beside samples over an interpolation.
+@style.with_style
+def plot_manifold(classes: Sequence[str], sheet: SheetImages) -> Figure:
+    """Plot, per class, test images above their reconstructions, and samples above interpolations.
 
     Args:
         classes: names of all classes.
-        shown: images of all classes, or of the first `MOST`, in this order.
+        sheet: images of all classes, or of the first `MAX_CLASSES`, in this order.
 
     Returns:
-        A figure as wide as a page, with a note where there are more classes than it shows.
+        A figure as wide as a page. If there are more classes than it shows, a note says so.
 
     Raises:
-        ValueError: the four arrays differ in shape, or do not hold the classes.
+        ValueError: the four arrays differ in shape, or do not match the classes.
     """
-    shapes = {name: array.shape for name, array in vars(shown).items()}
+    shapes = {name: array.shape for name, array in vars(sheet).items()}
     if len(set(shapes.values())) > 1:
-        raise ValueError(f"all arrays of a sheet have one shape, not {shapes}")
-    drawn = len(classes[:MOST])
-    count, columns = shown.images.shape[:2]
-    if count not in (drawn, len(classes)):
-        raise ValueError(f"images of {count} classes, where {len(classes)} are named")
-    if not drawn or not columns:
-        return panels.lone_words("no images")
-    return _sheet(classes, shown, drawn)
+        raise ValueError(f"all arrays of a sheet must have the same shape, not {shapes}")
+    shown_count = len(classes[:MAX_CLASSES])
+    count, columns = sheet.images.shape[:2]
+    if count not in (shown_count, len(classes)):
+        raise ValueError(f"the sheet has images of {count} classes, but {len(classes)} names")
+    if not shown_count or not columns:
+        return panels.message_figure("no images")
+    return _plot_sheet(classes, sheet, shown_count)
 
 
-def _sheet(classes: Sequence[str], shown: Shown, drawn: int) -> Figure:
-    """The figure: axes for each block of each of the classes drawn, placed in inches."""
-    names = [_broken(name) for name in classes[:drawn]]
-    left = 4 * _EDGE + max(_length(line) for name in names for line in name.split("\n"))
-    pitch = (style.TEXT_WIDTH - left - _EDGE + _BETWEEN) / 2
-    sheets = [
-        [_pasted(shown.images[k], shown.reconstructions[k]) for k in range(drawn)],
-        [_pasted(shown.samples[k], shown.interpolations[k]) for k in range(drawn)],
+def _plot_sheet(classes: Sequence[str], sheet: SheetImages, shown_count: int) -> Figure:
+    """Plot two blocks for each of the first `shown_count` classes, at positions in inches."""
+    names = [_wrap(name) for name in classes[:shown_count]]
+    name_width = max(_text_width(line) for name in names for line in name.split("\n"))
+    x0 = 4 * _EDGE + name_width
+    block_pitch = (style.TEXT_WIDTH - x0 - _EDGE + _BLOCK_GAP) / 2
+    blocks = [
+        [_tile(sheet.images[k], sheet.reconstructions[k]) for k in range(shown_count)],
+        [_tile(sheet.samples[k], sheet.interpolations[k]) for k in range(shown_count)],
     ]
-    lines, across = sheets[0][0].shape[:2]
-    wide = min(pitch - _BETWEEN, _LARGEST * shown.images.shape[1])
-    tall = wide * lines / across
-    more = _WORDS if len(classes) > drawn else 0.0
-    height = _HEAD + drawn * (tall + _APART) - _APART + _EDGE + more
-    figure = style.page(style.TEXT_WIDTH, height, layout=None)
-    page = np.tile(figure.get_size_inches(), 2)
+    pixel_rows, pixel_columns = blocks[0][0].shape[:2]
+    width = min(block_pitch - _BLOCK_GAP, _MAX_IMAGE_WIDTH * sheet.images.shape[1])
+    height = width * pixel_rows / pixel_columns
+    note_height = _NOTE_HEIGHT if len(classes) > shown_count else 0.0
+    classes_height = shown_count * (height + _CLASS_GAP) - _CLASS_GAP
+    page_height = _TITLE_HEIGHT + classes_height + _EDGE + note_height
+    figure = style.new_figure(style.TEXT_WIDTH, page_height, layout=None)
+    page_size = np.tile(figure.get_size_inches(), 2)
     for k, name in enumerate(names):
-        bottom = height - _HEAD - tall - k * (tall + _APART)
-        for block in range(2):
-            place = np.array([left + block * pitch, bottom, wide, tall]) / page
-            axes = figure.add_axes(tuple(place), xticks=[], yticks=[], frame_on=False)
+        bottom = page_height - _TITLE_HEIGHT - height - k * (height + _CLASS_GAP)
+        for block, tiles in enumerate(blocks):
+            position = np.array([x0 + block * block_pitch, bottom, width, height]) / page_size
+            axes = figure.add_axes(tuple(position), xticks=[], yticks=[], frame_on=False)
             axes.grid(visible=False)
-            axes.imshow(sheets[block][k], interpolation="nearest", aspect="auto")
+            axes.imshow(tiles[k], interpolation="nearest", aspect="auto")
             if k == 0:
-                axes.set_title(_HEADS[block], loc="left", fontsize=style.SMALL, pad=2.5)
+                axes.set_title(_TITLES[block], loc="left", fontsize=style.SMALL, pad=2.5)
             if block == 0:
                 axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=style.SMALL)
-    if more:
-        words = f"first {drawn} of {len(classes)} classes"
-        figure.text(left / style.TEXT_WIDTH, 0.05 / height, words, fontsize=style.SMALL)
+    if note_height:
+        note = f"first {shown_count} of {len(classes)} classes"
+        figure.text(x0 / style.TEXT_WIDTH, 0.05 / page_height, note, fontsize=style.SMALL)
     return figure
 
 
-def _broken(name: str) -> str:
-    """A class's name in lines of about `_NAME` letters; a longer word stays whole."""
-    words = style.name(name).replace("_", " ")
-    return textwrap.fill(words, _NAME, break_long_words=False)
+def _wrap(name: str) -> str:
+    """The name of a class in lines of about `_NAME_LENGTH` characters; longer words are kept."""
+    text = style.format_name(name).replace("_", " ")
+    return textwrap.fill(text, _NAME_LENGTH, break_long_words=False)
 
 
-def _length(words: str) -> float:
-    """Inches that a line of small letters takes."""
-    points = TextPath((0, 0), words, size=style.SMALL).get_extents().width
-    return float(points) / 72 * 1.08  # letters of a PNG are whole pixels wide
+def _text_width(line: str) -> float:
+    """The width of a line of small text, in inches."""
+    points = TextPath((0, 0), line, size=style.SMALL).get_extents().width
+    return float(points) / 72 * 1.08  # characters of a PNG are whole pixels wide
 
 
-def _pasted(upper: Images, lower: Images) -> Images:
-    """Two lines of images `(columns, C, H, W)` with thin gaps, as one `(height, width, 3)`."""
-    columns, channels, high, wide = upper.shape
-    gap = max(1, round(high / 28))
-    edges = [(0, 0), (0, 0), (0, 0), (0, gap), (0, gap)]
-    padded = np.pad(np.stack([upper, lower]), edges, constant_values=_GAP)
-    sheet = padded.transpose(0, 3, 1, 4, 2)
-    sheet = sheet.reshape(2 * (high + gap), columns * (wide + gap), channels)[:-gap, :-gap]
-    return np.repeat(sheet, 3 // channels, axis=2)
+def _tile(upper: Images, lower: Images) -> Images:
+    """Two rows of images `(columns, C, H, W)` with thin gaps, as one image `(height, width, 3)`."""
+    columns, channels, height, width = upper.shape
+    gap = max(1, round(height / 28))
+    padding = [(0, 0), (0, 0), (0, 0), (0, gap), (0, gap)]
+    with_gaps = np.pad(np.stack([upper, lower]), padding, constant_values=_GAP_GREY)
+    pixels = with_gaps.transpose(0, 3, 1, 4, 2)
+    pixels = pixels.reshape(2 * (height + gap), columns * (width + gap), channels)[:-gap, :-gap]
+    return np.repeat(pixels, 3 // channels, axis=2)

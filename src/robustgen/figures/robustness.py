@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -13,12 +14,13 @@ from scipy import stats
 from robustgen.analysis.statistics import CONFIDENCE
 from robustgen.figures import legends, panels, style
 
-_LINE = "#8a8a8a"
-_BAND = 0.25
+_FIT_COLOUR = "#8a8a8a"
+_BAND_ALPHA = 0.25
+_FIT_LABEL = "linear fit without\nadversarial training"
 
 
-@style.styled
-def robustness(
+@style.with_style
+def plot_robustness(
     errors: pd.DataFrame,
     success_rates: pd.DataFrame,
     regular_attacks: Mapping[str, str],
@@ -26,101 +28,96 @@ def robustness(
     adversarial: str | None = "adversarial",
     not_adversarial: Sequence[str] = (),
 ) -> Figure:
-    """Regular success rate against test error, and what adversarial training costs at each N.
+    """Plot regular success rates against the test error, and the test error against N.
 
     Args:
         errors: the table `ERRORS`.
         success_rates: the table `SUCCESS_RATES`.
-        regular_attacks: the attacks drawn by name, with their norm and radius in words; without
-            one only the test error is.
+        regular_attacks: norm and radius in words, by name of the attack. Without attacks only the
+            test error is plotted.
         normal: method without attacks in training.
         adversarial: method trained on regular adversarial examples.
-        not_adversarial: methods through whose means over the seeds a line is fitted.
+        not_adversarial: methods to whose means over the seeds a line is fitted.
 
     Returns:
-        One column of panels per data set: one per attack, and then the test error; one colour and
-        marker per training method.
+        A column of panels per data set: one per attack, and then the test error of `normal` and
+        `adversarial`. Each training method has a colour and a marker.
     """
-    errors = errors.sort_values(panels.MODEL_KEYS)  # points cover each other in this order
+    errors = errors.sort_values(panels.MODEL_KEYS)  # the order decides which marker is on top
     datasets = sorted(errors["dataset"].unique())
-    areas = panels.areas_of(errors["n"])
-    looks = style.looks(errors["method"])
-    figure, columns = panels.grid(datasets, [1.0] * (len(regular_attacks) + 1))
-    is_any_line_drawn = False
+    areas = panels.marker_areas(errors["n"])
+    styles = style.plot_styles(errors["method"])
+    figure, columns = panels.panel_grid(datasets, [1.0] * (len(regular_attacks) + 1))
+    has_fit = False
     for dataset, axes in zip(datasets, columns, strict=True):
         models = errors[errors["dataset"] == dataset]
-        for panel, (attack, budget) in zip(axes, regular_attacks.items(), strict=False):
-            attacked = panels.with_rate(models, success_rates, attack, "success_rate")
-            label = f"{style.label(attack)}\n{budget}\nsuccess rate"
-            is_line_drawn = _success(panel, attacked, looks, areas, label, not_adversarial)
-            is_any_line_drawn |= is_line_drawn
-        _cost(axes[-1], models[models["method"].isin([normal, adversarial])], looks)
-    panels.share_labels(figure)
+        for panel, (attack, threat) in zip(axes, regular_attacks.items(), strict=False):
+            attacked = panels.join_rates(models, success_rates, attack, "success_rate")
+            label = f"success rate of\n{style.label(attack)} attack\n{threat}"
+            has_fit |= _plot_success(panel, attacked, styles, areas, label, not_adversarial)
+        compared = models[models["method"].isin([normal, adversarial])]
+        _plot_test_error(axes[-1], compared, styles)
+    panels.share_y_labels(figure)
     if regular_attacks:
-        methods = legends.method_handles(looks)
-        legends.legend(figure, methods, _further_handles(areas, is_any_line_drawn))
+        further_handles = [*legends.size_handles(areas), *([_fit_handle()] if has_fit else [])]
+        legends.add_legend(figure, legends.method_handles(styles), further_handles)
     else:
-        compared = {name: looks[name] for name in looks if name in (normal, adversarial)}
-        legends.legend(figure, legends.method_handles(compared))
+        compared_styles = {k: styles[k] for k in styles if k in (normal, adversarial)}
+        legends.add_legend(figure, legends.method_handles(compared_styles))
     return figure
 
 
-def _success(
+def _plot_success(
     axes: Axes,
     attacked: pd.DataFrame,
-    looks: style.Looks,
+    styles: style.PlotStyles,
     areas: Mapping[int, float],
     label: str,
     fitted_methods: Sequence[str],
 ) -> bool:
-    """Success rate against test error, and the line through the means of `fitted_methods`.
+    """Plot the success rate against the test error, and the line fitted to `fitted_methods`.
 
     Returns:
         Whether the line is drawn: it needs the means of three or more methods and N.
     """
     if attacked.empty:
-        panels.nothing(axes, panels.NO_RATE)
+        panels.show_message(axes, panels.NO_RATE_MESSAGE)
         return False
     fitted = attacked[attacked["method"].isin(fitted_methods)]
     means = fitted.groupby(["method", "n"])[["test_error", "success"]].mean()
-    has_line = means["test_error"].nunique() > 2
-    if has_line:
-        _fit(axes, means["test_error"].to_numpy(), means["success"].to_numpy())
-    panels.scatter(axes, attacked, looks, areas, label)
-    return has_line
+    has_fit = means["test_error"].nunique() > 2
+    if has_fit:
+        _plot_fit(axes, means["test_error"].to_numpy(), means["success"].to_numpy())
+    panels.plot_against_error(axes, attacked, styles, areas, label)
+    return has_fit
 
 
-def _fit(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    """The least-squares line, whose slope is tested as a claim, and the t interval of its height.
+def _plot_fit(axes: Axes, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> None:
+    """Plot the least-squares line, whose slope tests a claim, and the t interval of its height.
 
-    The interval is that of the mean: s sqrt(1/n + (x - mean x)² / sum (x_i - mean x)²).
+    The interval is that of the mean of y: ± t s sqrt(1/n + (x - mean x)² / sum (x_i - mean x)²).
     """
-    line = stats.linregress(x, y)
-    at = np.linspace(x.min(), x.max(), 50)
-    height = line.intercept + line.slope * at
-    freedom = len(x) - 2
-    spread = np.sum((x - x.mean()) ** 2)
-    residual = np.sum((y - line.intercept - line.slope * x) ** 2) / freedom
-    error = np.sqrt(residual * (1 / len(x) + (at - x.mean()) ** 2 / spread))
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
-    axes.fill_between(
-        at, height - reach, np.minimum(height + reach, 1), color=_LINE, alpha=_BAND, linewidth=0
-    )
-    axes.plot(at, height, color=_LINE, zorder=2)
+    fit = stats.linregress(x, y)
+    grid = np.linspace(x.min(), x.max(), 50)
+    height = fit.intercept + fit.slope * grid
+    dof = len(x) - 2
+    sum_of_squares = np.sum((x - x.mean()) ** 2)
+    variance = np.sum((y - fit.intercept - fit.slope * x) ** 2) / dof
+    standard_error = np.sqrt(variance * (1 / len(x) + (grid - x.mean()) ** 2 / sum_of_squares))
+    half_width = stats.t.ppf((1 + CONFIDENCE) / 2, dof) * standard_error
+    low, high = height - half_width, np.minimum(height + half_width, 1)
+    axes.fill_between(grid, low, high, color=_FIT_COLOUR, alpha=_BAND_ALPHA, linewidth=0)
+    axes.plot(grid, height, color=_FIT_COLOUR, zorder=2)
 
 
-def _further_handles(areas: Mapping[int, float], is_line_drawn: bool) -> list[Artist]:
-    """Entries for the legend beside methods: sizes, and the line where one is drawn."""
-    handles = legends.size_handles(areas)
-    if is_line_drawn:
-        label = "fit without adversarial"
-        handles.append(Line2D([], [], color=_LINE, linewidth=1.1, label=label))
-    return handles
+def _fit_handle() -> Artist:
+    """The legend entry of the fitted line."""
+    return Line2D([], [], color=_FIT_COLOUR, linewidth=1.1, label=_FIT_LABEL)
 
 
-def _cost(axes: Axes, compared: pd.DataFrame, looks: style.Looks) -> None:
-    """Test error against N of the two methods compared."""
-    if compared.empty:
-        panels.nothing(axes, "neither method was trained")
+def _plot_test_error(axes: Axes, models: pd.DataFrame, styles: style.PlotStyles) -> None:
+    """Plot the test error of normal and adversarial training against N."""
+    if models.empty:
+        panels.show_message(axes, "no models of normal or\nadversarial training")
         return
-    panels.against_n(axes, compared, "test_error", looks, panels.TEST_ERROR_LABEL)
+    panels.plot_against_n(axes, models, "test_error", styles, panels.TEST_ERROR_LABEL)

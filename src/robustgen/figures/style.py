@@ -1,4 +1,4 @@
-"""How every figure looks: sizes, colours, markers, names for a reader, and how it is saved."""
+"""The style of all figures: sizes, colours, markers, names for a reader, and how they are saved."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from robustgen.figures.fonts import DEFAULT_FAMILY, use_fallback_fonts
 from robustgen.io.atomic import atomic_write
 
 COLUMN_WIDTH = 3.25
-"""Width of a text column on the printed page, in inches; figures are printed as they are drawn."""
+"""Width of a text column on the printed page, in inches. Figures are printed in their own size."""
 TEXT_WIDTH = 6.8
-"""Width of the text of a page of two columns, in inches."""
+"""Width of the text of a two-column page, in inches."""
 DPI = 200
 SMALL, MEDIUM = 7.0, 7.5
-"""Sizes of letters in points: ticks and legends; axis labels and titles."""
+"""Font sizes in points: of ticks and legends, and of axis labels and titles."""
 
-LONGEST = 18
-"""Letters of a user's name that are drawn."""
+MAX_NAME_LENGTH = 18
+"""Characters to which a user's name is cut."""
 
 _P = ParamSpec("_P")
 
 _AUGMENTATION = "_augmentation"
-# Okabe and Ito's colours, which readers with any kind of colour blindness tell apart. A threat has
-# one colour, whether models are trained or attacked with it.
-_KNOWN: dict[str, tuple[str, str, str]] = {
+# Okabe and Ito's colours, which readers with any kind of colour blindness can distinguish. A threat
+# has one colour, whether models are trained or attacked with it.
+_FIXED_STYLES: dict[str, tuple[str, str, str]] = {
     "normal": ("normal", "#3d3d3d", "o"),
     "adversarial": ("adversarial", "#d55e00", "s"),
     "on_true_manifold": ("on-manifold (true)", "#0072b2", "^"),
@@ -50,100 +50,103 @@ _FURTHER_MARKERS = ("X", "p", "<", "h", ">", "d")
 
 
 @dataclass(frozen=True)
-class Look:
+class PlotStyle:
     """How one method, or one attack, is drawn in every figure."""
 
     label: str
     colour: str
     marker: str
     line: Literal["-", "--"]
-    filled: bool
+    is_filled: bool
 
     @property
-    def face(self) -> str:
-        """Colour inside of the marker: white for a random augmentation."""
-        return self.colour if self.filled else "white"
+    def face_colour(self) -> str:
+        """Colour inside the marker: white for a random augmentation."""
+        return self.colour if self.is_filled else "white"
 
 
-Looks = Mapping[str, Look]
-"""By name, in the order of a legend."""
+PlotStyles = Mapping[str, PlotStyle]
+"""Styles by name, in the order of a legend."""
 
 
-def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each name, in the order of a legend.
+def plot_styles(names: Iterable[str]) -> dict[str, PlotStyle]:
+    """Return a style for each method or attack, in the order of a legend.
 
-    Names of the demo and of the paper have fixed looks; others get further ones in alphabetical
-    order, so that the looks follow from the set of names alone. `x_augmentation` is drawn like
-    `x`, but lighter, dashed and with an open marker.
+    Names of the demo and of the paper have fixed styles. Other names get further styles in
+    alphabetical order, so that all styles depend on nothing but the set of names.
+    `x_augmentation` is drawn like `x`, but lighter, dashed and with an open marker.
     """
     names = set(names)
     threats = {name.removesuffix(_AUGMENTATION) for name in names}
-    free = {alias for alias, (_, known) in _ALIASES.items() if known not in threats}
-    further = sorted(threats - _KNOWN.keys() - free)
-    akin = [[*(a for a, (_, of) in _ALIASES.items() if of == known), known] for known in _KNOWN]
-    order = [*chain(*akin), *further]
-    chosen: dict[str, Look] = {}
-    for name in (each + suffix for each in order for suffix in ("", _AUGMENTATION)):
-        if name in names:
-            chosen[name] = _look(name, further)
-    return chosen
+    free_aliases = {alias for alias, (_, fixed) in _ALIASES.items() if fixed not in threats}
+    further = sorted(threats - _FIXED_STYLES.keys() - free_aliases)
+    families = [
+        [*(alias for alias, (_, target) in _ALIASES.items() if target == fixed), fixed]
+        for fixed in _FIXED_STYLES
+    ]
+    order = [*chain(*families), *further]
+    return {
+        name: _plot_style(name, further)
+        for name in (threat + suffix for threat in order for suffix in ("", _AUGMENTATION))
+        if name in names
+    }
 
 
-def _look(name: str, further: list[str]) -> Look:
-    """The look of `name`; `further` are the threats without a fixed one."""
+def _plot_style(name: str, further: list[str]) -> PlotStyle:
+    """The style of `name`; `further` are the threats without a fixed style."""
     threat = name.removesuffix(_AUGMENTATION)
     if threat in further:
-        place = further.index(threat)
+        index = further.index(threat)
         label = threat.replace("_", " ")
-        colour = _FURTHER_COLOURS[place % len(_FURTHER_COLOURS)]
-        marker = _FURTHER_MARKERS[place % len(_FURTHER_MARKERS)]
+        colour = _FURTHER_COLOURS[index % len(_FURTHER_COLOURS)]
+        marker = _FURTHER_MARKERS[index % len(_FURTHER_MARKERS)]
     else:
-        alias, known = _ALIASES.get(threat, ("", threat))
-        label, colour, marker = _KNOWN[known]
-        label = alias or label
+        alias_label, fixed = _ALIASES.get(threat, ("", threat))
+        label, colour, marker = _FIXED_STYLES[fixed]
+        label = alias_label or label
     if name == threat:
-        return Look(label, colour, marker, "-", filled=True)
-    lighter = _lighter(colour)
-    return Look(f"{label}, random", lighter, marker, "--", filled=False)
+        return PlotStyle(label, colour, marker, "-", is_filled=True)
+    return PlotStyle(f"{label}, random", _lighten(colour), marker, "--", is_filled=False)
 
 
-def _lighter(colour: str) -> str:
-    """`colour` with three tenths of white."""
-    red, green, blue = (0.7 * part + 0.3 for part in to_rgb(colour))
+def _lighten(colour: str) -> str:
+    """`colour` mixed with 30 % of white."""
+    red, green, blue = (0.7 * channel + 0.3 for channel in to_rgb(colour))
     return to_hex((red, green, blue))
 
 
-def line(look: Look, scale: float = 1.0) -> Any:
-    """Matplotlib's settings of a line with markers."""
+def line_settings(style: PlotStyle, scale: float = 1.0) -> Any:
+    """Return matplotlib's settings of a line with markers."""
     return {
-        "color": look.colour,
-        "linestyle": look.line,
-        "marker": look.marker,
+        "color": style.colour,
+        "linestyle": style.line,
+        "marker": style.marker,
         "markersize": 3.6 * scale,
-        "markerfacecolor": look.face,
+        "markerfacecolor": style.face_colour,
         "markeredgewidth": 0.9 * scale,
         "linewidth": 1.1 * scale,
     }
 
 
 def label(name: str) -> str:
-    """What a reader calls the method or attack `name`."""
-    return looks([name])[name].label
+    """Return the name of a method or attack for a reader."""
+    return plot_styles([name])[name].label
 
 
-def name(text: str, longest: int = LONGEST) -> str:
-    """A user's name, of a class for example, cut if long, and drawn letter by letter.
+def format_name(text: str, max_length: int = MAX_NAME_LENGTH) -> str:
+    """Return a user's name, such as that of a class, as figures draw it: cut, and not as a formula.
 
-    Texts that are made after the call use a fallback font where the usual one lacks a character.
+    If the default font lacks one of its characters, texts that are created after this call use a
+    fallback font.
     """
     use_fallback_fonts(text)
-    cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
-    return cut.replace("$", r"\$")  # else what stands between two of them is set as a formula
+    shortened = text if len(text) <= max_length else f"{text[: max_length - 1]}…"
+    return shortened.replace("$", r"\$")  # matplotlib draws text between two $ as a formula
 
 
 def settings() -> Any:
-    """Matplotlib's settings for every figure: they do not depend on the user's own."""
-    sizes = {
+    """Return matplotlib's settings for every figure, which do not depend on the user's own."""
+    font_sizes = {
         "font.size": MEDIUM,
         "axes.titlesize": MEDIUM,
         "axes.labelsize": MEDIUM,
@@ -153,7 +156,7 @@ def settings() -> Any:
         "legend.fontsize": SMALL,
         "legend.title_fontsize": SMALL,
     }
-    theme = {**seaborn.axes_style("ticks"), **seaborn.plotting_context("paper"), **sizes}
+    theme = {**seaborn.axes_style("ticks"), **seaborn.plotting_context("paper"), **font_sizes}
     return {
         **{key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"},
         **theme,
@@ -179,35 +182,35 @@ def settings() -> Any:
     }
 
 
-def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:
-    """Let `draw` make its figure under `settings`, which end with it."""
+def with_style(plot: Callable[_P, Figure]) -> Callable[_P, Figure]:
+    """Make `plot` draw its figure with `settings`; the user's settings are restored afterwards."""
 
-    @wraps(draw)
-    def drawn(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
+    @wraps(plot)
+    def plot_with_style(*args: _P.args, **kwargs: _P.kwargs) -> Figure:
         with matplotlib.rc_context(settings()):
-            return draw(*args, **kwargs)
+            return plot(*args, **kwargs)
 
-    return drawn
+    return plot_with_style
 
 
-def page(width: float, height: float, layout: Any = "constrained") -> Figure:
-    """An empty figure of `width` × `height` inches, which needs no display."""
+def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
+    """Return an empty figure of `width` × `height` inches, which needs no display."""
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
 
 def save(figure: Figure, png: str | Path, pdf: str | Path) -> None:
-    """Write `figure` to both files; the same figure gives the same bytes.
+    """Write `figure` to both files; equal figures give equal bytes.
 
     Raises:
         UserError: a folder cannot be written.
     """
     with matplotlib.rc_context(settings()):
-        for _ in range(2):  # a layout takes two drawings to settle
+        for _ in range(2):  # the layout needs two drawings to converge
             figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        with atomic_write(png) as partial:
-            figure.savefig(partial, format="png", dpi=DPI)
-        with atomic_write(pdf) as partial:
-            figure.savefig(partial, format="pdf", dpi=DPI, metadata={"CreationDate": None})
+        with atomic_write(png) as temporary:
+            figure.savefig(temporary, format="png", dpi=DPI)
+        with atomic_write(pdf) as temporary:
+            figure.savefig(temporary, format="pdf", dpi=DPI, metadata={"CreationDate": None})

@@ -1,6 +1,7 @@
 """The schema of every Parquet table: names, types, units and meaning of the columns.
 
-The field metadata travels in the files, so that a table can be read without this package.
+Units and meanings are stored in the metadata of the fields of each file, so that a table can be
+read without this package.
 """
 
 from typing import Any
@@ -8,23 +9,27 @@ from typing import Any
 import pyarrow as pa
 
 CLEAN = "clean"
-"""The name, among attacks, of the unchanged test images."""
+"""The value of the column `attack` in rows of unperturbed test images."""
 PARAMETERS = ("t_x", "t_y", "shear_x", "shear_y", "scale", "rotation")
+"""Columns of the six affine parameters of an image of FONTS."""
 
 
-def _field(name: str, kind: pa.DataType, unit: str, about: str, *, null: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=null, metadata={"unit": unit, "description": about})
+def _field(
+    name: str, dtype: pa.DataType, unit: str, description: str, *, nullable: bool = False
+) -> pa.Field:
+    metadata = {"unit": unit, "description": description}
+    return pa.field(name, dtype, nullable=nullable, metadata=metadata)
 
 
-_SEED = _field("seed", pa.int32(), "1", "seed of the model, which names it within its cohort")
+_SEED = _field("seed", pa.int32(), "1", "seed of the model, which identifies it in its cohort")
 _EXAMPLE = _field("example", pa.int32(), "1", "row of the image in its split")
 _LABEL = _field("label", pa.int32(), "class", "true class")
-_TIE = "-1 if its highest logits are equal, which is wrong for every label"
+_TIE = "-1 if its highest logits are equal, which counts as an error for every label"
 _PREDICTION = _field(
     "prediction", pa.int32(), "class", f"class that the model predicts for the clean image; {_TIE}"
 )
 _EPOCH = _field("epoch", pa.int32(), "1", "epoch, from 1")
-_RATE = _field("rate", pa.float64(), "1", "learning rate in the epoch")
+_LEARNING_RATE = _field("learning_rate", pa.float64(), "1", "learning rate in the epoch")
 _STUDY_KEYS = [
     _field("dataset", pa.string(), "", "data set"),
     _field("method", pa.string(), "", "training method"),
@@ -33,8 +38,8 @@ _STUDY_KEYS = [
 _ATTACK = _field("attack", pa.string(), "", "attack")
 _ATTACK_OR_CLEAN = _field("attack", pa.string(), "", f"attack; `{CLEAN}` for clean test images")
 _INTERVAL = [
-    _field("low", pa.float64(), "as estimate", "lower end of the 95 % interval", null=True),
-    _field("high", pa.float64(), "as estimate", "upper end of the 95 % interval", null=True),
+    _field("low", pa.float64(), "as estimate", "lower end of the 95 % interval", nullable=True),
+    _field("high", pa.float64(), "as estimate", "upper end of the 95 % interval", nullable=True),
 ]
 
 FONTS = pa.schema(
@@ -43,8 +48,8 @@ FONTS = pa.schema(
         _field("family", pa.string(), "", "font family"),
         _field("style", pa.string(), "", "named style"),
         _field("file", pa.string(), "", "name of the font file"),
-        _field("sha256", pa.string(), "", "digest of the font file"),
-        _field("license", pa.string(), "", "licence as the package states it"),
+        _field("sha256", pa.string(), "", "SHA-256 digest of the font file"),
+        _field("license", pa.string(), "", "licence that the font package states"),
     ]
 )
 
@@ -52,16 +57,17 @@ EXAMPLES = pa.schema(
     [
         _field("split", pa.dictionary(pa.int8(), pa.string()), "", "train or test"),
         _LABEL,
-        _field("source", pa.int32(), "1", "row of the source image in the bank of images"),
+        _field("source", pa.int32(), "1", "row of the source image in `images.safetensors`"),
     ]
 )
-"""An image of a data set: a row of the bank, warped by the parameters where there are any."""
+"""Images of a data set: a row per image, which is its source image, warped by the parameters if
+the data set has parameters."""
 
 CODES = pa.schema(
     [
         *EXAMPLES,
         _field("font", pa.int32(), "1", "row of the font in the table of fonts"),
-        _field("letter", pa.string(), "", "the letter, whose place among the classes is the label"),
+        _field("letter", pa.string(), "", "letter, whose position among the classes is the label"),
         _field("t_x", pa.float32(), "half widths", "translation along x"),
         _field("t_y", pa.float32(), "half heights", "translation along y"),
         _field("shear_x", pa.float32(), "1", "shear along x"),
@@ -75,18 +81,30 @@ CURVES = pa.schema(
     [
         _SEED,
         _EPOCH,
-        _RATE,
-        _field("loss_clean", pa.float32(), "nat", "mean cross-entropy on clean images"),
-        _field("error_clean", pa.float32(), "share", "misclassified clean images"),
-        _field("loss_attacked", pa.float32(), "nat", "the same, perturbed half", null=True),
-        _field("error_attacked", pa.float32(), "share", "the same, perturbed half", null=True),
+        _LEARNING_RATE,
+        _field("loss_clean", pa.float32(), "nat", "mean cross-entropy on clean training images"),
+        _field("error_clean", pa.float32(), "share", "misclassified clean training images"),
+        _field(
+            "loss_attacked",
+            pa.float32(),
+            "nat",
+            "mean cross-entropy on perturbed training images",
+            nullable=True,
+        ),
+        _field(
+            "error_attacked",
+            pa.float32(),
+            "share",
+            "misclassified perturbed training images",
+            nullable=True,
+        ),
         _field(
             "success_rate",
             pa.float32(),
             "share",
             "perturbed training images that the model in eval mode misclassifies at the end of the "
             "search",
-            null=True,
+            nullable=True,
         ),
     ]
 )
@@ -94,73 +112,94 @@ CURVES = pa.schema(
 VAEGAN_CURVES = pa.schema(
     [
         _EPOCH,
-        _RATE,
-        _field("divergence", pa.float64(), "nat", "mean divergence of posterior from prior"),
+        _LEARNING_RATE,
+        _field(
+            "kl_divergence",
+            pa.float64(),
+            "nat",
+            "mean Kullback-Leibler divergence of the posterior from the prior",
+        ),
         _field("l1", pa.float64(), "pixel values", "mean L1 distance of reconstructions"),
         _field(
-            "fooled",
+            "generator_loss",
             pa.float64(),
             "nat",
             "mean cross-entropy of the discriminator on decoded images labelled as real",
-            null=True,
+            nullable=True,
         ),
-        _field("told", pa.float64(), "nat", "mean loss of the discriminator", null=True),
+        _field(
+            "discriminator_loss",
+            pa.float64(),
+            "nat",
+            "mean cross-entropy of the discriminator, summed over real and decoded images",
+            nullable=True,
+        ),
     ]
 )
-"""The last two losses are cross-entropies: of the decoder to have its images taken for real, and of
-the discriminator over both halves. Null for a VAE, which has no discriminator."""
+"""Learning curve of a VAE-GAN. The last two losses are null for a VAE, which has no
+discriminator."""
 
-_SHARE = [
-    ("right", "test images"),
-    ("reconstructions_right", "reconstructions of test images"),
-    ("reconstructions_kept", "reconstructions of the test images counted in `right`"),
-    ("steps_kept", "reconstructions counted in `reconstructions_right`, after a random step"),
-    ("samples_right", "samples of the prior within the bounds; null where they have no class"),
-]
-_MEASURES = (
+_IMAGE_MEASURES = (
     ("l1", "pixel values", "mean L1 distance of reconstructions"),
     ("l2", "pixel values", "mean L2 distance of reconstructions"),
     ("code_mean", "1", "mean of the codes, RMS over coordinates; prior: 0"),
     ("code_variance", "1", "variance of the codes, mean over coordinates"),
+    ("posterior_variance", "1", "mean variance of the posterior; prior: 1 minus code_variance"),
+    ("out_of_bounds", "share", "coordinates of codes beyond the bounds; prior: 0.046"),
+)
+_JUDGE_MEASURES = (
+    ("accuracy", "test images"),
+    ("reconstruction_accuracy", "reconstructions of all test images"),
+    ("reconstruction_agreement", "reconstructions of the test images counted in `accuracy`"),
+    ("step_agreement", "reconstructions counted in `reconstruction_accuracy`, after a random step"),
     (
-        "posterior_variance",
-        "1",
-        "mean variance of the posterior; prior: 1 minus code_variance",
+        "sample_accuracy",
+        "samples from the prior within the bounds; null for a model of all classes, whose samples "
+        "have no class",
     ),
-    ("beyond_bound", "share", "coordinates beyond the bound; prior: 0.046"),
 )
 QUALITY = pa.schema(
     [
         _STUDY_KEYS[0],
         _field("space", pa.string(), "", "the learned manifold"),
         _LABEL.with_nullable(True),
-        _field("class", pa.string(), "", "the name of the class", null=True),
+        _field("class", pa.string(), "", "name of the class", nullable=True),
         _field("images", pa.int32(), "images", "test images of the class"),
         *(
-            _field(name, pa.float64(), unit, description, null=True)
-            for name, unit, description in _MEASURES
+            _field(name, pa.float64(), unit, description, nullable=True)
+            for name, unit, description in _IMAGE_MEASURES
         ),
         *(
-            _field(name, pa.float64(), "share", f"{about}: correctly classified", null=True)
-            for name, about in _SHARE
+            _field(
+                name,
+                pa.float64(),
+                "share",
+                f"share that the judge classifies correctly, of {images}",
+                nullable=True,
+            )
+            for name, images in _JUDGE_MEASURES
         ),
-        _field("radius", pa.float64(), "code", "size of the random steps"),
+        _field("radius", pa.float64(), "code", "radius of the ball from which steps are drawn"),
     ]
 )
-"""A row per data set, learned manifold and class, and one, of no class, over all classes."""
+"""Quality of learned manifolds: a row per data set, learned manifold and class, and a row without
+a class over all classes."""
 
 PREDICTIONS = pa.schema([_SEED, _EXAMPLE, _LABEL, _PREDICTION])
 
-_SIZES = [
+_PERTURBATION_NORMS = [
     _field(
-        f"{where}_{norm}", pa.float32(), norm, f"size of the perturbation in {where} coordinates"
+        f"{coordinates}_{norm}",
+        pa.float32(),
+        norm,
+        f"norm of the perturbation in {coordinates} coordinates",
     )
-    for where in ("image", "code")
+    for coordinates in ("image", "code")
     for norm in ("l1", "l2", "linf")
 ]
 _SUCCESS = (
-    "the model classifies the clean image correctly and the example, as saved, incorrectly, and "
-    "the example is within the threat and the bounds of its space, but for rounding"
+    "the model classifies the clean image correctly and the saved example incorrectly, and the "
+    "example is within the threat and the bounds of its space, up to rounding"
 )
 ATTACKS = pa.schema(
     [
@@ -169,20 +208,29 @@ ATTACKS = pa.schema(
         _LABEL,
         _PREDICTION,
         _field(
-            "start_correct",
+            "code_correct",
             pa.bool_(),
             "",
             "the unperturbed code decodes to a correctly classified image",
         ),
-        _field("answer", pa.int32(), "class", f"class predicted for the example as saved; {_TIE}"),
+        _field(
+            "adversarial_prediction",
+            pa.int32(),
+            "class",
+            f"class that the model predicts for the saved example; {_TIE}",
+        ),
         _field("success", pa.bool_(), "", _SUCCESS),
-        _field("iterations", pa.int32(), "1", "iterations to success", null=True),
-        _field("restart", pa.int32(), "1", "restart of the success, from 0", null=True),
-        _field("loss", pa.float32(), "nat", "cross-entropy of the example as saved"),
-        *_SIZES,
+        _field("iterations", pa.int32(), "1", "iterations until the success", nullable=True),
+        _field("restart", pa.int32(), "1", "restart that succeeded, from 0", nullable=True),
+        _field("loss", pa.float32(), "nat", "cross-entropy of the saved example"),
+        *_PERTURBATION_NORMS,
     ]
 )
 
+_MANIFOLD_WORDS = {
+    "true_manifold": "the known manifold",
+    "learned_manifold": "the learned manifold of the class, or that of all classes",
+}
 DISTANCES = pa.schema(
     [
         _SEED.with_nullable(True),
@@ -190,18 +238,30 @@ DISTANCES = pa.schema(
         _ATTACK_OR_CLEAN,
         _field("success", pa.bool_(), "", "the example is a success of its attack"),
         *(
-            _field(f"{manifold}_{measure}", pa.float32(), unit, about + what, null=True)
-            for manifold, what in (
-                ("true_manifold", "the known manifold"),
-                ("learned_manifold", "the manifold learned of the class, or else of all classes"),
-            )
-            for measure, unit, about in (
-                ("distance", "L2", "to "),
-                ("angle", "degree", "from the image of the unperturbed code, to "),
+            _field(f"{manifold}_{measure}", pa.float32(), unit, f"{text} {words}", nullable=True)
+            for manifold, words in _MANIFOLD_WORDS.items()
+            for measure, unit, text in (
+                ("distance", "L2", "distance to"),
+                (
+                    "angle",
+                    "degree",
+                    "angle between the line from the decoded clean code to the example and",
+                ),
             )
         ),
-        _field("neighbour_distance", pa.float32(), "L2", "to the span of nearest images"),
-        _field("neighbour_angle", pa.float32(), "degree", "perturbation to that span", null=True),
+        _field(
+            "neighbour_distance",
+            pa.float32(),
+            "L2",
+            "distance to the affine span of the nearest training images",
+        ),
+        _field(
+            "neighbour_angle",
+            pa.float32(),
+            "degree",
+            "angle between the perturbation and that span",
+            nullable=True,
+        ),
     ]
 )
 
@@ -211,11 +271,11 @@ ERRORS = pa.schema(
         _SEED,
         _field("examples", pa.int32(), "images", "test images"),
         _field("errors", pa.int32(), "images", "misclassified test images"),
-        _field("test_error", pa.float64(), "share", "misclassified test images"),
+        _field("test_error", pa.float64(), "share", "errors / examples"),
         *_INTERVAL,
     ]
 )
-"""One row per model; Wilson interval."""
+"""Test errors: a row per model, with its Wilson interval."""
 
 SUCCESS_RATES = pa.schema(
     [
@@ -228,54 +288,78 @@ SUCCESS_RATES = pa.schema(
             "images",
             "attacked test images that the model classifies correctly",
         ),
-        _field("successes", pa.int32(), "images", "successes among them"),
-        _field("success_rate", pa.float64(), "share", "successes / attacked", null=True),
+        _field("successes", pa.int32(), "images", "successes among `attacked`"),
+        _field("success_rate", pa.float64(), "share", "successes / attacked", nullable=True),
         *_INTERVAL,
-        _field("attacked_from_right", pa.int32(), "images", "attacked with start_correct"),
-        _field("successes_from_right", pa.int32(), "images", "successes with start_correct"),
         _field(
-            "success_rate_from_right",
+            "attacked_correct_codes",
+            pa.int32(),
+            "images",
+            "images counted in `attacked` whose unperturbed code decodes to a correctly classified "
+            "image",
+        ),
+        _field(
+            "successes_correct_codes",
+            pa.int32(),
+            "images",
+            "successes among `attacked_correct_codes`",
+        ),
+        _field(
+            "success_rate_correct_codes",
             pa.float64(),
             "share",
-            "successes_from_right / attacked_from_right",
-            null=True,
+            "successes_correct_codes / attacked_correct_codes",
+            nullable=True,
         ),
     ]
 )
-"""One row per model and attack; Wilson interval of `success_rate`."""
+"""Success rates: a row per model and attack, with the Wilson interval of `success_rate`."""
 
 OVER_SEEDS = pa.schema(
     [
         *_STUDY_KEYS,
-        _field("measure", pa.string(), "", "test_error, success_rate or success_rate_from_right"),
+        _field(
+            "measure", pa.string(), "", "test_error, success_rate or success_rate_correct_codes"
+        ),
         _ATTACK.with_nullable(True),
         _field("seeds", pa.int32(), "models", "models averaged"),
         _field("mean", pa.float64(), "share", "mean over seeds"),
         *_INTERVAL,
     ]
 )
-"""One row per (data set, method, N, measure); t interval over seeds."""
+"""Means over seeds: a row per data set, method, N, measure and attack, with its t interval."""
 
 ALL_DISTANCES = pa.schema(
     [f.with_nullable(f.name != "dataset") for f in _STUDY_KEYS] + [*DISTANCES]
 )
-"""`DISTANCES` of the whole study; method, n and seed are null for clean images."""
+"""`DISTANCES` of the whole study. Method, N and seed are null for clean images."""
 
 CLAIMS = pa.schema(
     [
         _field("claim", pa.int32(), "1", "number of the claim, 1 to 4"),
         _field("dataset", pa.string(), "", "data set"),
-        _field("manifold", pa.string(), "", "the manifold it is tested on, if on one", null=True),
-        _field("statistic", pa.string(), "", "what tests the claim"),
-        _field("n", pa.int32(), "images", "N, where the statistic is for one N", null=True),
-        _field("estimate", pa.float64(), "see rule", "the statistic", null=True),
+        _field(
+            "manifold",
+            pa.string(),
+            "",
+            "manifold on which claims 1 to 3 are tested; null for claim 4",
+            nullable=True,
+        ),
+        _field("statistic", pa.string(), "", "name of the statistic that tests the claim"),
+        _field("n", pa.int32(), "images", "N; null for a statistic over all N", nullable=True),
+        _field("estimate", pa.float64(), "see rule", "the statistic", nullable=True),
         *_INTERVAL,
-        _field("rule", pa.string(), "", "the rule from interval to verdict"),
+        _field(
+            "rule",
+            pa.string(),
+            "",
+            "meaning of the statistic, threshold, and why it is undecided if it is",
+        ),
         _field("verdict", pa.string(), "", "supported, not supported or undecided"),
     ]
 )
 
 
 def empty(schema: pa.Schema) -> dict[str, list[Any]]:
-    """Columns to append to, one empty list per field of `schema`."""
+    """Return an empty list per field of `schema`, as columns to append to."""
     return {name: [] for name in schema.names}

@@ -1,4 +1,4 @@
-"""The last lines of a run: the verdicts and where results lie, or which jobs failed and why.
+"""The last lines of a run: verdicts and paths of results, or failed jobs with their errors.
 
 python -m robustgen.jobs.closing results/demo
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 MAX_FAILED_JOBS = 5
-"""Failed jobs that are described; of further ones only the number is told."""
+"""Number of failed jobs that are described; the others are counted."""
 _NO_MESSAGE = (
     "it ended without an error message; it was probably killed, or ran out of memory or time"
 )
@@ -21,8 +21,8 @@ class FailedJob(NamedTuple):
 
     Attributes:
         rule: name of its rule.
-        wildcards: its wildcards by name.
-        log: path of its log, or None if its rule has none.
+        wildcards: values of its wildcards by name.
+        log: path of its log; None if its rule has no log.
     """
 
     rule: str
@@ -31,10 +31,10 @@ class FailedJob(NamedTuple):
 
 
 def format_success(results: str | Path, report_command: str) -> str:
-    """The verdicts of a study, and where its report, tables and figures are.
+    """Return the verdicts of a study, and the paths of its report, tables and figures.
 
     Args:
-        results: the folder of the study's results, e.g. `results/demo`.
+        results: the folder of the study's results, such as `results/demo`.
         report_command: the command that makes the report.
     """
     folder = Path(results)
@@ -51,20 +51,21 @@ def format_success(results: str | Path, report_command: str) -> str:
 
 
 def format_failure(jobs: Iterable[FailedJob], started: float = 0.0) -> str:
-    """One block of lines per failed job: what it was, its error, and its log.
+    """Return a few lines per failed job: its rule and wildcards, its error, and its log.
 
     Args:
-        jobs: the jobs that failed.
-        started: when the run began, in seconds since 1970; an older log is that of another run.
+        jobs: the failed jobs.
+        started: start of the run, in seconds since 1970. Older logs belong to another run and are
+            ignored.
     """
     failed = sorted(jobs, key=lambda job: (job.rule, str(job.log)))
     count = "1 job" if len(failed) == 1 else f"{len(failed)} jobs"
-    lines = [f"robustgen: {count} failed; finished results are kept, and the same command goes on"]
+    advice = "finished results are kept; run the same command again to continue"
+    lines = [f"robustgen: {count} failed; {advice}"]
     for job in failed[:MAX_FAILED_JOBS]:
-        details = ", ".join(f"{name} {value}" for name, value in job.wildcards.items())
-        lines.append(
-            f"  {job.rule}{f' ({details})' if details else ''}: {job_error(job.log, started)}"
-        )
+        wildcards = ", ".join(f"{name} {value}" for name, value in job.wildcards.items())
+        details = f" ({wildcards})" if wildcards else ""
+        lines.append(f"  {job.rule}{details}: {job_error(job.log, started)}")
         if job.log is not None:
             lines.append(f"    log: {job.log}")
     if len(failed) > MAX_FAILED_JOBS:
@@ -73,36 +74,36 @@ def format_failure(jobs: Iterable[FailedJob], started: float = 0.0) -> str:
 
 
 def job_error(log: str | None, started: float = 0.0) -> str:
-    """The error that ended a job, as its log tells it.
+    """Return the error that ended a job, from its log.
 
-    That is the message of the last line of level ERROR, or the last line of the traceback below it.
+    It is the message of the last line of level ERROR, or the last line of the traceback below it.
     """
     try:
         text = Path(log or "").read_text(encoding="utf-8", errors="replace")
-        is_of_this_run = Path(log or "").stat().st_mtime >= started
+        is_current = Path(log or "").stat().st_mtime >= started
     except OSError:
         return _NO_LOG
-    if not is_of_this_run:
+    if not is_current:
         return _NO_LOG
     lines = [line for line in text.splitlines() if line.strip()]
-    errors = [number for number, line in enumerate(lines) if " ERROR " in line]
-    if not errors:
+    error_lines = [number for number, line in enumerate(lines) if " ERROR " in line]
+    if not error_lines:
         return _NO_MESSAGE
-    if errors[-1] == len(lines) - 1:
+    if error_lines[-1] == len(lines) - 1:
         return lines[-1].partition(" ERROR ")[2]
     return lines[-1].strip()
 
 
 def main() -> None:
-    """Print the last lines of a successful run of the study whose results folder is given."""
+    """Print the last lines of a successful run, for the folder that the command line names."""
     if len(sys.argv) != 2:
         sys.exit("robustgen: name one folder of results, such as results/demo")
     results = sys.argv[1]
     try:
         print(format_success(results, f"snakemake --report {results}/report.html"))
     except OSError as error:
-        missing = f"{error.filename}: {error.strerror}"
-        sys.exit(f"robustgen: {results} holds no finished study: {missing}")
+        cause = f"{error.filename}: {error.strerror}"
+        sys.exit(f"robustgen: {results} is not the folder of a finished study: {cause}")
 
 
 if __name__ == "__main__":
