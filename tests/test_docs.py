@@ -21,6 +21,7 @@ from robustgen.attacks import search as attack
 from robustgen.attacks import spaces, step_rules
 from robustgen.config import datasets as data_settings
 from robustgen.config.blocks import Settings
+from robustgen.config.job_params import images_params
 from robustgen.config.study import Study
 from robustgen.data import sources as images
 from robustgen.data import user_images as own
@@ -299,7 +300,9 @@ def test_the_kind_of_data_set_of_the_page(user_files: Path) -> None:
     assert (data.classes, data.train_examples, data.test_examples) == (2, 128, 32)
     assert data.shape == (1, 8, 8)
     old_signature = data.signature()
-    bank, examples = images.collect(**study.images_part("digits"), path="digits.txt", downloads={})
+    bank, examples = images.collect(
+        **images_params(study, "digits"), path="digits.txt", downloads={}
+    )
     assert bank.shape == (160, 1, 8, 8)
     assert examples.num_rows == 160
     with (user_files / "digits.txt").open("a") as file:

@@ -212,7 +212,7 @@ def test_a_job_without_enough_memory(tmp_path):
 
 
 def test_training_that_diverges_leaves_no_table(copied, tmp_path):
-    manifold = {**SMOKE["manifolds"]["fonts"], "rate": 1e6}
+    manifold = {**SMOKE["manifolds"]["fonts"], "learning_rate": 1e6}
     config = changed(tmp_path, manifolds={"fonts": manifold})
     folder = f"{DATA}/manifolds"
     run = snakemake(copied, f"{folder}/class0.curves.parquet", "--cores", "1", config=config)

@@ -71,7 +71,7 @@ def test_configs_with_random_mistakes(part):
             refused += 1
         else:
             said = "valid"
-            assert Study.parse(study.resolved()) == study
+            assert Study.parse(study.to_config()) == study
             names = [study.study, *study.datasets, *study.methods, *study.attacks]
             assert all(NAME.fullmatch(name) for name in names), names
         assert 0 < len(said) < 600, said

@@ -139,7 +139,7 @@ REGISTRIES = {
     "step rule of an attack": (settings.Attack, "step_rule", STEP_RULES),
     "architecture": (settings.Classifier, "architecture", ARCHITECTURES),
     "transformations of fonts": (data_settings.Fonts, "transformations", RANGES),
-    "transformations of collected images": (data_settings.Collected, "transformations", RANGES),
+    "transformations of collected images": (data_settings.ImageDataset, "transformations", RANGES),
 }
 
 

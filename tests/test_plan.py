@@ -99,7 +99,7 @@ def test_jobs_are_those_of_snakemake(demo, tmp_path):
 
 def test_speeds_are_measured_and_taken_elsewhere(demo, tmp_path, monkeypatch):
     monkeypatch.setattr("robustgen.jobs.speeds.IMAGES", 60)  # fewer than deserve trust
-    study = Study.parse({**demo.resolved(), "seeds": 1, "cohort_size": 1})
+    study = Study.parse({**demo.to_config(), "seeds": 1, "cohort_size": 1})
     messages: list[str] = []
     found = measure(study, torch.device("cpu"), messages.append)
     parts = ("VAE-GANs", "attacks", "training", "distances")

@@ -56,14 +56,14 @@ LONG = 3500
 """Steps of a search with which a training takes longer than SLURM needs to end it."""
 
 
-RATE = SMOKE["manifolds"]["fonts"]["rate"]
+RATE = SMOKE["manifolds"]["fonts"]["learning_rate"]
 
 
 def troubled(tmp_path: Path, vaegan_rate: float) -> tuple[Path, list[str]]:
     """A study whose VAE-GANs diverge at a high learning rate, and its targets."""
     methods = {name: SMOKE["methods"][name] for name in ("normal", "adversarial")}
     methods["long"] = {**methods["adversarial"], "steps": LONG}
-    manifolds = {"fonts": {**SMOKE["manifolds"]["fonts"], "rate": vaegan_rate}}
+    manifolds = {"fonts": {**SMOKE["manifolds"]["fonts"], "learning_rate": vaegan_rate}}
     config = changed(tmp_path, methods=methods, manifolds=manifolds)
     targets = [f"results/smoke/fonts/classifiers/{m}/n60/seeds0-1.safetensors" for m in methods]
     return config, [*targets, "results/smoke/fonts/manifolds/class0.safetensors"]

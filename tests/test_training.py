@@ -59,9 +59,9 @@ def train_by_hand(
 ):
     """One model, trained by a loop as anyone would write it: the rows of its learning curves."""
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=schedule.rate, weight_decay=schedule.weight_decay
+        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, schedule.rate_decay)
+    decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, schedule.learning_rate_decay)
     generators = make_generators([seed])
     rows = []
     for _ in range(schedule.epochs):

@@ -1,5 +1,7 @@
 """Attacks on cohorts: a row per model and example, and the adversarial examples."""
 
+from robustgen.config.job_params import attack_params
+
 
 rule attack:
     input:
@@ -20,7 +22,7 @@ rule attack:
         mem_mb=memory(2000),
         runtime=120,
     params:
-        settings=lambda w: STUDY.attack_part(w.dataset, w.attack),
+        settings=lambda w: attack_params(STUDY, w.dataset, w.attack),
         code=lambda w: code_of("attack", unused(STUDY.attacks[w.attack])),
     script:
         "../scripts/attack.py"

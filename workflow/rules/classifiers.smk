@@ -1,5 +1,7 @@
 """Cohorts of classifiers, their learning curves and their predictions on the test split."""
 
+from robustgen.config.job_params import training_params
+
 
 rule train:
     input:
@@ -20,7 +22,7 @@ rule train:
         mem_mb=memory(2000),
         runtime=lambda w: 30 + int(w.n) // 10,
     params:
-        settings=lambda w: STUDY.training_part(w.dataset, w.method),
+        settings=lambda w: training_params(STUDY, w.dataset, w.method),
         code=lambda w: code_of("train", unused(STUDY.methods[w.method])),
     script:
         "../scripts/train.py"

@@ -1,5 +1,7 @@
 """Data sets of collected images, public ones or the user's own."""
 
+from robustgen.config.job_params import images_params
+
 COLLECTED = [name for name, dataset in STUDY.datasets.items() if dataset.kind != "fonts"]
 
 with one_sentence():
@@ -26,7 +28,7 @@ rule images:
         mem_mb=memory(4000),
         runtime=240,
     params:
-        settings=lambda w: STUDY.images_part(w.dataset),
+        settings=lambda w: images_params(STUDY, w.dataset),
         own_files=lambda w: OWN_FILES[w.dataset],
         code=code_of("images"),
     script:

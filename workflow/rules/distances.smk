@@ -1,5 +1,7 @@
 """Distances of adversarial examples, and of clean test images, to the manifold."""
 
+from robustgen.config.job_params import distance_params
+
 
 rule distances:
     input:
@@ -19,7 +21,7 @@ rule distances:
         mem_mb=memory(3000),
         runtime=120,
     params:
-        settings=lambda w: STUDY.distance_part(w.dataset, w.attack),
+        settings=lambda w: distance_params(STUDY, w.dataset, w.attack),
         code=lambda w: code_of("distances", () if nearest_learned(w) else VAEGANS),
     script:
         "../scripts/distances.py"
@@ -41,7 +43,7 @@ rule clean_distances:
         mem_mb=memory(3000),
         runtime=120,
     params:
-        settings=lambda w: STUDY.distance_part(w.dataset, "clean"),
+        settings=lambda w: distance_params(STUDY, w.dataset, "clean"),
         code=lambda w: code_of("clean_distances", () if nearest_learned(w) else VAEGANS),
     script:
         "../scripts/clean_distances.py"

@@ -2,9 +2,11 @@
 
 from itertools import chain
 
-ROLES = STUDY.roles()
+from robustgen.config.roles import attacks_caption, find_on_manifold, find_roles, threat_caption
+
+ROLES = find_roles(STUDY)
 ON_MANIFOLD = {
-    name: [of["attack"] for of in STUDY.on_manifold(name) if of["attack"]]
+    name: [of["attack"] for of in find_on_manifold(STUDY, name) if of["attack"]]
     for name in STUDY.datasets
 }
 
@@ -53,7 +55,7 @@ rule figure1:
     params:
         attacks=lambda w: shown_attacks(w.dataset),
         of=lambda w: f"{shown_method(w.dataset)} training with {max(STUDY.sizes)} images",
-        attacks_are=lambda w: STUDY.in_words(shown_attacks(w.dataset)),
+        attacks_are=lambda w: attacks_caption(STUDY, shown_attacks(w.dataset)),
         code=code_of("figure1"),
     script:
         "../scripts/figure1.py"
@@ -95,7 +97,7 @@ rule figure3:
         runtime=10,
     params:
         on_manifold_attacks=ON_MANIFOLD,
-        attacks_are=STUDY.in_words(dict.fromkeys(chain(*ON_MANIFOLD.values()))),
+        attacks_are=attacks_caption(STUDY, dict.fromkeys(chain(*ON_MANIFOLD.values()))),
         code=code_of("figure3"),
     script:
         "../scripts/figure3.py"
@@ -117,10 +119,12 @@ rule figure4:
         runtime=10,
     params:
         drawn={
-            "regular_attacks": {name: STUDY.budget(name) for name in ROLES["regular_attacks"]},
+            "regular_attacks": {
+                name: threat_caption(STUDY, name) for name in ROLES["regular_attacks"]
+            },
             **{role: ROLES[role] for role in ("normal", "adversarial", "not_adversarial")},
         },
-        attacks_are=STUDY.in_words(ROLES["regular_attacks"]),
+        attacks_are=attacks_caption(STUDY, ROLES["regular_attacks"]),
         code=code_of("figure4"),
     script:
         "../scripts/figure4.py"

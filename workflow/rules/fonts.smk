@@ -1,5 +1,6 @@
 """FONTS: letter prototypes of the fonts on hand, and the codes of every image."""
 
+from robustgen.config.job_params import codes_params, prototypes_params
 from robustgen.data.font_files import signature
 
 FONTS = [name for name, dataset in STUDY.datasets.items() if dataset.kind == "fonts"]
@@ -25,7 +26,7 @@ rule prototypes:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=lambda w: STUDY.fonts_part(w.dataset),
+        settings=lambda w: prototypes_params(STUDY, w.dataset),
         fonts_on_hand=lambda w: FONTS_ON_HAND[w.dataset],
         code=code_of("prototypes"),
     script:
@@ -48,7 +49,7 @@ rule codes:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=lambda w: STUDY.codes_part(w.dataset),
+        settings=lambda w: codes_params(STUDY, w.dataset),
         code=code_of("codes"),
     script:
         "../scripts/codes.py"

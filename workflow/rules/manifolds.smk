@@ -1,6 +1,7 @@
 """Learned manifolds: a VAE-GAN per class and one for all classes, and the codes of every image."""
 
-from robustgen.config.blocks import LEARNED
+from robustgen.config.job_params import vaegan_params
+from robustgen.specs import LEARNED_MANIFOLDS
 
 MANIFOLD = f"{RESULTS}/{{dataset}}/manifolds"
 
@@ -23,21 +24,21 @@ def learned_by(search_of):
     """An input function: the files of the learned manifold that a threat is on, if it is on one."""
 
     def files(w):
-        space = STUDY.space(search_of(w))
-        return learned_files(w.dataset, space) if space in LEARNED else []
+        space = STUDY.space_of(search_of(w))
+        return learned_files(w.dataset, space) if space in LEARNED_MANIFOLDS else []
 
     return files
 
 
 def unused(search):
     """The modules that a method or attack does without: those of threats, or of VAE-GANs."""
-    learned = STUDY.space(search) in LEARNED
+    learned = STUDY.space_of(search) in LEARNED_MANIFOLDS
     return (() if search.threat else SEARCH) + (() if learned else VAEGANS)
 
 
 def nearest_learned(w):
     """The files of the learned manifold to which distances are measured, if there is one."""
-    spaces = STUDY.learned(w.dataset)
+    spaces = STUDY.learned_manifolds(w.dataset)
     return learned_files(w.dataset, spaces[0]) if spaces else []
 
 
@@ -66,7 +67,7 @@ rule vaegan:
         mem_mb=lambda w: memory(8000 if w.part == "all" else 3000)(w),  # letters are kept as floats
         runtime=720,
     params:
-        settings=lambda w: STUDY.manifold_part(w.dataset, w.part),
+        settings=lambda w: vaegan_params(STUDY, w.dataset, w.part),
         part=lambda w: w.part,
         code=code_of("vaegan"),
     script:
@@ -85,7 +86,7 @@ rule latent_codes:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/latent_codes/{{space}}.tsv"
     wildcard_constraints:
-        space=one_of(LEARNED),
+        space=one_of(LEARNED_MANIFOLDS),
     cache: CACHING
     priority: PRIORITY["manifolds"]
     threads: 1

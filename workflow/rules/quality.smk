@@ -1,6 +1,8 @@
 """How good learned manifolds are: a table, and sheets of what the VAE-GANs make."""
 
-LEARNED_OF = [(name, space) for name in STUDY.datasets for space in STUDY.learned(name)]
+from robustgen.config.job_params import judge_params, quality_params
+
+LEARNED_OF = [(name, space) for name in STUDY.datasets for space in STUDY.learned_manifolds(name)]
 LEARNED_WHERE = dict(zip(("dataset", "space"), zip(*LEARNED_OF)))
 
 
@@ -22,7 +24,7 @@ rule judge:
         mem_mb=memory(3000),
         runtime=240,
     params:
-        settings=lambda w: STUDY.judge_part(w.dataset),
+        settings=lambda w: judge_params(STUDY, w.dataset),
         code=code_of("judge", SEARCH + VAEGANS),
     script:
         "../scripts/judge.py"
@@ -41,13 +43,13 @@ rule quality:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/quality/{{space}}.tsv"
     wildcard_constraints:
-        space=one_of(LEARNED),
+        space=one_of(LEARNED_MANIFOLDS),
     threads: 1
     resources:
         mem_mb=memory(3000),
         runtime=60,
     params:
-        settings=lambda w: STUDY.quality_part(w.dataset, w.space),
+        settings=lambda w: quality_params(STUDY, w.dataset, w.space),
         code=code_of("quality"),
     script:
         "../scripts/quality.py"
@@ -96,7 +98,7 @@ rule manifold_sheet:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/manifold_sheet/{{space}}.tsv"
     wildcard_constraints:
-        space=one_of(LEARNED),
+        space=one_of(LEARNED_MANIFOLDS),
     threads: 1
     resources:
         mem_mb=memory(2000),

@@ -1,5 +1,7 @@
 """Tables over the whole study: errors, success rates, distances, claims."""
 
+from robustgen.config.roles import find_on_manifold, find_roles
+
 PREDICTED, PREDICTED_ABOUT = per_cohort(
     "{dataset}/classifiers/{method}/n{n}/{cohort}.predictions.parquet"
 )
@@ -9,7 +11,7 @@ ATTACKED, ATTACKED_ABOUT = per_cohort(
 MEASURED, MEASURED_ABOUT = per_cohort(
     "{dataset}/distances/{attack}/{method}/n{n}/{cohort}.parquet",
     methods=lambda dataset: [m for m in STUDY.methods_of(dataset) if m in STUDY.distances.methods],
-    attack=STUDY.measured,
+    attack=STUDY.distance_attacks,
 )
 
 
@@ -25,7 +27,7 @@ rule record:
         mem_mb=500,
         runtime=5,
     params:
-        study=STUDY.resolved(),
+        study=STUDY.to_config(),
         code=code_of("record"),
     script:
         "../scripts/record.py"
@@ -136,8 +138,8 @@ rule claims:
         mem_mb=1000,
         runtime=15,
     params:
-        roles=STUDY.roles(),
-        on_manifold={name: STUDY.on_manifold(name) for name in STUDY.datasets},
+        roles=find_roles(STUDY),
+        on_manifold={name: find_on_manifold(STUDY, name) for name in STUDY.datasets},
         code=code_of("claims"),
     script:
         "../scripts/claims.py"

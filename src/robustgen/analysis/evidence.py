@@ -5,12 +5,14 @@ the study lacks what the statistic needs. `claims` holds their bars and verdicts
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from robustgen.analysis.statistics import NONE, Interval, images_factor, slope, spearman, t_interval
+from robustgen.specs import OnManifold as OnManifold
+from robustgen.specs import Roles as Roles
 
 ENOUGH = 0.9
 """Share of reconstructions, and of steps from them, that must stay right on a learned manifold."""
@@ -18,24 +20,6 @@ RIGHT = 0.5
 """Share of test images that a classifier must get right to judge one."""
 CEILING = 0.99
 """Regular success rate above which a model is as good as never right."""
-
-
-class Roles(TypedDict):
-    """What a study calls the methods and attacks that the claims are about; None: has it not."""
-
-    normal: str | None
-    adversarial: str | None
-    regular_attack: str | None
-    regular_attacks: list[str]
-    not_adversarial: list[str]
-
-
-class OnManifold(TypedDict):
-    """What it calls those on a manifold of a data set, and the manifold; None: has it not."""
-
-    manifold: str | None
-    method: str | None
-    attack: str | None
 
 
 class UntestedError(Exception):

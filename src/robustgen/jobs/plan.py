@@ -17,6 +17,7 @@ from textwrap import shorten
 from pydantic import ValidationError
 
 from robustgen import device
+from robustgen.config.job_params import judge_params
 from robustgen.config.search_checks import search_warnings
 from robustgen.config.study import Study
 from robustgen.config.yaml_files import read_merged
@@ -52,7 +53,7 @@ def seconds(study: Study, speeds: Speeds, rule: str, of: Mapping[str, str]) -> f
     if rule == "train":
         return models * epochs * int(of["n"]) * _per_image(study, on, of["method"])
     if rule == "judge":
-        judge = study.judge_part(dataset)
+        judge = judge_params(study, dataset)
         return float(judge["n"] * judge["classifier"]["epochs"] * on.learned)
     if rule == "vaegan":
         chosen, data = study.manifolds[dataset], study.datasets[dataset]
@@ -71,7 +72,7 @@ def seconds(study: Study, speeds: Speeds, rule: str, of: Mapping[str, str]) -> f
 def _per_image(study: Study, on: OnDataset, method: str) -> float:
     """Seconds of an image in an epoch of a training method, per model."""
     chosen = study.methods[method]
-    space = study.space(chosen)
+    space = study.space_of(chosen)
     searched = 0.0 if space is None else on.trained[space] * (chosen.steps + 1) / 2
     return on.learned + searched
 

@@ -60,10 +60,10 @@ def describe_missing_speeds(study: Study, speeds: Speeds) -> Iterator[str]:
 def threat_spaces(study: Study, dataset: str) -> list[str]:
     """The spaces of the study's threats that a data set has, in alphabetical order."""
     spaces = {threat.space for threat in study.threats.values()}
-    return sorted(space for space in spaces if study.has(dataset, space))
+    return sorted(space for space in spaces if study.supports(dataset, space))
 
 
 def measured_manifolds(study: Study, dataset: str) -> list[str]:
     """The manifolds to which distances are measured: the known one, and the first learned one."""
-    true_manifold = ["true_manifold"] if study.has(dataset, "true_manifold") else []
-    return true_manifold + study.learned(dataset)[:1]
+    true_manifold = ["true_manifold"] if study.supports(dataset, "true_manifold") else []
+    return true_manifold + study.learned_manifolds(dataset)[:1]

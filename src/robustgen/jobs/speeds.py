@@ -18,8 +18,8 @@ from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import SPACES
-from robustgen.config.blocks import LEARNED
-from robustgen.config.messages import listed
+from robustgen.config.job_params import vaegan_params
+from robustgen.config.messages import join_words
 from robustgen.config.study import Study
 from robustgen.data import affine
 from robustgen.data.learned_manifold import Decoders, LearnedManifold
@@ -30,7 +30,14 @@ from robustgen.jobs.speed_records import OnDataset, Speeds, measured_manifolds, 
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
-from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig, VaeGanConfig
+from robustgen.specs import (
+    LEARNED_MANIFOLDS,
+    AdversarialTraining,
+    SearchConfig,
+    Threat,
+    TrainConfig,
+    VaeGanConfig,
+)
 from robustgen.training.classifiers import Generators, train
 from robustgen.training.vaegan import train_vaegan
 
@@ -54,7 +61,7 @@ def measure(study: Study, compute_device: torch.device, report: Callable[[str], 
     groups = _groups_of_equal_speed(study)
     datasets: dict[str, OnDataset] = {}
     for number, names in enumerate(groups, 1):
-        title = f"measuring the speed of {listed(names, 'and')} ({number} of {len(groups)})"
+        title = f"measuring the speed of {join_words(names, 'and')} ({number} of {len(groups)})"
         group_speeds = _measure_group(study, names, compute_device, _with_title(report, title))
         datasets |= {name: _select(study, name, group_speeds) for name in names}
     return Speeds(machine=machine, shared=shared, start=start, datasets=datasets)
@@ -81,7 +88,7 @@ def _recipe(study: Study, dataset: str) -> VaeGanConfig | None:
     """
     if dataset not in study.manifolds:
         return None
-    recipe = VaeGanConfig.from_mapping(study.manifold_part(dataset, "all")["recipe"])
+    recipe = VaeGanConfig.from_mapping(vaegan_params(study, dataset, "all")["recipe"])
     return replace(recipe, epochs=1, beta=1.0)
 
 
@@ -123,7 +130,9 @@ def _measure_group(
         codes = torch.zeros(len(data), recipe.latent, device=compute_device)
         decoder = backend.prepare(model.decoder.requires_grad_(False).fold_batch_norm())
         decoders = Decoders([decoder] * dataset.classes)
-        data = replace(data, learned={name: LearnedManifold(codes, decoders) for name in LEARNED})
+        data = replace(
+            data, learned=dict.fromkeys(LEARNED_MANIFOLDS, LearnedManifold(codes, decoders))
+        )
     first, last = study.cohorts()[0]
     cohort, rngs = _cohort(dataset.shape, dataset.classes, 1 + last - first, compute_device)
     spaces = sorted({space for name in names for space in threat_spaces(study, name)})
@@ -148,7 +157,9 @@ def _standin(space: str, spaces: list[str]) -> str:
 
     The random images have the same codes and decoders in all learned spaces.
     """
-    return next(other for other in spaces if other == space or {other, space} <= {*LEARNED})
+    return next(
+        other for other in spaces if other == space or {other, space} <= {*LEARNED_MANIFOLDS}
+    )
 
 
 def _cohort(

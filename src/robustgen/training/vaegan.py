@@ -54,7 +54,7 @@ def train_vaegan(
     config = model.config
     networks = [model.encoder, model.decoder, *([model.discriminator] if config.gamma else [])]
     optimizers = [
-        backend.make_adam(network.parameters(), config.rate, config.weight_decay)
+        backend.make_adam(network.parameters(), config.learning_rate, config.weight_decay)
         for network in networks
     ]
     curves = empty(VAEGAN_CURVES)
@@ -64,12 +64,12 @@ def train_vaegan(
         curves = saved[1]["curves"]
         log.info("going on after epoch %d", len(curves["epoch"]))
     for epoch in log_progress(range(len(curves["epoch"]) + 1, config.epochs + 1), "epoch"):
-        lr = config.rate * config.rate_decay ** (epoch - 1)
+        lr = config.learning_rate * config.learning_rate_decay ** (epoch - 1)
         means = _train_epoch(model, optimizers, lr, data, generator)
         if not all(map(math.isfinite, means)):
             raise UserError(
                 f"training of the VAE-GAN diverged: a loss is not finite in epoch {epoch} at "
-                f"learning rate {lr:.3g}; set a lower rate"
+                f"learning rate {lr:.3g}; set a lower learning_rate"
             )
         for column, value in zip_longest(curves.values(), (epoch, lr, *means)):
             column.append(value)
