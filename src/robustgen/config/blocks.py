@@ -7,7 +7,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    JsonValue,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from robustgen.config.messages import (
     AllowedText,
@@ -109,6 +119,11 @@ class DefaultText:
 
     text: str
 
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "x-default": self.text}
+
 
 T = TypeVar("T", str, tuple[Any, ...])
 
@@ -148,11 +163,9 @@ Name = Annotated[
     Field(pattern="^[a-z][a-z0-9_]{0,59}$"),
     AllowedText("a lower-case letter and then lower-case letters, digits or _, 60 in all"),
 ]
-Names = Annotated[
-    tuple[Annotated[str, AllowedText("a name, as text")], ...],
-    Field(strict=False),
-    AfterValidator(require_distinct),
-]
+NameInList = Annotated[str, AllowedText("a name, as text")]
+UNIQUE_ITEMS: dict[str, JsonValue] = {"uniqueItems": True}
+"""Extends the JSON schema of a list that `require_distinct` checks."""
 
 
 class Classifier(Settings):
@@ -188,6 +201,12 @@ class Method(Settings):
 
     Without a threat it is normal training; with `steps: 0` the perturbations are random.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "dependentRequired": {key: ["threat"] for key in ("steps", "step_rule", "step_size")}
+        }
+    )
 
     threat: Annotated[ThreatName | None, DefaultText("none: all images are clean")] = None
     """The threat within which half of each batch is perturbed."""
@@ -239,16 +258,22 @@ class Attack(Settings):
 class Distances(Settings):
     """The adversarial examples whose distance to the manifold is measured, and the measurement.
 
-    `Study.parse` replaces defaults that the study does not allow by the largest allowed numbers.
+    Default numbers that are too large for the study are replaced by the largest allowed ones.
     """
 
     methods: Annotated[
-        Names,
-        Field(min_length=1),
+        tuple[NameInList, ...],
+        Field(strict=False, min_length=1, json_schema_extra=UNIQUE_ITEMS),
+        AfterValidator(require_distinct),
         DefaultText("the methods without a threat; all methods if each has one"),
     ] = ()
     """Methods whose models' adversarial examples are measured."""
-    attacks: Annotated[Names, DefaultText("the attacks in the space `image` or on a manifold")] = ()
+    attacks: Annotated[
+        tuple[NameInList, ...],
+        Field(strict=False, json_schema_extra=UNIQUE_ITEMS),
+        AfterValidator(require_distinct),
+        DefaultText("the attacks in the space `image` or on a manifold"),
+    ] = ()
     """Attacks whose adversarial examples are measured."""
     examples: Annotated[
         PositiveInt,

@@ -180,7 +180,7 @@ class Downloads(Settings):
     """The folder that keeps the files."""
     mirror: Annotated[
         str | None,
-        Field(pattern=r"^\P{Cc}+$"),
+        Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
         AllowedText("the path of a folder, or an address, as text"),
     ] = None
     """A folder or an address that has the same files and is tried before the internet."""

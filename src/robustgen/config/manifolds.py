@@ -72,9 +72,11 @@ class Manifold(Settings):
     same numbers in reverse order."""
     beta: PositiveFloat = VaeGanConfig.beta
     """Weight of the reconstruction error (L1) in the loss."""
-    betas: Annotated[dict[str, PositiveFloat], BeforeValidator(_check_class_keys)] = Field(
-        default_factory=dict
-    )
+    betas: Annotated[
+        dict[Annotated[str, Field(pattern="^(all|[0-9]+)$")], PositiveFloat],
+        BeforeValidator(_check_class_keys),
+        Field(default_factory=dict, json_schema_extra={"default": {}}),
+    ]
     """Other values of `beta` for single VAE-GANs. A key is the number of a class, from 0, or `all`
     for the VAE-GAN of all classes."""
     gamma: NonNegativeFloat = VaeGanConfig.gamma

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from robustgen.config.blocks import (
+    UNIQUE_ITEMS,
     Attack,
     Classifier,
     Distances,
@@ -44,7 +45,7 @@ class StudyBlocks(Settings):
     """Models that are trained together, in one job. More seeds must be a multiple of it."""
     sizes: Annotated[
         tuple[PositiveInt, ...],
-        Field(strict=False, min_length=1),
+        Field(strict=False, min_length=1, json_schema_extra=UNIQUE_ITEMS),
         AfterValidator(require_distinct),
     ]
     """Numbers of training images, N. Each is a multiple of the number of classes."""
@@ -52,7 +53,9 @@ class StudyBlocks(Settings):
     """Data sets by name."""
     classifier: Classifier = Classifier()
     """The network and how it is trained."""
-    manifolds: dict[Name, Manifold] = Field(default_factory=dict)
+    manifolds: Annotated[
+        dict[Name, Manifold], Field(default_factory=dict, json_schema_extra={"default": {}})
+    ]
     """Learned manifolds, by the name of their data set. Other data sets have none."""
     threats: Annotated[dict[Name, Threat], Field(min_length=1)]
     """Threats by name, for methods and attacks to use."""
