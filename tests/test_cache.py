@@ -95,8 +95,8 @@ def test_a_cache_that_is_not_there_is_one_sentence(tmp_path, value, sentence):
 # Cached jobs that read the user's files: the key that says where the files are, and the parameter
 # that says what they contain.
 FILES_OF_USER = {
-    "images": ("path", "own_files=lambda w: OWN_FILES[w.dataset]"),
-    "prototypes": ("fonts_from", "fonts_on_hand=lambda w: FONTS_ON_HAND[w.dataset]"),
+    "images": ("path", "user_files_digest=lambda w: USER_FILES_DIGESTS[w.dataset]"),
+    "prototypes": ("fonts_from", "font_files_digest=lambda w: FONT_FILES_DIGESTS[w.dataset]"),
 }
 
 

@@ -154,14 +154,14 @@ def test_roles_are_found_by_the_spaces_of_threats() -> None:
 
 
 def test_methods_without_a_search_have_no_role() -> None:
-    draws = {
+    methods = {
         "noisy": {"threat": "ball", "steps": 0},
-        "moved": {"threat": "manifold", "steps": 0},
+        "augmented": {"threat": "manifold", "steps": 0},
     }
-    config = changed((("methods",), draws), (("attacks",), {"warps": {"threat": "warp"}}))
+    config = changed((("methods",), methods), (("attacks",), {"warps": {"threat": "warp"}}))
     del config["distances"]
     roles = find_roles(Study.parse(config))
-    assert roles.pop("not_adversarial") == ["moved"]
+    assert roles.pop("not_adversarial") == ["augmented"]
     assert roles.pop("regular_attacks") == []
     assert set(roles.values()) == {None}
 
@@ -181,9 +181,9 @@ def test_the_configs_of_the_project_are_valid_and_state_every_default(name: str)
         rows = find_on_manifold(study, dataset)
         for row in rows:
             assert all(row.values()) or row["manifold"] == "data_manifold"
-        assert [row["manifold"] for row in rows] == [
-            "true_manifold"
-        ] * data.has_true_manifold + study.learned_manifolds(dataset)
+        true_manifolds = ["true_manifold"] * data.has_true_manifold
+        manifolds = [row["manifold"] for row in rows]
+        assert manifolds == true_manifolds + study.learned_manifolds(dataset)
 
 
 def test_the_config_of_the_paper_has_the_settings_of_the_paper() -> None:

@@ -1,4 +1,4 @@
-"""Test the four claims."""
+"""Test the four claims and write the verdicts."""
 
 from robustgen.analysis.claims import claims
 from robustgen.analysis.verdicts import describe
@@ -12,7 +12,7 @@ with job(snakemake.log[0], snakemake):
     distances = read_table(snakemake.input.distances, ALL_DISTANCES)
     quality = read_table(snakemake.input.quality, QUALITY)
     roles, on_manifold = snakemake.params.roles, snakemake.params.on_manifold
-    tested = claims(errors, rates, distances, quality, roles, on_manifold)
-    write_table(snakemake.output.claims, tested, CLAIMS)
+    verdicts = claims(errors, rates, distances, quality, roles, on_manifold)
+    write_table(snakemake.output.claims, verdicts, CLAIMS)
     with whole(snakemake.output.verdicts) as partial:
-        partial.write_text(describe(tested, roles, on_manifold) + "\n", encoding="utf-8")
+        partial.write_text(describe(verdicts, roles, on_manifold) + "\n", encoding="utf-8")

@@ -8,5 +8,5 @@ from robustgen.jobs.runtime import job
 
 with job(snakemake.log[0], snakemake):
     table = read_table(snakemake.input.distances, ALL_DISTANCES).to_pandas()
-    drawn = distances(table, method=snakemake.params.method)
-    save(drawn, snakemake.output.png, snakemake.output.pdf)
+    figure = distances(table, method=snakemake.params.method)
+    save(figure, snakemake.output.png, snakemake.output.pdf)

@@ -1,4 +1,4 @@
-"""Draw figure 3: test error and on-manifold success rates."""
+"""Draw figure 3: test errors and on-manifold success rates."""
 
 from robustgen.figures.generalization import generalization
 from robustgen.figures.style import save
@@ -9,5 +9,5 @@ from robustgen.jobs.runtime import job
 with job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS).to_pandas()
     rates = read_table(snakemake.input.success_rates, SUCCESS_RATES).to_pandas()
-    drawn = generalization(errors, rates, snakemake.params.on_manifold_attacks)
-    save(drawn, snakemake.output.png, snakemake.output.pdf)
+    figure = generalization(errors, rates, snakemake.params.on_manifold_attacks)
+    save(figure, snakemake.output.png, snakemake.output.pdf)

@@ -37,8 +37,8 @@ with job(snakemake.log[0], snakemake):
     )
     path = Path(snakemake.output.model)
     checkpoint = Checkpoint.beside(path, identity)
-    copy = path.parent / "trained" / f"{identity_hash(identity)}.safetensors"
-    finished = Checkpoint(copy, identity, every=0)
+    finished_path = path.parent / "trained" / f"{identity_hash(identity)}.safetensors"
+    finished = Checkpoint(finished_path, identity, every=0)
     noise = generator(*purpose, "training")
     curves = train_vaegan_once(model.to(compute_device), data, noise, checkpoint, finished, backend)
 

@@ -101,7 +101,7 @@ def _check_threat(study: StudyBlocks, threat: str, group: str, name: str) -> Non
     space = study.threats[threat].space
     if _is_usable(study, space):
         return
-    usable = [other for other, block in study.threats.items() if _is_usable(study, block.space)]
+    usable = [key for key, block in study.threats.items() if _is_usable(study, block.space)]
     choice = f" ({join_words(usable)})" if usable else ", such as image"
     allowed = f"a threat in another space{choice}, as {_reason_of_missing_space(study, space)}"
     raise value_error(threat, allowed, group, name, "threat")
