@@ -1,11 +1,11 @@
-"""Whether adversarial robustness and generalization are at odds: from fonts to figures."""
+"""The study of adversarial robustness and generalization, from fonts to figures and verdicts."""
 
 from snakemake.utils import min_version
 
 min_version("9.5")
 
 
-# A study is one whole file: --configfile replaces the demo instead of being merged into it.
+# A study is one complete file: --configfile replaces the demo and is not merged into it.
 if not workflow.overwrite_configfiles:
 
     configfile: f"{workflow.basedir}/config/config.yaml"

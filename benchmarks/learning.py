@@ -20,7 +20,9 @@ from robustgen.training.classifiers import Generators, train
 from robustgen.training.vaegan import train_vaegan
 
 IMAGES, MODELS, RADIUS, BATCH = 1000, 3, 0.3, 100
-EPOCH = TrainConfig(epochs=1, batch_size=BATCH, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
+EPOCH = TrainConfig(
+    epochs=1, batch_size=BATCH, learning_rate=0.01, learning_rate_decay=0.95, weight_decay=1e-4
+)
 METHODS = {"normal": None} | {
     name: AdversarialTraining(Threat(space, "linf", RADIUS), SearchConfig("signed", 0.04, steps))
     for name, space, steps in (
@@ -51,7 +53,7 @@ def plain_loop(data: Split, method: AdversarialTraining | None) -> None:
     cohort = fresh(MODELS)
     for seed in range(MODELS):
         model, rng = cohort.member(seed), generator(0, "batches", seed)
-        optimizer = torch.optim.Adam(model.parameters(), EPOCH.rate, weight_decay=1e-4)
+        optimizer = torch.optim.Adam(model.parameters(), EPOCH.learning_rate, weight_decay=1e-4)
         for rows in torch.randperm(len(data), generator=rng).split(BATCH):
             batch = data.take(rows)
             split = len(batch) if method is None else len(batch) // 2

@@ -31,7 +31,9 @@ HERE = device.setup()
 COHORTS, VAEGANS = backends.for_cohorts(HERE), backends.for_vaegans(HERE)
 """The backends of this machine; ROBUSTGEN_BACKEND=plain measures the plain definitions."""
 LETTERS = "ABCDEFGHIJ"
-SCHEDULE = TrainConfig(epochs=20, batch_size=100, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
+SCHEDULE = TrainConfig(
+    epochs=20, batch_size=100, learning_rate=0.01, learning_rate_decay=0.95, weight_decay=1e-4
+)
 ADVERSARIAL = AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("adam", 0.04, 5))
 
 

@@ -1,37 +1,33 @@
-"""A MkDocs hook: writes tables into the pages from the definitions in the package.
+"""A MkDocs hook: fills tables into the pages, from the schema of a config and from the package.
 
 A line `<!-- generated: NAME ARGUMENTS -->` in a page is replaced with what `GENERATORS[NAME]`
 returns, so that the documentation cannot differ from the code.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from robustgen.analysis.claims import CLAIM_SENTENCES, STATISTICS
-from robustgen.config import blocks as settings
-from robustgen.config import datasets as data_settings
-from robustgen.config import manifolds as manifold_settings
-from robustgen.config.messages import allowed_in
-from robustgen.config.study import Study
+from robustgen.config.messages import join_words
 from robustgen.io import schemas as tables
 
-BLOCKS: dict[str, type[settings.Settings]] = {
-    "Study": Study,
-    "Classifier": settings.Classifier,
-    "Manifold": manifold_settings.Manifold,
-    "Judge": manifold_settings.Judge,
-    "Threat": settings.Threat,
-    "Method": settings.Method,
-    "Attack": settings.Attack,
-    "Distances": settings.Distances,
-    "Downloads": data_settings.Downloads,
+SCHEMA = json.loads((Path(__file__).parents[1] / "config/schema.json").read_text("utf-8"))
+"""The JSON schema of a config, which `robustgen.config.schema` writes."""
+_DEFINITIONS = SCHEMA["$defs"]
+_KINDS = SCHEMA["properties"]["datasets"]["additionalProperties"]["discriminator"]["mapping"]
+
+KINDS: dict[str, str] = {kind: link.rpartition("/")[2] for kind, link in _KINDS.items()}
+"""The class of a data set's settings, by its kind."""
+BLOCKS: dict[str, dict[str, Any]] = {
+    "Study": SCHEMA,
+    **{name: block for name, block in _DEFINITIONS.items() if name not in KINDS.values()},
 }
-"""The blocks of a config, by the name of their class; data sets are in `KINDS`."""
+"""The schemas of the blocks of a config other than data sets, by the name of their class."""
 
 MARKER = re.compile(r"^<!-- generated: (\w+)((?: \w+)*) -->$", re.MULTILINE)
 
@@ -42,32 +38,33 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def settings_table(block: str) -> str:
-    """The keys of a block of the config, in the order of their definition."""
-    return _fields_table(BLOCKS[block].model_fields.items())
+    """Return the keys of a block of the config, in the order of their definition."""
+    return _keys_table(BLOCKS[block])
 
 
 def kinds() -> str:
-    """A section for each kind of data set, with its keys."""
+    """Return a section for each kind of data set, with its keys."""
     sections = []
-    for kind, reader in data_settings.KINDS.items():
-        fields = [(key, field) for key, field in reader.model_fields.items() if key != "kind"]
-        meaning = _one_line(reader.model_fields["kind"].description)
-        sections.append(f"### `kind: {kind}`\n\n{meaning}\n\n{_fields_table(fields)}")
+    for kind, name in KINDS.items():
+        block = _DEFINITIONS[name]
+        meaning = block["properties"]["kind"]["description"]
+        table = _keys_table(block, excluded="kind")
+        sections.append(f"### `kind: {kind}`\n\n{meaning}\n\n{table}")
     return "\n\n".join(sections)
 
 
 def columns_table(schema: str) -> str:
-    """The columns of a Parquet table, by the name of its schema in `robustgen.io.schemas`."""
+    """Return the columns of a Parquet table, whose schema `robustgen.io.schemas` defines."""
     rows = []
     for field in getattr(tables, schema):
-        about = {key.decode(): text.decode() for key, text in field.metadata.items()}
-        meaning = about["description"] + ("; may be empty" if field.nullable else "")
-        rows.append([f"`{field.name}`", _type_name(field.type), about["unit"], meaning])
+        metadata = {key.decode(): text.decode() for key, text in field.metadata.items()}
+        meaning = metadata["description"] + ("; may be empty" if field.nullable else "")
+        rows.append([f"`{field.name}`", _type_name(field.type), metadata["unit"], meaning])
     return _table(["column", "type", "unit", "meaning"], rows)
 
 
 def statistics_table() -> str:
-    """The statistics that test the claims, each with its threshold."""
+    """Return the statistics that test the claims, each with its threshold."""
     sections = []
     for claim, words in CLAIM_SENTENCES.items():
         rows = [
@@ -86,51 +83,57 @@ GENERATORS: dict[str, Callable[..., str]] = {
     "columns": columns_table,
     "statistics": statistics_table,
 }
-"""What may be generated, by its name in a marker."""
+"""The functions that markers name."""
 
 
-def _fields_table(fields: Iterable[tuple[str, FieldInfo]]) -> str:
+def _keys_table(block: Mapping[str, Any], excluded: str = "") -> str:
+    required = block.get("required", [])
     rows = [
-        [f"`{key}`", allowed_in(field), _default(field), _one_line(field.description)]
-        for key, field in fields
+        [
+            f"`{key}`",
+            allowed_values(schema),
+            "required" if key in required else _default(schema),
+            schema["description"],
+        ]
+        for key, schema in block["properties"].items()
+        if key != excluded
     ]
     return _table(["key", "allowed", "default", "meaning"], rows)
 
 
-def _default(field: FieldInfo) -> str:
-    """The default of a key in words or as YAML."""
-    for note in field.metadata:
-        if isinstance(note, settings.DefaultText):
-            return note.text
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)
-    if isinstance(value, BaseModel):
+def allowed_values(schema: Mapping[str, Any]) -> str:
+    """Return the allowed values of a key in words."""
+    if "x-allowed" in schema:
+        return str(schema["x-allowed"])
+    if "enum" in schema or "const" in schema:
+        return join_words(schema.get("enum", [schema.get("const")]))
+    return "a list" if schema.get("type") == "array" else "a mapping"
+
+
+def _default(schema: Mapping[str, Any]) -> str:
+    """Return the default of a key in words or as YAML."""
+    if "x-default" in schema:
+        return str(schema["x-default"])
+    if "$ref" in schema:
         return "its defaults"
-    return "none" if value is None else f"`{_yaml(value)}`"
+    return f"`{_format_yaml(schema['default'])}`" if "default" in schema else "none"
 
 
-def _yaml(value: Any) -> str:
-    """A default as it would be written in a config."""
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_yaml, value))}]"
-    return str(value)
+def _format_yaml(value: Any) -> str:
+    """Return a default as it would be written in a config."""
+    return f"[{', '.join(map(_format_yaml, value))}]" if isinstance(value, list) else str(value)
 
 
-def _type_name(kind: pa.DataType) -> str:
-    """An Arrow type in one word."""
-    if pa.types.is_dictionary(kind):
-        return _type_name(kind.value_type)
+def _type_name(arrow_type: pa.DataType) -> str:
+    """Return an Arrow type in one word."""
+    if pa.types.is_dictionary(arrow_type):
+        return _type_name(arrow_type.value_type)
     names = {"string": "text", "bool": "true or false", "float": "float32", "double": "float64"}
-    return names.get(str(kind), str(kind))
-
-
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").split())
+    return names.get(str(arrow_type), str(arrow_type))
 
 
 def _table(head: list[str], rows: Iterable[list[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     escaped = [[cell.replace("|", "&#124;") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)

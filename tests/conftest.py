@@ -110,7 +110,9 @@ def make_generators(seeds: list[int]) -> Generators:
     )
 
 
-SCHEDULE = TrainConfig(epochs=4, batch_size=50, rate=0.01, rate_decay=0.95, weight_decay=1e-4)
+SCHEDULE = TrainConfig(
+    epochs=4, batch_size=50, learning_rate=0.01, learning_rate_decay=0.95, weight_decay=1e-4
+)
 
 
 def vaegan(name: str, config: VaeGanConfig = RECIPE, shape=(1, 28, 28)) -> VaeGan:

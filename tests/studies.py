@@ -1,4 +1,4 @@
-"""A small valid config, and what tests make of it."""
+"""A small valid config, and helpers that change it."""
 
 import copy
 from functools import reduce
@@ -37,7 +37,7 @@ distances: {methods: [plain], attacks: [pixels, codes], examples: 8, neighbours:
 """
 KIND_NAMES = "fonts, emnist, fashion_mnist, celeba, images or npz"
 OUT = object()
-"""In place of a value: the key is left out."""
+"""A marker in place of a value: `changed` removes the key."""
 
 Keys = tuple[Any, ...]
 MANIFOLD_OUT: list[tuple[Keys, Any]] = [
@@ -48,22 +48,24 @@ MANIFOLD_OUT: list[tuple[Keys, Any]] = [
 
 
 def valid() -> dict[str, Any]:
+    """Return a new copy of the valid config."""
     return yaml.safe_load(VALID)
 
 
 def changed(*changes: tuple[Keys, Any], config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The valid config with the values at some keys set or left out."""
+    """Return a copy of a config in which values are set, or removed where the value is `OUT`."""
     config = copy.deepcopy(config) if config else valid()
-    for (*above, last), value in changes:
-        block: Any = reduce(lambda held, key: held[key], above, config)
+    for (*parent_keys, key), value in changes:
+        block: Any = reduce(lambda parent, name: parent[name], parent_keys, config)
         if value is OUT:
-            del block[last]
+            del block[key]
         else:
-            block[last] = value
+            block[key] = value
     return config
 
 
 def refused(config: Any) -> str:
-    with pytest.raises(UserError) as caught:
+    """Return the sentence with which a config is refused."""
+    with pytest.raises(UserError) as raised:
         Study.parse(config)
-    return str(caught.value)
+    return str(raised.value)

@@ -99,8 +99,8 @@ def test_a_missing_cache_folder_is_one_sentence(tmp_path, value, sentence):
 # Cached jobs that read files of the user: the key with the path of the files, and the parameter
 # with their digest.
 FILES_OF_USER = {
-    "images": ("path", "own_files=lambda w: OWN_FILES[w.dataset]"),
-    "prototypes": ("fonts_from", "fonts_on_hand=lambda w: FONTS_ON_HAND[w.dataset]"),
+    "images": ("path", "user_files_digest=lambda w: USER_FILES_DIGESTS[w.dataset]"),
+    "prototypes": ("fonts_from", "font_files_digest=lambda w: FONT_FILES_DIGESTS[w.dataset]"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Mistakes in config files that the readers of YAML and JSON accept silently."""
+"""Mistakes in config files that YAML and JSON readers accept silently are refused."""
 
 import pytest
 from conftest import SMOKE, snakemake, write_config
@@ -16,7 +16,7 @@ REPEATED = {
 
 
 @pytest.mark.parametrize(("text", "sentence"), REPEATED.values(), ids=REPEATED)
-def test_a_key_that_is_there_twice_is_refused(tmp_path, text, sentence):
+def test_a_repeated_key_is_refused(tmp_path, text, sentence):
     path = tmp_path / "study.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=rf"study\.yaml, {sentence}, but must be there once"):
@@ -56,20 +56,33 @@ def test_a_value_that_yaml_misreads_is_refused(tmp_path, text, meaning, place):
     assert str(raised.value).startswith(f"{path}, line 2: YAML reads {value} as {meaning}")
 
 
-CLEAR = ["0", "-7", "1_000", "0.5", "00.5", "1.0e-4", "1e3", "08", "0o17", "true", "False", "null"]
+UNAMBIGUOUS = [
+    "0",
+    "-7",
+    "1_000",
+    "0.5",
+    "00.5",
+    "1.0e-4",
+    "1e3",
+    "08",
+    "0o17",
+    "true",
+    "False",
+    "null",
+]
 QUOTED = ['"060"', "'1:30'", '"NO"', "'2026-01-31'", "!!str 060"]
 WORDS = ["none", "Norway", "1:99", "12:30pm", "0x", "2026-1", "C:/0/1", ".inf"]
 
 
-@pytest.mark.parametrize("text", [*CLEAR, *QUOTED, *WORDS])
-def test_other_values_are_read(tmp_path, text):
+@pytest.mark.parametrize("text", [*UNAMBIGUOUS, *QUOTED, *WORDS])
+def test_unambiguous_values_are_accepted(tmp_path, text):
     path = tmp_path / "study.yaml"
     path.write_text(f"{{a: {text}, {text}: [{text}]}}\n")
     refuse_misread_values(path)
 
 
 @pytest.mark.parametrize("text", ["", "a: 1\nb: {a: 1}\nc: [{a: 1}, {a: 1}]\n", "a: [", "\x00"])
-def test_other_files_are_not(tmp_path, text):
+def test_files_without_repeated_keys_or_misread_values_are_accepted(tmp_path, text):
     path = tmp_path / "study.yaml"
     path.write_text(text)
     for file in (path, tmp_path / "none.yaml"):
@@ -78,22 +91,22 @@ def test_other_files_are_not(tmp_path, text):
 
 
 UNREADABLE = {
-    "not there": (None, "cannot be read: No such file or directory"),
+    "missing": (None, "cannot be read: No such file or directory"),
     "not YAML": (b"a: 1\n  b: [1,\n", ", line 2, is not YAML: mapping values are not allowed here"),
     "not closed": (b"a: [1,\n", ", line 2, is not YAML: expected the node content, but found"),
     "not text": (b"\xff\x00", " is not YAML: invalid start byte"),
-    "with a character that is none": (b'a: "\x07"', "YAML: special characters are not allowed"),
-    "with a day that is none": (b"a: 2020-13-01\n", " is not YAML: month must be in 1..12"),
+    "with a control character": (b'a: "\x07"', "YAML: special characters are not allowed"),
+    "with a day that does not exist": (b"a: 2020-13-01\n", " is not YAML: month must be in 1..12"),
     "nested without end": (b"[" * 100_000, " is nested too deeply"),
     "with a key twice": (b"a: 1\na: 2\n", ", line 2: a is there twice, but must be there once"),
 }
 
 
-@pytest.mark.parametrize(("held", "sentence"), UNREADABLE.values(), ids=UNREADABLE)
-def test_what_cannot_be_read_is_one_sentence(tmp_path, held, sentence):
+@pytest.mark.parametrize(("content", "sentence"), UNREADABLE.values(), ids=UNREADABLE)
+def test_an_unreadable_file_is_one_sentence(tmp_path, content, sentence):
     path = tmp_path / "study.yaml"
-    if held is not None:
-        path.write_bytes(held)
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(UserError) as raised:
         read(path)
     assert sentence in str(raised.value)
@@ -101,14 +114,14 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, held, sentence):
 
 
 @pytest.mark.parametrize("text", ["a: é\n", '{\n\t"a": "é"}'], ids=["YAML", "JSON"])
-def test_a_file_is_read(tmp_path, text):
+def test_yaml_and_json_files_are_read(tmp_path, text):
     path = tmp_path / "study.yaml"
     path.write_text(text, encoding="utf-8")
     assert read(path) == {"a": "é"}
 
 
-def test_blocks_that_were_appended_are_one_sentence(tmp_path):
-    """As a reader may do who is told that some lines join the blocks of a config."""
+def test_a_block_that_was_appended_twice_is_one_sentence(tmp_path):
+    """Users append blocks of the documentation to their config, which may have them already."""
     config = write_config(tmp_path)
     with config.open("a") as file:
         file.write("attacks: {}\n")

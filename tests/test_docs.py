@@ -21,6 +21,7 @@ from robustgen.attacks import spaces, step_rules
 from robustgen.attacks.search import run_search
 from robustgen.config import datasets as dataset_settings
 from robustgen.config.blocks import Settings
+from robustgen.config.job_params import images_params
 from robustgen.config.study import Study
 from robustgen.data import sources, user_images
 from robustgen.data.affine import RANGES
@@ -72,7 +73,8 @@ def test_every_block_of_a_config_has_a_table() -> None:
     block_names = {arguments.strip() for name, arguments in MARKERS if name == "settings"}
     assert block_names == set(HOOKS.BLOCKS)
     assert ("kinds", "") in MARKERS
-    models = {*HOOKS.BLOCKS.values(), *dataset_settings.KINDS.values()}
+    models = {model for model in BLOCKS if model.__name__ in HOOKS.BLOCKS}
+    models |= set(dataset_settings.KINDS.values())
     bases = {base for model in models for base in model.__mro__}
     assert set(BLOCKS) <= bases
 
@@ -307,7 +309,9 @@ def test_the_documented_kind_of_data_set_is_read(user_files: Path) -> None:
     assert (data.classes, data.train_examples, data.test_examples) == (2, 128, 32)
     assert data.shape == (1, 8, 8)
     old_signature = data.signature()
-    bank, examples = sources.collect(**study.images_part("digits"), path="digits.txt", downloads={})
+    bank, examples = sources.collect(
+        **images_params(study, "digits"), path="digits.txt", downloads={}
+    )
     assert bank.shape == (160, 1, 8, 8)
     assert examples.num_rows == 160
     with (user_files / "digits.txt").open("a") as file:

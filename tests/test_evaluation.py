@@ -318,7 +318,8 @@ def test_ties_are_counted_in_the_log(cohort, data, caplog, monkeypatch):
 def test_logits_that_are_not_finite_mean_that_training_diverged(cohort, data, value):
     cohort.output[1, :, 2] = value
     with pytest.raises(
-        UserError, match=r"^training diverged: logits are not finite; set a lower classifier\.rate$"
+        UserError,
+        match=r"^training diverged: logits are not finite; set a lower classifier\.learning_rate$",
     ):
         predict(cohort, data)
 

@@ -218,7 +218,7 @@ def test_a_job_without_enough_memory_is_one_sentence(tmp_path):
 
 
 def test_diverging_training_leaves_no_table(copied, tmp_path):
-    manifold = {**SMOKE["manifolds"]["fonts"], "rate": 1e6}
+    manifold = {**SMOKE["manifolds"]["fonts"], "learning_rate": 1e6}
     config = write_config(tmp_path, manifolds={"fonts": manifold})
     folder = f"{DATA}/manifolds"
     run = snakemake(copied, f"{folder}/class0.curves.parquet", "--cores", "1", config=config)

@@ -676,7 +676,9 @@ def test_the_caption_of_a_sheet_says_who_learned_it(space: str, words: str) -> N
 
 @pytest.mark.parametrize("config", [{"study": "demo", "seeds": 3}, {"study": "demo"}])
 def test_captions_render(config: dict[str, Any]) -> None:
-    params = SimpleNamespace(of="normal training", attacks_are="Attacks (regular: L∞ radius 0.3)")
+    params = SimpleNamespace(
+        models_caption="normal training", attacks_caption="Attacks (regular: L∞ radius 0.3)"
+    )
     wildcards = SimpleNamespace(dataset="fonts", space="data_manifold")
     job = SimpleNamespace(config=config, params=params, wildcards=wildcards)
     for caption in REPORT.glob("*.rst"):

@@ -1,4 +1,4 @@
-"""Configs with random mistakes are valid or refused in one sentence, whatever the mistake."""
+"""Configs with random changes are valid or refused in one sentence."""
 
 import random
 import re
@@ -22,7 +22,7 @@ NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def places(value: Any, parent: Any = None, key: Any = None) -> Iterator[tuple[Any, Any]]:
-    """Every container of a config with every key in it."""
+    """Yield every mapping or list of a config with each of its keys or indices."""
     if parent is not None:
         yield parent, key
     if isinstance(value, dict | list):
@@ -31,34 +31,40 @@ def places(value: Any, parent: Any = None, key: Any = None) -> Iterator[tuple[An
             yield from places(child, value, name)
 
 
-def replaced(rng: random.Random, config: Any) -> None:
+def replace_value(rng: random.Random, config: Any) -> None:
     parent, key = rng.choice(list(places(config)))
     parent[key] = rng.choice(JUNK)
 
 
-def removed(rng: random.Random, config: Any) -> None:
+def remove_key(rng: random.Random, config: Any) -> None:
     parent, key = rng.choice(list(places(config)))
     del parent[key]
 
 
-def renamed(rng: random.Random, config: Any) -> None:
-    parent, key = rng.choice([at for at in places(config) if isinstance(at[0], dict)])
+def rename_key(rng: random.Random, config: Any) -> None:
+    parent, key = rng.choice([place for place in places(config) if isinstance(place[0], dict)])
     value = parent.pop(key)
     parent[rng.choice([f"{key}z", str(key)[:-1], "", "a", 3, None, "../up"])] = value
 
 
-def swapped(rng: random.Random, config: Any) -> None:
-    (one, a), (other, b) = rng.sample(list(places(config)), 2)
-    one[a], other[b] = yaml.safe_load(yaml.safe_dump([other[b], one[a]]))
+def swap_values(rng: random.Random, config: Any) -> None:
+    (parent1, key1), (parent2, key2) = rng.sample(list(places(config)), 2)
+    values = yaml.safe_load(yaml.safe_dump([parent2[key2], parent1[key1]]))
+    parent1[key1], parent2[key2] = values
 
 
-CHANGES: list[Callable[[random.Random, Any], None]] = [replaced, removed, renamed, swapped]
+CHANGES: list[Callable[[random.Random, Any], None]] = [
+    replace_value,
+    remove_key,
+    rename_key,
+    swap_values,
+]
 
 
-@pytest.mark.parametrize("part", range(10))
-def test_configs_with_random_mistakes(part):
-    """A thousand in all, of one to three mistakes each."""
-    rng, refused = random.Random(part), 0
+@pytest.mark.parametrize("seed", range(10))
+def test_a_randomly_changed_config_is_valid_or_refused_in_one_sentence(seed):
+    """A hundred configs per seed, each with one to three changes."""
+    rng, refused = random.Random(seed), 0
     for _ in range(100):
         config = yaml.safe_load(yaml.safe_dump(rng.choice(CONFIGS), sort_keys=False))
         for _ in range(rng.randint(1, 3)):
@@ -67,13 +73,13 @@ def test_configs_with_random_mistakes(part):
         try:
             study = Study.parse(config)
         except UserError as error:
-            said = str(error)
+            message = str(error)
             refused += 1
         else:
-            said = "valid"
-            assert Study.parse(study.resolved()) == study
+            message = "valid"
+            assert Study.parse(study.to_config()) == study
             names = [study.study, *study.datasets, *study.methods, *study.attacks]
             assert all(NAME.fullmatch(name) for name in names), names
-        assert 0 < len(said) < 600, said
-        assert "\n" not in said, said
+        assert 0 < len(message) < 600, message
+        assert "\n" not in message, message
     assert 50 < refused < 99

@@ -1,4 +1,4 @@
-"""Files of fonts, images and data sets with random damage are read, or refused in one sentence."""
+"""Randomly damaged files of fonts, images and data sets are read or refused in one sentence."""
 
 import io
 import random
@@ -22,23 +22,24 @@ from robustgen.errors import UserError
 LABELS = np.arange(20) % 10
 
 
-def damaged(rng: random.Random, whole: bytes) -> bytes:
-    """Cut off, with flipped bits, with bytes written over, or with some put between."""
-    content, kind = bytearray(whole), rng.randrange(4)
+def damage(rng: random.Random, original: bytes) -> bytes:
+    """Return a file that is truncated, or has flipped bits, overwritten bytes or extra bytes."""
+    content, kind = bytearray(original), rng.randrange(4)
     if kind == 0:
-        return whole[: rng.randrange(len(whole))]
+        return original[: rng.randrange(len(original))]
     for _ in range(rng.randint(1, 4)):
-        at, many = rng.randrange(len(content)), rng.randint(1, 8)
+        position, count = rng.randrange(len(content)), rng.randint(1, 8)
         if kind == 1:
-            content[at] ^= 1 << rng.randrange(8)
+            content[position] ^= 1 << rng.randrange(8)
         elif kind == 2:
-            content[at : at + many] = rng.choice([b"\0", b"\xff", b"\x7f"]) * many
+            content[position : position + count] = rng.choice([b"\0", b"\xff", b"\x7f"]) * count
         else:
-            content[at:at] = rng.randbytes(many)
+            content[position:position] = rng.randbytes(count)
     return bytes(content)
 
 
 Case = tuple[Path, Callable[[], object]]
+"""A file, and a function that reads it."""
 
 
 def font(folder: Path, _patch: pytest.MonkeyPatch) -> Case:
@@ -48,23 +49,23 @@ def font(folder: Path, _patch: pytest.MonkeyPatch) -> Case:
 
 
 def variable_font(folder: Path, _patch: pytest.MonkeyPatch) -> Case:
-    """The smallest of the installed ones."""
+    """The smallest of the installed fonts."""
     files = [file.path for family in fontpkg.families().values() for file in family.files]
-    of = folder / "fonts/a.ttf"
-    of.parent.mkdir()
-    of.write_bytes(min(files, key=lambda path: path.stat().st_size).read_bytes())
-    return of, lambda: fonts.draw_prototypes(1, "AB", str(folder / "fonts"))
+    file = folder / "fonts/a.ttf"
+    file.parent.mkdir()
+    file.write_bytes(min(files, key=lambda path: path.stat().st_size).read_bytes())
+    return file, lambda: fonts.draw_prototypes(1, "AB", str(folder / "fonts"))
 
 
-def folder_of(suffix: str, colour: bool) -> Callable[[Path, pytest.MonkeyPatch], Case]:
+def image_folder(suffix: str, in_colour: bool) -> Callable[[Path, pytest.MonkeyPatch], Case]:
     def write(folder: Path, _patch: pytest.MonkeyPatch) -> Case:
-        for at in range(6):
-            held = grey(3, 12, 10).transpose(1, 2, 0) if colour else grey(1, 12, 10)[0]
-            path = folder / "photos" / "ab"[at % 2] / f"{at}{suffix}"
+        for number in range(6):
+            pixels = grey(3, 12, 10).transpose(1, 2, 0) if in_colour else grey(1, 12, 10)[0]
+            path = folder / "photos" / "ab"[number % 2] / f"{number}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(held).save(path)
-        own = {**SETTINGS, "path": str(folder / "photos"), "test_share": 0.4}
-        return folder / f"photos/a/0{suffix}", lambda: collect("images", downloads={}, **own)
+            Image.fromarray(pixels).save(path)
+        settings = {**SETTINGS, "path": str(folder / "photos"), "test_share": 0.4}
+        return folder / f"photos/a/0{suffix}", lambda: collect("images", downloads={}, **settings)
 
     return write
 
@@ -73,14 +74,14 @@ def arrays(save: Callable[..., None]) -> Callable[[Path, pytest.MonkeyPatch], Ca
     def write(folder: Path, _patch: pytest.MonkeyPatch) -> Case:
         path = folder / "mine.npz"
         save(path, images=grey(12, 9, 8), labels=np.arange(12) % 2)
-        own = {**SETTINGS, "path": str(path), "test_share": 0.4}
-        return path, lambda: collect("npz", downloads={}, **own)
+        settings = {**SETTINGS, "path": str(path), "test_share": 0.4}
+        return path, lambda: collect("npz", downloads={}, **settings)
 
     return write
 
 
 def installed(name: str) -> Callable[[Path, pytest.MonkeyPatch], Case]:
-    """A file of Fashion-MNIST as Debian has them, whose checksums are not torchvision's."""
+    """A file of Fashion-MNIST in Debian's format, whose checksum differs from torchvision's."""
 
     def write(folder: Path, patch: pytest.MonkeyPatch) -> Case:
         patch.setattr(public, "INSTALLED", folder)
@@ -94,7 +95,7 @@ def installed(name: str) -> Callable[[Path, pytest.MonkeyPatch], Case]:
 
 
 def trusted_emnist(folder: Path, patch: pytest.MonkeyPatch) -> Case:
-    """An archive whose checksum is right, whatever is in it."""
+    """An archive whose checksum is correct also when it is damaged."""
     path, downloads = folder / "emnist/gzip.zip", {"folder": str(folder)}
     write_file(path, encode_emnist({split: (grey(20), LABELS) for split in ("train", "test")}))
 
@@ -108,13 +109,15 @@ def trusted_emnist(folder: Path, patch: pytest.MonkeyPatch) -> Case:
 def trusted_celeba(name: str) -> Callable[[Path, pytest.MonkeyPatch], Case]:
     def write(folder: Path, patch: pytest.MonkeyPatch) -> Case:
         files = encode_celeba([1, -1, 1, -1, 1, -1], [0, 0, 0, 0, 2, 2])
-        for of, content in files.items():
-            write_file(folder / "celeba" / of, content)
+        for file, content in files.items():
+            write_file(folder / "celeba" / file, content)
 
         def read() -> object:
-            held = {of: folder / "celeba" / of for of in files}
-            listed = [("id", write_file(path, path.read_bytes()), of) for of, path in held.items()]
-            patch.setattr(torchvision.datasets.CelebA, "file_list", listed)
+            paths = {file: folder / "celeba" / file for file in files}
+            file_list = [
+                ("id", write_file(path, path.read_bytes()), file) for file, path in paths.items()
+            ]
+            patch.setattr(torchvision.datasets.CelebA, "file_list", file_list)
             return collect("celeba", downloads={"folder": str(folder)}, **SETTINGS)
 
         return folder / "celeba" / name, read
@@ -125,9 +128,9 @@ def trusted_celeba(name: str) -> Callable[[Path, pytest.MonkeyPatch], Case]:
 FILES = {
     "font": (font, 100),
     "variable font": (variable_font, 25),
-    "PNG": (folder_of(".png", False), 200),
-    "PNG in colour": (folder_of(".png", True), 200),
-    "JPEG": (folder_of(".jpg", True), 200),
+    "PNG": (image_folder(".png", False), 200),
+    "PNG in colour": (image_folder(".png", True), 200),
+    "JPEG": (image_folder(".jpg", True), 200),
     "npz": (arrays(np.savez), 200),
     "compressed npz": (arrays(np.savez_compressed), 200),
     "IDX images": (installed("train-images-idx3-ubyte.gz"), 200),
@@ -137,33 +140,33 @@ FILES = {
     "CelebA's attributes": (trusted_celeba("list_attr_celeba.txt"), 100),
     "CelebA's splits": (trusted_celeba("list_eval_partition.txt"), 100),
 }
-"""What writes a file and says how it is read, and how many times it is damaged."""
+"""Functions that write a file and return its `Case`, and the number of damaged copies."""
 
 
-@pytest.mark.parametrize(("write", "times"), FILES.values(), ids=FILES)
-def test_a_damaged_file_is_read_or_refused(tmp_path, monkeypatch, write, times):
+@pytest.mark.parametrize(("write", "copies"), FILES.values(), ids=FILES)
+def test_a_damaged_file_is_read_or_refused(tmp_path, monkeypatch, write, copies):
     path, read = write(tmp_path, monkeypatch)
-    whole, rng, said = path.read_bytes(), random.Random(0), []
+    original, rng, sentences = path.read_bytes(), random.Random(0), []
     read()
-    before = set(tmp_path.rglob("*"))
-    for _ in range(times):
-        path.write_bytes(damaged(rng, whole))
+    original_files = set(tmp_path.rglob("*"))
+    for _ in range(copies):
+        path.write_bytes(damage(rng, original))
         try:
             read()
         except UserError as error:
-            said.append(str(error))
-    assert all(0 < len(sentence) < 600 and "\n" not in sentence for sentence in said), said
-    assert len(said) > times / 4
-    assert set(tmp_path.rglob("*")) == before
+            sentences.append(str(error))
+    assert all(0 < len(text) < 600 and "\n" not in text for text in sentences), sentences
+    assert len(sentences) > copies / 4
+    assert set(tmp_path.rglob("*")) == original_files
 
 
-def test_what_an_archive_names_is_not_written(tmp_path, monkeypatch):
-    """Archives are read, never unpacked, whatever paths their members have."""
+def test_paths_in_an_archive_are_not_written(tmp_path, monkeypatch):
+    """Archives are read without unpacking them, also if their members have paths elsewhere."""
     path, read = trusted_emnist(tmp_path / "a/b", monkeypatch)
-    packed = io.BytesIO(path.read_bytes())
-    with zipfile.ZipFile(packed, "a") as archive:
+    content = io.BytesIO(path.read_bytes())
+    with zipfile.ZipFile(content, "a") as archive:
         archive.writestr("../../climbed", b"")
         archive.writestr(str(tmp_path / "absolute"), b"")
-    path.write_bytes(packed.getvalue())
+    path.write_bytes(content.getvalue())
     read()
-    assert {of.name for of in tmp_path.rglob("*")} == {"a", "b", "emnist", "gzip.zip"}
+    assert {file.name for file in tmp_path.rglob("*")} == {"a", "b", "emnist", "gzip.zip"}

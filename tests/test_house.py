@@ -1,4 +1,4 @@
-"""That the project's own files agree with one another."""
+"""The files of the project agree with one another."""
 
 import ast
 import pkgutil
@@ -20,7 +20,7 @@ from robustgen.config import manifolds as manifold_settings
 from robustgen.data.affine import RANGES
 from robustgen.data.sources import PUBLIC_READERS, USER_READERS
 from robustgen.models.architectures import ARCHITECTURES
-from robustgen.specs import VaeGanConfig
+from robustgen.specs import NORMS, SearchConfig, TrainConfig, VaeGanConfig
 
 SOURCE = ROOT / "src/robustgen"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -48,12 +48,12 @@ def test_environment_agrees_with_pyproject():
     (pip,) = [part["pip"] for part in environment["dependencies"] if isinstance(part, dict)]
     assert "--constraint constraints.txt" in pip
     assert "--editable ." in pip
-    listed = [Requirement(text) for text in pip if not text.startswith("--")]
+    requirements = [Requirement(text) for text in pip if not text.startswith("--")]
     ranges = {requirement.name: requirement.specifier for requirement in BASE}
-    for requirement in listed:
+    for requirement in requirements:
         assert requirement.specifier == ranges[requirement.name], requirement
-    named = {"snakemake", "torch", "torchvision", "numpy", "pandas", "pyarrow", "seaborn"}
-    assert named <= {requirement.name for requirement in listed}
+    main_packages = {"snakemake", "torch", "torchvision", "numpy", "pandas", "pyarrow", "seaborn"}
+    assert main_packages <= {requirement.name for requirement in requirements}
 
 
 def test_versions_agree():
@@ -62,32 +62,30 @@ def test_versions_agree():
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
-LIMITS = {"Snakefile": 60, "workflow/rules/*.smk": 150, "workflow/scripts/*.py": 60}
+MAX_LINES = {"Snakefile": 60, "workflow/rules/*.smk": 150, "workflow/scripts/*.py": 60}
 
 
-@pytest.mark.parametrize(("pattern", "most"), LIMITS.items(), ids=LIMITS.keys())
-def test_files_are_short(pattern, most):
+@pytest.mark.parametrize(("pattern", "max_lines"), MAX_LINES.items(), ids=MAX_LINES.keys())
+def test_files_of_the_workflow_are_short(pattern, max_lines):
     for path in ROOT.glob(pattern):
-        assert len(path.read_text().splitlines()) < most, path
+        assert len(path.read_text().splitlines()) < max_lines, path
 
 
-def test_every_rule_states_what_it_needs():
+def test_every_rule_has_its_directives_and_its_script_checks_the_code():
     for path in ROOT.glob("workflow/rules/*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
-            for part in ("output:", "log:", "benchmark:", "threads: 1", "mem_mb=", "runtime="):
-                assert part in body, f"{name} lacks {part}"
+            for text in ("output:", "log:", "benchmark:", "threads: 1", "mem_mb=", "runtime="):
+                assert text in body, f"{name} lacks {text}"
             script = (ROOT / f"workflow/scripts/{name}.py").read_text()
-            assert "run_job(snakemake.log[0], snakemake)" in script, (
-                f"{name} does not check its code"
-            )
-            code = "params:" in body and f'code_of("{name}"' in body
-            assert code, f"{name} lacks the fingerprint of its code"
+            assert "run_job(snakemake.log[0], snakemake)" in script, name
+            has_code = "params:" in body and re.search(rf'code_fingerprint\(\s*"{name}"', body)
+            assert has_code, f"{name} lacks the fingerprint of its code"
             for block in re.findall(r"^    (?:input|output):\n((?:        .*\n)+)", body, re.M):
                 for line in re.findall(r"^        (\S.*)$", block, re.M):
                     assert re.match(r"\w+=|\*\*|[)\]]", line), f"{name}: {line} has no name"
 
 
-def test_the_readme_names_what_exists():
+def test_the_readme_names_existing_files_and_targets():
     text = (ROOT / "README.md").read_text()
     assert "DEMO_" not in text
     for target in re.findall(r"\]\(([\w./-]+)\)", text):
@@ -97,7 +95,7 @@ def test_the_readme_names_what_exists():
 
 
 def find_names() -> set[str]:
-    """Every name of the library: modules, definitions, arguments and attributes."""
+    """Return the names of all modules, definitions, arguments and attributes of the library."""
     names = set()
     for path in SOURCE.rglob("*.py"):
         names |= {path.stem, path.parent.name}
@@ -117,11 +115,11 @@ LIBRARIES = {
     **{name: name for name in ("numpy", "pyarrow", "scipy", "torch")},
     "F": "torch.nn.functional",
 }
-"""Libraries that docstrings name, by the name that modules give them."""
+"""Libraries that docstrings name, by their name in modules."""
 
 
-def test_docstrings_name_what_exists():
-    """A dotted name is that of a library, or consists of names of this package."""
+def test_docstrings_name_existing_things():
+    """A dotted name belongs to a library, or all its parts are names of this package."""
     names = find_names()
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -137,16 +135,17 @@ def test_docstrings_name_what_exists():
 
 REGISTRIES = {
     "space": (settings.Threat, "space", SPACES),
+    "norm": (settings.Threat, "norm", NORMS),
     "step rule of a method": (settings.Method, "step_rule", STEP_RULES),
     "step rule of an attack": (settings.Attack, "step_rule", STEP_RULES),
     "architecture": (settings.Classifier, "architecture", ARCHITECTURES),
     "transformations of fonts": (data_settings.Fonts, "transformations", RANGES),
-    "transformations of collected images": (data_settings.Collected, "transformations", RANGES),
+    "transformations of collected images": (data_settings.ImageDataset, "transformations", RANGES),
 }
 
 
 @pytest.mark.parametrize(("block", "key", "registry"), REGISTRIES.values(), ids=REGISTRIES.keys())
-def test_what_a_config_may_name_is_what_there_is(block, key, registry):
+def test_a_config_accepts_exactly_the_registered_names(block, key, registry):
     assert set(get_args(block.model_fields[key].annotation)) == set(registry)
 
 
@@ -156,7 +155,10 @@ def test_every_kind_of_data_set_has_its_reader():
         assert get_args(reader.model_fields["kind"].annotation) == (kind,)
 
 
-def test_a_manifolds_defaults_are_those_of_the_library():
-    """The paper's, whichever of the two ways they are left out."""
-    chosen = manifold_settings.Manifold().model_dump(exclude={"betas", "images", "judge"})
-    assert VaeGanConfig.from_mapping(chosen) == VaeGanConfig()
+def test_default_blocks_are_the_default_dataclasses():
+    """A config block without keys and a dataclass without arguments have the same values."""
+    recipe = manifold_settings.Manifold().model_dump(exclude={"betas", "images", "judge"})
+    assert VaeGanConfig.from_mapping(recipe) == VaeGanConfig()
+    assert TrainConfig.from_params(settings.Classifier().model_dump()) == TrainConfig()
+    search = settings.Attack(threat="regular").model_dump(exclude={"threat", "examples"})
+    assert SearchConfig(**search) == SearchConfig()

@@ -100,7 +100,7 @@ def test_the_plan_has_the_jobs_of_snakemake(demo, tmp_path):
 
 def test_measured_speeds_can_be_used_on_another_machine(demo, tmp_path, monkeypatch):
     monkeypatch.setattr("robustgen.jobs.speeds.IMAGES", 60)  # too few for accurate speeds
-    study = Study.parse({**demo.resolved(), "seeds": 1, "cohort_size": 1})
+    study = Study.parse({**demo.to_config(), "seeds": 1, "cohort_size": 1})
     messages: list[str] = []
     speeds = measure(study, torch.device("cpu"), messages.append)
     parts = ("VAE-GANs", "attacks", "training", "distances")

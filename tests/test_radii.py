@@ -1,4 +1,4 @@
-"""Radii that a space cannot have, and searches that cannot cross their ball."""
+"""Radii that are larger than a space, and searches whose steps do not suit their ball."""
 
 import math
 
@@ -38,7 +38,7 @@ def test_a_radius_larger_than_the_space_is_refused(threat, sentence):
     assert refused(changed((("threats", "ball"), threat))) == sentence
 
 
-def test_codes_of_a_learned_manifold_are_bounded_too():
+def test_a_radius_larger_than_a_learned_manifold_is_refused():
     config = changed((("threats", "ball", "space"), "learned_manifold"))
     config["manifolds"] = {"letters": {"latent": 3}}
     config["methods"] = {"plain": {}}
@@ -49,7 +49,7 @@ def test_codes_of_a_learned_manifold_are_bounded_too():
 
 
 SEARCHES = {
-    # norm, radius, rule, steps, step size: the reach, or nothing if the search can cross the ball
+    # norm, radius, step rule, steps, step size, and the reach if the search cannot cross the ball
     "as far as the radius": ("linf", 0.3, "signed", 3, 0.1, None),
     "a little less": (
         "linf",
@@ -70,7 +70,14 @@ SEARCHES = {
     "L2 steps": ("l2", 3, "normalized", 40, 0.005, "40 steps of 0.005 reach 0.2 of the radius 3"),
     "L2 steps that are longer": ("l2", 3, "normalized", 40, 0.3, None),
     "L2 by steps in every pixel": ("l2", 3, "adam", 40, 0.005, None),
-    "too few of these": ("l2", 3, "signed", 10, 0.01, "10 steps of 0.01 reach 2.8 of the radius 3"),
+    "too few steps in every pixel": (
+        "l2",
+        3,
+        "signed",
+        10,
+        0.01,
+        "10 steps of 0.01 reach 2.8 of the radius 3",
+    ),
 }
 
 
@@ -84,7 +91,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize(("norm", "rule", "step_size", "is_long"), STEPS.values(), ids=STEPS)
-def test_a_step_longer_than_the_ball_is_wide_is_told(norm, rule, step_size, is_long):
+def test_a_warning_names_steps_longer_than_the_ball_is_wide(norm, rule, step_size, is_long):
     config = valid()
     config["threats"]["ball"] |= {"norm": norm, "radius": 0.1}
     search = {"threat": "ball", "steps": 40, "step_rule": rule, "step_size": step_size}
@@ -99,7 +106,9 @@ def test_a_step_longer_than_the_ball_is_wide_is_told(norm, rule, step_size, is_l
 @pytest.mark.parametrize(
     ("norm", "radius", "rule", "steps", "step_size", "reach"), SEARCHES.values(), ids=SEARCHES
 )
-def test_a_search_that_cannot_cross_its_ball_is_told(norm, radius, rule, steps, step_size, reach):
+def test_a_warning_names_searches_that_cannot_cross_their_ball(
+    norm, radius, rule, steps, step_size, reach
+):
     search = {"threat": "ball", "step_rule": rule, "steps": steps, "step_size": step_size}
     config = valid()
     config["threats"]["ball"] |= {"norm": norm, "radius": radius}

@@ -68,14 +68,14 @@ def test_the_generic_executor_resumes_after_a_cancelled_job(study, tmp_path):
 
 LONG_STEPS = 3500
 """Number of search steps with which a training lasts longer than SLURM needs to end it."""
-RATE = SMOKE["manifolds"]["fonts"]["rate"]
+RATE = SMOKE["manifolds"]["fonts"]["learning_rate"]
 
 
 def write_study(tmp_path: Path, vaegan_rate: float) -> tuple[Path, list[str]]:
     """Write a study with this learning rate of VAE-GANs; return its config file and targets."""
     methods = {name: SMOKE["methods"][name] for name in ("normal", "adversarial")}
     methods["long"] = {**methods["adversarial"], "steps": LONG_STEPS}
-    manifolds = {"fonts": {**SMOKE["manifolds"]["fonts"], "rate": vaegan_rate}}
+    manifolds = {"fonts": {**SMOKE["manifolds"]["fonts"], "learning_rate": vaegan_rate}}
     config = write_config(tmp_path, methods=methods, manifolds=manifolds)
     folder = "results/smoke/fonts/classifiers"
     targets = [f"{folder}/{method}/n60/seeds0-1.safetensors" for method in methods]

@@ -1,4 +1,4 @@
-"""A config is a valid study: defaults, sizes, cohorts, roles, and the configs that are shipped."""
+"""Valid configs: defaults, sizes, cohorts, roles, and the configs of the project."""
 
 import subprocess
 import sys
@@ -9,10 +9,12 @@ import pytest
 import yaml
 from studies import CONFIGS, MANIFOLD_OUT, OUT, changed, refused, valid
 
+from robustgen.config.job_params import vaegan_params
+from robustgen.config.roles import find_on_manifold, find_roles
 from robustgen.config.study import Study
 
 
-def test_defaults() -> None:
+def test_missing_keys_have_their_defaults() -> None:
     config = {
         "study": "s",
         "sizes": [250],
@@ -26,7 +28,7 @@ def test_defaults() -> None:
     }
     search = {"steps": 40, "step_rule": "adam", "step_size": 0.005}
     attack = {**search, "restarts": 1, "examples": 1000}
-    assert Study.parse(config).resolved() == {
+    assert Study.parse(config).to_config() == {
         **config,
         "seed": 0,
         "seeds": 5,
@@ -46,8 +48,8 @@ def test_defaults() -> None:
             "architecture": "convnet",
             "epochs": 20,
             "batch_size": 100,
-            "rate": 0.01,
-            "rate_decay": 0.95,
+            "learning_rate": 0.01,
+            "learning_rate_decay": 0.95,
             "weight_decay": 1e-4,
         },
         "methods": {"plain": {}, "hardened": {"threat": "ball", **search}},
@@ -74,18 +76,18 @@ def test_defaults_shrink_with_the_study() -> None:
     assert study.distances.attacks == ("pixels", "codes")
 
 
-def test_distances_are_of_all_methods_where_each_has_a_threat() -> None:
+def test_distances_of_all_methods_are_measured_if_each_has_a_threat() -> None:
     study = Study.parse(changed((("methods", "plain"), OUT), (("distances",), OUT)))
     assert study.distances.methods == ("warped", "hardened", "on_manifold")
 
 
-def test_distances_of_no_attack_can_be_asked_for() -> None:
+def test_a_study_may_measure_no_distances() -> None:
     study = Study.parse(changed((("distances",), {"attacks": []})))
     assert study.distances.attacks == ()
     assert study.distances.examples == 20
 
 
-def test_sizes_of_a_data_set() -> None:
+def test_a_data_set_has_its_number_of_classes_and_images() -> None:
     letters = Study.parse(valid()).datasets["letters"]
     assert (letters.classes, letters.train_examples, letters.test_examples) == (2, 60, 20)
 
@@ -98,15 +100,17 @@ def test_sizes_of_a_data_set() -> None:
         ("celeba", (2, 136_522, 15_430), 1226),
     ],
 )
-def test_sizes_of_public_data_sets(kind: str, sizes: tuple[int, int, int], megabytes: int) -> None:
-    config = changed(*MANIFOLD_OUT, (("datasets",), {"known": {"kind": kind}}))
-    known = Study.parse(config).datasets["known"]
-    assert (known.classes, known.train_examples, known.test_examples) == sizes
-    assert known.megabytes == megabytes
-    assert not known.has_true_manifold
-    assert known.signature() == ""
+def test_public_data_sets_have_their_number_of_classes_and_images(
+    kind: str, sizes: tuple[int, int, int], megabytes: int
+) -> None:
+    config = changed(*MANIFOLD_OUT, (("datasets",), {"public": {"kind": kind}}))
+    dataset = Study.parse(config).datasets["public"]
+    assert (dataset.classes, dataset.train_examples, dataset.test_examples) == sizes
+    assert dataset.megabytes == megabytes
+    assert not dataset.has_true_manifold
+    assert dataset.signature() == ""
     assert refused({**config, "sizes": [sizes[1] + sizes[0]]}).endswith(
-        f"must be at most {sizes[1]}, the number of train images of datasets.known"
+        f"must be at most {sizes[1]}, the number of train images of datasets.public"
     )
 
 
@@ -120,12 +124,14 @@ def test_sizes_of_public_data_sets(kind: str, sizes: tuple[int, int, int], megab
         (3, 1, [(0, 0), (1, 1), (2, 2)]),
     ],
 )
-def test_cohorts(seeds: int, cohort_size: int, cohorts: list[tuple[int, int]]) -> None:
+def test_seeds_are_divided_into_cohorts(
+    seeds: int, cohort_size: int, cohorts: list[tuple[int, int]]
+) -> None:
     study = Study.parse(changed((("seeds",), seeds), (("cohort_size",), cohort_size)))
     assert study.cohorts() == cohorts
 
 
-def test_paths_that_start_at_home_are_kept_as_written(
+def test_paths_in_the_home_folder_are_recorded_as_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -133,12 +139,12 @@ def test_paths_that_start_at_home_are_kept_as_written(
     fonts = (("datasets", "letters", "fonts_from"), "~/fonts")
     downloads = (("downloads",), {"folder": "~/data", "mirror": "~/mirror"})
     study = Study.parse(changed(fonts, downloads))
-    assert study.resolved()["datasets"]["letters"]["fonts_from"] == "~/fonts"
+    assert study.to_config()["datasets"]["letters"]["fonts_from"] == "~/fonts"
     assert study.downloads.model_dump() == {"folder": "~/data", "mirror": "~/mirror"}
 
 
-def test_roles() -> None:
-    assert Study.parse(valid()).roles() == {
+def test_roles_are_found_by_the_spaces_of_threats() -> None:
+    assert find_roles(Study.parse(valid())) == {
         "normal": "plain",
         "adversarial": "hardened",
         "regular_attack": "pixels",
@@ -147,37 +153,40 @@ def test_roles() -> None:
     }
 
 
-def test_roles_are_for_searches_and_may_be_empty() -> None:
-    draws = {
+def test_methods_without_a_search_have_no_role() -> None:
+    methods = {
         "noisy": {"threat": "ball", "steps": 0},
-        "moved": {"threat": "manifold", "steps": 0},
+        "augmented": {"threat": "manifold", "steps": 0},
     }
-    config = changed((("methods",), draws), (("attacks",), {"warps": {"threat": "warp"}}))
+    config = changed((("methods",), methods), (("attacks",), {"warps": {"threat": "warp"}}))
     del config["distances"]
-    roles = Study.parse(config).roles()
-    assert roles.pop("not_adversarial") == ["moved"]
+    roles = find_roles(Study.parse(config))
+    assert roles.pop("not_adversarial") == ["augmented"]
     assert roles.pop("regular_attacks") == []
     assert set(roles.values()) == {None}
 
 
 def shipped(name: str) -> dict[str, Any]:
+    """Read a config of the project."""
     return yaml.safe_load((CONFIGS / name).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", [path.name for path in CONFIGS.glob("*.yaml")])
-def test_shipped_configs_are_valid_and_leave_nothing_to_defaults(name: str) -> None:
+def test_the_configs_of_the_project_are_valid_and_state_every_default(name: str) -> None:
     config = shipped(name)
     study = Study.parse(config)
-    assert study.resolved() == config
-    assert all(study.roles().values())
+    assert study.to_config() == config
+    assert all(find_roles(study).values())
     for dataset, data in study.datasets.items():
-        for of in study.on_manifold(dataset):
-            assert all(of.values()) or of["manifold"] == "data_manifold"
-        manifolds = [of["manifold"] for of in study.on_manifold(dataset)]
-        assert manifolds == ["true_manifold"] * data.has_true_manifold + study.learned(dataset)
+        rows = find_on_manifold(study, dataset)
+        for row in rows:
+            assert all(row.values()) or row["manifold"] == "data_manifold"
+        true_manifolds = ["true_manifold"] * data.has_true_manifold
+        manifolds = [row["manifold"] for row in rows]
+        assert manifolds == true_manifolds + study.learned_manifolds(dataset)
 
 
-def test_paper_config_holds_the_papers_settings() -> None:
+def test_the_config_of_the_paper_has_the_settings_of_the_paper() -> None:
     study = Study.parse(shipped("paper.yaml"))
     fonts = study.datasets["fonts"]
     assert (fonts.train_examples, fonts.test_examples) == (960_000, 160_000)
@@ -187,26 +196,26 @@ def test_paper_config_holds_the_papers_settings() -> None:
     assert radii.pop("on_data_manifold") == ("linf", 0.1)
     assert set(radii.values()) == {("linf", 0.3)}
     betas = {
-        name: [study.manifold_part(name, f"class{k}")["recipe"]["beta"] for k in range(10)]
+        name: [vaegan_params(study, name, f"class{k}")["recipe"]["beta"] for k in range(10)]
         for name in study.datasets
     }
     digits = [2.25, 5.0, *[2.25] * 5, 3.0, 2.25, 2.25]
     assert betas == {"fonts": [3.0] * 10, "digits": digits, "clothes": [2.75] * 10}
-    assert {study.manifold_part(n, "all")["recipe"]["beta"] for n in study.datasets} == {3.0}
+    assert {vaegan_params(study, n, "all")["recipe"]["beta"] for n in study.datasets} == {3.0}
     assert [study.manifolds[name].epochs for name in study.datasets] == [10, 30, 30]
     faces = Study.parse(shipped("celeba.yaml"))
-    assert faces.manifold_part("faces", "all")["recipe"].pop("beta") == 3.0
-    for of, latent in ((study, 10), (faces, 25)):
-        for name, manifold in of.manifolds.items():
+    assert vaegan_params(faces, "faces", "all")["recipe"].pop("beta") == 3.0
+    for paper_study, latent in ((study, 10), (faces, 25)):
+        for name, manifold in paper_study.manifolds.items():
             assert manifold.latent == latent, name
             assert manifold.channels == (64, 128, 256)
-            learned = (manifold.gamma, manifold.rate, manifold.rate_decay, manifold.weight_decay)
-            assert learned == (1.0, 0.005, 0.9, 1e-4)
+            assert (manifold.gamma, manifold.weight_decay) == (1.0, 1e-4)
+            assert (manifold.learning_rate, manifold.learning_rate_decay) == (0.005, 0.9)
             assert manifold.batch_size == 100
     assert {a.examples for a in study.attacks.values()} == {1000, 2500}
     assert {(a.steps, a.step_size) for a in study.attacks.values()} == {(40, 0.005)}
 
 
-def test_the_import_brings_no_torch() -> None:
+def test_importing_the_config_does_not_import_torch() -> None:
     code = "import sys, robustgen.config.study; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

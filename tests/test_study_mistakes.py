@@ -1,4 +1,4 @@
-"""Each mistake in a config is one sentence."""
+"""Each mistake in a config is reported in one sentence."""
 
 import os
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from studies import KIND_NAMES, OUT, Keys, changed, refused, valid
 
-from robustgen.config.messages import shown
+from robustgen.config.messages import format_value
 from robustgen.config.study import Study
 from robustgen.errors import UserError
 
 RELATIVE = "is relative to the working directory, which snakemake's --directory sets"
 
 MISTAKES: dict[str, tuple[Keys, Any, str]] = {
-    # what it shows: (keys, value given, the sentence)
+    # mistake: (keys, value, sentence)
     "unknown key": (
         ("threats", "ball", "colour"),
         1,
@@ -46,8 +46,8 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "key that is no text": (
         ("classifier",),
         {True: 1},
-        "classifier.true is no known key; allowed are architecture, epochs, batch_size, rate, "
-        "rate_decay and weight_decay",
+        "classifier.true is no known key; allowed are architecture, epochs, batch_size, "
+        "learning_rate, learning_rate_decay and weight_decay",
     ),
     "missing number": (
         ("threats", "ball", "radius"),
@@ -105,8 +105,8 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     ),
     "1.5e4, which YAML reads as text": (
         ("classifier",),
-        {"rate": "1.5e4"},
-        "classifier.rate is '1.5e4', but must be a number above 0 and up to 1,000,000; "
+        {"learning_rate": "1.5e4"},
+        "classifier.learning_rate is '1.5e4', but must be a number above 0 and up to 1,000,000; "
         "YAML reads this as text, write 1.5e+4",
     ),
     "1e3 for a whole number": (
@@ -200,7 +200,8 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "a name too long for a file": (
         ("study",),
         "x" * 61,
-        f"study is {shown('x' * 61)}, but must be text of up to 60 letters, digits, - and _ alone",
+        f"study is {format_value('x' * 61)}, but must be text of up to 60 letters, digits, "
+        "- and _ alone",
     ),
     "no seeds": (("seeds",), 0, "seeds is 0, but must be a whole number from 1 to 10,000"),
     "seeds that fill no cohort": (
@@ -317,10 +318,10 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         {"batch_size": 1},
         "classifier.batch_size is 1, but must be a whole number from 2 to 1,000,000",
     ),
-    "rate that grows": (
+    "learning rate that grows": (
         ("classifier",),
-        {"rate_decay": 1.1},
-        "classifier.rate_decay is 1.1, but must be a number above 0 and up to 1",
+        {"learning_rate_decay": 1.1},
+        "classifier.learning_rate_decay is 1.1, but must be a number above 0 and up to 1",
     ),
     "negative radius": (
         ("threats", "ball", "radius"),
@@ -450,31 +451,74 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
 }
 
 
-@pytest.mark.parametrize(("keys", "value", "says"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_one_sentence(keys: Keys, value: Any, says: str) -> None:
-    assert refused(changed((keys, value))) == says
+@pytest.mark.parametrize(("keys", "value", "sentence"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_sentence(keys: Keys, value: Any, sentence: str) -> None:
+    assert refused(changed((keys, value))) == sentence
+
+
+RENAMED: dict[str, tuple[Keys, Any, str]] = {
+    # former key: (keys, value, sentence)
+    "rate of classifiers": (
+        ("classifier",),
+        {"rate": 0.1},
+        "classifier.rate is called learning_rate now: rename the key",
+    ),
+    "rate_decay of classifiers": (
+        ("classifier",),
+        {"rate_decay": 0.9},
+        "classifier.rate_decay is called learning_rate_decay now: rename the key",
+    ),
+    "rate of VAE-GANs": (
+        ("manifolds",),
+        {"letters": {"rate": 0.1}},
+        "manifolds.letters.rate is called learning_rate now: rename the key",
+    ),
+    "rate_decay of VAE-GANs": (
+        ("manifolds",),
+        {"letters": {"rate_decay": 0.9}},
+        "manifolds.letters.rate_decay is called learning_rate_decay now: rename the key",
+    ),
+    "rate_decay of judges": (
+        ("manifolds",),
+        {"letters": {"judge": {"rate_decay": 0.9}}},
+        "manifolds.letters.judge.rate_decay is called learning_rate_decay now: rename the key",
+    ),
+    "rate of judges, which never was a key": (
+        ("manifolds",),
+        {"letters": {"judge": {"rate": 0.1}}},
+        "manifolds.letters.judge.rate is no known key; allowed are images, epochs and "
+        "learning_rate_decay",
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "value", "sentence"), RENAMED.values(), ids=RENAMED)
+def test_a_former_key_is_refused_with_its_current_name(
+    keys: Keys, value: Any, sentence: str
+) -> None:
+    assert refused(changed((keys, value))) == sentence
 
 
 @pytest.mark.parametrize("config", [None, 3, ["study"]], ids=repr)
-def test_a_config_that_is_no_mapping(config: Any) -> None:
+def test_a_config_that_is_not_a_mapping_is_refused(config: Any) -> None:
     assert refused(config).startswith(f"the config is {'null' if config is None else config}, but")
 
 
-def test_a_misspelt_key_is_told_before_the_missing_one() -> None:
+def test_a_misspelt_key_is_reported_before_the_missing_one() -> None:
     assert refused(changed((("size",), [20]), (("sizes",), OUT))).startswith("size is no known")
 
 
-def test_long_values_are_cut() -> None:
+def test_long_values_are_shortened() -> None:
     assert len(refused(changed((("study",), "?" * 10_000)))) < 150
 
 
-def paths_in(block: Any, above: Keys = ()) -> Iterator[Keys]:
-    """The keys of every value in a config."""
+def paths_in(block: Any, parent_keys: Keys = ()) -> Iterator[Keys]:
+    """Yield the keys of every value in a config."""
     items = block.items() if isinstance(block, dict) else enumerate(block)
     for key, value in items:
-        yield (*above, key)
+        yield (*parent_keys, key)
         if isinstance(value, dict | list):
-            yield from paths_in(value, (*above, key))
+            yield from paths_in(value, (*parent_keys, key))
 
 
 SCALARS = (
@@ -493,33 +537,33 @@ VALUES = st.recursive(
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_any_change_gives_a_study_or_one_sentence(data: st.DataObject) -> None:
-    config = Study.parse(valid()).resolved()
+def test_a_random_change_gives_a_study_or_one_sentence(data: st.DataObject) -> None:
+    config = Study.parse(valid()).to_config()
     for _ in range(data.draw(st.integers(1, 2))):
-        *above, last = data.draw(st.sampled_from(list(paths_in(config))))
-        block: Any = reduce(lambda held, key: held[key], above, config)
+        *parent_keys, key = data.draw(st.sampled_from(list(paths_in(config))))
+        block: Any = reduce(lambda parent, name: parent[name], parent_keys, config)
         match data.draw(st.sampled_from(["set", "add", "drop"])):
             case "add" if isinstance(block, dict):
                 block[data.draw(SCALARS)] = data.draw(VALUES)
             case "drop":
-                del block[last]
+                del block[key]
             case _:
-                block[last] = data.draw(VALUES)
+                block[key] = data.draw(VALUES)
     try:
         study = Study.parse(config)
     except UserError as error:
-        told = str(error)
+        message = str(error)
     else:
-        assert Study.parse(study.resolved()) == study
+        assert Study.parse(study.to_config()) == study
         return
-    assert len(told.splitlines()) == 1
-    assert len(told) < 500
+    assert len(message.splitlines()) == 1
+    assert len(message) < 500
 
 
 NUL = "a path must be UTF-8 without control characters"
 NO_HOME = "no home folder is known for ~no_such_user: write the path in full"
 PATHS: dict[str, tuple[str, str]] = {
-    # what it shows: (a path, what the sentence says)
+    # mistake: (path, part of the sentence)
     "home of nobody": ("~no_such_user/x", NO_HOME),
     "null byte": ("a\0b", NUL),
     "null byte in a home folder": ("~a\0b/x", NUL),
@@ -534,7 +578,7 @@ PATHS: dict[str, tuple[str, str]] = {
     "pipe": ("pipe", "/pipe is "),
 }
 KINDS_OF_PATHS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    # kind: (key, what is expected instead, an existing path of the wrong type)
+    # kind: (key, expected type, sentence by path of the wrong type)
     "images": ("path", "folder", {"file": "is a file, but must be a folder to take images from"}),
     "npz": ("path", "file", {"folder": "is a folder, but must be a file to take images from"}),
     "fonts": ("fonts_from", "folder", {"file": "is a file, but must be a folder to take fonts"}),
@@ -553,9 +597,10 @@ def odd_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refused_path(kind: str, path: str) -> str:
+    """Return the sentence with which a path of a data set is refused."""
     key = KINDS_OF_PATHS[kind][0]
     sentence = refused(changed((("datasets", "photos"), {"kind": kind, key: path})))
-    assert sentence.startswith(f"datasets.photos.{key} is {shown(path)}, but ")
+    assert sentence.startswith(f"datasets.photos.{key} is {format_value(path)}, but ")
     assert len(sentence.splitlines()) == 1
     assert len(sentence) < 600
     return sentence
@@ -563,15 +608,15 @@ def refused_path(kind: str, path: str) -> str:
 
 @pytest.mark.usefixtures("odd_files")
 @pytest.mark.parametrize("kind", KINDS_OF_PATHS)
-@pytest.mark.parametrize(("path", "says"), PATHS.values(), ids=PATHS)
-def test_a_path_that_cannot_be_used_is_one_sentence(kind: str, path: str, says: str) -> None:
-    assert says in refused_path(kind, path)
+@pytest.mark.parametrize(("path", "words"), PATHS.values(), ids=PATHS)
+def test_an_unusable_path_is_one_sentence(kind: str, path: str, words: str) -> None:
+    assert words in refused_path(kind, path)
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_PATHS)
 def test_a_path_of_the_wrong_type_is_named_in_full(kind: str, odd_files: Path) -> None:
-    for path, says in KINDS_OF_PATHS[kind][2].items():
-        assert f"{odd_files}/{path} {says}" in refused_path(kind, path)
+    for path, words in KINDS_OF_PATHS[kind][2].items():
+        assert f"{odd_files}/{path} {words}" in refused_path(kind, path)
         assert refused_path(kind, path).endswith(f"; {path} {RELATIVE}")
         assert RELATIVE not in refused_path(kind, str(odd_files / path))
 
@@ -590,7 +635,7 @@ def test_a_path_without_permission_is_one_sentence(
 
 @pytest.mark.parametrize("key", ["folder", "mirror"])
 @pytest.mark.parametrize("path", ["~no_such_user/x", "a\0b"])
-def test_a_place_of_downloads_that_cannot_be_used_is_one_sentence(key: str, path: str) -> None:
+def test_an_unusable_place_of_downloads_is_one_sentence(key: str, path: str) -> None:
     sentence = refused(changed((("downloads",), {key: path})))
-    assert sentence.startswith(f"downloads.{key} is {shown(path)}, but ")
+    assert sentence.startswith(f"downloads.{key} is {format_value(path)}, but ")
     assert "no home folder is known" in sentence or "must be " in sentence

@@ -1,4 +1,4 @@
-"""Each job's part of a study holds what the job uses alone."""
+"""The params of each job contain the settings that the job uses, and no others."""
 
 import json
 from pathlib import Path
@@ -9,19 +9,27 @@ import pytest
 from PIL import Image
 from studies import CONFIGS, MANIFOLD_OUT, Keys, changed, valid
 
+from robustgen.config.job_params import (
+    attack_params,
+    codes_params,
+    distance_params,
+    images_params,
+    prototypes_params,
+    training_params,
+)
 from robustgen.config.study import Study
 
 
-def parts(study: Study) -> dict[str, str]:
-    """All parts of the study by job, as JSON: 1 and 1.0 differ."""
-    jobs = {"fonts": study.fonts_part("letters"), "codes": study.codes_part("letters")}
+def params_of_jobs(study: Study) -> dict[str, str]:
+    """Return the params of all jobs as JSON, in which 1 and 1.0 differ."""
+    jobs = {"fonts": prototypes_params(study, "letters"), "codes": codes_params(study, "letters")}
     for method in study.methods:
-        jobs[f"train {method}"] = study.training_part("letters", method)
+        jobs[f"train {method}"] = training_params(study, "letters", method)
     for attack in study.attacks:
-        jobs[f"attack {attack}"] = study.attack_part("letters", attack)
+        jobs[f"attack {attack}"] = attack_params(study, "letters", attack)
     for attack in (*study.distances.attacks, "clean"):
-        jobs[f"distance {attack}"] = study.distance_part("letters", attack)
-    return {job: json.dumps(part) for job, part in jobs.items()}
+        jobs[f"distance {attack}"] = distance_params(study, "letters", attack)
+    return {job: json.dumps(params) for job, params in jobs.items()}
 
 
 TRAINING = {"train plain", "train warped", "train hardened", "train on_manifold"}
@@ -29,14 +37,15 @@ ATTACKS = {"attack warps", "attack pixels", "attack codes"}
 DISTANCES = {"distance pixels", "distance codes", "distance clean"}
 
 
-def test_parts() -> None:
-    jobs = {job: json.loads(part) for job, part in parts(Study.parse(valid())).items()}
+def test_params_of_jobs() -> None:
+    texts = params_of_jobs(Study.parse(valid()))
+    jobs = {job: json.loads(text) for job, text in texts.items()}
     classifier = {
         "architecture": "convnet",
         "epochs": 20,
         "batch_size": 100,
-        "rate": 0.01,
-        "rate_decay": 0.95,
+        "learning_rate": 0.01,
+        "learning_rate_decay": 0.95,
         "weight_decay": 1e-4,
     }
     assert set(jobs) == {"fonts", "codes"} | TRAINING | ATTACKS | DISTANCES
@@ -114,44 +123,45 @@ def test_parts() -> None:
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_a_change_alters_only_the_parts_that_use_it(
+def test_a_change_alters_only_the_params_of_jobs_that_use_it(
     keys: Keys, value: Any, altered: set[str]
 ) -> None:
     config = valid()
     if keys == ("distances", "attacks"):
         config["distances"]["examples"] = 5
-    before = parts(Study.parse(config))
-    after = parts(Study.parse(changed((keys, value), config=config)))
-    assert {job for job in after if after[job] != before.get(job)} == altered
+    old_params = params_of_jobs(Study.parse(config))
+    new_params = params_of_jobs(Study.parse(changed((keys, value), config=config)))
+    assert {job for job in new_params if new_params[job] != old_params.get(job)} == altered
 
 
-def test_downloads_are_the_machines_and_in_no_part() -> None:
+def test_the_place_of_downloads_is_in_no_params() -> None:
     clothes = (("datasets",), {"clothes": {"kind": "fashion_mnist", "transformations": "easy"}})
     config = changed(*MANIFOLD_OUT, clothes)
     study = Study.parse(config)
-    moved = Study.parse({**config, "downloads": {"folder": "/data", "mirror": "http://nearby"}})
+    downloads = {"folder": "/data", "mirror": "http://nearby"}
+    other_study = Study.parse({**config, "downloads": downloads})
     assert study.downloads.model_dump() == {"folder": "data", "mirror": None}
-    assert study.resolved() == moved.resolved()
-    part = {"study_seed": 0, "dataset": "clothes", "kind": "fashion_mnist"}
-    assert moved.images_part("clothes") == {**part, "transformations": "easy"}
+    assert study.to_config() == other_study.to_config()
+    names = {"study_seed": 0, "dataset": "clothes", "kind": "fashion_mnist"}
+    assert images_params(other_study, "clothes") == {**names, "transformations": "easy"}
 
 
-def test_parts_of_what_is_not_in_the_study_are_errors() -> None:
+def test_params_of_unknown_names_raise_a_key_error() -> None:
     study = Study.parse(valid())
-    for part in (
-        lambda: study.fonts_part("x"),
-        lambda: study.codes_part("x"),
-        lambda: study.images_part("x"),
-        lambda: study.training_part("letters", "x"),
-        lambda: study.attack_part("letters", "x"),
-        lambda: study.distance_part("letters", "warps"),
-        lambda: study.distance_part("x", "clean"),
+    for make_params in (
+        lambda: prototypes_params(study, "x"),
+        lambda: codes_params(study, "x"),
+        lambda: images_params(study, "x"),
+        lambda: training_params(study, "letters", "x"),
+        lambda: attack_params(study, "letters", "x"),
+        lambda: distance_params(study, "letters", "warps"),
+        lambda: distance_params(study, "x", "clean"),
     ):
         with pytest.raises(KeyError):
-            part()
+            make_params()
 
 
-def test_the_config_is_left_as_it_was_and_the_study_is_frozen() -> None:
+def test_parsing_does_not_change_the_config_and_the_study_is_frozen() -> None:
     config = valid()
     study = Study.parse(config)
     assert config == valid()
@@ -160,11 +170,11 @@ def test_the_config_is_left_as_it_was_and_the_study_is_frozen() -> None:
 
 
 @pytest.mark.parametrize("kind", ["images", "npz", "fonts"])
-def test_the_place_of_files_is_in_no_part_but_in_the_record(kind: str, tmp_path: Path) -> None:
-    """The same files under two paths make the same parts."""
+def test_the_place_of_files_is_in_the_record_but_in_no_params(kind: str, tmp_path: Path) -> None:
+    """The same files under two paths give the same params."""
     pixels = np.random.default_rng(0).integers(0, 256, (60, 28, 28), np.uint8)
     studies = []
-    for name in ("here", "there"):
+    for name in ("one", "two"):
         folder = tmp_path / name
         for number, image in enumerate(pixels):
             (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
@@ -175,11 +185,11 @@ def test_the_place_of_files_is_in_no_part_but_in_the_record(kind: str, tmp_path:
         if kind == "fonts":
             data = {**valid()["datasets"]["letters"], "fonts_from": path}
         studies.append(Study.parse(changed((("datasets", "letters"), data), *MANIFOLD_OUT)))
-    here, there = studies
-    assert kind == "fonts" or here.datasets["letters"].signature() == (
-        there.datasets["letters"].signature()
-    )
-    part = Study.fonts_part if kind == "fonts" else Study.images_part
-    assert part(here, "letters") == part(there, "letters")
-    assert str(tmp_path) not in json.dumps(part(here, "letters"))
-    assert here.resolved() != there.resolved()
+    study, other_study = studies
+    if kind != "fonts":
+        signatures = [study.datasets["letters"].signature() for study in studies]
+        assert signatures[0] == signatures[1]
+    make_params = prototypes_params if kind == "fonts" else images_params
+    assert make_params(study, "letters") == make_params(other_study, "letters")
+    assert str(tmp_path) not in json.dumps(make_params(study, "letters"))
+    assert study.to_config() != other_study.to_config()

@@ -60,9 +60,9 @@ def train_by_hand(
 ):
     """Train one model in a simple loop; return the rows of its learning curves."""
     optimizer = torch.optim.Adam(
-        model.parameters(), lr=config.rate, weight_decay=config.weight_decay
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, config.rate_decay)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, config.learning_rate_decay)
     generators = make_generators([seed])
     rows = []
     for _ in range(config.epochs):

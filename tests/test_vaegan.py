@@ -102,7 +102,7 @@ def _plainly_updated(model: VaeGan, images: torch.Tensor, rng: torch.Generator) 
             layer.__class__ = nn.ConvTranspose2d
     recipe, answer = model.config, nn.functional.binary_cross_entropy_with_logits
     vae = [*model.encoder.parameters(), *model.decoder.parameters()]
-    how = {"lr": recipe.rate, "weight_decay": recipe.weight_decay}
+    how = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
     of_vae = torch.optim.Adam(vae, **how)
     of_discriminator = torch.optim.Adam(model.discriminator.parameters(), **how)
     mean, log_variance = model.encoder(images)
@@ -182,7 +182,7 @@ def test_all_layers_are_laid_out_with_the_channels_last():
 def test_divergence_is_told():
     with pytest.raises(UserError, match="the VAE-GAN diverged: a loss is not finite in epoch 1"):
         train_vaegan(
-            vaegan("one", VaeGanConfig(**{**vars(RECIPE), "rate": 1e30})),
+            vaegan("one", VaeGanConfig(**{**vars(RECIPE), "learning_rate": 1e30})),
             of_class(0),
             generator(0, "training"),
         )

@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend."""
+"""The error that reports mistakes which the user can correct."""
 
 import os
 from collections.abc import Iterator
@@ -6,35 +6,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
 
+_MAX_REASON_CHARACTERS = 200
+
 
 class UserError(ValueError):
-    """A mistake in a config or an input file, told in one sentence.
+    """A mistake in a config or an input file, described in one sentence.
 
-    The sentence says what is wrong, where, and what is allowed. Whoever faces the user (the
-    Snakefile, a job) prints it alone, without a traceback, and exits non-zero.
+    The sentence says what is wrong, where it is, and what is allowed. The program that faces the
+    user (the Snakefile, a job) prints only this sentence, without a traceback, and exits non-zero.
     """
 
 
 def remedy(file: str | Path) -> str:
-    """What to do about a damaged result, which is a link where it is shared between studies.
+    """Return instructions for a damaged result file.
 
-    Snakemake does not miss a removed file while what was made of it is there.
+    With a shared cache the path is a symlink, so the target is named. The file must be requested
+    explicitly, because Snakemake does not recreate a missing input whose outputs exist.
     """
     return f"remove {os.path.realpath(file)}, then name {file} as a target to have it made again"
 
 
 @contextmanager
 def reading(file: str | Path, kind: str) -> Iterator[None]:
-    """Turn whatever a reader stumbles over into a `UserError` that names the file.
+    """Turn every exception of a reader into a `UserError` that names the file.
 
     Args:
-        file: what is read.
-        kind: what it should be, e.g. "font file".
+        file: the file that is read.
+        kind: the expected type of file, e.g. "font file".
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # on garbage, readers raise nearly anything
-        said = shorten(str(error).partition("\n")[0], 200) or type(error).__name__
-        raise UserError(f"{file} is not a readable {kind}: {said}") from error
+    except Exception as error:  # readers raise almost any exception on damaged files
+        reason = shorten(str(error).partition("\n")[0], _MAX_REASON_CHARACTERS)
+        raise UserError(
+            f"{file} is not a readable {kind}: {reason or type(error).__name__}"
+        ) from error

@@ -1,13 +1,31 @@
-"""What a study sets: threats, searches, training. And the bounds of the coordinates of spaces.
+"""Settings of threats, searches and training: names, fields and defaults.
 
-Imports no PyTorch, so that a config is checked quickly.
+The config adds limits to these fields and takes their defaults from here. Imports no PyTorch, so
+that a config is checked quickly.
 """
 
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, Literal, Self, TypedDict, get_args
+
+SpaceName = Literal["image", "true_manifold", "transformation", "learned_manifold", "data_manifold"]
+"""Names of spaces, the keys of `attacks.spaces.SPACES`."""
+NormName = Literal["linf", "l2"]
+"""Names of the norms of threats."""
+StepRuleName = Literal["adam", "signed", "normalized"]
+"""Names of step rules, the keys of `attacks.step_rules.STEP_RULES`."""
+ArchitectureName = Literal["convnet"]
+"""Names of networks, the keys of `models.architectures.ARCHITECTURES`."""
+TransformationsName = Literal["slight", "easy", "moderate", "hard"]
+"""Names of ranges of transformations, the keys of `RANGES`."""
+
+NORMS: tuple[str, ...] = get_args(NormName)
+LEARNED_MANIFOLDS = ("learned_manifold", "data_manifold")
+"""Spaces of latent codes: of one VAE-GAN per class, and of one VAE-GAN for all classes."""
+MANIFOLDS = ("true_manifold", *LEARNED_MANIFOLDS)
+"""Spaces that are manifolds of the data, in the order of tables and figures."""
 
 BOUND = 2.0
 """Largest absolute value of a coordinate of a latent code, where the prior is standard normal
@@ -24,12 +42,8 @@ RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """Lower and upper bounds of the six affine parameters, by the name of the transformations.
 
-"hard" is the paper's FONTS, "slight" its EMNIST, Fashion-MNIST and CelebA.
+The paper uses "hard" for FONTS and "slight" for EMNIST, Fashion-MNIST and CelebA.
 """
-
-
-NORMS = ("linf", "l2")
-"""Names of the norms of threats."""
 
 
 def require_name(argument: str, name: object, names: Collection[str]) -> None:
@@ -72,7 +86,8 @@ class Threat:
     Attributes:
         space: name of the space, a key of `attacks.spaces.SPACES`.
         norm: "linf" or "l2".
-        radius: in coordinates of the space; pixel values for `image`.
+        radius: largest norm of a perturbation, in coordinates of the space; in pixel values for
+            the space `image`.
 
     Raises:
         ValueError: the norm is not known, or the radius is not a positive number.
@@ -83,28 +98,28 @@ class Threat:
     radius: float
 
     def __post_init__(self) -> None:
-        """Refuse what would silently be another threat."""
+        """Refuse values that would silently define another threat."""
         require_name("norm", self.norm, NORMS)
         require_number("radius", self.radius, 0, is_exclusive=True)
 
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How a threat is searched.
+    """The search for an adversarial example within a threat; the defaults are the paper's.
 
     Attributes:
         step_rule: a key of `attacks.step_rules.STEP_RULES`.
         step_size: length of a step, in coordinates of the space.
-        steps: number of steps; 0 leaves the random start.
+        steps: number of steps; with 0 steps the result is the random start.
         restarts: number of random starts.
 
     Raises:
         ValueError: a number is out of its range.
     """
 
-    step_rule: str
-    step_size: float
-    steps: int
+    step_rule: str = "adam"
+    step_size: float = 0.005
+    steps: int = 40
     restarts: int = 1
 
     def __post_init__(self) -> None:
@@ -116,46 +131,72 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a classifier is trained, with Adam (Stutz et al., CVPR 2019, supplement).
+    """The training of a classifier with Adam; the defaults are the paper's (supplement).
 
     Attributes:
         epochs: passes over the N training images.
         batch_size: images per update.
-        rate: learning rate of the first epoch.
-        rate_decay: factor on the learning rate after each epoch.
-        weight_decay: L2 penalty.
+        learning_rate: learning rate of the first epoch.
+        learning_rate_decay: factor on the learning rate after each epoch.
+        weight_decay: L2 penalty on the weights.
     """
 
-    epochs: int
-    batch_size: int
-    rate: float
-    rate_decay: float
-    weight_decay: float
+    epochs: int = 20
+    batch_size: int = 100
+    learning_rate: float = 0.01
+    learning_rate_decay: float = 0.95
+    weight_decay: float = 1e-4
+
+    @classmethod
+    def from_params(cls, classifier: Mapping[str, Any]) -> Self:
+        """Return the training that the params `classifier` of a job describe.
+
+        Args:
+            classifier: the fields, and the name of the `architecture`.
+        """
+        return cls(**{key: value for key, value in classifier.items() if key != "architecture"})
 
 
 @dataclass(frozen=True)
 class AdversarialTraining:
-    """What a training method adds to normal training; 0 steps train on random perturbations."""
+    """The attack on half of each batch; with 0 steps the perturbations are random.
+
+    Attributes:
+        threat: the ball in which images are perturbed.
+        search: the search for the perturbations.
+    """
 
     threat: Threat
     search: SearchConfig
 
+    @classmethod
+    def from_params(cls, params: Mapping[str, Any]) -> Self | None:
+        """Return the attack that the params of a job describe; None for normal training.
+
+        Args:
+            params: a mapping with the keys `threat` and `search`, whose values are None for normal
+                training and otherwise hold the fields of `Threat` and `SearchConfig`.
+        """
+        if params["threat"] is None:
+            return None
+        return cls(Threat(**params["threat"]), SearchConfig(**params["search"]))
+
 
 @dataclass(frozen=True)
 class VaeGanConfig:
-    """How a VAE-GAN is built and trained; the defaults are the paper's for FONTS.
+    """The layers and the training of a VAE-GAN; the defaults are the paper's for FONTS.
 
     Attributes:
-        latent: D, numbers in a code.
+        latent: D, number of coordinates of a code.
         channels: channels of the convolutions, from the image inwards.
         beta: weight of the L1 reconstruction loss, which is summed over an image.
         gamma: weight of the decoder's loss against the discriminator. With 0 there is no
             discriminator, and the model is a VAE (Kingma and Welling, ICLR 2014).
         epochs: passes over the images.
         batch_size: images per update.
-        rate: learning rate of Adam in the first epoch.
-        rate_decay: factor on the learning rate after each epoch.
-        weight_decay: L2 penalty.
+        learning_rate: learning rate of Adam in the first epoch.
+        learning_rate_decay: factor on the learning rate after each epoch.
+        weight_decay: L2 penalty on the weights.
     """
 
     latent: int = 10
@@ -164,11 +205,43 @@ class VaeGanConfig:
     gamma: float = 1.0
     epochs: int = 10
     batch_size: int = 100
-    rate: float = 0.005
-    rate_decay: float = 0.9
+    learning_rate: float = 0.005
+    learning_rate_decay: float = 0.9
     weight_decay: float = 1e-4
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Self:
-        """From a mapping whose channels may be a list, as in a file."""
+        """Return the config of a mapping whose `channels` may be a list, as in a JSON file."""
         return cls(**{**values, "channels": tuple(values["channels"])})
+
+
+class Roles(TypedDict):
+    """The methods and attacks of a study that claims and figures use; None where it has none.
+
+    Attributes:
+        normal: the first method without a threat.
+        adversarial: the first method that searches in the space `image`.
+        regular_attack: the first attack in the space `image`.
+        regular_attacks: all attacks in the space `image`.
+        not_adversarial: all methods except those whose threat is in the space `image`.
+    """
+
+    normal: str | None
+    adversarial: str | None
+    regular_attack: str | None
+    regular_attacks: list[str]
+    not_adversarial: list[str]
+
+
+class OnManifold(TypedDict):
+    """A manifold of a data set with its method and attack; None where there is none.
+
+    Attributes:
+        manifold: the space, one of `MANIFOLDS`.
+        method: the first method that searches in it.
+        attack: the first attack in it.
+    """
+
+    manifold: str | None
+    method: str | None
+    attack: str | None

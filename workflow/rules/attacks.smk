@@ -1,4 +1,6 @@
-"""Attacks on cohorts: a row per model and example, and the adversarial examples."""
+"""Attacks on cohorts: a table with a row per model and image, and the adversarial examples."""
+
+from robustgen.config.job_params import attack_params
 
 
 rule attack:
@@ -6,10 +8,10 @@ rule attack:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         cohort=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.safetensors",
-        manifold=learned_by(lambda w: STUDY.attacks[w.attack]),
+        manifold=manifold_files_of(lambda wildcards: STUDY.attacks[wildcards.attack]),
     output:
-        rows=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.parquet",
-        found=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.safetensors",
+        attack_table=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.parquet",
+        adversarial_examples=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.safetensors",
     log:
         f"{RESULTS}/logs/{{dataset}}/attack/{{attack}}/{COHORT}.log",
     benchmark:
@@ -17,10 +19,12 @@ rule attack:
     priority: PRIORITY["attacks"]
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=memory_mb(2000),
         runtime=120,
     params:
-        settings=lambda w: STUDY.attack_part(w.dataset, w.attack),
-        code=lambda w: code_of("attack", unused(STUDY.attacks[w.attack])),
+        settings=lambda wildcards: attack_params(STUDY, wildcards.dataset, wildcards.attack),
+        code=lambda wildcards: code_fingerprint(
+            "attack", unused_modules(STUDY.attacks[wildcards.attack])
+        ),
     script:
         "../scripts/attack.py"

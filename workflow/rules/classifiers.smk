@@ -1,11 +1,13 @@
 """Cohorts of classifiers, their learning curves and their predictions on the test split."""
 
+from robustgen.config.job_params import training_params
+
 
 rule train:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
-        manifold=learned_by(lambda w: STUDY.methods[w.method]),
+        manifold=manifold_files_of(lambda wildcards: STUDY.methods[wildcards.method]),
     output:
         cohort=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.safetensors",
         curves=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.curves.parquet",
@@ -17,10 +19,12 @@ rule train:
     priority: PRIORITY["classifiers"]
     threads: 1
     resources:
-        mem_mb=memory(2000),
-        runtime=lambda w: 30 + int(w.n) // 10,
+        mem_mb=memory_mb(2000),
+        runtime=lambda wildcards: 30 + int(wildcards.n) // 10,
     params:
-        settings=lambda w: STUDY.training_part(w.dataset, w.method),
-        code=lambda w: code_of("train", unused(STUDY.methods[w.method])),
+        settings=lambda wildcards: training_params(STUDY, wildcards.dataset, wildcards.method),
+        code=lambda wildcards: code_fingerprint(
+            "train", unused_modules(STUDY.methods[wildcards.method])
+        ),
     script:
         "../scripts/train.py"

@@ -1,6 +1,6 @@
-"""What a run says before it begins and after it ends.
+"""Messages of a run: warnings before it starts, and a summary at its end.
 
-Snakemake prints lines of its own after these hooks, so that the last lines are printed at exit.
+Snakemake prints its own lines after the hooks below. The summary is therefore printed at exit.
 """
 
 import atexit
@@ -15,7 +15,7 @@ from robustgen.jobs.closing import format_failure
 from robustgen.jobs.closing import format_success
 from robustgen.config.search_checks import search_warnings
 
-STARTED = time.time()
+START_TIME = time.time()
 IS_MAIN_PROCESS = workflow.exec_mode == ExecMode.DEFAULT
 
 if IS_MAIN_PROCESS:
@@ -24,15 +24,15 @@ if IS_MAIN_PROCESS:
 
 
 def report_command():
-    """The command that makes the report of this run, from the folder in which snakemake is called.
+    """Return the command that makes the report, for the folder in which Snakemake was called.
 
-    Snakemake has changed to the folder of the results when this is read; the shell's is in PWD.
+    Snakemake has changed the working directory before it reads this file; PWD has the shell's.
     """
-    called_from = Path(os.environ.get("PWD", os.getcwd()))
+    shell_folder = Path(os.environ.get("PWD", os.getcwd()))
     options = ["--report", f"{RESULTS}/report.html"]
-    if Path(workflow.main_snakefile).parent != called_from:
+    if Path(workflow.main_snakefile).parent != shell_folder:
         options += ["--snakefile", workflow.main_snakefile]
-    if Path.cwd() != called_from:
+    if Path.cwd() != shell_folder:
         options += ["--directory", os.getcwd()]
     if workflow.overwrite_configfiles:
         options += ["--configfile", *map(str, workflow.overwrite_configfiles)]
@@ -45,14 +45,14 @@ def report_command():
 
 
 def failed_jobs():
-    """The jobs that failed in this run, those of a group one by one."""
-    for failed in workflow.scheduler.failed:
-        for job in getattr(failed, "jobs", [failed]):
+    """Yield the failed jobs of this run, also the single jobs of failed groups."""
+    for job_or_group in workflow.scheduler.failed:
+        for job in getattr(job_or_group, "jobs", [job_or_group]):
             yield FailedJob(job.rule.name, dict(job.wildcards_dict), next(iter(job.log), None))
 
 
 def is_whole_study():
-    """Whether this run was asked for the verdicts, and with them for the whole study."""
+    """Whether the targets of this run include the verdicts, and so the whole study."""
     verdicts = f"{RESULTS}/tables/verdicts.txt"
     return any(verdicts in job.input for job in workflow.dag.jobs)
 
@@ -63,4 +63,4 @@ onsuccess:
 
 
 onerror:
-    atexit.register(print, "\n" + format_failure(failed_jobs(), STARTED), file=sys.stderr)
+    atexit.register(print, "\n" + format_failure(failed_jobs(), START_TIME), file=sys.stderr)

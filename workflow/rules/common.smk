@@ -1,4 +1,4 @@
-"""The study, and how its parts are named on disk."""
+"""The study, the paths of its results, and functions that several rule files use."""
 
 import os
 import tempfile
@@ -7,21 +7,20 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
+from robustgen.config.study import Study
 from robustgen.config.yaml_files import refuse_repeated_keys
 from robustgen.errors import UserError
 from robustgen.jobs.fingerprint import fingerprint
-from robustgen.config.study import Study
 
-RULES = workflow.current_basedir
-"""The folder of the rules, in this clone or wherever a module of Snakemake has them from."""
-REPORT = "../report"
-"""The folder of the captions, relative to that of the rules, as Snakemake takes them."""
+RULES_FOLDER = workflow.current_basedir
+"""The folder of the rules, in this clone or where Snakemake fetched the workflow from."""
+CAPTIONS_FOLDER = "../report"
+"""The folder of the captions, relative to the folder of the rules."""
 
-
-# Jobs compare their code with what it is now.
+# A job stops if its code was changed after this time.
 os.environ["ROBUSTGEN_PLANNED"] = str(time.time())
 
-with one_sentence():
+with exit_on_user_error():
     for file in workflow.configfiles:
         refuse_repeated_keys(file)
     STUDY = Study.parse(config)
@@ -31,40 +30,40 @@ COHORT = "{method}/n{n}/seeds{first}-{last}"
 COHORTS = [f"seeds{first}-{last}" for first, last in STUDY.cohorts()]
 
 
-ROOM = 10**6
-"""Bytes that must be free on each disk, for what is said and noted beside results."""
-DISKS = set()
+MIN_FREE_BYTES = 10**6
+"""Bytes that must be free on each disk for logs and metadata."""
+CHECKED_DISKS = set()
 
 
-def require_writable(folder, otherwise="name another results folder with --directory"):
-    """Stop if `folder`, or what of its path exists, cannot be written."""
-    held = Path(folder).absolute()
-    while not os.path.lexists(held):
-        held = held.parent
+def require_writable(folder, remedy="name another results folder with --directory"):
+    """Stop if `folder`, or its nearest parent that exists, cannot be written."""
+    existing = Path(folder).absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
     try:
-        with tempfile.TemporaryFile(dir=held) as file:
+        with tempfile.TemporaryFile(dir=existing) as file:
             disk = os.fstat(file.fileno()).st_dev
-            file.write(bytes(0 if disk in DISKS else ROOM))
-            DISKS.add(disk)
+            file.write(bytes(0 if disk in CHECKED_DISKS else MIN_FREE_BYTES))
+            CHECKED_DISKS.add(disk)
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be written: {held}: {error.strerror}; free it or {otherwise}"
+            f"{folder} cannot be written: {existing}: {error.strerror}; free it or {remedy}"
         )
 
 
-# With --cache, studies that agree on a data set or a VAE-GAN share its files. Without, nothing is
-# marked, or Snakemake would warn of each rule.
-CACHING = workflow.workflow_settings.cache is not None
+# With --cache, studies share the files of equal data sets, VAE-GANs and judges. Without --cache, no
+# rule is marked as cached, because Snakemake would warn about each of them.
+IS_CACHING = workflow.workflow_settings.cache is not None
 
-# Where cores are few, what most has to wait for goes first: else the longest way to the end, over
-# VAE-GANs and training on what they learned, begins last, and other cores have nothing to do.
+# With few cores, jobs on which most other jobs depend run first. Otherwise the longest chain of
+# jobs, VAE-GANs and the training on their manifolds, would start last, and cores would be idle.
 PRIORITY = {"dataset": 4, "manifolds": 3, "classifiers": 2, "attacks": 1}
 
 STAGES = ("dataset", "manifolds", "classifiers", "attacks", "distances", "figures")
 
-with one_sentence():
-    for part in ("logs", "benchmarks", "tables", "figures"):
-        require_writable(f"{RESULTS}/{part}")
+with exit_on_user_error():
+    for folder in ("logs", "benchmarks", "tables", "figures"):
+        require_writable(f"{RESULTS}/{folder}")
     for dataset, stage in product(STUDY.datasets, STAGES):
         require_writable(f"{RESULTS}/{dataset}/{stage}")
 
@@ -78,62 +77,65 @@ wildcard_constraints:
     last=r"\d+",
 
 
-def one_of(names):
-    """A wildcard's constraint to `names`; without any it matches nothing."""
+def pattern_of(names):
+    """Return the constraint of a wildcard to `names`; without names it matches nothing."""
     return "|".join(names) or "(?!)"
 
 
-SEARCH = (
+SEARCH_MODULES = (
     "robustgen.attacks.search",
     "robustgen.attacks.spaces",
     "robustgen.acceleration.verified_search",
     "robustgen.acceleration.cuda.whole_search",
 )
-VAEGANS = ("robustgen.models.vaegan", "robustgen.acceleration.cpu.vaegan_layers")
+VAEGAN_MODULES = ("robustgen.models.vaegan", "robustgen.acceleration.cpu.vaegan_layers")
 
 
 @cache
-def code_of(script, without=()):
-    """The fingerprint of what `script` runs, but for modules that a job does not use.
+def code_fingerprint(script, excluded_modules=()):
+    """Return the fingerprint of the library code of `script`, and the modules that it excludes.
 
-    Parameters that are functions of more than wildcards do not make Snakemake run a job again.
+    In `params` it must be a constant or a function of wildcards alone: Snakemake does not run a job
+    again after changes of params that also depend on inputs or resources.
     """
-    with one_sentence():
-        path = workflow.sourcecache.get_path(RULES.join(f"../scripts/{script}.py"))
-        found = fingerprint(path, without)
-    return " without ".join(filter(None, [found, " ".join(without)]))
+    with exit_on_user_error():
+        path = workflow.sourcecache.get_path(RULES_FOLDER.join(f"../scripts/{script}.py"))
+        digest = fingerprint(path, excluded_modules)
+    return " without ".join(filter(None, [digest, " ".join(excluded_modules)]))
 
 
-with one_sentence():
+with exit_on_user_error():
     MEGABYTES = {name: dataset.megabytes for name, dataset in STUDY.datasets.items()}
 
 
-def memory(base):
-    """mem_mb of a rule: `base`, and thrice the data set's images: held, chosen from, worked on."""
-    return lambda w: base + 3 * MEGABYTES[w.dataset]
+def memory_mb(base):
+    """Return a function for mem_mb: `base`, and three copies of the data set's images.
 
-
-def per_cohort(pattern, methods=STUDY.methods_of, **of):
-    """Every file of `pattern` over data sets, and over methods, N, cohorts and `of` of each.
-
-    As a pair: the paths, and in the same order what each is about but its cohort.
-
-    methods, of: from the name of a data set to the names, of methods and whatever else is there.
+    A job may hold all images, those that it selected, and those that it changed.
     """
-    about = []
+    return lambda wildcards: base + 3 * MEGABYTES[wildcards.dataset]
+
+
+def per_cohort(pattern, methods=STUDY.methods_of, **names_of):
+    """Return the paths of all cohorts, and for each path the values of its other wildcards.
+
+    `pattern` has the wildcards dataset, method, n, cohort and the keys of `names_of`. `methods` and
+    the values of `names_of` are functions from the name of a data set to names.
+    """
+    keys = []
     for dataset in STUDY.datasets:
-        over = {"dataset": [dataset], "method": methods(dataset), "n": STUDY.sizes}
-        over |= {name: names(dataset) for name, names in of.items()} | {"cohort": COHORTS}
-        about += [dict(zip(over, values)) for values in product(*over.values())]
-    paths = [f"{RESULTS}/{pattern}".format(**names) for names in about]
-    for names in about:
-        del names["cohort"]
-    return paths, about
+        values = {"dataset": [dataset], "method": methods(dataset), "n": STUDY.sizes}
+        values |= {name: names(dataset) for name, names in names_of.items()} | {"cohort": COHORTS}
+        keys += [dict(zip(values, combination)) for combination in product(*values.values())]
+    paths = [f"{RESULTS}/{pattern}".format(**wildcards) for wildcards in keys]
+    for wildcards in keys:
+        del wildcards["cohort"]
+    return paths, keys
 
 
 def figure(name, folder="figures", file=None, **labels):
-    """Output files of a figure: a PNG with its caption for the report, and a PDF."""
-    caption = f"{REPORT}/{name}.rst"
+    """Return the output files of a figure: a PNG with its caption for the report, and a PDF."""
+    caption = f"{CAPTIONS_FOLDER}/{name}.rst"
     path = f"{RESULTS}/{folder}/{file or name}"
     return {
         "png": report(

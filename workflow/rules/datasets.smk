@@ -1,11 +1,14 @@
-"""Data sets of collected images, public ones or the user's own."""
+"""Data sets of image files: public ones and the user's own."""
 
-COLLECTED = [name for name, dataset in STUDY.datasets.items() if dataset.kind != "fonts"]
+from robustgen.config.job_params import images_params
 
-with one_sentence():
-    OWN_FILES = {name: STUDY.datasets[name].signature() for name in COLLECTED}
+IMAGE_DATASETS = [name for name, dataset in STUDY.datasets.items() if dataset.kind != "fonts"]
 
-# Scripts see it with its defaults; it is in no job's params, so that changing it runs nothing.
+with exit_on_user_error():
+    USER_FILES_DIGESTS = {name: STUDY.datasets[name].signature() for name in IMAGE_DATASETS}
+
+# Scripts read this block, with its defaults, from the config. It is not in the params of a job, so
+# that a change of it runs no job again.
 config["downloads"] = STUDY.downloads.model_dump(exclude_none=True)
 
 
@@ -18,16 +21,16 @@ rule images:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/images.tsv"
     wildcard_constraints:
-        dataset=one_of(COLLECTED),
-    cache: CACHING
+        dataset=pattern_of(IMAGE_DATASETS),
+    cache: IS_CACHING
     priority: PRIORITY["dataset"]
     threads: 1
     resources:
-        mem_mb=memory(4000),
+        mem_mb=memory_mb(4000),
         runtime=240,
     params:
-        settings=lambda w: STUDY.images_part(w.dataset),
-        own_files=lambda w: OWN_FILES[w.dataset],
-        code=code_of("images"),
+        settings=lambda wildcards: images_params(STUDY, wildcards.dataset),
+        user_files_digest=lambda wildcards: USER_FILES_DIGESTS[wildcards.dataset],
+        code=code_fingerprint("images"),
     script:
         "../scripts/images.py"

@@ -1,13 +1,15 @@
 """Distances of adversarial examples, and of clean test images, to the manifold."""
 
+from robustgen.config.job_params import distance_params
+
 
 rule distances:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
-        rows=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.parquet",
-        found=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.safetensors",
-        manifold=nearest_learned,
+        attack_table=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.parquet",
+        adversarial_examples=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.safetensors",
+        manifold=distance_manifold_files,
     output:
         distances=f"{RESULTS}/{{dataset}}/distances/{{attack}}/{COHORT}.parquet",
     log:
@@ -16,11 +18,13 @@ rule distances:
         f"{RESULTS}/benchmarks/{{dataset}}/distances/{{attack}}/{COHORT}.tsv"
     threads: 1
     resources:
-        mem_mb=memory(3000),
+        mem_mb=memory_mb(3000),
         runtime=120,
     params:
-        settings=lambda w: STUDY.distance_part(w.dataset, w.attack),
-        code=lambda w: code_of("distances", () if nearest_learned(w) else VAEGANS),
+        settings=lambda wildcards: distance_params(STUDY, wildcards.dataset, wildcards.attack),
+        code=lambda wildcards: code_fingerprint(
+            "distances", () if distance_manifold_files(wildcards) else VAEGAN_MODULES
+        ),
     script:
         "../scripts/distances.py"
 
@@ -29,7 +33,7 @@ rule clean_distances:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
-        manifold=nearest_learned,
+        manifold=distance_manifold_files,
     output:
         distances=f"{RESULTS}/{{dataset}}/distances/clean.parquet",
     log:
@@ -38,10 +42,12 @@ rule clean_distances:
         f"{RESULTS}/benchmarks/{{dataset}}/distances/clean.tsv"
     threads: 1
     resources:
-        mem_mb=memory(3000),
+        mem_mb=memory_mb(3000),
         runtime=120,
     params:
-        settings=lambda w: STUDY.distance_part(w.dataset, "clean"),
-        code=lambda w: code_of("clean_distances", () if nearest_learned(w) else VAEGANS),
+        settings=lambda wildcards: distance_params(STUDY, wildcards.dataset, "clean"),
+        code=lambda wildcards: code_fingerprint(
+            "clean_distances", () if distance_manifold_files(wildcards) else VAEGAN_MODULES
+        ),
     script:
         "../scripts/clean_distances.py"

@@ -1,6 +1,6 @@
-"""Check the environment that Snakemake was started in, and set what jobs take over from it.
+"""Check the environment in which Snakemake was started, and set variables for all jobs.
 
-A job on a cluster reads this file as well, so what is set here holds for every job.
+Jobs on a cluster read this file too, so that they have the same variables.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def require_package_of_this_clone():
-    """Stop if the package robustgen is not installed or is imported from another clone."""
+    """Exit if the package robustgen is not installed or is imported from another clone."""
     rules = workflow.current_basedir.get_path_or_uri(False)
     source = Path(os.path.normpath(os.path.join(rules, "../../src/robustgen")))
     spec = importlib.util.find_spec("robustgen")
@@ -30,7 +30,7 @@ def require_package_of_this_clone():
 
 
 def hide_path_of_interpreter():
-    """Let jobs look for the interpreter in PATH if its own path cannot be part of a command.
+    """Put the interpreter's folder into PATH if its path cannot be part of a shell command.
 
     Snakemake writes `sys.executable` without quotes into the command of each job, where the shell
     would split it at a space. Snakemake calls "python" in containers in the same way.
@@ -50,7 +50,7 @@ def hide_path_of_interpreter():
 require_package_of_this_clone()
 hide_path_of_interpreter()
 
-# Figures need no display. Notebooks name a backend here that other programs cannot import.
+# Figures need no display. Notebooks set this variable to a backend that other programs lack.
 os.environ["MPLBACKEND"] = "agg"
 
 from robustgen.config.yaml_files import refuse_misread_values
@@ -59,15 +59,15 @@ from robustgen.errors import UserError
 
 
 @contextmanager
-def one_sentence():
-    """Print a `UserError` as one sentence and stop; a WorkflowError would add lines of our code."""
+def exit_on_user_error():
+    """Print a `UserError` as one sentence and exit; a WorkflowError would add lines of this code."""
     try:
         yield
     except UserError as error:
         sys.exit(f"robustgen: {error}")
 
 
-with one_sentence():
+with exit_on_user_error():
     require_valid_variables()
     for file in workflow.configfiles:
         refuse_misread_values(file)

@@ -2,34 +2,42 @@
 
 from itertools import chain
 
-ROLES = STUDY.roles()
-ON_MANIFOLD = {
-    name: [of["attack"] for of in STUDY.on_manifold(name) if of["attack"]]
+from robustgen.config.roles import attacks_caption, find_on_manifold, find_roles, threat_caption
+
+ROLES = find_roles(STUDY)
+ON_MANIFOLD_ATTACKS = {
+    name: [row["attack"] for row in find_on_manifold(STUDY, name) if row["attack"]]
     for name in STUDY.datasets
 }
 
 
-def shown_method(dataset):
-    """The method whose models figures show one attack on, or several."""
+def figure_method(dataset):
+    """Return the method whose models figure 1 shows."""
     return ROLES["normal"] or STUDY.methods_of(dataset)[0]
 
 
-def shown_attacks(dataset):
-    """The attacks that figure 1 shows: the first regular one, and one on each manifold."""
-    return [*ROLES["regular_attacks"][:1], *ON_MANIFOLD[dataset]]
+def figure_models(dataset):
+    """Return the method and N of the models that figure 1 shows, for its caption."""
+    return f"{figure_method(dataset)} training with {max(STUDY.sizes)} images"
 
 
-def shown(pattern):
-    """An input function: the files of `pattern` that figure 1 shows, one per attack."""
+def figure_attacks(dataset):
+    """Return the attacks of figure 1: the first regular one, and one on each manifold."""
+    return [*ROLES["regular_attacks"][:1], *ON_MANIFOLD_ATTACKS[dataset]]
 
-    def files(w):
-        of = {
-            "method": shown_method(w.dataset),
-            "n": max(STUDY.sizes),
-            "cohort": COHORTS[0],
-        }
-        attacks = shown_attacks(w.dataset)
-        return expand(f"{RESULTS}/{pattern}", dataset=w.dataset, attack=attacks, **of)
+
+def figure_files(pattern):
+    """Return an input function: the files of `pattern` for figure 1, one for each attack."""
+
+    def files(wildcards):
+        return expand(
+            f"{RESULTS}/{pattern}",
+            dataset=wildcards.dataset,
+            attack=figure_attacks(wildcards.dataset),
+            method=figure_method(wildcards.dataset),
+            n=max(STUDY.sizes),
+            cohort=COHORTS[0],
+        )
 
     return files
 
@@ -38,8 +46,10 @@ rule figure1:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
-        rows=shown("{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.parquet"),
-        found=shown("{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.safetensors"),
+        attack_tables=figure_files("{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.parquet"),
+        adversarial_examples=figure_files(
+            "{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.safetensors"
+        ),
     output:
         **figure("figure1", "{dataset}/figures", dataset="{dataset}"),
     log:
@@ -51,10 +61,10 @@ rule figure1:
         mem_mb=2000,
         runtime=10,
     params:
-        attacks=lambda w: shown_attacks(w.dataset),
-        of=lambda w: f"{shown_method(w.dataset)} training with {max(STUDY.sizes)} images",
-        attacks_are=lambda w: STUDY.in_words(shown_attacks(w.dataset)),
-        code=code_of("figure1"),
+        attacks=lambda wildcards: figure_attacks(wildcards.dataset),
+        models_caption=lambda wildcards: figure_models(wildcards.dataset),
+        attacks_caption=lambda wildcards: attacks_caption(STUDY, figure_attacks(wildcards.dataset)),
+        code=code_fingerprint("figure1"),
     script:
         "../scripts/figure1.py"
 
@@ -74,7 +84,7 @@ rule figure2:
         runtime=10,
     params:
         method=ROLES["normal"],
-        code=code_of("figure2"),
+        code=code_fingerprint("figure2"),
     script:
         "../scripts/figure2.py"
 
@@ -94,9 +104,9 @@ rule figure3:
         mem_mb=1000,
         runtime=10,
     params:
-        on_manifold_attacks=ON_MANIFOLD,
-        attacks_are=STUDY.in_words(dict.fromkeys(chain(*ON_MANIFOLD.values()))),
-        code=code_of("figure3"),
+        on_manifold_attacks=ON_MANIFOLD_ATTACKS,
+        attacks_caption=attacks_caption(STUDY, dict.fromkeys(chain(*ON_MANIFOLD_ATTACKS.values()))),
+        code=code_fingerprint("figure3"),
     script:
         "../scripts/figure3.py"
 
@@ -116,20 +126,22 @@ rule figure4:
         mem_mb=1000,
         runtime=10,
     params:
-        drawn={
-            "regular_attacks": {name: STUDY.budget(name) for name in ROLES["regular_attacks"]},
+        figure_arguments={
+            "regular_attacks": {
+                name: threat_caption(STUDY, name) for name in ROLES["regular_attacks"]
+            },
             **{role: ROLES[role] for role in ("normal", "adversarial", "not_adversarial")},
         },
-        attacks_are=STUDY.in_words(ROLES["regular_attacks"]),
-        code=code_of("figure4"),
+        attacks_caption=attacks_caption(STUDY, ROLES["regular_attacks"]),
+        code=code_fingerprint("figure4"),
     script:
         "../scripts/figure4.py"
 
 
 FIGURES = [
-    *expand(rules.prototype_sheet.output, dataset=FONTS),
+    *expand(rules.prototype_sheet.output, dataset=FONT_DATASETS),
     *SHEETS,
-    *expand(rules.figure1.output, dataset=filter(shown_attacks, STUDY.datasets)),
+    *expand(rules.figure1.output, dataset=filter(figure_attacks, STUDY.datasets)),
     *rules.figure2.output,
     *rules.figure3.output,
     *rules.figure4.output,

@@ -1,11 +1,14 @@
-"""FONTS: letter prototypes of the fonts on hand, and the codes of every image."""
+"""FONTS: letter prototypes of the available fonts, and the codes of every image."""
 
+from robustgen.config.job_params import codes_params, prototypes_params
 from robustgen.data.font_files import signature
 
-FONTS = [name for name, dataset in STUDY.datasets.items() if dataset.kind == "fonts"]
+FONT_DATASETS = [name for name, dataset in STUDY.datasets.items() if dataset.kind == "fonts"]
 
-with one_sentence():
-    FONTS_ON_HAND = {name: signature(STUDY.datasets[name].fonts_from) for name in FONTS}
+with exit_on_user_error():
+    FONT_FILES_DIGESTS = {
+        name: signature(STUDY.datasets[name].fonts_from) for name in FONT_DATASETS
+    }
 
 
 rule prototypes:
@@ -17,17 +20,17 @@ rule prototypes:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/prototypes.tsv"
     wildcard_constraints:
-        dataset=one_of(FONTS),
-    cache: CACHING
+        dataset=pattern_of(FONT_DATASETS),
+    cache: IS_CACHING
     priority: PRIORITY["dataset"]
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=lambda w: STUDY.fonts_part(w.dataset),
-        fonts_on_hand=lambda w: FONTS_ON_HAND[w.dataset],
-        code=code_of("prototypes"),
+        settings=lambda wildcards: prototypes_params(STUDY, wildcards.dataset),
+        font_files_digest=lambda wildcards: FONT_FILES_DIGESTS[wildcards.dataset],
+        code=code_fingerprint("prototypes"),
     script:
         "../scripts/prototypes.py"
 
@@ -40,16 +43,16 @@ rule codes:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/codes.tsv"
     wildcard_constraints:
-        dataset=one_of(FONTS),
-    cache: CACHING
+        dataset=pattern_of(FONT_DATASETS),
+    cache: IS_CACHING
     priority: PRIORITY["dataset"]
     threads: 1
     resources:
         mem_mb=2000,
         runtime=10,
     params:
-        settings=lambda w: STUDY.codes_part(w.dataset),
-        code=code_of("codes"),
+        settings=lambda wildcards: codes_params(STUDY, wildcards.dataset),
+        code=code_fingerprint("codes"),
     script:
         "../scripts/codes.py"
 
@@ -64,13 +67,13 @@ rule prototype_sheet:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/prototype_sheet.tsv"
     wildcard_constraints:
-        dataset=one_of(FONTS),
+        dataset=pattern_of(FONT_DATASETS),
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
     params:
-        letters=lambda w: STUDY.datasets[w.dataset].letters,
-        code=code_of("prototype_sheet"),
+        letters=lambda wildcards: STUDY.datasets[wildcards.dataset].letters,
+        code=code_fingerprint("prototype_sheet"),
     script:
         "../scripts/prototype_sheet.py"

@@ -1,49 +1,54 @@
 """Learned manifolds: a VAE-GAN per class and one for all classes, and the codes of every image."""
 
-from robustgen.config.blocks import LEARNED
+from robustgen.config.job_params import vaegan_params
+from robustgen.specs import LEARNED_MANIFOLDS
 
 MANIFOLD = f"{RESULTS}/{{dataset}}/manifolds"
 
 
-def parts_of(dataset, space):
-    """The VAE-GANs of a space: of each class by its number, or of all."""
+def vaegan_parts(dataset, space):
+    """Return the names of the VAE-GANs of a space: one for each class, or one for all classes."""
     if space == "data_manifold":
         return ["all"]
     return [f"class{label}" for label in range(STUDY.datasets[dataset].classes)]
 
 
-def learned_files(dataset, space):
-    """The files of a learned manifold: codes first, then the VAE-GAN of each class, or of all."""
+def manifold_files(dataset, space):
+    """Return the files of a learned manifold: the codes, and then its VAE-GANs."""
     folder = MANIFOLD.format(dataset=dataset)
-    models = [f"{folder}/{part}.safetensors" for part in parts_of(dataset, space)]
+    models = [f"{folder}/{part}.safetensors" for part in vaegan_parts(dataset, space)]
     return [f"{folder}/{space}.safetensors", *models]
 
 
-def learned_by(search_of):
-    """An input function: the files of the learned manifold that a threat is on, if it is on one."""
+def manifold_files_of(search_of):
+    """Return an input function: the files of the learned manifold of a search.
 
-    def files(w):
-        space = STUDY.space(search_of(w))
-        return learned_files(w.dataset, space) if space in LEARNED else []
+    `search_of` is a function from wildcards to a method or an attack. Searches in other spaces have
+    no such files.
+    """
+
+    def files(wildcards):
+        space = STUDY.space_of(search_of(wildcards))
+        return manifold_files(wildcards.dataset, space) if space in LEARNED_MANIFOLDS else []
 
     return files
 
 
-def unused(search):
-    """The modules that a method or attack does without: those of threats, or of VAE-GANs."""
-    learned = STUDY.space(search) in LEARNED
-    return (() if search.threat else SEARCH) + (() if learned else VAEGANS)
+def unused_modules(search):
+    """Return the modules that a method or an attack does not use: of searches, or of VAE-GANs."""
+    is_learned = STUDY.space_of(search) in LEARNED_MANIFOLDS
+    return (() if search.threat else SEARCH_MODULES) + (() if is_learned else VAEGAN_MODULES)
 
 
-def nearest_learned(w):
-    """The files of the learned manifold to which distances are measured, if there is one."""
-    spaces = STUDY.learned(w.dataset)
-    return learned_files(w.dataset, spaces[0]) if spaces else []
+def distance_manifold_files(wildcards):
+    """Return the files of the learned manifold to which distances are measured, if there is one."""
+    spaces = STUDY.learned_manifolds(wildcards.dataset)
+    return manifold_files(wildcards.dataset, spaces[0]) if spaces else []
 
 
-def vaegans(w):
-    """The VAE-GANs of a space."""
-    return learned_files(w.dataset, w.space)[1:]
+def vaegan_files(wildcards):
+    """Return the files of the VAE-GANs of a space."""
+    return manifold_files(wildcards.dataset, wildcards.space)[1:]
 
 
 rule vaegan:
@@ -59,16 +64,17 @@ rule vaegan:
         f"{RESULTS}/benchmarks/{{dataset}}/vaegan/{{part}}.tsv"
     wildcard_constraints:
         part=r"all|class\d+",
-    cache: CACHING
+    cache: IS_CACHING
     priority: PRIORITY["manifolds"]
     threads: 1
     resources:
-        mem_mb=lambda w: memory(8000 if w.part == "all" else 3000)(w),  # letters are kept as floats
+        # Training decodes all images of FONTS to float32.
+        mem_mb=lambda wildcards: memory_mb(8000 if wildcards.part == "all" else 3000)(wildcards),
         runtime=720,
     params:
-        settings=lambda w: STUDY.manifold_part(w.dataset, w.part),
-        part=lambda w: w.part,
-        code=code_of("vaegan"),
+        settings=lambda wildcards: vaegan_params(STUDY, wildcards.dataset, wildcards.part),
+        part=lambda wildcards: wildcards.part,
+        code=code_fingerprint("vaegan"),
     script:
         "../scripts/vaegan.py"
 
@@ -77,7 +83,7 @@ rule latent_codes:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
-        models=vaegans,
+        models=vaegan_files,
     output:
         codes=f"{MANIFOLD}/{{space}}.safetensors",
     log:
@@ -85,15 +91,15 @@ rule latent_codes:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/latent_codes/{{space}}.tsv"
     wildcard_constraints:
-        space=one_of(LEARNED),
-    cache: CACHING
+        space=pattern_of(LEARNED_MANIFOLDS),
+    cache: IS_CACHING
     priority: PRIORITY["manifolds"]
     threads: 1
     resources:
-        mem_mb=memory(3000),
+        mem_mb=memory_mb(3000),
         runtime=120,
     params:
-        space=lambda w: w.space,
-        code=code_of("latent_codes"),
+        space=lambda wildcards: wildcards.space,
+        code=code_fingerprint("latent_codes"),
     script:
         "../scripts/latent_codes.py"

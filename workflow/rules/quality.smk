@@ -1,7 +1,11 @@
-"""How good learned manifolds are: a table, and sheets of what the VAE-GANs make."""
+"""The quality of learned manifolds: a table, and sheets of images that the VAE-GANs decode."""
 
-LEARNED_OF = [(name, space) for name in STUDY.datasets for space in STUDY.learned(name)]
-LEARNED_WHERE = dict(zip(("dataset", "space"), zip(*LEARNED_OF)))
+from robustgen.config.job_params import judge_params, quality_params
+
+LEARNED_SPACES = [
+    (name, space) for name in STUDY.datasets for space in STUDY.learned_manifolds(name)
+]
+LEARNED_WILDCARDS = dict(zip(("dataset", "space"), zip(*LEARNED_SPACES)))
 
 
 rule judge:
@@ -15,15 +19,15 @@ rule judge:
         f"{RESULTS}/logs/{{dataset}}/judge.log",
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/judge.tsv"
-    cache: CACHING
+    cache: IS_CACHING
     priority: PRIORITY["classifiers"]
     threads: 1
     resources:
-        mem_mb=memory(3000),
+        mem_mb=memory_mb(3000),
         runtime=240,
     params:
-        settings=lambda w: STUDY.judge_part(w.dataset),
-        code=code_of("judge", SEARCH + VAEGANS),
+        settings=lambda wildcards: judge_params(STUDY, wildcards.dataset),
+        code=code_fingerprint("judge", SEARCH_MODULES + VAEGAN_MODULES),
     script:
         "../scripts/judge.py"
 
@@ -32,7 +36,7 @@ rule quality:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
-        models=vaegans,
+        models=vaegan_files,
         judge=rules.judge.output.cohort,
     output:
         quality=f"{MANIFOLD}/{{space}}.quality.parquet",
@@ -41,26 +45,30 @@ rule quality:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/quality/{{space}}.tsv"
     wildcard_constraints:
-        space=one_of(LEARNED),
+        space=pattern_of(LEARNED_MANIFOLDS),
     threads: 1
     resources:
-        mem_mb=memory(3000),
+        mem_mb=memory_mb(3000),
         runtime=60,
     params:
-        settings=lambda w: STUDY.quality_part(w.dataset, w.space),
-        code=code_of("quality"),
+        settings=lambda wildcards: quality_params(STUDY, wildcards.dataset, wildcards.space),
+        code=code_fingerprint("quality"),
     script:
         "../scripts/quality.py"
 
 
 rule all_quality:
     input:
-        parts=(expand(rules.quality.output.quality, zip, **LEARNED_WHERE) if LEARNED_OF else []),
+        parts=(
+            expand(rules.quality.output.quality, zip, **LEARNED_WILDCARDS)
+            if LEARNED_SPACES
+            else []
+        ),
     output:
         quality=f"{RESULTS}/tables/manifolds.parquet",
         text=report(
             f"{RESULTS}/tables/manifolds.txt",
-            caption=f"{REPORT}/manifolds.rst",
+            caption=f"{CAPTIONS_FOLDER}/manifolds.rst",
             category="Claims",
             labels={"table": "learned manifolds"},
         ),
@@ -73,7 +81,7 @@ rule all_quality:
         mem_mb=500,
         runtime=5,
     params:
-        code=code_of("all_quality"),
+        code=code_fingerprint("all_quality"),
     script:
         "../scripts/all_quality.py"
 
@@ -82,7 +90,7 @@ rule manifold_sheet:
     input:
         bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
-        models=vaegans,
+        models=vaegan_files,
     output:
         **figure(
             "manifold",
@@ -96,16 +104,16 @@ rule manifold_sheet:
     benchmark:
         f"{RESULTS}/benchmarks/{{dataset}}/manifold_sheet/{{space}}.tsv"
     wildcard_constraints:
-        space=one_of(LEARNED),
+        space=pattern_of(LEARNED_MANIFOLDS),
     threads: 1
     resources:
-        mem_mb=memory(2000),
+        mem_mb=memory_mb(2000),
         runtime=10,
     params:
-        settings=lambda w: {"study_seed": STUDY.seed, "dataset": w.dataset},
-        code=code_of("manifold_sheet"),
+        settings=lambda wildcards: {"study_seed": STUDY.seed, "dataset": wildcards.dataset},
+        code=code_fingerprint("manifold_sheet"),
     script:
         "../scripts/manifold_sheet.py"
 
 
-SHEETS = expand(rules.manifold_sheet.output, zip, **LEARNED_WHERE) if LEARNED_OF else []
+SHEETS = expand(rules.manifold_sheet.output, zip, **LEARNED_WILDCARDS) if LEARNED_SPACES else []

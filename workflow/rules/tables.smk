@@ -1,15 +1,17 @@
 """Tables over the whole study: errors, success rates, distances, claims."""
 
-PREDICTED, PREDICTED_ABOUT = per_cohort(
+from robustgen.config.roles import find_on_manifold, find_roles
+
+PREDICTIONS, PREDICTION_KEYS = per_cohort(
     "{dataset}/classifiers/{method}/n{n}/{cohort}.predictions.parquet"
 )
-ATTACKED, ATTACKED_ABOUT = per_cohort(
+ATTACK_TABLES, ATTACK_KEYS = per_cohort(
     "{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.parquet", attack=STUDY.attacks_of
 )
-MEASURED, MEASURED_ABOUT = per_cohort(
+DISTANCE_TABLES, DISTANCE_KEYS = per_cohort(
     "{dataset}/distances/{attack}/{method}/n{n}/{cohort}.parquet",
     methods=lambda dataset: [m for m in STUDY.methods_of(dataset) if m in STUDY.distances.methods],
-    attack=STUDY.measured,
+    attack=STUDY.distance_attacks,
 )
 
 
@@ -25,15 +27,15 @@ rule record:
         mem_mb=500,
         runtime=5,
     params:
-        study=STUDY.resolved(),
-        code=code_of("record"),
+        study=STUDY.to_config(),
+        code=code_fingerprint("record"),
     script:
         "../scripts/record.py"
 
 
 rule errors:
     input:
-        parts=PREDICTED,
+        parts=PREDICTIONS,
     output:
         errors=f"{RESULTS}/tables/errors.parquet",
     log:
@@ -45,15 +47,15 @@ rule errors:
         mem_mb=1000,
         runtime=15,
     params:
-        about=PREDICTED_ABOUT,
-        code=code_of("errors"),
+        part_keys=PREDICTION_KEYS,
+        code=code_fingerprint("errors"),
     script:
         "../scripts/errors.py"
 
 
 rule success_rates:
     input:
-        parts=ATTACKED,
+        parts=ATTACK_TABLES,
     output:
         success_rates=f"{RESULTS}/tables/success_rates.parquet",
     log:
@@ -65,8 +67,8 @@ rule success_rates:
         mem_mb=1000,
         runtime=15,
     params:
-        about=ATTACKED_ABOUT,
-        code=code_of("success_rates"),
+        part_keys=ATTACK_KEYS,
+        code=code_fingerprint("success_rates"),
     script:
         "../scripts/success_rates.py"
 
@@ -86,7 +88,7 @@ rule over_seeds:
         mem_mb=500,
         runtime=5,
     params:
-        code=code_of("over_seeds"),
+        code=code_fingerprint("over_seeds"),
     script:
         "../scripts/over_seeds.py"
 
@@ -94,7 +96,7 @@ rule over_seeds:
 rule all_distances:
     input:
         clean=expand(f"{RESULTS}/{{dataset}}/distances/clean.parquet", dataset=STUDY.datasets),
-        parts=MEASURED,
+        parts=DISTANCE_TABLES,
     output:
         distances=f"{RESULTS}/tables/distances.parquet",
     log:
@@ -107,8 +109,8 @@ rule all_distances:
         runtime=15,
     params:
         datasets=list(STUDY.datasets),
-        about=MEASURED_ABOUT,
-        code=code_of("all_distances"),
+        part_keys=DISTANCE_KEYS,
+        code=code_fingerprint("all_distances"),
     script:
         "../scripts/all_distances.py"
 
@@ -123,7 +125,7 @@ rule claims:
         claims=f"{RESULTS}/tables/claims.parquet",
         verdicts=report(
             f"{RESULTS}/tables/verdicts.txt",
-            caption=f"{REPORT}/verdicts.rst",
+            caption=f"{CAPTIONS_FOLDER}/verdicts.rst",
             category="Claims",
             labels={"table": "verdicts"},
         ),
@@ -136,8 +138,8 @@ rule claims:
         mem_mb=1000,
         runtime=15,
     params:
-        roles=STUDY.roles(),
-        on_manifold={name: STUDY.on_manifold(name) for name in STUDY.datasets},
-        code=code_of("claims"),
+        roles=find_roles(STUDY),
+        on_manifold={name: find_on_manifold(STUDY, name) for name in STUDY.datasets},
+        code=code_fingerprint("claims"),
     script:
         "../scripts/claims.py"

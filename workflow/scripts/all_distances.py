@@ -1,4 +1,4 @@
-"""Put all distances into one table."""
+"""Combine all distances into one table."""
 
 from robustgen.analysis.aggregate import concatenate_distances
 from robustgen.io.parquet import read_table, write_table
@@ -7,7 +7,7 @@ from robustgen.jobs.runtime import run_job
 
 with run_job(snakemake.log[0], snakemake):
     paths = [*snakemake.input.clean, *snakemake.input.parts]
-    about = [{"dataset": name} for name in snakemake.params.datasets] + snakemake.params.about
+    keys = [{"dataset": name} for name in snakemake.params.datasets] + snakemake.params.part_keys
     tables = (read_table(path, DISTANCES) for path in paths)
-    parts = zip(about, tables, strict=True)
+    parts = zip(keys, tables, strict=True)
     write_table(snakemake.output.distances, concatenate_distances(parts), ALL_DISTANCES)

@@ -1,4 +1,4 @@
-"""Put the measures of all learned manifolds into one table, and the same into words."""
+"""Write the quality of all learned manifolds as a table and as text."""
 
 import pyarrow as pa
 

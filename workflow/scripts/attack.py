@@ -1,4 +1,4 @@
-"""Attack a cohort."""
+"""Attack a cohort and save the adversarial examples."""
 
 from robustgen import device
 from robustgen.acceleration import backends
@@ -30,7 +30,7 @@ with run_job(snakemake.log[0], snakemake):
     generators = [generator(settings["study_seed"], *purpose, seed) for seed in cohort.seeds]
     inputs = [*cohort.state_dict().values(), *test.identity_tensors()]
     identity = job_identity(settings, code, inputs, compute_device, backend.name)
-    checkpoint = Checkpoint.beside(snakemake.output.found, identity)
+    checkpoint = Checkpoint.beside(snakemake.output.adversarial_examples, identity)
     threat, search = Threat(**settings["threat"]), SearchConfig(**settings["search"])
     result = attack_cohort(cohort, test, threat, search, generators, checkpoint)
 
@@ -39,6 +39,7 @@ with run_job(snakemake.log[0], snakemake):
         "seeds": cohort.seeds,
         "provenance": provenance(compute_device, backend.name),
     }
-    save_tensors(snakemake.output.found, {"images": result.images, "codes": result.codes}, header)
-    write_table(snakemake.output.rows, result.rows, ATTACKS)
+    tensors = {"images": result.images, "codes": result.codes}
+    save_tensors(snakemake.output.adversarial_examples, tensors, header)
+    write_table(snakemake.output.attack_table, result.rows, ATTACKS)
     checkpoint.remove()

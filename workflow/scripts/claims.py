@@ -1,4 +1,4 @@
-"""Test the four claims."""
+"""Test the four claims and write the verdicts."""
 
 from robustgen.analysis.claims import evaluate_claims
 from robustgen.analysis.verdicts import format_verdicts
@@ -13,7 +13,7 @@ with run_job(snakemake.log[0], snakemake):
     distances = read_table(snakemake.input.distances, ALL_DISTANCES)
     quality = read_table(snakemake.input.quality, QUALITY)
     roles, on_manifold = snakemake.params.roles, snakemake.params.on_manifold
-    tested = evaluate_claims(errors, rates, distances, quality, roles, on_manifold)
-    write_table(snakemake.output.claims, tested, CLAIMS)
+    verdicts = evaluate_claims(errors, rates, distances, quality, roles, on_manifold)
+    write_table(snakemake.output.claims, verdicts, CLAIMS)
     with atomic_write(snakemake.output.verdicts) as partial:
-        partial.write_text(format_verdicts(tested, roles, on_manifold) + "\n", encoding="utf-8")
+        partial.write_text(format_verdicts(verdicts, roles, on_manifold) + "\n", encoding="utf-8")

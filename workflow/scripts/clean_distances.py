@@ -1,4 +1,4 @@
-"""Measure how far clean test images lie from the manifold, as a reference for the others."""
+"""Measure the distances of clean test images to the manifold, as a reference."""
 
 import numpy as np
 

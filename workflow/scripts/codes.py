@@ -1,4 +1,4 @@
-"""Draw the codes of every image of FONTS."""
+"""Draw the code of every image of FONTS."""
 
 from robustgen.data.font_codes import draw_codes
 from robustgen.io.parquet import write_table

@@ -1,4 +1,4 @@
-"""Measure how far the adversarial examples of an attack lie from the manifold."""
+"""Measure the distances of the adversarial examples of an attack to the manifold."""
 
 import numpy as np
 import torch
@@ -23,13 +23,13 @@ with run_job(snakemake.log[0], snakemake):
     test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     if snakemake.input.manifold:
         test = load_manifold(snakemake.input.manifold, test, "test", backend)
-    tensors, _ = load_tensors(snakemake.input.found, compute_device)
-    attacks = read_table(snakemake.input.rows, ATTACKS).to_pandas()
+    tensors, _ = load_tensors(snakemake.input.adversarial_examples, compute_device)
+    attacks = read_table(snakemake.input.attack_table, ATTACKS).to_pandas()
 
-    # Only images that the model got right were attacked; the others are still test images.
+    # Only correctly classified images were attacked. The other rows hold the clean test images.
     attacks = attacks.assign(row=range(len(attacks)))
-    is_right = attacks["prediction"] == attacks["label"]
-    attacks = attacks[(attacks["example"] < examples) & is_right]
+    is_correct = attacks["prediction"] == attacks["label"]
+    attacks = attacks[(attacks["example"] < examples) & is_correct]
     if attacks.empty:
         log.warning("no model classifies any of the first %d test images correctly", examples)
     image_rows, example_rows = (

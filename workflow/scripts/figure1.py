@@ -12,28 +12,31 @@ from robustgen.jobs.runtime import run_job
 
 with run_job(snakemake.log[0], snakemake):
     test = load(snakemake.input.bank, snakemake.input.examples, "test")
-    tables, found = {}, {}
-    for attack, rows, images in zip(
-        snakemake.params.attacks, snakemake.input.rows, snakemake.input.found, strict=True
+    tables, adversarial_images = {}, {}
+    for attack, table_path, examples_path in zip(
+        snakemake.params.attacks,
+        snakemake.input.attack_tables,
+        snakemake.input.adversarial_examples,
+        strict=True,
     ):
-        table = read_table(rows, ATTACKS).to_pandas()
+        table = read_table(table_path, ATTACKS).to_pandas()
         tables[attack] = table[table["seed"] == table["seed"].iloc[0]].set_index(
             "example", drop=False
         )
-        found[attack] = load_tensors(images)[0]["images"][0]
+        adversarial_images[attack] = load_tensors(examples_path)[0]["images"][0]
 
-    chosen = select_examples(
+    rows = select_examples(
         table.iloc[: min(map(len, tables.values()))] for table in tables.values()
     )
     class_names = drawable_names(test.classes)
-    attacked = {}
+    columns = {}
     for attack, table in tables.items():
-        predictions = predicted_names(table.loc[chosen], class_names)
-        attacked[attack] = AttackedImages(found[attack][chosen].numpy(), predictions)
-    shown = test.take(chosen)
-    names = [class_names[label] for label in shown.labels]
+        predictions = predicted_names(table.loc[rows], class_names)
+        columns[attack] = AttackedImages(adversarial_images[attack][rows].numpy(), predictions)
+    originals = test.take(rows)
+    names = [class_names[label] for label in originals.labels]
     save(
-        plot_examples(shown.images().numpy(), names, attacked),
+        plot_examples(originals.images().numpy(), names, columns),
         snakemake.output.png,
         snakemake.output.pdf,
     )

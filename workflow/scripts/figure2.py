@@ -8,5 +8,5 @@ from robustgen.jobs.runtime import run_job
 
 with run_job(snakemake.log[0], snakemake):
     table = read_table(snakemake.input.distances, ALL_DISTANCES).to_pandas()
-    drawn = plot_distances(table, method=snakemake.params.method)
-    save(drawn, snakemake.output.png, snakemake.output.pdf)
+    figure = plot_distances(table, method=snakemake.params.method)
+    save(figure, snakemake.output.png, snakemake.output.pdf)

@@ -1,4 +1,4 @@
-"""Draw figure 3: test error and on-manifold success rates."""
+"""Draw figure 3: test errors and on-manifold success rates."""
 
 from robustgen.figures.generalization import plot_generalization
 from robustgen.figures.style import save
@@ -9,5 +9,5 @@ from robustgen.jobs.runtime import run_job
 with run_job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS).to_pandas()
     rates = read_table(snakemake.input.success_rates, SUCCESS_RATES).to_pandas()
-    drawn = plot_generalization(errors, rates, snakemake.params.on_manifold_attacks)
-    save(drawn, snakemake.output.png, snakemake.output.pdf)
+    figure = plot_generalization(errors, rates, snakemake.params.on_manifold_attacks)
+    save(figure, snakemake.output.png, snakemake.output.pdf)

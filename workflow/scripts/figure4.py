@@ -1,4 +1,4 @@
-"""Draw figure 4: regular success rate, test error, and what adversarial training costs."""
+"""Draw figure 4: regular success rates, and the cost of adversarial training in test error."""
 
 from robustgen.figures.robustness import plot_robustness
 from robustgen.figures.style import save
@@ -9,5 +9,5 @@ from robustgen.jobs.runtime import run_job
 with run_job(snakemake.log[0], snakemake):
     errors = read_table(snakemake.input.errors, ERRORS).to_pandas()
     rates = read_table(snakemake.input.success_rates, SUCCESS_RATES).to_pandas()
-    drawn = plot_robustness(errors, rates, **snakemake.params.drawn)
-    save(drawn, snakemake.output.png, snakemake.output.pdf)
+    figure = plot_robustness(errors, rates, **snakemake.params.figure_arguments)
+    save(figure, snakemake.output.png, snakemake.output.pdf)

@@ -1,4 +1,4 @@
-"""Collect the images of a data set whose manifold is not known."""
+"""Collect the images of a public data set or of the user's files."""
 
 from robustgen.data.sources import collect
 from robustgen.io.parquet import write_table
@@ -8,12 +8,12 @@ from robustgen.jobs.runtime import run_job
 
 with run_job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
-    # Where files are is no part of a job's params: a change of it runs nothing again.
+    # The place of the files is not in the params, so that a change of it runs no job again.
     images, examples = collect(
         **settings,
         path=snakemake.config["datasets"][snakemake.wildcards.dataset].get("path"),
         downloads=snakemake.config["downloads"],
     )
-    about = {"settings": settings, "provenance": provenance("cpu")}
-    save_tensors(snakemake.output.bank, {"images": images}, about)
+    header = {"settings": settings, "provenance": provenance("cpu")}
+    save_tensors(snakemake.output.bank, {"images": images}, header)
     write_table(snakemake.output.examples, examples, examples.schema)

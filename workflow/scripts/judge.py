@@ -1,4 +1,4 @@
-"""Train the classifier that judges learned manifolds, on images of the data set alone."""
+"""Train the judge of learned manifolds, a classifier of the images of a data set."""
 
 from robustgen import device
 from robustgen.acceleration import backends
@@ -21,15 +21,15 @@ with run_job(snakemake.log[0], snakemake):
     data = data.take(slice(settings["n"]))
 
     purpose = (settings["study_seed"], "judge", settings["dataset"], settings["n"])
-    classifier = dict(settings["classifier"])
-    architecture, shape = classifier.pop("architecture"), tuple(data.bank.shape[1:])
-    judge = Cohort(architecture, shape, len(data.classes), [0], backend)
+    classifier, shape = settings["classifier"], tuple(data.bank.shape[1:])
+    judge = Cohort(classifier["architecture"], shape, len(data.classes), [0], backend)
     judge.initialize([generator(*purpose, "initialization")])
     judge.to(compute_device)
     generators = Generators(batches=[generator(*purpose, "batches")], attacks=[])
     identity = job_identity(settings, code, data.identity_tensors(), compute_device, backend.name)
     checkpoint = Checkpoint.beside(snakemake.output.cohort, identity)
-    curves = train(judge, data, TrainConfig(**classifier), None, generators, checkpoint)
+    config = TrainConfig.from_params(classifier)
+    curves = train(judge, data, config, None, generators, checkpoint)
 
     write_table(snakemake.output.curves, curves, CURVES)
     judge.save(snakemake.output.cohort, settings, provenance(compute_device, backend.name))

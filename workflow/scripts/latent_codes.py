@@ -1,4 +1,4 @@
-"""Encode every image by the VAE-GAN of its class, or of all classes."""
+"""Encode every image with the VAE-GAN of its class, or of all classes."""
 
 from robustgen import device
 from robustgen.acceleration import backends

@@ -1,4 +1,4 @@
-"""Draw what the VAE-GANs of a learned manifold make: reconstructions, samples, interpolations."""
+"""Draw reconstructions, samples and interpolations of the VAE-GANs of a learned manifold."""
 
 from robustgen import device
 from robustgen.acceleration import backends
@@ -20,9 +20,6 @@ with run_job(snakemake.log[0], snakemake):
     test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     models = [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models]
     samples = generator(settings["study_seed"], "sheet", settings["dataset"], space)
-    shown = SheetImages(**make_sheet(models, test, COLUMNS, samples))
-    save(
-        plot_manifold(drawable_names(test.classes), shown),
-        snakemake.output.png,
-        snakemake.output.pdf,
-    )
+    images = SheetImages(**make_sheet(models, test, COLUMNS, samples))
+    figure = plot_manifold(drawable_names(test.classes), images)
+    save(figure, snakemake.output.png, snakemake.output.pdf)

@@ -1,4 +1,4 @@
-"""Render the letters of the fonts on hand."""
+"""Render the letters of the available fonts."""
 
 import torch
 
@@ -12,10 +12,10 @@ from robustgen.jobs.runtime import run_job
 
 with run_job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
-    # Where the fonts are is no part of the job's params: a change of it runs nothing again.
+    # The place of the fonts is not in the params, so that a change of it runs no job again.
     folder = snakemake.config["datasets"][snakemake.wildcards.dataset].get("fonts_from", INSTALLED)
     letters = draw_prototypes(**settings, fonts_from=folder)
     images = torch.as_tensor(letters.images).flatten(0, 1)[:, None]
-    about = {"settings": settings, "provenance": provenance("cpu")}
-    save_tensors(snakemake.output.bank, {"images": images}, about)
+    header = {"settings": settings, "provenance": provenance("cpu")}
+    save_tensors(snakemake.output.bank, {"images": images}, header)
     write_table(snakemake.output.fonts, letters.table, FONTS)

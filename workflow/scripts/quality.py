@@ -1,4 +1,4 @@
-"""Measure how good a learned manifold is."""
+"""Measure the quality of a learned manifold."""
 
 from robustgen import device
 from robustgen.acceleration import backends

@@ -1,4 +1,4 @@
-"""Keep the study, with all defaults filled in, beside its results."""
+"""Write the config of the study, with all defaults, beside its results."""
 
 import json
 

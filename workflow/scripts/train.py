@@ -1,4 +1,4 @@
-"""Train a cohort and let it predict the test split."""
+"""Train a cohort and predict the classes of the test split."""
 
 from robustgen import device
 from robustgen.acceleration import backends
@@ -12,7 +12,7 @@ from robustgen.jobs.runtime import run_job
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import load_manifold
 from robustgen.seeding import generator
-from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig
+from robustgen.specs import AdversarialTraining, TrainConfig
 from robustgen.training.classifiers import Generators, train
 
 with run_job(snakemake.log[0], snakemake):
@@ -25,21 +25,16 @@ with run_job(snakemake.log[0], snakemake):
     if snakemake.input.manifold:
         data = load_manifold(snakemake.input.manifold, data, "train", backend)
 
-    # Methods are compared with each other: what does not name the method is equal for all of them.
+    # All methods have the same initial weights and batch order, because they are compared.
     study_seed, dataset, name = (settings[key] for key in ("study_seed", "dataset", "method"))
-    initial = [generator(study_seed, "initialization", dataset, seed) for seed in seeds]
+    initialization = [generator(study_seed, "initialization", dataset, seed) for seed in seeds]
     batches = [generator(study_seed, "batches", dataset, n, seed) for seed in seeds]
     attacks = [generator(study_seed, "training attacks", dataset, name, n, seed) for seed in seeds]
 
-    classifier = dict(settings["classifier"])
-    architecture, shape = classifier.pop("architecture"), tuple(data.bank.shape[1:])
-    cohort = Cohort(architecture, shape, len(data.classes), seeds, backend)
-    cohort.initialize(initial)
+    classifier, shape = settings["classifier"], tuple(data.bank.shape[1:])
+    cohort = Cohort(classifier["architecture"], shape, len(data.classes), seeds, backend)
+    cohort.initialize(initialization)
     cohort.to(compute_device)
-    method = None
-    if settings["threat"] is not None:
-        threat, search = Threat(**settings["threat"]), SearchConfig(**settings["search"])
-        method = AdversarialTraining(threat, search)
     identity = job_identity(
         {**settings, "n": n, "seeds": list(seeds)},
         snakemake.params.code,
@@ -48,8 +43,8 @@ with run_job(snakemake.log[0], snakemake):
         backend.name,
     )
     checkpoint = Checkpoint.beside(output.cohort, identity)
-    generators = Generators(batches, attacks)
-    curves = train(cohort, data, TrainConfig(**classifier), method, generators, checkpoint)
+    config, method = TrainConfig.from_params(classifier), AdversarialTraining.from_params(settings)
+    curves = train(cohort, data, config, method, Generators(batches, attacks), checkpoint)
 
     test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     write_table(output.predictions, predict(cohort, test), PREDICTIONS)

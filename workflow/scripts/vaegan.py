@@ -38,8 +38,8 @@ with run_job(snakemake.log[0], snakemake):
     )
     path = Path(snakemake.output.model)
     checkpoint = Checkpoint.beside(path, identity)
-    copy = path.parent / "trained" / f"{identity_hash(identity)}.safetensors"
-    finished = Checkpoint(copy, identity, interval_s=0)
+    finished_path = path.parent / "trained" / f"{identity_hash(identity)}.safetensors"
+    finished = Checkpoint(finished_path, identity, interval_s=0)
     noise = generator(*purpose, "training")
     curves = train_vaegan_once(model.to(compute_device), data, noise, checkpoint, finished, backend)
 

@@ -7,7 +7,7 @@ verdicts.
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,8 @@ from robustgen.analysis.statistics import (
     spearman,
     t_interval,
 )
+from robustgen.specs import OnManifold as OnManifold
+from robustgen.specs import Roles as Roles
 
 MIN_AGREEMENT = 0.9
 """Smallest reconstruction and step agreement of a learned manifold on which claims are tested."""
@@ -27,24 +29,6 @@ MIN_JUDGE_ACCURACY = 0.5
 """Smallest accuracy of a judge on test images that can measure the quality of a manifold."""
 SATURATED_RATE = 0.99
 """Regular success rate above which models no longer differ visibly in robustness."""
-
-
-class Roles(TypedDict):
-    """Names of the methods and attacks that the claims are about. None: the study has none."""
-
-    normal: str | None
-    adversarial: str | None
-    regular_attack: str | None
-    regular_attacks: list[str]
-    not_adversarial: list[str]
-
-
-class OnManifold(TypedDict):
-    """A manifold of a data set, with the names of the method and the attack on it, if any."""
-
-    manifold: str | None
-    method: str | None
-    attack: str | None
 
 
 class InsufficientEvidenceError(Exception):

@@ -1,19 +1,51 @@
-"""The blocks of a study's config, each with what it allows and its defaults."""
+"""The blocks of a study's config: keys, limits and defaults.
+
+Defaults of fields that the library has too are those of `specs`.
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    JsonValue,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from robustgen.config.messages import Said, allowed_in, key_text, listed, mistake, near, shown
+from robustgen.config.messages import (
+    AllowedText,
+    describe_allowed,
+    format_key,
+    format_value,
+    join_words,
+    suggestion,
+    validation_error,
+)
 from robustgen.errors import UserError
+from robustgen.specs import (
+    ArchitectureName,
+    NormName,
+    SearchConfig,
+    SpaceName,
+    StepRuleName,
+    TrainConfig,
+)
+
+RENAMED_KEYS = {"rate": "learning_rate", "rate_decay": "learning_rate_decay"}
+"""Former names of keys, each with the current name."""
 
 
 class Settings(BaseModel):
-    """A mapping in a config: frozen, strictly typed, with no key unknown, missing or null.
+    """A mapping in a config: frozen, strictly typed, without unknown, missing or null keys.
 
-    The docstring under each field is the meaning of the key. The documentation shows it.
+    The docstring under each field describes the key. The schema and the documentation quote it.
     """
 
     model_config = ConfigDict(
@@ -26,198 +58,233 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_keys(cls, given: Any) -> Any:
-        names = listed(cls.model_fields, "and")
-        if not isinstance(given, dict):
-            required = any(field.is_required() for field in cls.model_fields.values())
-            shape = "a mapping" if required else "a mapping, {} for its defaults,"
-            raise mistake(f"is {shown(given)}, but must be {shape} with keys {names}")
-        for key in given:
+    def _check_keys(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            is_required = any(field.is_required() for field in cls.model_fields.values())
+            mapping = "a mapping" if is_required else "a mapping, {} for its defaults,"
+            keys = join_words(cls.model_fields, "and")
+            raise validation_error(
+                f"is {format_value(values)}, but must be {mapping} with keys {keys}"
+            )
+        for key in values:
             if key not in cls.model_fields:
-                close = near(key, cls.model_fields)
-                raise mistake(f"is no known key{close}; allowed are {names}", key_text(key))
+                raise cls._unknown_key_error(key)
         for key, field in cls.model_fields.items():
-            if key not in given and field.is_required():
-                raise mistake(f"is missing, but must be {allowed_in(field)}", key)
-            if key in given and given[key] is None:
-                leave = "" if field.is_required() else "; leave the key out for its default"
-                raise mistake(f"is null, but must be {allowed_in(field)}{leave}", key)
-        return given
+            if key not in values and field.is_required():
+                raise validation_error(f"is missing, but must be {describe_allowed(field)}", key)
+            if key in values and values[key] is None:
+                hint = "" if field.is_required() else "; leave the key out for its default"
+                allowed = describe_allowed(field)
+                raise validation_error(f"is null, but must be {allowed}{hint}", key)
+        return values
 
-    def refuse_set(self, keys: Iterable[str], why: str) -> Self:
-        """This, if none of `keys` was set in the config; else the mistake of the first that was."""
+    @classmethod
+    def _unknown_key_error(cls, key: Any) -> Exception:
+        if isinstance(key, str) and RENAMED_KEYS.get(key) in cls.model_fields:
+            message = f"is called {RENAMED_KEYS[key]} now: rename the key"
+        else:
+            allowed = join_words(cls.model_fields, "and")
+            message = f"is no known key{suggestion(key, cls.model_fields)}; allowed are {allowed}"
+        return validation_error(message, format_key(key))
+
+    def forbid(self, keys: Iterable[str], reason: str) -> Self:
+        """Return self unless one of `keys` was set in the config.
+
+        Raises:
+            PydanticCustomError: a key was set; the sentence names the first one and the reason.
+        """
         for key in keys:
             if key in self.model_fields_set:
-                value = shown(getattr(self, key))
-                raise mistake(f"is {value}, but must be left out: {why}", key)
+                value = format_value(getattr(self, key))
+                raise validation_error(f"is {value}, but must be left out: {reason}", key)
         return self
 
     def check_path(self, key: str, check: Callable[[str], object]) -> Self:
-        """Return self if `check` accepts the path at `key`; else its error is one of `key`."""
+        """Return self if `check` accepts the path at `key`.
+
+        Raises:
+            PydanticCustomError: `check` raised a `UserError`; the sentence names the key.
+        """
         value = getattr(self, key)
         try:
             check(value)
         except UserError as error:
-            raise mistake(f"is {shown(value)}, but {error}", key) from None
+            raise validation_error(f"is {format_value(value)}, but {error}", key) from None
         return self
 
 
 @dataclass(frozen=True)
 class DefaultText:
-    """Annotates a field whose default depends on other settings: the default in words."""
+    """An annotation of a field whose default depends on other settings: the default in words."""
 
     text: str
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "x-default": self.text}
 
 
 T = TypeVar("T", str, tuple[Any, ...])
 
 
-def distinct(values: T) -> T:
-    """Refuses a value that is given twice."""
+def require_distinct(values: T) -> T:
+    """Refuse a text or a list that has an element twice."""
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise mistake(f"is {shown(value)}, but must differ from those before it", index)
+            message = f"is {format_value(value)}, but must differ from those before it"
+            raise validation_error(message, index)
     return values
 
 
-MOST = 1_000_000
-"""Above this, a number is a slip: it ends in memory that is not there, or in infinity."""
+MAX_NUMBER = 1_000_000
+"""Largest number in a config. Larger ones are mistakes that exhaust memory or overflow."""
 
-Whole = Annotated[int, Field(ge=0), Said("a whole number of 0 or more")]
-Count = Annotated[int, Field(ge=1, le=MOST), Said(f"a whole number from 1 to {MOST:,}")]
-Width = Annotated[int, Field(ge=1, le=4096), Said("a whole number from 1 to 4,096")]
-"""Of a layer: a few wider ones would fill any memory."""
-Several = Annotated[int, Field(ge=2, le=MOST), Said(f"a whole number from 2 to {MOST:,}")]
-Positive = Annotated[float, Field(gt=0, le=MOST), Said(f"a number above 0 and up to {MOST:,}")]
-Decay = Annotated[float, Field(gt=0, le=1), Said("a number above 0 and up to 1")]
-"""A factor on the learning rate after each epoch."""
-Seeds = Annotated[int, Field(ge=1, le=10_000), Said("a whole number from 1 to 10,000")]
-
-
+NonNegativeInt = Annotated[int, Field(ge=0), AllowedText("a whole number of 0 or more")]
+PositiveInt = Annotated[
+    int, Field(ge=1, le=MAX_NUMBER), AllowedText(f"a whole number from 1 to {MAX_NUMBER:,}")
+]
+IntFrom2 = Annotated[
+    int, Field(ge=2, le=MAX_NUMBER), AllowedText(f"a whole number from 2 to {MAX_NUMBER:,}")
+]
+LayerWidth = Annotated[int, Field(ge=1, le=4096), AllowedText("a whole number from 1 to 4,096")]
+"""Channels or coordinates of a layer, which a few wide layers would not fit into memory."""
+SeedCount = Annotated[int, Field(ge=1, le=10_000), AllowedText("a whole number from 1 to 10,000")]
+NonNegativeFloat = Annotated[float, Field(ge=0), AllowedText("a number of 0 or more")]
+PositiveFloat = Annotated[
+    float, Field(gt=0, le=MAX_NUMBER), AllowedText(f"a number above 0 and up to {MAX_NUMBER:,}")
+]
+DecayFactor = Annotated[float, Field(gt=0, le=1), AllowedText("a number above 0 and up to 1")]
+ThreatName = Annotated[str, AllowedText("the name of a threat, as text")]
 FilePath = Annotated[str, Field(min_length=1)]
-"""Of a file or folder of the user's, as written; `paths.expand_home` replaces `~` at its use."""
+"""A path as the user wrote it. Readers replace `~` with `paths.expand_home`."""
 Name = Annotated[
     str,
     Field(pattern="^[a-z][a-z0-9_]{0,59}$"),
-    Said("a lower-case letter and then lower-case letters, digits or _, 60 in all"),
+    AllowedText("a lower-case letter and then lower-case letters, digits or _, 60 in all"),
 ]
-Names = Annotated[
-    tuple[Annotated[str, Said("a name, as text")], ...],
-    Field(strict=False),
-    AfterValidator(distinct),
-]
-LEARNED = ("learned_manifold", "data_manifold")
-"""Spaces of codes of VAE-GANs: one per class, and one for all."""
-StepRule = Literal["adam", "signed", "normalized"]
+NameInList = Annotated[str, AllowedText("a name, as text")]
+UNIQUE_ITEMS: dict[str, JsonValue] = {"uniqueItems": True}
+"""Extends the JSON schema of a list that `require_distinct` checks."""
 
 
 class Classifier(Settings):
-    """The network and how it is trained, the same for every method."""
+    """The network and its training, which are the same for all methods."""
 
-    architecture: Literal["convnet"] = "convnet"
+    architecture: ArchitectureName = "convnet"
     """The network. `convnet` is the paper's: three convolutions and two linear layers."""
-    epochs: Count = 20
+    epochs: PositiveInt = TrainConfig.epochs
     """Passes over the N training images."""
-    batch_size: Several = 100
+    batch_size: IntFrom2 = TrainConfig.batch_size
     """Images for each update of the weights."""
-    rate: Positive = 0.01
+    learning_rate: PositiveFloat = TrainConfig.learning_rate
     """Learning rate of Adam in the first epoch."""
-    rate_decay: Decay = 0.95
+    learning_rate_decay: DecayFactor = TrainConfig.learning_rate_decay
     """Factor on the learning rate after each epoch."""
-    weight_decay: Annotated[float, Field(ge=0), Said("a number of 0 or more")] = 1e-4
+    weight_decay: NonNegativeFloat = TrainConfig.weight_decay
     """L2 penalty on the weights."""
 
 
 class Threat(Settings):
     """A set of allowed perturbations: a ball in a space."""
 
-    space: Literal["image", "true_manifold", "transformation", "learned_manifold", "data_manifold"]
+    space: SpaceName
     """Coordinates in which images are changed."""
-    norm: Literal["linf", "l2"]
+    norm: NormName
     """Norm of the change: `linf` bounds each coordinate, `l2` bounds the Euclidean length."""
-    radius: Positive
+    radius: PositiveFloat
     """Largest allowed norm of the change, in coordinates of the space."""
 
 
 class Method(Settings):
-    """A training method: on what, if anything, half of each batch is attacked.
+    """A training method: normal training, or an attack on half of each batch.
 
-    Without a threat it is plain training; with `steps: 0` it draws at random and searches nothing.
+    Without a threat it is normal training; with `steps: 0` the perturbations are random.
     """
 
-    threat: Annotated[
-        str | None,
-        Said("the name of a threat, as text"),
-        DefaultText("none: all images are clean"),
-    ] = None
+    model_config = ConfigDict(
+        json_schema_extra={
+            "dependentRequired": {key: ["threat"] for key in ("steps", "step_rule", "step_size")}
+        }
+    )
+
+    threat: Annotated[ThreatName | None, DefaultText("none: all images are clean")] = None
     """The threat within which half of each batch is perturbed."""
-    steps: Whole = 40
+    steps: NonNegativeInt = SearchConfig.steps
     """Steps of the search. With 0 steps the perturbation is drawn at random."""
-    step_rule: StepRule = "adam"
-    """How a gradient becomes a step."""
-    step_size: Positive = 0.005
+    step_rule: StepRuleName = SearchConfig.step_rule  # type: ignore[assignment]
+    """The rule that turns a gradient into a step."""
+    step_size: PositiveFloat = SearchConfig.step_size
     """Length of a step, in coordinates of the space."""
 
     @model_validator(mode="after")
     def _check_search(self) -> Self:
         if self.threat is None:
-            self.refuse_set(("steps", "step_rule", "step_size"), "the method has no threat")
+            self.forbid(("steps", "step_rule", "step_size"), "the method has no threat")
         elif self.steps == 0:
-            self.refuse_set(("step_rule", "step_size"), "with 0 steps nothing is searched")
+            self.forbid(("step_rule", "step_size"), "with 0 steps nothing is searched")
         return self
 
-    def settings(self) -> dict[str, Any]:
-        """The settings that have an effect."""
+    def to_config(self) -> dict[str, Any]:
+        """Return the block with its defaults, without keys that have no effect."""
         if self.threat is None:
             return {}
         return self.model_dump(include=None if self.steps else {"threat", "steps"})
 
 
 class Attack(Settings):
-    """An attack on trained classifiers; `examples` defaults to the test split where smaller."""
+    """An attack on trained classifiers.
 
-    threat: Annotated[str, Said("the name of a threat, as text")]
+    If the test split has fewer images than the default of `examples`, all of them are attacked.
+    """
+
+    threat: ThreatName
     """The threat within which adversarial examples are searched."""
-    steps: Count = 40
+    steps: PositiveInt = SearchConfig.steps
     """Steps of the search from each start."""
-    step_rule: StepRule = "adam"
-    """How a gradient becomes a step."""
-    step_size: Positive = 0.005
+    step_rule: StepRuleName = SearchConfig.step_rule  # type: ignore[assignment]
+    """The rule that turns a gradient into a step."""
+    step_size: PositiveFloat = SearchConfig.step_size
     """Length of a step, in coordinates of the space."""
-    restarts: Count = 1
+    restarts: PositiveInt = SearchConfig.restarts
     """Random starts. The attack succeeds on an image if the search from one start succeeds."""
     examples: Annotated[
-        Count, DefaultText("1000, or the smallest test split of the study where it has fewer")
+        PositiveInt,
+        DefaultText("1000, or the smallest test split of the study where it has fewer"),
     ] = 1000
     """Test images that are attacked: the first ones of the test split."""
 
 
 class Distances(Settings):
-    """Whose adversarial examples have their distance to the manifold measured, and how.
+    """The adversarial examples whose distance to the manifold is measured, and the measurement.
 
-    By default those of all methods without a threat (of all methods if each has one) and of all
-    attacks in image space or on a manifold; the numbers default to the largest allowed
-    where that is smaller than said here.
+    Default numbers that are too large for the study are replaced by the largest allowed ones.
     """
 
     methods: Annotated[
-        Names,
-        Field(min_length=1),
+        tuple[NameInList, ...],
+        Field(strict=False, min_length=1, json_schema_extra=UNIQUE_ITEMS),
+        AfterValidator(require_distinct),
         DefaultText("the methods without a threat; all methods if each has one"),
     ] = ()
     """Methods whose models' adversarial examples are measured."""
-    attacks: Annotated[Names, DefaultText("the attacks in the space `image` or on a manifold")] = ()
+    attacks: Annotated[
+        tuple[NameInList, ...],
+        Field(strict=False, json_schema_extra=UNIQUE_ITEMS),
+        AfterValidator(require_distinct),
+        DefaultText("the attacks in the space `image` or on a manifold"),
+    ] = ()
     """Attacks whose adversarial examples are measured."""
     examples: Annotated[
-        Count,
+        PositiveInt,
         DefaultText("200, or fewer: no more than a measured attack or a test split has"),
     ] = 200
     """Test images whose adversarial examples are measured: the first ones of the test split."""
-    steps: Count = 200
+    steps: PositiveInt = 200
     """Steps of the search for the nearest image of a manifold."""
-    step_size: Positive = 0.05
+    step_size: PositiveFloat = 0.05
     """Length of a step of that search, in coordinates of the manifold."""
     neighbours: Annotated[
-        Several, DefaultText("50, or one less than the smallest train split of the study")
+        IntFrom2, DefaultText("50, or one less than the smallest train split of the study")
     ] = 50
     """Nearest training images, whose affine span stands for the manifold where it is unknown."""

@@ -1,16 +1,15 @@
-"""What the settings of all kinds of data sets have in common."""
+"""The base classes of the settings of data sets."""
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from robustgen.config.blocks import Settings
-
-Transformations = Literal["slight", "easy", "moderate", "hard"]
+from robustgen.specs import TransformationsName
 
 
 class Dataset(Settings):
-    """What a study asks of a data set, whatever its kind."""
+    """The settings of a data set of any kind, and the sizes that follow from them."""
 
     has_true_manifold: ClassVar[bool]
     kind: str
@@ -24,12 +23,12 @@ class Dataset(Settings):
     @property
     @abstractmethod
     def train_examples(self) -> int:
-        """Images in the train split."""
+        """Number of images in the train split."""
 
     @property
     @abstractmethod
     def test_examples(self) -> int:
-        """Images in the test split."""
+        """Number of images in the test split."""
 
     @property
     @abstractmethod
@@ -37,16 +36,16 @@ class Dataset(Settings):
         """Channels, height and width of the images, in pixels.
 
         Raises:
-            UserError: the first image of the user's cannot be read.
+            UserError: the first image of the user's files cannot be read.
         """
 
     @property
     def megabytes(self) -> int:
-        """What the images take in memory, in 1e6 bytes."""
+        """Memory of all images, in 1e6 bytes."""
         return math.ceil((self.train_examples + self.test_examples) * math.prod(self.shape) / 1e6)
 
     def signature(self) -> str:
-        """What changes when the user's files do; empty without such files.
+        """Return a digest of the user's files; empty for data sets without such files.
 
         Raises:
             UserError: the files are missing.
@@ -54,21 +53,24 @@ class Dataset(Settings):
         return ""
 
 
-class Collected(Dataset):
-    """Images that were collected, not drawn; the paper allows them the `slight` transformations."""
+class ImageDataset(Dataset):
+    """A data set of image files whose manifold is unknown.
+
+    The paper uses the `slight` transformations for these data sets.
+    """
 
     has_true_manifold: ClassVar[bool] = False
 
-    transformations: Transformations = "slight"
+    transformations: TransformationsName = "slight"
     """The ranges of the six parameters in the space `transformation`."""
 
     @property
     @abstractmethod
     def counts(self) -> tuple[int, int, int]:
-        """Number of classes, and of train and test images of each.
+        """Number of classes, and of train and test images of each class.
 
         Raises:
-            UserError: files of the user's are missing, damaged or not as they must be.
+            UserError: files of the user are missing, damaged or of a wrong format.
         """
 
     @property
@@ -83,10 +85,10 @@ class Collected(Dataset):
 
     @property
     def train_examples(self) -> int:
-        """Images in the train split, equally many of each class."""
+        """Number of images in the train split, which has equally many of each class."""
         return self.counts[0] * self.counts[1]
 
     @property
     def test_examples(self) -> int:
-        """Images in the test split, equally many of each class that has any."""
+        """Number of images in the test split, which has equally many of each of its classes."""
         return self.test_classes * self.counts[2]

@@ -1,15 +1,22 @@
-"""The kinds of data set: what a study may ask of each, and how many images each has."""
+"""The kinds of data set: the settings of each, and the number of its images."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema, core_schema
 
-from robustgen.config.blocks import Count, FilePath, Settings, distinct
-from robustgen.config.dataset_blocks import Collected, Dataset, Transformations
-from robustgen.config.messages import Said, listed, mistake, near, shown
+from robustgen.config.blocks import FilePath, PositiveInt, Settings, require_distinct
+from robustgen.config.dataset_blocks import Dataset, ImageDataset
+from robustgen.config.messages import (
+    AllowedText,
+    format_value,
+    join_words,
+    suggestion,
+    validation_error,
+)
 from robustgen.config.user_datasets import Images, Npz
 from robustgen.io.paths import FONTS_PURPOSE, INSTALLED, expand_home, is_url, require_folder
+from robustgen.specs import TransformationsName
 
 
 class Fonts(Dataset):
@@ -18,25 +25,25 @@ class Fonts(Dataset):
     has_true_manifold: ClassVar[bool] = True
     kind: Literal["fonts"]
     """FONTS: letters of many fonts, whose manifold is known."""
-    fonts: Count = 1000
+    fonts: PositiveInt = 1000
     """Number of fonts."""
     fonts_from: Annotated[
-        FilePath, Said("installed, or the path of a folder of fonts, as text")
+        FilePath, AllowedText("installed, or the path of a folder of fonts, as text")
     ] = "installed"
     """Where fonts are taken from: the installed font packages, or a folder of TTF and OTF files."""
     letters: Annotated[
         str,
         Field(pattern="^[A-Za-z0-9]{2,}$"),
-        AfterValidator(distinct),
-        Said("text of 2 or more different characters from A-Z, a-z and 0-9"),
+        AfterValidator(require_distinct),
+        AllowedText("text of 2 or more different characters from A-Z, a-z and 0-9"),
     ] = "ABCDEFGHIJ"
     """The letters, each of which is a class."""
-    transformations: Transformations = "hard"
+    transformations: TransformationsName = "hard"
     """The ranges from which the six parameters of each image are drawn. They also bound the space
     `transformation`."""
-    train_draws: Count = 96
+    train_draws: PositiveInt = 96
     """Training images of each font and letter."""
-    test_draws: Count = 16
+    test_draws: PositiveInt = 16
     """Test images of each font and letter."""
 
     @model_validator(mode="after")
@@ -57,21 +64,21 @@ class Fonts(Dataset):
 
     @property
     def train_examples(self) -> int:
-        """Draws of all fonts and letters in the train split."""
+        """Number of images of all fonts and letters in the train split."""
         return self.fonts * self.classes * self.train_draws
 
     @property
     def test_examples(self) -> int:
-        """Draws of all fonts and letters in the test split."""
+        """Number of images of all fonts and letters in the test split."""
         return self.fonts * self.classes * self.test_draws
 
     @property
     def megabytes(self) -> int:
-        """None to speak of: images are decoded from few letters where they are needed."""
+        """0, because jobs decode the images of a batch from a few letters when they need them."""
         return 0
 
 
-class Emnist(Collected):
+class Emnist(ImageDataset):
     """Handwritten digits: the split "digits" of EMNIST (Cohen et al., 2017)."""
 
     kind: Literal["emnist"]
@@ -88,7 +95,7 @@ class Emnist(Collected):
         return 10, 24_000, 4_000
 
 
-class FashionMnist(Collected):
+class FashionMnist(ImageDataset):
     """Articles of clothing: Fashion-MNIST (Xiao et al., 2017)."""
 
     kind: Literal["fashion_mnist"]
@@ -105,7 +112,7 @@ class FashionMnist(Collected):
         return 10, 6_000, 1_000
 
 
-class CelebA(Collected):
+class CelebA(ImageDataset):
     """Faces with and without the attribute "Male": CelebA (Liu et al., 2015)."""
 
     kind: Literal["celeba"]
@@ -120,7 +127,8 @@ class CelebA(Collected):
     def counts(self) -> tuple[int, int, int]:
         """Number of classes, and of train and test images of each.
 
-        They are the males, the fewer, of 162,770 images for training and 19,962 for testing.
+        The class "male" has fewer images, 68,261 of 162,770 for training and 7,715 of 19,962 for
+        testing. Both classes have this number of images.
         """
         return 2, 68_261, 7_715
 
@@ -133,45 +141,47 @@ KINDS: dict[str, type[Dataset]] = {
     "images": Images,
     "npz": Npz,
 }
-"""The kinds of data set: `kind` in a config says which of these reads the rest."""
+"""The settings of data sets, by the value of the key `kind`."""
 
 
-class ByKind:
-    """Annotates a data set that is read by the class its `kind` names."""
+class TaggedByKind:
+    """An annotation of a data set, whose key `kind` selects the class of its settings."""
 
     def __get_pydantic_core_schema__(
         self, _source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        choices = {kind: handler.generate_schema(reader) for kind, reader in KINDS.items()}
+        choices = {kind: handler.generate_schema(block) for kind, block in KINDS.items()}
         union = core_schema.tagged_union_schema(choices, discriminator="kind")
-        return core_schema.no_info_before_validator_function(self._check, union)
+        return core_schema.no_info_before_validator_function(self._check_kind, union)
 
     @staticmethod
-    def _check(given: Any) -> Any:
-        if not isinstance(given, dict):
-            raise mistake(f"is {shown(given)}, but must be a mapping with the key kind")
-        if "kind" not in given:
-            raise mistake(f"is missing, but must be {listed(KINDS)}", "kind")
-        kind = given["kind"]
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise mistake(
-                f"is {shown(kind)}, but must be {listed(KINDS)}{near(kind, KINDS)}", "kind"
+    def _check_kind(values: Any) -> Any:
+        if not isinstance(values, dict):
+            raise validation_error(
+                f"is {format_value(values)}, but must be a mapping with the key kind"
             )
-        return given
+        allowed = join_words(KINDS)
+        if "kind" not in values:
+            raise validation_error(f"is missing, but must be {allowed}", "kind")
+        kind = values["kind"]
+        if not isinstance(kind, str) or kind not in KINDS:
+            hint = suggestion(kind, KINDS)
+            raise validation_error(f"is {format_value(kind)}, but must be {allowed}{hint}", "kind")
+        return values
 
 
 class Downloads(Settings):
-    """Where the files of public data sets are kept and fetched from: the machine's own setting.
+    """The places of the files of public data sets; they have no effect on results.
 
-    A mirror, a folder or an address, holds them under the same names as the folder.
+    A mirror has the files under the same names as the folder.
     """
 
-    folder: Annotated[FilePath, Said("the path of a folder, as text")] = "data"
+    folder: Annotated[FilePath, AllowedText("the path of a folder, as text")] = "data"
     """The folder that keeps the files."""
     mirror: Annotated[
         str | None,
-        Field(pattern=r"^\P{Cc}+$"),
-        Said("the path of a folder, or an address, as text"),
+        Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        AllowedText("the path of a folder, or an address, as text"),
     ] = None
     """A folder or an address that has the same files and is tried before the internet."""
 

@@ -1,4 +1,4 @@
-"""Mistakes in a config, each told in one sentence: where, what was given, what is allowed."""
+"""Error messages about a config: one sentence with the key, its value and what is allowed."""
 
 import math
 import re
@@ -7,141 +7,172 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
+from pydantic import (
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+)
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from robustgen.errors import UserError
 
-_LONGEST = 60
-_SHAPES = {
+_MAX_VALUE_CHARACTERS = 60
+"""Characters of a value that a sentence shows."""
+_ALLOWED_BY_ERROR_TYPE = {
     "dict_type": "a mapping of names to settings",
     "tuple_type": "a list",
     "too_short": "non-empty",
 }
+"""Descriptions of allowed values, by pydantic's types of errors."""
 
 
-def shown(value: Any) -> str:
-    """A value as a sentence shows it: short, on one line, and spelt as in YAML."""
+def format_value(value: Any) -> str:
+    """Return a value as YAML spells it, on one line and cut to a fixed length."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    if len(text) <= _MAX_VALUE_CHARACTERS:
+        return text
+    return text[: _MAX_VALUE_CHARACTERS - 3] + "..."
 
 
-def listed(names: Iterable[str], last: str = "or") -> str:
-    """Names as a sentence lists them: "a, b or c"; "none" if there are none."""
-    *most, end = list(names) or ["none"]
-    return f"{', '.join(most)} {last} {end}" if most else end
+def join_words(words: Iterable[str], conjunction: str = "or") -> str:
+    """Return words as a list in a sentence: "a, b or c"; "none" for an empty list."""
+    *head, tail = list(words) or ["none"]
+    return f"{', '.join(head)} {conjunction} {tail}" if head else tail
 
 
-def near(word: Any, names: Iterable[str]) -> str:
-    """A question about the one of `names` most like `word`; empty if none is like it."""
-    close = get_close_matches(str(word)[:_LONGEST], list(names), n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+def suggestion(word: Any, names: Iterable[str]) -> str:
+    """Return " (did you mean NAME?)" with the most similar name; empty if none is similar."""
+    matches = get_close_matches(str(word)[:_MAX_VALUE_CHARACTERS], list(names), n=1)
+    return f" (did you mean {matches[0]}?)" if matches else ""
 
 
-def path(*keys: Any) -> str:
-    """The full path of a key, e.g. `attacks.regular.steps` or `sizes[1]`; an int is an index."""
+def key_path(*keys: Any) -> str:
+    """Return the full path of a key, e.g. `attacks.regular.steps` or `sizes[1]`.
+
+    Integers are indices of lists. Without keys, the path is "the config".
+    """
     text = ""
     for key in keys:
         if isinstance(key, int) and not isinstance(key, bool):
             text += f"[{key}]"
         else:
-            plain = isinstance(key, str) and re.fullmatch(r"[\w-]+", key, re.ASCII)
-            text += f".{key if plain and len(key) <= _LONGEST else shown(key)}"
+            is_plain = isinstance(key, str) and re.fullmatch(r"[\w-]+", key, re.ASCII)
+            is_short = is_plain and len(key) <= _MAX_VALUE_CHARACTERS
+            text += f".{key if is_short else format_value(key)}"
     return text.removeprefix(".") or "the config"
 
 
-def key_text(key: Any) -> str:
-    """A key of a mapping as text, should YAML have read it as something else."""
-    return key if isinstance(key, str) else shown(key)
+def format_key(key: Any) -> str:
+    """Return a key of a mapping as text; YAML may have read it as a number or a truth value."""
+    return key if isinstance(key, str) else format_value(key)
 
 
-def refusal(value: Any, allowed: str, *keys: Any) -> UserError:
-    """The error for a value at `keys` that is not what is allowed there."""
-    return UserError(f"{path(*keys)} is {shown(value)}, but must be {allowed}")
+def value_error(value: Any, allowed: str, *keys: Any) -> UserError:
+    """Return the error for a value at `keys` that is not `allowed`."""
+    return UserError(f"{key_path(*keys)} is {format_value(value)}, but must be {allowed}")
 
 
-def mistake(says: str, *keys: Any) -> PydanticCustomError:
-    """An error for a pydantic validator to raise: the path, on to `keys`, and what it `says`."""
-    return PydanticCustomError("mistake", "{says}", {"says": says, "keys": keys})
+def validation_error(message: str, *keys: Any) -> PydanticCustomError:
+    """Return an error for a pydantic validator to raise.
+
+    The sentence consists of the path of the validated value, extended by `keys`, and `message`.
+    """
+    return PydanticCustomError("robustgen", "{message}", {"message": message, "keys": keys})
 
 
 @dataclass(frozen=True)
-class Said:
-    """Annotates a type with what it allows, in words, which every error in it then says."""
+class AllowedText:
+    """An annotation of a type: the allowed values in words, which all its errors quote."""
 
-    allowed: str
+    text: str
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return core_schema.no_info_wrap_validator_function(self._check, handler(source))
+        return core_schema.no_info_wrap_validator_function(self._validate, handler(source))
 
-    def _check(self, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {**handler(schema), "x-allowed": self.text}
+
+    def _validate(self, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
             return handler(value)
         except ValidationError as error:
-            raise PydanticCustomError("allowed", "{allowed}", {"allowed": self.allowed}) from error
+            raise PydanticCustomError("allowed", "{allowed}", {"allowed": self.text}) from error
 
 
-def allowed_in(field: FieldInfo) -> str:
-    """What a field allows, in words."""
-    origin, notes = get_origin(field.annotation), list(field.metadata)
-    if origin is Union:  # of what is allowed, and None where the key is left out
+def describe_allowed(field: FieldInfo) -> str:
+    """Return the allowed values of a field in words."""
+    origin, annotations = get_origin(field.annotation), list(field.metadata)
+    if origin is Union:  # an optional key: the annotations belong to the part that is not None
         for part in get_args(field.annotation):
-            notes += getattr(part, "__metadata__", ())
-    for note in notes:
-        if isinstance(note, Said):
-            return note.allowed
+            annotations += getattr(part, "__metadata__", ())
+    for annotation in annotations:
+        if isinstance(annotation, AllowedText):
+            return annotation.text
     if origin is Literal:
-        return listed(get_args(field.annotation))
+        return join_words(get_args(field.annotation))
     return "a list" if origin is tuple else "a mapping"
 
 
-def sentence(error: ValidationError) -> str:
-    """The first mistake of a validated config, in one sentence without a line break."""
+def first_message(error: ValidationError) -> str:
+    """Return the first error of a validated config as one sentence without a line break."""
     first = error.errors(include_url=False)[0]
-    where, given, context = first["loc"], first["input"], first.get("ctx", {})
-    if where[-1:] == ("[key]",):
-        named = path(*where[:-2], key_text(given))
-        return f"{named} is no usable name: it must be {context['allowed']}"
-    if where[:1] == ("datasets",):
-        where = where[:2] + where[3:]  # between the two pydantic puts the kind
-    if first["type"] == "mistake":
-        return f"{path(*where, *context['keys'])} {context['says']}"
+    location, value, context = first["loc"], first["input"], first.get("ctx", {})
+    if location[-1:] == ("[key]",):
+        path = key_path(*location[:-2], format_key(value))
+        return f"{path} is no usable name: it must be {context['allowed']}"
+    if location[:1] == ("datasets",):
+        location = location[:2] + location[3:]  # pydantic puts the kind after the name
+    if first["type"] == "robustgen":
+        return f"{key_path(*location, *context['keys'])} {context['message']}"
     allowed = (
         context.get("allowed")
-        or _SHAPES.get(first["type"])
+        or _ALLOWED_BY_ERROR_TYPE.get(first["type"])
         or context.get("expected", "").replace("'", "")
         or " ".join(first["msg"].split())
     )
-    return f"{refusal(given, allowed, *where)}{_advice(given, allowed)}"
+    return f"{value_error(value, allowed, *location)}{_yaml_hint(value, allowed)}"
 
 
-def _advice(given: Any, allowed: str) -> str:
-    """What to write instead, where YAML has read something else than was meant."""
+def _yaml_hint(value: Any, allowed: str) -> str:
+    """Say what to write where YAML probably read another type than the user meant.
+
+    Args:
+        value: the value as YAML read it.
+        allowed: the allowed values in words.
+    """
     if "number" not in allowed:
-        text = "text" in allowed and isinstance(given, int | float)
-        return "; put it in quotes, or YAML reads it as a number or a truth value" if text else ""
-    if isinstance(given, float) and not math.isfinite(given):
-        return " and finite"
+        if "text" in allowed and isinstance(value, int | float):
+            return "; put it in quotes, or YAML reads it as a number or a truth value"
+        return ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else " and finite"
+    return _number_hint(value, is_integer="whole" in allowed) if isinstance(value, str) else ""
+
+
+def _number_hint(text: str, *, is_integer: bool) -> str:
+    """Say how to write a text that looks like a number; empty for other texts."""
     number = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
-    fraction = re.fullmatch(rf"({number}) */ *({number})", str(given))
+    fraction = re.fullmatch(rf"({number}) */ *({number})", text)
     if fraction and float(fraction[2]):
-        return f"; write {float(fraction[1]) / float(fraction[2]):.4g} for {given}"
-    parts = re.fullmatch(
-        rf"({number})(?:[eE]([+-]?[0-9]+))?", given if isinstance(given, str) else ""
-    )
+        return f"; write {float(fraction[1]) / float(fraction[2]):.4g} for {text}"
+    parts = re.fullmatch(rf"({number})(?:[eE]([+-]?[0-9]+))?", text)
     if not parts:
         return ""
-    if "whole" in allowed:
-        value = float(given)
+    if is_integer:
+        value = float(text)
         return f"; write {value:.0f} in the file, without quotes" if value.is_integer() else ""
-    front, power = parts.groups()
-    if power is None:
-        return f"; write {front} in the file, without quotes"
-    front = front if "." in front else f"{front}.0"
-    power = power if power[0] in "+-" else f"+{power}"
-    return f"; YAML reads this as text, write {front}e{power}"
+    mantissa, exponent = parts.groups()
+    if exponent is None:
+        return f"; write {mantissa} in the file, without quotes"
+    mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+    exponent = exponent if exponent[0] in "+-" else f"+{exponent}"
+    return f"; YAML reads this as text, write {mantissa}e{exponent}"

@@ -1,4 +1,4 @@
-"""Read config files as Snakemake does, and refuse what the YAML reader would accept silently."""
+"""Reading of config files as Snakemake reads them, with checks that the YAML reader lacks."""
 
 import json
 import re
@@ -17,22 +17,23 @@ NOTATIONS = {
     "binary": re.compile(r"[-+]?0b[01_]+"),
     "sexagesimal": re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?"),
 }
-"""Notations of numbers in YAML 1.1 besides the decimal one."""
+"""Notations of numbers in YAML 1.1 other than the decimal one."""
 
 
 def read(path: str | Path) -> Any:
-    """The content of a YAML or JSON file.
+    """Return the content of a YAML or JSON file.
 
     Raises:
-        UserError: the file cannot be read, has a key twice, or has a value that YAML misreads.
+        UserError: the file cannot be read, has a key twice, or has a value that YAML reads in
+            another sense than most people.
     """
     try:
         content = _parse_json_or_yaml(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"the config {path} cannot be read: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
-        place = f", line {error.problem_mark.line + 1}," if error.problem_mark else ""
-        raise UserError(f"the config {path}{place} is not YAML: {error.problem}") from error
+        line = f", line {error.problem_mark.line + 1}," if error.problem_mark else ""
+        raise UserError(f"the config {path}{line} is not YAML: {error.problem}") from error
     except RecursionError as error:
         raise UserError(f"the config {path} is nested too deeply") from error
     except (ValueError, yaml.YAMLError) as error:
@@ -44,7 +45,7 @@ def read(path: str | Path) -> Any:
 
 
 def read_merged(paths: Sequence[Path]) -> Any:
-    """The content of one config file, or of several of which later ones add to the first.
+    """Return the content of one config file, or of several files, of which later ones add keys.
 
     Raises:
         UserError: a file cannot be read or is refused, or one of several is not a mapping.
@@ -68,10 +69,13 @@ def _parse_json_or_yaml(text: bytes) -> Any:
 
 
 def refuse_repeated_keys(path: str | Path) -> None:
-    """Raise if a mapping in a YAML or JSON file has a key twice, of which the last would win.
+    """Refuse a YAML or JSON file in which a mapping has a key twice.
+
+    YAML readers silently use the last value. A file that cannot be read is accepted here, because
+    `read` reports it.
 
     Raises:
-        UserError: naming file, line and key. A file that cannot be read passes.
+        UserError: a key is there twice; the sentence names file, line and key.
     """
     for mapping in _nodes(path):
         if not isinstance(mapping, yaml.MappingNode):
@@ -89,11 +93,12 @@ def refuse_repeated_keys(path: str | Path) -> None:
 
 
 def refuse_misread_values(path: str | Path) -> None:
-    """Raise if YAML reads a value in another sense than most people: 060 as 48, NO as false.
+    """Refuse values that YAML reads in another sense than most people: 060 as 48, NO as false.
+
+    A file that cannot be read is accepted here, because `read` reports it.
 
     Raises:
-        UserError: naming file, line, the text, its meaning and what to write. A file that cannot
-            be read passes.
+        UserError: there is such a value; the sentence names file, line, text, meaning and remedy.
     """
     for node in _nodes(path):
         if isinstance(node, yaml.ScalarNode) and (meaning := _unexpected_meaning(node)):
@@ -102,16 +107,16 @@ def refuse_misread_values(path: str | Path) -> None:
 
 
 def _unexpected_meaning(node: yaml.ScalarNode) -> str | None:
-    """What a value means to YAML, and what to write instead; None for a value that is clear."""
-    text, kind = node.value, node.tag.removeprefix("tag:yaml.org,2002:")
-    if kind == "bool" and text.lower() not in ("true", "false"):
+    """Return the meaning of a value in YAML and what to write instead; None for clear values."""
+    text, yaml_type = node.value, node.tag.removeprefix("tag:yaml.org,2002:")
+    if yaml_type == "bool" and text.lower() not in ("true", "false"):
         return f'a truth value; write "{text}" in quotes if it is text, or else true or false'
-    if kind == "timestamp":
+    if yaml_type == "timestamp":
         return f'a date; write "{text}" in quotes'
     notation = next((name for name in NOTATIONS if NOTATIONS[name].fullmatch(text)), None)
-    if notation is None or kind not in ("int", "float"):
+    if notation is None or yaml_type not in ("int", "float"):
         return None
-    if kind == "float" and notation != "sexagesimal":  # `!!float 010` is 10.0
+    if yaml_type == "float" and notation != "sexagesimal":  # `!!float 010` is 10.0
         return None
     number = yaml.SafeLoader("").construct_object(node)
     decimal = int(text.replace("_", "")) if notation == "octal" else number
@@ -119,10 +124,10 @@ def _unexpected_meaning(node: yaml.ScalarNode) -> str | None:
 
 
 def _nodes(path: str | Path) -> Iterator[yaml.Node]:
-    """Yield all nodes of a YAML or JSON file in their order; none if it cannot be read."""
+    """Yield all nodes of a YAML or JSON file in their order; none if the file cannot be read."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        if text.lstrip().startswith("{"):  # YAML refuses tabs, with which JSON may be indented
+        if text.lstrip().startswith("{"):  # JSON may be indented with tabs, which YAML refuses
             text = text.replace("\t", " ")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):

@@ -87,7 +87,7 @@ def predict(cohort: AttackedModels, data: Split) -> dict[str, Any]:
             logits = cohort(batch.images())
             if not logits.isfinite().all():
                 raise UserError(
-                    "training diverged: logits are not finite; set a lower classifier.rate"
+                    "training diverged: logits are not finite; set a lower classifier.learning_rate"
                 )
             predictions.append(predict_class(logits))
     classes = torch.cat(predictions, 1)

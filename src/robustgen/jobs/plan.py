@@ -18,6 +18,7 @@ from textwrap import shorten
 from pydantic import ValidationError
 
 from robustgen import device
+from robustgen.config.job_params import judge_params
 from robustgen.config.search_checks import search_warnings
 from robustgen.config.study import Study
 from robustgen.config.yaml_files import read_merged
@@ -56,7 +57,7 @@ def estimate_seconds(
         images = models * epochs * int(wildcards["n"])
         return images * _estimate_image_seconds(study, dataset_speeds, wildcards["method"])
     if rule == "judge":
-        judge = study.judge_part(dataset)
+        judge = judge_params(study, dataset)
         return float(judge["n"] * judge["classifier"]["epochs"] * dataset_speeds.s_per_update_image)
     if rule == "vaegan":
         manifold, data = study.manifolds[dataset], study.datasets[dataset]
@@ -75,7 +76,7 @@ def estimate_seconds(
 def _estimate_image_seconds(study: Study, dataset_speeds: DatasetSpeeds, method_name: str) -> float:
     """Estimate the seconds per image of an epoch of a training method, for one model."""
     method = study.methods[method_name]
-    space = study.space(method)
+    space = study.space_of(method)
     if space is None:
         return dataset_speeds.s_per_update_image
     # Half of the images are attacked, with a last evaluation after all steps.

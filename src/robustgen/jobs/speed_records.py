@@ -61,7 +61,7 @@ def missing_speeds(study: Study, speeds: Speeds) -> Iterator[str]:
 def threat_spaces(study: Study, dataset: str) -> list[str]:
     """Return the spaces of the study's threats that a data set supports, in alphabetical order."""
     spaces = {threat.space for threat in study.threats.values()}
-    return sorted(space for space in spaces if study.has(dataset, space))
+    return sorted(space for space in spaces if study.supports(dataset, space))
 
 
 def measured_manifolds(study: Study, dataset: str) -> list[str]:
@@ -69,5 +69,5 @@ def measured_manifolds(study: Study, dataset: str) -> list[str]:
 
     These are the true manifold, if it is known, and the first learned manifold.
     """
-    true_manifold = ["true_manifold"] if study.has(dataset, "true_manifold") else []
-    return true_manifold + study.learned(dataset)[:1]
+    true_manifold = ["true_manifold"] if study.supports(dataset, "true_manifold") else []
+    return true_manifold + study.learned_manifolds(dataset)[:1]

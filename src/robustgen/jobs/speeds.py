@@ -18,8 +18,8 @@ from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import SPACES
-from robustgen.config.blocks import LEARNED
-from robustgen.config.messages import listed
+from robustgen.config.job_params import vaegan_params
+from robustgen.config.messages import join_words
 from robustgen.config.study import Study
 from robustgen.data import affine
 from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
@@ -30,7 +30,14 @@ from robustgen.jobs.speed_records import DatasetSpeeds, Speeds, measured_manifol
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
-from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig, VaeGanConfig
+from robustgen.specs import (
+    LEARNED_MANIFOLDS,
+    AdversarialTraining,
+    SearchConfig,
+    Threat,
+    TrainConfig,
+    VaeGanConfig,
+)
 from robustgen.training.classifiers import Generators, train
 from robustgen.training.vaegan import train_vaegan
 
@@ -56,7 +63,7 @@ def measure(study: Study, compute_device: torch.device, report: Callable[[str], 
     groups = _group_by_speed(study)
     datasets: dict[str, DatasetSpeeds] = {}
     for number, names in enumerate(groups, 1):
-        title = f"measuring the speed of {listed(names, 'and')} ({number} of {len(groups)})"
+        title = f"measuring the speed of {join_words(names, 'and')} ({number} of {len(groups)})"
         group_speeds = _measure_group(study, names, compute_device, _with_title(report, title))
         datasets |= {name: _select(study, name, group_speeds) for name in names}
     return Speeds(machine=machine, shared=shared, start=start, datasets=datasets)
@@ -82,7 +89,7 @@ def _read_vaegan_config(study: Study, dataset: str) -> VaeGanConfig | None:
     """
     if dataset not in study.manifolds:
         return None
-    config = VaeGanConfig.from_mapping(study.manifold_part(dataset, "all")["recipe"])
+    config = VaeGanConfig.from_mapping(vaegan_params(study, dataset, "all")["recipe"])
     return replace(config, epochs=1, beta=1.0)
 
 
@@ -158,7 +165,7 @@ def _time_vaegan(config: VaeGanConfig, data: Split) -> tuple[float, Split]:
     codes = torch.zeros(len(data), config.latent, device=compute_device)
     decoder = backend.prepare(model.decoder.requires_grad_(False).fold_batch_norm())
     decoders = ClassDecoders([decoder] * len(data.classes))
-    learned = {name: LearnedManifold(codes, decoders) for name in LEARNED}
+    learned = {name: LearnedManifold(codes, decoders) for name in LEARNED_MANIFOLDS}
     return seconds, replace(data, learned=learned)
 
 
@@ -167,7 +174,7 @@ def _equivalent_space(space: str, spaces: list[str]) -> str:
 
     The random images have equal codes and decoders in all learned spaces.
     """
-    return next(name for name in spaces if name == space or {name, space} <= {*LEARNED})
+    return next(name for name in spaces if name == space or {name, space} <= {*LEARNED_MANIFOLDS})
 
 
 def _make_cohort(

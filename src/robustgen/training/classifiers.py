@@ -71,12 +71,14 @@ def train(
     Raises:
         UserError: the loss is no longer finite.
     """
-    optimizer = cohort.backend.make_adam(cohort.parameters(), config.rate, config.weight_decay)
+    optimizer = cohort.backend.make_adam(
+        cohort.parameters(), config.learning_rate, config.weight_decay
+    )
     state = _TrainingState(cohort, optimizer, generators, checkpoint)
     space = None if method is None else _make_probe_space(data, method)
     step = _make_step(cohort, optimizer, data, method, space, state.metrics)
     for epoch in log_progress(range(state.epoch, config.epochs + 1), "epoch"):
-        lr = config.rate * config.rate_decay ** (epoch - 1)
+        lr = config.learning_rate * config.learning_rate_decay ** (epoch - 1)
         set_learning_rate(optimizer, lr)
         for rows in state.batches(len(data), config.batch_size):
             starts = _sample_starts(cohort, space, rows.shape[1], method, generators.attacks)
@@ -314,7 +316,7 @@ class _EpochMetrics:
         if not sums.isfinite().all():
             raise UserError(
                 f"training diverged: the loss is not finite in epoch {epoch} at learning rate "
-                f"{lr:.3g}; set a lower classifier.rate"
+                f"{lr:.3g}; set a lower classifier.learning_rate"
             )
         clean = (sums[:2] / self.clean).tolist()
         attacked = (sums[2:] / self.attacked).tolist() if self.attacked else None

@@ -56,7 +56,7 @@ def train_vaegan(
     state = backend.prepare(model).train().state_dict()
     curves = _resume(checkpoint, state, optimizers, generator)
     for epoch in log_progress(range(len(curves["epoch"]) + 1, config.epochs + 1), "epoch"):
-        lr = config.rate * config.rate_decay ** (epoch - 1)
+        lr = config.learning_rate * config.learning_rate_decay ** (epoch - 1)
         means = _train_epoch(model, optimizers, lr, data, generator)
         _append_epoch(curves, epoch, lr, means)
         if checkpoint:
@@ -102,7 +102,7 @@ def _make_optimizers(model: VaeGan, backend: Backend) -> list[Optimizer]:
     config = model.config
     networks = [model.encoder, model.decoder, *([model.discriminator] if config.gamma else [])]
     return [
-        backend.make_adam(network.parameters(), config.rate, config.weight_decay)
+        backend.make_adam(network.parameters(), config.learning_rate, config.weight_decay)
         for network in networks
     ]
 
@@ -144,7 +144,7 @@ def _append_epoch(
     if not all(map(math.isfinite, means)):
         raise UserError(
             f"training of the VAE-GAN diverged: a loss is not finite in epoch {epoch} at "
-            f"learning rate {lr:.3g}; set a lower rate"
+            f"learning rate {lr:.3g}; set a lower learning_rate"
         )
     for column, value in zip_longest(curves.values(), (epoch, lr, *means)):
         column.append(value)

@@ -1,0 +1,63 @@
+"""The methods and attacks that claims and figures use, and their descriptions in captions."""
+
+from collections.abc import Iterable
+
+from robustgen.config.study import Study
+from robustgen.specs import MANIFOLDS, OnManifold, Roles
+
+_NORM_SYMBOLS = {"linf": "L∞", "l2": "L2"}
+
+
+def find_roles(study: Study) -> Roles:
+    """Return the methods and attacks of each role, which their spaces decide."""
+    regular = [name for name, attack in study.attacks.items() if study.space_of(attack) == "image"]
+    not_adversarial = [
+        name for name, method in study.methods.items() if study.space_of(method) != "image"
+    ]
+    return {
+        "normal": _first_method(study, None),
+        "adversarial": _first_method(study, "image"),
+        "regular_attack": next(iter(regular), None),
+        "regular_attacks": regular,
+        "not_adversarial": not_adversarial,
+    }
+
+
+def find_on_manifold(study: Study, dataset: str) -> list[OnManifold]:
+    """Return the method and the attack on each manifold of a data set that has one of them."""
+    rows: list[OnManifold] = []
+    for space in MANIFOLDS:
+        method, attack = _first_method(study, space), _first_attack(study, space)
+        if study.supports(dataset, space) and (attack or method):
+            rows.append({"manifold": space, "method": method, "attack": attack})
+    return rows
+
+
+def _first_method(study: Study, space: str | None) -> str | None:
+    """Return the first method that searches in `space`; with None, the first without a threat."""
+    for name, method in study.methods.items():
+        if study.space_of(method) == space and method.steps:
+            return name
+    return None
+
+
+def _first_attack(study: Study, space: str) -> str | None:
+    for name, attack in study.attacks.items():
+        if study.space_of(attack) == space:
+            return name
+    return None
+
+
+def threat_caption(study: Study, attack: str) -> str:
+    """Return the norm and the radius of an attack's threat, e.g. "L∞ radius 0.3"."""
+    threat = study.threats[study.attacks[attack].threat]
+    return f"{_NORM_SYMBOLS[threat.norm]} radius {threat.radius:g}"
+
+
+def attacks_caption(study: Study, attacks: Iterable[str]) -> str:
+    """Return a clause for captions: the threat and the number of test images of each attack."""
+    clauses = [
+        f"{name}: {threat_caption(study, name)}, {study.attacks[name].examples} test images"
+        for name in attacks
+    ]
+    return f"Attacks ({'; '.join(clauses)})" if clauses else "No attack is drawn"
