@@ -114,7 +114,7 @@ def test_the_front_page_states_the_claims(page):
     ("table", "caption"),
     [
         ("verdicts", "Verdicts on the four claims"),
-        ("learned manifolds", "How good learned manifolds are"),
+        ("learned manifolds", "The quality of learned manifolds"),
     ],
 )
 def test_tables_in_words_are_in_the_report(page, table, caption):

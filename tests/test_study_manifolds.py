@@ -79,8 +79,8 @@ def test_a_class_may_have_its_own_beta(part: str, beta: float, key: Any) -> None
     ("betas", "sentence"),
     [
         ({"2": 1.0}, ".2 must be named all, or the number of a class, 0 to 1"),
-        ({"one": 1.0}, ".one is no known key; allowed are all and numbers of classes"),
-        ({True: 1.0}, ".true is no known key; allowed are all and numbers of classes"),
+        ({"one": 1.0}, ".one is not a known key; allowed are all and numbers of classes"),
+        ({True: 1.0}, ".true is not a known key; allowed are all and numbers of classes"),
         ({"01": 1.0, 1: 2.0}, ".1 is given twice"),
         ({1: 0}, ".1 is 0, but must be a number above 0 and up to 1,000,000"),
         ([1.0], " is [1.0], but must be a mapping of classes to numbers"),

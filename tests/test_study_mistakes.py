@@ -22,31 +22,31 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "unknown key": (
         ("threats", "ball", "colour"),
         1,
-        "threats.ball.colour is no known key; allowed are space, norm and radius",
+        "threats.ball.colour is not a known key; allowed are space, norm and radius",
     ),
     "misspelt key": (
         ("attacks", "pixels", "restart"),
         3,
-        "attacks.pixels.restart is no known key (did you mean restarts?); allowed are "
+        "attacks.pixels.restart is not a known key (did you mean restarts?); allowed are "
         "threat, steps, step_rule, step_size, restarts and examples",
     ),
     "misspelt key of the whole": (
         ("atacks",),
         {},
-        "atacks is no known key (did you mean attacks?); allowed are study, seed, seeds, "
+        "atacks is not a known key (did you mean attacks?); allowed are study, seed, seeds, "
         "cohort_size, sizes, datasets, classifier, manifolds, threats, methods, attacks, distances "
         "and downloads",
     ),
     "misspelt key of a data set": (
         ("datasets", "letters", "letter"),
         "AB",
-        "datasets.letters.letter is no known key (did you mean letters?); allowed are kind, "
+        "datasets.letters.letter is not a known key (did you mean letters?); allowed are kind, "
         "fonts, fonts_from, letters, transformations, train_draws and test_draws",
     ),
     "key that is no text": (
         ("classifier",),
         {True: 1},
-        "classifier.true is no known key; allowed are architecture, epochs, batch_size, "
+        "classifier.true is not a known key; allowed are architecture, epochs, batch_size, "
         "learning_rate, learning_rate_decay and weight_decay",
     ),
     "missing number": (
@@ -249,30 +249,30 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "name that is no path part": (
         ("methods", "My method"),
         {},
-        "methods.'My method' is no usable name: "
+        "methods.'My method' is not a usable name: "
         "it must be a lower-case letter and then lower-case letters, digits or _, 60 in all",
     ),
     "name that YAML reads as true": (
         ("threats", True),
         {},
-        "threats.true is no usable name: "
+        "threats.true is not a usable name: "
         "it must be a lower-case letter and then lower-case letters, digits or _, 60 in all",
     ),
     "name of a data set": (
         ("datasets", "Letters"),
         {"kind": "fonts"},
-        "datasets.Letters is no usable name: "
+        "datasets.Letters is not a usable name: "
         "it must be a lower-case letter and then lower-case letters, digits or _, 60 in all",
     ),
     "name of a results folder": (
         ("datasets", "tables"),
         {"kind": "fonts"},
-        "datasets.tables must have another name: this one is a results folder's",
+        "datasets.tables must have another name: results have a folder of this name",
     ),
     "reserved name": (
         ("attacks", "clean"),
         {"threat": "ball"},
-        "attacks.clean must have another name: this one is for unchanged images",
+        "attacks.clean must have another name: this one is reserved for unchanged images",
     ),
     "no fonts": (
         ("datasets", "letters", "fonts"),
@@ -486,7 +486,7 @@ RENAMED: dict[str, tuple[Keys, Any, str]] = {
     "rate of judges, which never was a key": (
         ("manifolds",),
         {"letters": {"judge": {"rate": 0.1}}},
-        "manifolds.letters.judge.rate is no known key; allowed are images, epochs and "
+        "manifolds.letters.judge.rate is not a known key; allowed are images, epochs and "
         "learning_rate_decay",
     ),
 }
@@ -505,7 +505,7 @@ def test_a_config_that_is_not_a_mapping_is_refused(config: Any) -> None:
 
 
 def test_a_misspelt_key_is_reported_before_the_missing_one() -> None:
-    assert refused(changed((("size",), [20]), (("sizes",), OUT))).startswith("size is no known")
+    assert refused(changed((("size",), [20]), (("sizes",), OUT))).startswith("size is not a known")
 
 
 def test_long_values_are_shortened() -> None:

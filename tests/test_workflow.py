@@ -247,7 +247,7 @@ def test_a_config_file_replaces_the_demo(tmp_path):
 
 
 BAD_CONFIGS = {
-    "a misspelt key": ({"seedz": 3}, "seedz is no known key (did you mean seed?)"),
+    "a misspelt key": ({"seedz": 3}, "seedz is not a known key (did you mean seed?)"),
     "a negative radius": (
         {"threats": {**SMOKE["threats"], "regular": {**SMOKE["threats"]["regular"], "radius": -1}}},
         "threats.regular.radius is -1",

@@ -84,7 +84,9 @@ class Settings(BaseModel):
             message = f"is called {RENAMED_KEYS[key]} now: rename the key"
         else:
             allowed = join_words(cls.model_fields, "and")
-            message = f"is no known key{suggestion(key, cls.model_fields)}; allowed are {allowed}"
+            message = (
+                f"is not a known key{suggestion(key, cls.model_fields)}; allowed are {allowed}"
+            )
         return validation_error(message, format_key(key))
 
     def forbid(self, keys: Iterable[str], reason: str) -> Self:

@@ -42,9 +42,13 @@ def check_consistency(study: S) -> S:
 
 def _check_names(study: StudyBlocks) -> None:
     for name in sorted(RESERVED_NAMES & set(study.datasets)):
-        raise UserError(f"datasets.{name} must have another name: this one is a results folder's")
+        raise UserError(
+            f"datasets.{name} must have another name: results have a folder of this name"
+        )
     if CLEAN in study.attacks:
-        raise UserError(f"attacks.{CLEAN} must have another name: this one is for unchanged images")
+        raise UserError(
+            f"attacks.{CLEAN} must have another name: this one is reserved for unchanged images"
+        )
 
 
 def _check_manifolds(study: StudyBlocks) -> None:

@@ -35,7 +35,7 @@ def _check_class_keys(value: Any) -> Any:
     for key, beta in value.items():
         if key != "all" and (isinstance(key, bool) or not str(key).isdecimal()):
             raise validation_error(
-                "is no known key; allowed are all and numbers of classes", format_key(key)
+                "is not a known key; allowed are all and numbers of classes", format_key(key)
             )
         name = key if key == "all" else str(int(key))
         if name in betas:

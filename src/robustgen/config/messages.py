@@ -128,7 +128,7 @@ def first_message(error: ValidationError) -> str:
     location, value, context = first["loc"], first["input"], first.get("ctx", {})
     if location[-1:] == ("[key]",):
         path = key_path(*location[:-2], format_key(value))
-        return f"{path} is no usable name: it must be {context['allowed']}"
+        return f"{path} is not a usable name: it must be {context['allowed']}"
     if location[:1] == ("datasets",):
         location = location[:2] + location[3:]  # pydantic puts the kind after the name
     if first["type"] == "robustgen":
