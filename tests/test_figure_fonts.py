@@ -1,4 +1,4 @@
-"""Class names in scripts that matplotlib's own font lacks."""
+"""Fonts for class names with characters that the default font of matplotlib lacks."""
 
 import matplotlib
 import pytest
@@ -11,8 +11,8 @@ CHINESE = "猫"
 
 
 @pytest.fixture
-def installed(monkeypatch):
-    """Sets the font files that are installed besides matplotlib's."""
+def install_fonts(monkeypatch):
+    """Set the font files that are installed in addition to those of matplotlib."""
 
     def install(*files):
         monkeypatch.setattr(fonts, "_installed_font_files", lambda: tuple(map(str, files)))
@@ -24,7 +24,7 @@ def installed(monkeypatch):
 
 @pytest.fixture
 def chinese_font(tmp_path):
-    """A font file of the family "One Cat" with a single, empty, glyph."""
+    """A font file of the family "One Cat", with one glyph, which is empty."""
     builder = FontBuilder(1024, isTTF=True)
     builder.setupGlyphOrder([".notdef", "cat"])
     builder.setupCharacterMap({ord(CHINESE): "cat"})
@@ -38,18 +38,18 @@ def chinese_font(tmp_path):
     return tmp_path / "cat.ttf"
 
 
-def test_a_name_without_any_font_becomes_the_number_of_its_class(installed):
-    installed()
+def test_a_name_that_no_font_has_is_replaced_by_the_number_of_the_class(install_fonts):
+    install_fonts()
     assert fonts.drawable_names(["dog", CHINESE, "Ärger α Ж"]) == ["dog", "class 1", "Ärger α Ж"]
 
 
-def test_a_name_is_drawn_with_a_font_that_has_its_characters(installed, chinese_font, tmp_path):
+def test_a_name_is_drawn_with_a_font_that_has_its_characters(install_fonts, chinese_font, tmp_path):
     damaged = tmp_path / "broken.ttf"
     damaged.write_bytes(b"no font")
-    installed(damaged, chinese_font)
+    install_fonts(damaged, chinese_font)
     assert fonts.drawable_names(["dog", CHINESE]) == ["dog", CHINESE]
     with matplotlib.rc_context(style.settings()):
-        style.name("dog")
+        style.format_name("dog")
         assert matplotlib.rcParams["font.family"] == [fonts.DEFAULT_FAMILY]
-        style.name(CHINESE)
+        style.format_name(CHINESE)
         assert matplotlib.rcParams["font.family"] == [fonts.DEFAULT_FAMILY, "One Cat"]

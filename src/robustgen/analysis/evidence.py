@@ -173,7 +173,7 @@ def _intervals_by_size(values: "pd.Series[float]", bounds: tuple[float, float]) 
 
 
 def share_farther(evidence: Evidence) -> Intervals:
-    """Share of pairs whose regular example is farther from the manifold; ties count half."""
+    """Return the share of pairs whose regular example is farther away; ties count half."""
     pairs = _pairs(evidence, "distance")
     is_farther = (pairs["regular"] > pairs["on_manifold"]).astype(float)
     is_tied = (pairs["regular"] == pairs["on_manifold"]).astype(float)
@@ -181,13 +181,13 @@ def share_farther(evidence: Evidence) -> Intervals:
 
 
 def angle_difference(evidence: Evidence) -> Intervals:
-    """Mean difference within pairs of the angle to the manifold, in degrees."""
+    """Return the mean difference within pairs of the angle to the manifold, in degrees."""
     pairs = _pairs(evidence, "angle")
     return {None: t_interval(_average_per_seed(pairs["regular"] - pairs["on_manifold"]))}
 
 
 def on_manifold_success(evidence: Evidence) -> Intervals:
-    """On-manifold success rate on normal models, for each N."""
+    """Return the on-manifold success rate on normal models, for each N."""
     method, attack = _name_of(evidence, "normal"), _name_of(evidence, "on_manifold_attack")
     rates = evidence.rates
     rows = rates[(rates["method"] == method) & (rates["attack"] == attack)]
@@ -205,14 +205,14 @@ def _models(evidence: Evidence, attack: str, rate: str) -> pd.DataFrame:
 
 
 def rank_correlation(evidence: Evidence) -> Intervals:
-    """Spearman's correlation of test error and on-manifold success rate over all models."""
+    """Return Spearman's correlation of test error and on-manifold success rate over models."""
     rate = "success_rate_correct_codes"
     models = _models(evidence, _name_of(evidence, "on_manifold_attack"), rate)
     return {None: spearman(models["test_error"], models[rate])}
 
 
 def error_reduction(evidence: Evidence) -> Intervals:
-    """Test error of normal training minus that of on-manifold training, for each N."""
+    """Return the test error of normal minus that of on-manifold training, for each N."""
     normal = _name_of(evidence, "normal")
     methods = [normal, _name_of(evidence, "on_manifold_method")]
     rows = evidence.errors[evidence.errors["method"].isin(methods)]
@@ -227,18 +227,18 @@ def error_reduction(evidence: Evidence) -> Intervals:
 
 
 def regular_slope(evidence: Evidence) -> Intervals:
-    """Slope of the regular success rate over the test error, without adversarial training.
+    """Return the slope of the regular success rate over the test error of models.
 
-    A point is the mean over the seeds of a method and N, because models that differ only in their
-    seed are not independent evidence of a trade-off. If an attack succeeds on every model, the
-    slope is flat and shows nothing; therefore the strongest attack is used that most methods and N
-    resist.
+    Models of regular adversarial training are not used. A point is the mean over the seeds of a
+    method and N, because models that differ only in their seed are not independent evidence of a
+    trade-off. If an attack succeeds on every model, the slope is flat and shows nothing; therefore
+    the strongest attack is used that most methods and N resist.
     """
     return _regular_slope(evidence, within_methods=False)
 
 
 def regular_slope_within(evidence: Evidence) -> Intervals:
-    """The same slope with an intercept for each method.
+    """Return the same slope, with an intercept for each method.
 
     It is the slope along the N of a method, which differences between methods can hide.
     """
@@ -292,7 +292,7 @@ def _most_informative_attack(evidence: Evidence) -> tuple[bool, str, pd.DataFram
 
 
 def adversarial_images_factor(evidence: Evidence) -> Intervals:
-    """Ratio of the N of adversarial and of normal training for the same test error."""
+    """Return the ratio of the N of adversarial and of normal training for the same test error."""
     normal, adversarial = (_name_of(evidence, role) for role in ("normal", "adversarial"))
     normal_curves, curves = (_learning_curves(evidence, name) for name in (normal, adversarial))
     seeds = [seed for seed in normal_curves if seed in curves]

@@ -228,7 +228,7 @@ ATTACKS = pa.schema(
 )
 
 _MANIFOLD_WORDS = {
-    "true_manifold": "the known manifold",
+    "true_manifold": "the true manifold",
     "learned_manifold": "the learned manifold of the class, or that of all classes",
 }
 DISTANCES = pa.schema(
