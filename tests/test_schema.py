@@ -11,8 +11,6 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from conftest import HERE
-from pages import DOCS
 from pydantic_core import to_jsonable_python
 from studies import OUT, Keys, changed, valid
 
@@ -23,10 +21,11 @@ from robustgen.config.schema import format_schema
 from robustgen.config.study import Study
 from robustgen.errors import UserError
 
-FILE = HERE / "config/schema.json"
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "config/schema.json"
 SCHEMA = json.loads(FILE.read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-CONFIGS = sorted(HERE.glob("config/*.yaml"))
+CONFIGS = sorted(ROOT.glob("config/*.yaml"))
 EDITOR_LINE = "# yaml-language-server: $schema=schema.json\n"
 
 
@@ -96,7 +95,7 @@ def schemas_of_blocks() -> Iterator[tuple[type[Settings], dict[str, Any]]]:
 
 
 BLOCKS = {block.__name__: (block, schema) for block, schema in schemas_of_blocks()}
-ALLOWED_VALUES = runpy.run_path(str(DOCS / "hooks.py"))["allowed_values"]
+ALLOWED_VALUES = runpy.run_path(str(ROOT / "docs/hooks.py"))["allowed_values"]
 
 
 @pytest.mark.parametrize(("block", "schema"), BLOCKS.values(), ids=BLOCKS)
