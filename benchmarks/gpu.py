@@ -21,7 +21,7 @@ from peers import NAMES, STEPS, Peers
 from setting import COHORTS, HERE, LETTERS, Row, Way, letters, measured, trained
 from timing import seconds_of
 
-from robustgen.acceleration.cuda import grouped_conv as grouped
+from robustgen.acceleration.cuda import grouped_conv
 from robustgen.acceleration.cuda import search_step as fused
 from robustgen.acceleration.cuda import whole_search as climbing
 from robustgen.backend import PLAIN, Backend
@@ -128,8 +128,8 @@ def tricks(data: Split) -> list[Row]:
     """Epochs of adversarial training of five models, and each means of speed left out."""
     left_out = {
         "all means": [],
-        "without our kernels": [(grouped, "works", lambda: False)],
-        "without those of layers": [(grouped, "applies", lambda *_: False)],
+        "without our kernels": [(grouped_conv, "is_triton_available", lambda: False)],
+        "without those of layers": [(grouped_conv, "supports", lambda *_: False)],
         "without those between passes": [(fused, "supports_tensors", lambda _: False)],
     }
     run = partial(learned, 5, data, METHODS["adversarial"])

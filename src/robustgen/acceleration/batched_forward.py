@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robustgen.acceleration.cpu.inference_layers import Layer, build_layers
-from robustgen.acceleration.cuda import forward as cuda_forward
+from robustgen.acceleration.cuda.forward import build_fused_forward
 from robustgen.acceleration.fold_batch_norm import fold_batch_norm
 from robustgen.acceleration.supported_layers import to_channels_last
 from robustgen.acceleration.training_layers import build_training_forward
@@ -61,7 +61,7 @@ def _accelerate(model: nn.Module, state: State) -> ForwardFn | None:
     """The accelerated forward pass of a chunk of models; None if a layer is not supported."""
     if model.training:
         return build_training_forward(model, state)
-    if fused := cuda_forward.chain(model, state):
+    if fused := build_fused_forward(model, state):
         return fused
     layers = build_layers(model, state)
     return None if layers is None else partial(_LayerSequence.apply, layers)

@@ -1,7 +1,7 @@
 """Batch normalization in eval mode, folded into the layer before it.
 
-In eval mode it is an affine map with fixed coefficients. The folded models equal the plain ones up
-to rounding; `benchmarks/passes.py` measures the gain.
+In eval mode batch normalization is an affine map with fixed coefficients. The folded models equal
+the plain ones up to rounding; `benchmarks/passes.py` measures the gain.
 """
 
 from collections import OrderedDict
@@ -11,7 +11,8 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from robustgen.acceleration.supported_layers import BATCH_NORM_KEYS, State
+from robustgen.acceleration.supported_layers import BATCH_NORM_KEYS
+from robustgen.backend import State
 
 
 def fold_batch_norm(model: nn.Module, state: State) -> tuple[nn.Module, dict[str, Tensor]]:

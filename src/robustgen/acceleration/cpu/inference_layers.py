@@ -21,11 +21,11 @@ from robustgen.acceleration.cpu.strided_conv import (
 from robustgen.acceleration.cpu.strided_conv import supports as supports_strided
 from robustgen.acceleration.supported_layers import (
     BATCH_NORM_KEYS,
-    State,
     is_supported,
     select_layer_state,
     to_channels_last,
 )
+from robustgen.backend import State
 from robustgen.device import WIDE
 
 VJP = Callable[[Tensor], Tensor]

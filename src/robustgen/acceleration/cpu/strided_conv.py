@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robustgen.acceleration.cpu.winograd import WinogradInputGrad, prefers_winograd
-from robustgen.acceleration.supported_layers import to_channels_last
+from robustgen.acceleration.supported_layers import (
+    Pair,
+    stride_divides_kernel,
+    to_channels_last,
+)
 
-Pair = tuple[int, int]
 T = TypeVar("T")
 
 MIN_CHANNELS_FOR_NATIVE_GRAD = 16
@@ -32,14 +35,7 @@ SIMD_FLOATS = 16
 
 def supports(layer: nn.Conv2d) -> bool:
     """Whether `conv2d` supports the layer: a stride above 1 that divides the kernel's size."""
-    return (
-        max(layer.stride) > 1
-        and all(
-            size % step == 0 for size, step in zip(layer.kernel_size, layer.stride, strict=True)
-        )
-        and layer.dilation == (1, 1)
-        and not isinstance(layer.padding, str)
-    )
+    return max(layer.stride) > 1 and stride_divides_kernel(layer)
 
 
 def conv2d(

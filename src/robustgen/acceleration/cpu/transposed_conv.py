@@ -13,13 +13,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from robustgen.acceleration.cpu.strided_conv import (
-    Pair,
     PolyphaseInputGrad,
     input_grad_per_group,
     map_row_groups,
     native_conv_grads,
 )
-from robustgen.acceleration.supported_layers import to_channels_last
+from robustgen.acceleration.supported_layers import Pair, to_channels_last
 
 
 def conv_transpose2d(

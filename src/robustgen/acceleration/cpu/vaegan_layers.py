@@ -15,6 +15,7 @@ from robustgen.acceleration.cpu.strided_conv import (
 )
 from robustgen.acceleration.cpu.transposed_conv import conv_transpose2d, conv_transpose2d_per_group
 from robustgen.acceleration.cpu.winograd import prefers_winograd
+from robustgen.acceleration.supported_layers import stride_divides_kernel, to_channels_last
 from robustgen.io.tensors import version_key
 
 
@@ -23,7 +24,7 @@ class StridedConv2d(nn.Conv2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """The convolution, `(B, O, H', W')`."""
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = to_channels_last(images)
         if self.in_channels >= MIN_CHANNELS_FOR_NATIVE_GRAD:
             return super().forward(images)
         return conv2d(images, self.weight, self.bias, self.stride, self.padding, 1)  # type: ignore[arg-type]
@@ -93,8 +94,5 @@ def prepare(module: nn.Module) -> nn.Module:
 
 def _is_supported(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
     """Whether the layer has no groups and no dilation, and a stride that divides its kernel."""
-    divides = all(
-        size % stride == 0 for size, stride in zip(layer.kernel_size, layer.stride, strict=True)
-    )
-    is_zero_padded = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return divides and is_zero_padded and layer.groups == 1 and set(layer.dilation) == {1}
+    has_plain_padding = layer.padding_mode == "zeros"
+    return stride_divides_kernel(layer) and has_plain_padding and layer.groups == 1

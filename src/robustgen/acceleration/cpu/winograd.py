@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Pair = tuple[int, int]
+from robustgen.acceleration.supported_layers import Pair
 
 INTERPOLATION_POINTS = (0.0, 1.0, -1.0, 2.0)
 """Points of the polynomials besides infinity; as many of the first ones are used as are needed.
