@@ -16,9 +16,10 @@ from robustgen.backend import State
 
 
 def fold_batch_norm(model: nn.Module, state: State) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The model without batch normalization after convolutions and linear layers, and its state.
+    """Return the model and its state without the batch normalization that can be folded.
 
-    Only an `nn.Sequential` is folded; another model is returned as it is.
+    This is batch normalization after convolutions and linear layers of an `nn.Sequential`. Other
+    models are returned unchanged.
 
     Args:
         model: the architecture, whose own parameters are not used.
@@ -43,7 +44,7 @@ def _is_foldable(layer: nn.Module) -> TypeGuard[nn.BatchNorm1d | nn.BatchNorm2d]
 
 
 def _with_bias(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """A layer of the same geometry with a bias."""
+    """Return a layer of the same geometry with a bias."""
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, layer.out_features, device="meta")
     return nn.Conv2d(

@@ -47,7 +47,7 @@ def stride_divides_kernel(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
 
 
 def select_layer_state(state: State, name: str) -> dict[str, Tensor]:
-    """The parameters and buffers of the layer `name`, by their names within the layer."""
+    """Return the parameters and buffers of the layer `name`, by their names within the layer."""
     prefix = f"{name}."
     return {
         key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
@@ -55,7 +55,7 @@ def select_layer_state(state: State, name: str) -> dict[str, Tensor]:
 
 
 def to_channels_last(x: Tensor) -> Tensor:
-    """Images with the channels last in memory; other tensors unchanged.
+    """Return images with the channels last in memory, and other tensors unchanged.
 
     Mixing both memory layouts takes ten times as long.
     """

@@ -28,7 +28,7 @@ LayerFn = Callable[[Tensor], Tensor]
 
 
 def build_training_forward(model: nn.Module, state: State) -> ForwardFn | None:
-    """The forward pass of M models, `(M, B, C, H, W)` to `(M, B, K)`; None if not supported.
+    """Return the forward pass of M models, `(M, B, C, H, W)` to `(M, B, K)`; None if not supported.
 
     Args:
         model: the architecture in train mode: a sequence of supported layers.
@@ -80,13 +80,13 @@ class _ChannelsLast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """`x` with the channels last; `x` itself if it has this layout."""
+        """Return `x` with the channels last: `x` itself if it has this layout."""
         del ctx
         return to_channels_last(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The gradient with the channels last."""
+        """Return the gradient with the channels last."""
         del ctx
         return to_channels_last(gradient)
 

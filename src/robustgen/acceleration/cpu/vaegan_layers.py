@@ -23,7 +23,7 @@ class StridedConv2d(nn.Conv2d):
     """`nn.Conv2d` with a stride that divides the size of the kernel, without groups."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """The convolution, `(B, O, H', W')`."""
+        """Return the convolution, `(B, O, H', W')`."""
         images = to_channels_last(images)
         if self.in_channels >= MIN_CHANNELS_FOR_NATIVE_GRAD:
             return super().forward(images)
@@ -36,7 +36,7 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
     _cached_weight: tuple[object, PolyphaseInputGrad] | None = None
 
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """The transposed convolution, `(B, O, H', W')`; PyTorch's own with `output_size`."""
+        """Return the transposed convolution, `(B, O, H', W')`; PyTorch's own with `output_size`."""
         if not self._is_faster(images) or output_size is not None:
             return super().forward(images, output_size)
         geometry = (self.stride, self.padding, self.output_padding)
@@ -63,7 +63,7 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
         return has_winograd or self.out_channels <= MIN_CHANNELS_FOR_NATIVE_GRAD
 
     def _prepared_weight(self) -> PolyphaseInputGrad:
-        """The constant weight as `strided_conv` prepares it, made again when it was modified."""
+        """Return the constant weight as `strided_conv` prepares it; cached until it is modified."""
         key = version_key(self.weight)
         if self._cached_weight is None or self._cached_weight[0] != key:
             prepared = PolyphaseInputGrad(self.weight, self.stride, self.padding, 1)  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ class ConvGeometry:
 
     @classmethod
     def from_layer(cls, layer: nn.Conv2d | nn.Linear, n_models: int) -> "ConvGeometry":
-        """The geometry of a layer of `n_models` models.
+        """Return the geometry of a layer of `n_models` models.
 
         A linear layer is a convolution of images with one pixel.
         """
@@ -51,7 +51,7 @@ class ConvGeometry:
         )
 
     def output_size(self, size: Sequence[int]) -> Pair:
-        """Height and width of the output for an input of `size` (H, W)."""
+        """Return height and width of the output for an input of `size` (H, W)."""
         height, width = (
             (length + 2 * padding - kernel) // stride + 1
             for length, kernel, stride, padding in zip(
@@ -75,7 +75,7 @@ class ConvGeometry:
         return 2 if row_length <= MIN_DOT_SIZE else 1
 
     def block_counts(self, size: Sequence[int]) -> Pair:
-        """Number of blocks along the height and the width of an image of `size` (H, W)."""
+        """Count blocks along the height and the width of an image of `size` (H, W)."""
         vertical, horizontal = (
             (length - 1 + padding) // (stride * self.block) + 1
             for length, stride, padding in zip(size, self.stride, self.padding, strict=True)
@@ -83,7 +83,7 @@ class ConvGeometry:
         return vertical, horizontal
 
     def kernel_constants(self, size: Sequence[int], output_size: Sequence[int]) -> tuple[int, ...]:
-        """The layer constants that `grouped_conv_kernels` indexes, for images of `size` (H, W)."""
+        """Return the layer constants of `grouped_conv_kernels`, for images of `size` (H, W)."""
         channels = self.in_channels, self.out_channels
         return (
             *size,
@@ -99,7 +99,7 @@ class ConvGeometry:
 def launch_config(
     rows: int, groups: int, columns: int, taps: int
 ) -> tuple[tuple[int, int, int], tuple[int, int, int], int]:
-    """The launch of a kernel for a product `(rows, taps) @ (taps, columns)` in each group.
+    """Return the launch of a kernel for a product `(rows, taps) @ (taps, columns)` in each group.
 
     Measured: large tiles read less memory, but only many programs keep a GPU busy.
 
@@ -120,5 +120,5 @@ def launch_config(
 
 
 def clamped_power_of_2(number: int, maximum: int) -> int:
-    """The next power of 2 that is at least `number`, clamped to `MIN_DOT_SIZE` and `maximum`."""
+    """Return the next power of 2 from `number`, clamped to `MIN_DOT_SIZE` and `maximum`."""
     return min(maximum, max(MIN_DOT_SIZE, 1 << (number - 1).bit_length()))

@@ -42,7 +42,7 @@ class CudaGraphed:
         self._is_uncapturable = False
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
-        """The outputs of the step for `inputs`."""
+        """Return the outputs of the step for `inputs`."""
         if not inputs[0].is_cuda or self._is_uncapturable:
             return self._step(*inputs)
         shapes = tuple(tensor.shape for tensor in inputs)
@@ -55,9 +55,7 @@ class CudaGraphed:
                 captured = _capture(self._step, inputs)
             except RuntimeError as error:
                 reason = str(error).split("\n")[0]
-                log.warning(
-                    "a step cannot be captured as a CUDA graph and takes longer: %s", reason
-                )
+                log.warning("a step cannot be captured as a CUDA graph and is slower: %s", reason)
                 self._is_uncapturable = True
                 return self._step(*inputs)
             self._graphs[shapes] = captured

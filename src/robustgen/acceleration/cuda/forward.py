@@ -47,12 +47,12 @@ class FusedForward:
         self.layers = layers
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
+        """Return logits `(M, B, K)` of images `(M, B, C, H, W)`."""
         logits: Tensor = _FusedForward.apply(self, images)
         return logits
 
     def to_input_layout(self, images: Tensor) -> Tensor:
-        """Images `(M, B, C, H, W)` as the first layer takes them.
+        """Return images `(M, B, C, H, W)` as the first layer takes them.
 
         With the channels last, unless the first layer flattens them.
         """
@@ -61,7 +61,7 @@ class FusedForward:
 
 
 def build_fused_forward(model: nn.Module, state: State) -> FusedForward | None:
-    """The forward pass of M models; None unless the kernels support every layer.
+    """Return the forward pass of M models; None unless the kernels support every layer.
 
     Args:
         model: the architecture in eval mode, of convolutions, linear layers and ReLUs; its own
@@ -126,7 +126,7 @@ class _FusedForward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, fused: FusedForward, images: Tensor) -> Tensor:
-        """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
+        """Return logits `(M, B, K)` of images `(M, B, C, H, W)`."""
         ctx.shape, ctx.layers, ctx.inputs = images.shape, fused.layers, []
         x = fused.to_input_layout(images)
         for layer in fused.layers:
@@ -142,7 +142,7 @@ class _FusedForward(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
-        """The gradient with respect to the images."""
+        """Return the gradient with respect to the images."""
         x_grad = gradient.contiguous()[:, :, None, None]
         if ctx.relu_logits is not None:
             x_grad = x_grad * (ctx.relu_logits > 0)

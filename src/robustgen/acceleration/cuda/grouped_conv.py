@@ -26,7 +26,7 @@ from robustgen.acceleration.supported_layers import stride_divides_kernel
 log = logging.getLogger("robustgen")
 
 PIXELS_PER_PART = 256
-"""Output pixels over which one program sums the weight gradient; the parts are summed at the end."""
+"""Output pixels over which a program sums the weight gradient. The parts are summed at the end."""
 
 
 def supports(layer: nn.Module, weight: Tensor) -> bool:
@@ -54,7 +54,7 @@ def is_triton_available() -> bool:
 
 
 def pack_forward_weight(weight: Tensor, geometry: ConvGeometry) -> Tensor:
-    """`weight` `(G O, C, KH, KW)` as `conv_forward` takes it: `(G, O, KH KW C)`."""
+    """Return `weight` `(G O, C, KH, KW)` as `conv_forward` takes it: `(G, O, KH KW C)`."""
     grouped = weight.reshape(
         geometry.groups, geometry.out_channels, geometry.in_channels, *geometry.kernel_size
     )
@@ -62,7 +62,7 @@ def pack_forward_weight(weight: Tensor, geometry: ConvGeometry) -> Tensor:
 
 
 def pack_backward_weight(weight: Tensor, geometry: ConvGeometry) -> Tensor:
-    """`weight` `(G O, C, KH, KW)` as `conv_input_grad` takes it.
+    """Return `weight` `(G O, C, KH, KW)` as `conv_input_grad` takes it.
 
     Returns:
         `(G, SH SW C, KH/SH KW/SW O)`: the weight between each number of a block of input pixels
@@ -89,7 +89,7 @@ def conv_forward(
     relu: bool = False,
     interleaved: bool = False,
 ) -> Tensor:
-    """The convolution, and a ReLU after it if `relu`.
+    """Return the convolution, and a ReLU after it if `relu`.
 
     Args:
         x: `(G, B, H, W, C)`; see `grouped_conv_kernels` for the memory layout.
@@ -130,7 +130,7 @@ def conv_input_grad(
     relu_output: Tensor | None = None,
     interleaved: bool = False,
 ) -> Tensor:
-    """The gradient with respect to the convolution's input.
+    """Return the gradient with respect to the convolution's input.
 
     Args:
         gradient: with respect to the output, `(G, B, H', W', O)`.
@@ -164,7 +164,7 @@ def conv_input_grad(
 
 
 def conv_weight_grad(gradient: Tensor, x: Tensor, geometry: ConvGeometry) -> Tensor:
-    """The gradient with respect to the convolution's weight, `(G O, C, KH, KW)`.
+    """Return the gradient with respect to the convolution's weight, `(G O, C, KH, KW)`.
 
     Args:
         gradient: with respect to the output, `(G, B, H', W', O)`.
@@ -195,7 +195,7 @@ def conv_weight_grad(gradient: Tensor, x: Tensor, geometry: ConvGeometry) -> Ten
 def _allocate_images(
     template: Tensor, size: Sequence[int], channels: int, interleaved: bool
 ) -> Tensor:
-    """Uninitialized images of `size` (H, W), with the groups, count and type of `template`.
+    """Allocate images of `size` (H, W), with the groups, count and type of `template`.
 
     Raises:
         ValueError: these images or the template have too many numbers for the kernels' offsets.
@@ -212,7 +212,7 @@ def _allocate_images(
 
 
 def _group_and_pixel_strides(x: Tensor) -> tuple[int, int]:
-    """Strides of `x` `(G, B, H, W, C)` between groups, and between pixels.
+    """Return the strides of `x` `(G, B, H, W, C)` between groups, and between pixels.
 
     Raises:
         ValueError: the pixels of a group are not equally far apart, or channels not adjacent.
@@ -230,14 +230,14 @@ def _group_and_pixel_strides(x: Tensor) -> tuple[int, int]:
 
 
 def to_grouped(x: Tensor, groups: int) -> Tensor:
-    """`(B, G C, H, W)` or `(B, G C)` as `(G, B, H, W, C)`, with interleaved groups."""
+    """Return `(B, G C, H, W)` or `(B, G C)` as `(G, B, H, W, C)`, with interleaved groups."""
     images = x if x.dim() == 4 else x[:, :, None, None]
     channels_last = images.permute(0, 2, 3, 1).contiguous()
     return channels_last.view(*channels_last.shape[:3], groups, -1).permute(3, 0, 1, 2, 4)
 
 
 def from_grouped(x: Tensor) -> Tensor:
-    """The inverse of `to_grouped`, for interleaved groups: `(B, G C, H, W)`."""
+    """Return the inverse of `to_grouped`, for interleaved groups: `(B, G C, H, W)`."""
     return x.permute(1, 2, 3, 0, 4).flatten(3).permute(0, 3, 1, 2)
 
 
@@ -263,7 +263,7 @@ class _GroupedConv2d(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry
     ) -> Tensor:
-        """The convolution."""
+        """Return the convolution."""
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
         packed = pack_forward_weight(weight, geometry)
@@ -273,7 +273,7 @@ class _GroupedConv2d(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients with respect to input, weight and bias that are needed."""
+        """Return the gradients with respect to input, weight and bias that are needed."""
         x, weight = ctx.saved_tensors
         geometry = ctx.geometry
         upstream = to_grouped(gradient, geometry.groups)

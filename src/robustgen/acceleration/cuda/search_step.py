@@ -23,7 +23,7 @@ class FusedActiveExamples(ActiveExamples):
 
     @classmethod
     def share(cls, active: ActiveExamples) -> Self:
-        """The same examples: both objects share all attributes."""
+        """Return the same examples: both objects share all attributes."""
         fused = cls.__new__(cls)
         fused.__dict__ = active.__dict__
         return fused

@@ -96,7 +96,7 @@ def ascend(
 
 
 def supported_forward(model: object, active: ActiveExamples, threat: Threat) -> FusedForward | None:
-    """The forward pass of the model if the kernel supports this search with it, else None."""
+    """Return the forward pass of the model if the kernel supports this search, else None."""
     if _compile_errors or not isinstance(model, Cohort) or type(active.space) is not ImageSpace:
         return None
     if not supports_tensors(active.codes):
@@ -168,7 +168,7 @@ def _kernel_arguments(
     search: SearchConfig,
     steps_done: int,
 ) -> tuple[object, ...]:
-    """The arguments of the kernel, which writes its results to `codes.best` and `active`.
+    """Return the arguments of the kernel, which writes its results to `codes.best` and `active`.
 
     Args:
         forward, active, threat, search, steps_done: as for `search_in_one_kernel`.
@@ -197,7 +197,7 @@ def _kernel_arguments(
 
 
 def _bias_corrections(steps: int, device: torch.device) -> Tensor:
-    """The bias corrections of Adam at each step: `(steps, 2)`."""
+    """Return the bias corrections of Adam at each step: `(steps, 2)`."""
     step_counts = torch.arange(1, steps + 1, device=device, dtype=torch.float64)
     return torch.stack([1 - BETA1**step_counts, 1 - BETA2**step_counts], 1).float()
 
@@ -238,7 +238,7 @@ def _pack_model(fused_layers: Sequence[FusedLayer], size: Sequence[int]) -> Pack
 def _block_sizes(
     layer: FusedLayer, size: Sequence[int], output_size: Sequence[int]
 ) -> tuple[int, ...]:
-    """BLOCK_M, BLOCK_N and BLOCK_K of the forward and of the backward pass of a layer."""
+    """Choose BLOCK_M, BLOCK_N and BLOCK_K of the forward and backward pass of a layer."""
     height, width = output_size
     _, out_channels, forward_taps = layer.forward_weight.shape
     vertical_blocks, horizontal_blocks = layer.geometry.block_counts(size)
@@ -254,5 +254,5 @@ def _block_sizes(
 
 
 def _round_up(count: int) -> int:
-    """The next multiple of `ALIGNMENT`."""
+    """Return the next multiple of `ALIGNMENT`."""
     return -(-count // ALIGNMENT) * ALIGNMENT
