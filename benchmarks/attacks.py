@@ -1,8 +1,9 @@
-"""Our search beside public attack libraries, on the same trained models and images.
+"""The search of this package compared with public attack libraries, on the same models and images.
 
-Attacks with regular examples (L-infinity, signed steps) as everybody has them. "until success" is
-for evaluation: only we leave out examples that have succeeded; the others run their nearest
-setting. "all steps" is for training. Success is judged by the plain model, and must be the same.
+The attacks are regular ones (L-infinity, signed steps). "until success" stops at the first success
+of an image, as in an evaluation; the other libraries do not support this and take all steps. "all
+steps" is the setting of training. The plain model decides on successes, and all implementations
+must have equal success rates.
 """
 
 import sys
@@ -11,8 +12,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from peers import BATCH, NAMES, STEPS, Attack, Peers, success
-from setting import ADVERSARIAL, COHORTS, HERE, Row, Way, letters, look, measured, trained
+from peers import BATCH_SIZE, NAMES, STEPS, Attack, Peers, success_rate
+from setting import (
+    ADVERSARIAL,
+    COHORTS,
+    DEVICE,
+    Row,
+    Variant,
+    count_pass_flop,
+    load_letters,
+    measure,
+    train_cohort,
+)
 from torch import Tensor
 
 from robustgen.attacks.search import SearchResult, run_search
@@ -25,17 +36,14 @@ from robustgen.seeding import generator
 from robustgen.specs import SearchConfig, Threat
 
 IMAGES = 1000
-SAME = 0.02
-"""Success rates differ by less, as the random starts do."""
+MAX_SUCCESS_DIFFERENCE = 0.02
+"""Largest difference of success rates, which random starts cause."""
 
 
-def ours(cohort: Cohort, radius: float, until_success: bool) -> Attack:
-    """The search of this package."""
-    return lambda x, y: found(cohort, radius, until_success, x, y).codes[0]
-
-
-def found(cohort: Cohort, radius: float, until_success: bool, x: Tensor, y: Tensor) -> SearchResult:
-    """What it finds."""
+def search_images(
+    cohort: Cohort, radius: float, until_success: bool, x: Tensor, y: Tensor
+) -> SearchResult:
+    """Run the search of this package with images `x` of classes `y`."""
     return run_search(
         cohort,
         ImageSpace(x[None], 0.0, 1.0),
@@ -48,61 +56,77 @@ def found(cohort: Cohort, radius: float, until_success: bool, x: Tensor, y: Tens
     )
 
 
-def needed(cohort: Cohort, radius: float, x: Tensor, y: Tensor) -> float:
-    """Operations of the search until success, of those of all steps with all images.
+def make_attack(cohort: Cohort, radius: float, until_success: bool) -> Attack:
+    """Make an attack of the search of this package."""
+    return lambda x, y: search_images(cohort, radius, until_success, x, y).codes[0]
 
-    A success in iteration i took i ways back, and one more look.
+
+def share_of_operations(cohort: Cohort, radius: float, x: Tensor, y: Tensor) -> float:
+    """Return the operations of a search until success as a share of those of all steps.
+
+    A success in iteration i needs i backward passes and i + 1 forward passes.
     """
     model = cohort.member(0).requires_grad_(False)
-    parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
-    made = torch.cat([found(cohort, radius, True, *part).iterations[0] for part in parts])
-    steps = torch.where(made < 0, STEPS, made).float().mean().item()
-    return (steps + look(model, back=False) / look(model)) / STEPS
+    batches = zip(x.split(BATCH_SIZE), y.split(BATCH_SIZE), strict=True)
+    results = [search_images(cohort, radius, True, *batch) for batch in batches]
+    iterations = torch.cat([result.iterations[0] for result in results])
+    mean_steps = torch.where(iterations < 0, STEPS, iterations).float().mean().item()
+    last_forward = count_pass_flop(model, backward=False) / count_pass_flop(model)
+    return (mean_steps + last_forward) / STEPS
 
 
-def compared(kind: str, cohort: Cohort, test: Split, radius: float) -> list[Row]:
-    """Rows of all ways to attack the one model of a cohort."""
+def compare_attacks(model_name: str, cohort: Cohort, test: Split, radius: float) -> list[Row]:
+    """Measure all attacks on the one model of a cohort.
+
+    Exits if their success rates differ.
+    """
     model = cohort.member(0).requires_grad_(False)
     with torch.no_grad():
-        right = torch.nonzero(model(test.images()).argmax(1) == test.labels)[:IMAGES, 0]
-    x, y = test.take(right).images().contiguous(), test.take(right).labels
-    mine = {
-        "robustgen, until success": ours(cohort, radius, until_success=True),
-        "robustgen, all steps": ours(cohort, radius, until_success=False),
+        is_correct = model(test.images()).argmax(1) == test.labels
+    correct_rows = torch.nonzero(is_correct)[:IMAGES, 0]
+    data = test.take(correct_rows)
+    x, y = data.images().contiguous(), data.labels
+    own_attacks = {
+        "robustgen, until success": make_attack(cohort, radius, until_success=True),
+        "robustgen, all steps": make_attack(cohort, radius, until_success=False),
     }
     with TemporaryDirectory() as folder:
-        cohort.save(Path(folder, "cohort.safetensors"), {}, provenance(str(HERE)))
+        cohort.save(Path(folder, "cohort.safetensors"), {}, provenance(str(DEVICE)))
         save_tensors(Path(folder, "data.safetensors"), {"images": x, "labels": y}, {})
-        peers = Peers(Path(folder), radius, HERE)
+        peers = Peers(Path(folder), radius, DEVICE)
         rates = {name: peers.run(name)["success"] for name in NAMES}
-        rates |= {name: success(model, x, y, way) for name, way in mine.items()}
-        if max(rates.values()) - min(rates.values()) > SAME:
-            sys.exit(f"{kind}: success differs: {rates}")
-        asked = {name: partial(peers.run, name) for name in NAMES}
-        ways = {
-            name: Way(run, len(x) * STEPS, peer=True, seconds=lambda run=run: run()["seconds"])
-            for name, run in asked.items()
+        rates |= {name: success_rate(model, x, y, attack) for name, attack in own_attacks.items()}
+        if max(rates.values()) - min(rates.values()) > MAX_SUCCESS_DIFFERENCE:
+            sys.exit(f"attack on {model_name}: success rates differ: {rates}")
+        work = len(x) * STEPS
+        variants = {
+            name: Variant(
+                partial(peers.run, name),
+                work,
+                is_peer=True,
+                measure_seconds=partial(peers.measure_seconds, name),
+            )
+            for name in NAMES
         }
-        for name, way in mine.items():
-            ways[name] = Way(partial(success, model, x, y, way), len(x) * STEPS)
-        rows = measured(f"attack on {kind}", ways, look(model))
+        for name, attack in own_attacks.items():
+            variants[name] = Variant(partial(success_rate, model, x, y, attack), work)
+        rows = measure(f"attack on {model_name}", variants, count_pass_flop(model))
         peers.close()
-    share = needed(cohort, radius, x, y)
+    share = share_of_operations(cohort, radius, x, y)
     for row in rows:
-        row["success"] = rates[str(row["way"])]
-        if "until success" in str(row["way"]):  # what it leaves out is not computed
+        row["success"] = rates[str(row["variant"])]
+        if "until success" in str(row["variant"]):  # these steps are not computed
             for rate in ("gflop_per_second", "share_of_product_rate"):
                 row[rate] *= share
     return rows
 
 
 def rows() -> list[Row]:
-    """On a normally and on an adversarially trained model."""
-    data = letters()
-    learned = data["train"].take(slice(2000))
-    normal, robust = trained(learned), trained(learned, ADVERSARIAL)
-    test = data["test"]
+    """Measure attacks on a normally trained and on an adversarially trained model."""
+    data = load_letters()
+    training_data, test = data["train"].take(slice(2000)), data["test"]
+    normal, robust = train_cohort(training_data), train_cohort(training_data, ADVERSARIAL)
     return [
-        *compared("a normal model", normal, test, 0.3),
-        *compared("a robust model", robust, test, 0.02),
+        *compare_attacks("a normal model", normal, test, 0.3),
+        *compare_attacks("a robust model", robust, test, 0.02),
     ]

@@ -1,8 +1,8 @@
-"""On a GPU: cohorts of more and more models, beside one model and beside public attack libraries.
+"""On a GPU: cohorts of more and more models, compared with one model and public attack libraries.
 
-A GPU is hardly at work with one small model, so that more of them should take little longer. Epochs
-are those after the first, in which an update is recorded; attacks are whole ones, with the plain
-models' check, on images that the models get right.
+One small model uses a small part of a GPU, so more models should take little longer. Epochs are
+measured after the first one, in which CUDA graphs are captured. Attacks are measured with the
+verification by the plain models, on images that all models classify correctly.
 """
 
 import sys
@@ -18,12 +18,10 @@ from unittest.mock import patch
 
 import torch
 from peers import NAMES, STEPS, Peers
-from setting import COHORTS, HERE, LETTERS, Row, Way, letters, measured, trained
+from setting import COHORTS, DEVICE, Row, Variant, load_letters, make_cohort, measure, train_cohort
 from timing import seconds_of
 
-from robustgen.acceleration.cuda import grouped_conv as grouped
-from robustgen.acceleration.cuda import search_step as fused
-from robustgen.acceleration.cuda import whole_search as climbing
+from robustgen.acceleration.cuda import grouped_conv, search_step, whole_search
 from robustgen.backend import PLAIN, Backend
 from robustgen.data.split import Split
 from robustgen.evaluation.attacks import attack_cohort, predict
@@ -34,144 +32,167 @@ from robustgen.seeding import generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig
 from robustgen.training.classifiers import Generators, train
 
-MODELS, IMAGES, RADIUS, EPOCHS = (1, 5, 20), 1000, 0.3, 5
-BATCHES = (100, 1000)
-"""Images that the libraries attack at once."""
-SAME = 0.02
-"""Success rates differ by less, as the random starts do."""
-LEARNT = SearchConfig("adam", 0.005, 40)
+COHORT_SIZES, IMAGES, RADIUS, EPOCHS = (1, 5, 20), 1000, 0.3, 5
+BATCH_SIZES = (100, 1000)
+"""Images that the libraries attack at a time."""
+MAX_SUCCESS_DIFFERENCE = 0.02
+"""Largest difference of success rates, which random starts cause."""
+TRAINING_SEARCH = SearchConfig("adam", 0.005, 40)
 METHODS = {
     "normal": None,
-    "adversarial": AdversarialTraining(Threat("image", "linf", RADIUS), LEARNT),
-    "on the true manifold": AdversarialTraining(Threat("true_manifold", "linf", RADIUS), LEARNT),
+    "adversarial": AdversarialTraining(Threat("image", "linf", RADIUS), TRAINING_SEARCH),
+    "on the true manifold": AdversarialTraining(
+        Threat("true_manifold", "linf", RADIUS), TRAINING_SEARCH
+    ),
 }
+Replacement = tuple[ModuleType, str, object]
+"""A module, a name in it, and the value that replaces its value."""
 
 
-def learned(
-    models: int,
+def train_epochs(
+    n_models: int,
     data: Split,
     method: AdversarialTraining | None,
+    backend: Backend,
     epochs: int,
-    backend: Backend = COHORTS,
 ) -> None:
-    """Train a cohort of so many models for some epochs."""
-    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(models), backend).to(HERE)
-    rngs = [[generator(0, what, seed) for seed in range(models)] for what in ("batches", "attacks")]
-    cohort.initialize(rngs[0])
-    train(cohort, data, TrainConfig(epochs, 100, 0.01, 0.95, 1e-4), method, Generators(*rngs))
+    """Train a cohort."""
+    cohort = make_cohort(n_models)
+    cohort.backend = backend
+    batch_generators, attack_generators = (
+        [generator(0, purpose, seed) for seed in range(n_models)]
+        for purpose in ("batches", "attacks")
+    )
+    config = TrainConfig(epochs, 100, 0.01, 0.95, 1e-4)
+    train(cohort, data, config, method, Generators(batch_generators, attack_generators))
 
 
-def epoch(run: Callable[[int], None]) -> float:
-    """Seconds of an epoch after the first."""
-    short, long = (seconds_of(partial(run, epochs)) for epochs in (1, 1 + EPOCHS))
-    return (long - short) / EPOCHS
+def measure_epoch(run: Callable[[int], None]) -> float:
+    """Measure the seconds of an epoch after the first; `run` trains for a number of epochs."""
+    first, total = (seconds_of(partial(run, epochs)) for epochs in (1, 1 + EPOCHS))
+    return (total - first) / EPOCHS
 
 
-def epochs(data: Split) -> list[Row]:
-    """Epochs of cohorts; what is compared is all models together."""
-    rows: list[Row] = []
-    for name, method in METHODS.items():
-        ways = {}
-        for models in MODELS:
-            run = partial(learned, models, data, method)
-            once = partial(run, 1)
-            ways[f"cohort of {models}"] = Way(once, len(data), seconds=partial(epoch, run))
-        rows += measured(f"epoch of training, {name}, all models", ways, rounds=3)
-    return rows
-
-
-def found(cohort: Cohort, data: Split) -> float:
-    """Success of the attack of a study on regular examples."""
-    threat, how = Threat("image", "linf", RADIUS), SearchConfig("signed", RADIUS / 30, STEPS)
-    rngs = [generator(0, "start", seed) for seed in cohort.seeds]
-    made = attack_cohort(cohort, data, threat, how, rngs)
-    return float(made.rows["success"].mean())
-
-
-def attacks(cohorts: dict[int, Cohort], data: Split) -> list[Row]:
-    """Cohorts, all models together."""
-    ways = {f"cohort of {m}": Way(partial(found, of, data), IMAGES) for m, of in cohorts.items()}
-    by_steps = [(climbing, "supported_forward", lambda *_: None)]
-    for models, of in cohorts.items():
-        run = partial(_with, by_steps, found, of, data)
-        ways[f"cohort of {models}, a step at a time"] = Way(run, IMAGES)
-    return measured("attack until success, all models", ways)
-
-
-def beside_peers(cohorts: dict[int, Cohort], data: Split) -> list[Row]:
-    """Per model, beside the libraries, which attack one model."""
-    ways, rates = {}, {}
-    with TemporaryDirectory() as folder:
-        cohorts[1].save(Path(folder, "cohort.safetensors"), {}, provenance(str(HERE)))
-        held = {"images": data.images().contiguous(), "labels": data.labels}
-        save_tensors(Path(folder, "data.safetensors"), held, {})
-        asked = {batch: Peers(Path(folder), RADIUS, HERE, batch) for batch in BATCHES}
-        for batch, peers in asked.items():
-            for name in NAMES:
-                way, run = f"{name}, {batch} at once", partial(peers.run, name)
-                rates[way] = run()["success"]
-                seconds = partial(lambda run: run()["seconds"], run)
-                ways[way] = Way(run, IMAGES * STEPS, peer=True, seconds=seconds)
-        for models, cohort in cohorts.items():
-            way, run = f"robustgen, cohort of {models}", partial(found, cohort, data)
-            rates[way] = run()
-            ways[way] = Way(run, models * IMAGES * STEPS)
-        if max(rates.values()) - min(rates.values()) > SAME:
-            sys.exit(f"success differs: {rates}")
-        rows = measured("attack on a GPU, until success, per model", ways, rounds=3)
-        for peers in asked.values():
-            peers.close()
-    return [row | {"success": rates[str(row["way"])]} for row in rows]
-
-
-def tricks(data: Split) -> list[Row]:
-    """Epochs of adversarial training of five models, and each means of speed left out."""
-    left_out = {
-        "all means": [],
-        "without our kernels": [(grouped, "works", lambda: False)],
-        "without those of layers": [(grouped, "applies", lambda *_: False)],
-        "without those between passes": [(fused, "supports_tensors", lambda _: False)],
-    }
-    run = partial(learned, 5, data, METHODS["adversarial"])
-    ways = {
-        name: Way(
-            partial(_with, parts, run, 1), len(data), seconds=partial(_with, parts, epoch, run)
-        )
-        for name, parts in left_out.items()
-    }
-    without = {
-        "started one by one": replace(COHORTS, compile_step=PLAIN.compile_step),
-        "the plain backend": PLAIN,
-    }
-    for name, backend in without.items():
-        run = partial(learned, 5, data, METHODS["adversarial"], backend=backend)
-        ways[name] = Way(partial(run, 1), len(data), seconds=partial(epoch, run))
-    return measured("epoch of adversarial training of 5 models", ways, rounds=1)
-
-
-def _with(parts: list[tuple[ModuleType, str, object]], run: Callable[..., Any], *args: Any) -> Any:
-    """What `run` gives while names in modules are something else."""
+def run_with(replacements: list[Replacement], run: Callable[..., Any], *args: Any) -> Any:
+    """Call `run` while names in modules have other values."""
     with ExitStack() as stack:
-        for module, name, other in parts:
-            stack.enter_context(patch.object(module, name, other))
+        for module, name, value in replacements:
+            stack.enter_context(patch.object(module, name, value))
         return run(*args)
 
 
+def compare_epochs(data: Split) -> list[Row]:
+    """Measure epochs of cohorts of each size, for all models together."""
+    rows: list[Row] = []
+    for name, method in METHODS.items():
+        variants = {}
+        for n_models in COHORT_SIZES:
+            run = partial(train_epochs, n_models, data, method, COHORTS)
+            variants[f"cohort of {n_models}"] = Variant(
+                partial(run, 1), len(data), measure_seconds=partial(measure_epoch, run)
+            )
+        rows += measure(f"epoch of training, {name}, all models", variants, rounds=3)
+    return rows
+
+
+def attack_until_success(cohort: Cohort, data: Split) -> float:
+    """Attack with regular examples as a study does; return the success rate."""
+    threat, search = Threat("image", "linf", RADIUS), SearchConfig("signed", RADIUS / 30, STEPS)
+    generators = [generator(0, "start", seed) for seed in cohort.seeds]
+    result = attack_cohort(cohort, data, threat, search, generators)
+    return float(result.rows["success"].mean())
+
+
+def compare_attacks(cohorts: dict[int, Cohort], data: Split) -> list[Row]:
+    """Measure attacks with and without the kernel of a whole search, for all models together."""
+    variants = {
+        f"cohort of {n_models}": Variant(partial(attack_until_success, cohort, data), IMAGES)
+        for n_models, cohort in cohorts.items()
+    }
+    without_kernel: list[Replacement] = [(whole_search, "supported_forward", lambda *_: None)]
+    for n_models, cohort in cohorts.items():
+        run = partial(run_with, without_kernel, attack_until_success, cohort, data)
+        variants[f"cohort of {n_models}, step by step"] = Variant(run, IMAGES)
+    return measure("attack until success, all models", variants)
+
+
+def compare_with_peers(cohorts: dict[int, Cohort], data: Split) -> list[Row]:
+    """Measure attacks per model, beside the libraries, which attack one model.
+
+    Exits if their success rates differ.
+    """
+    variants, rates = {}, {}
+    with TemporaryDirectory() as folder:
+        cohorts[1].save(Path(folder, "cohort.safetensors"), {}, provenance(str(DEVICE)))
+        tensors = {"images": data.images().contiguous(), "labels": data.labels}
+        save_tensors(Path(folder, "data.safetensors"), tensors, {})
+        peers_by_batch_size = {
+            size: Peers(Path(folder), RADIUS, DEVICE, size) for size in BATCH_SIZES
+        }
+        for size, peers in peers_by_batch_size.items():
+            for name in NAMES:
+                variant = f"{name}, batches of {size}"
+                rates[variant] = peers.run(name)["success"]
+                variants[variant] = Variant(
+                    partial(peers.run, name),
+                    IMAGES * STEPS,
+                    is_peer=True,
+                    measure_seconds=partial(peers.measure_seconds, name),
+                )
+        for n_models, cohort in cohorts.items():
+            variant, run = (
+                f"robustgen, cohort of {n_models}",
+                partial(attack_until_success, cohort, data),
+            )
+            rates[variant] = run()
+            variants[variant] = Variant(run, n_models * IMAGES * STEPS)
+        if max(rates.values()) - min(rates.values()) > MAX_SUCCESS_DIFFERENCE:
+            sys.exit(f"success rates differ: {rates}")
+        rows = measure("attack on a GPU, until success, per model", variants, rounds=3)
+        for peers in peers_by_batch_size.values():
+            peers.close()
+    return [row | {"success": rates[str(row["variant"])]} for row in rows]
+
+
+def compare_accelerations(data: Split) -> list[Row]:
+    """Measure epochs of adversarial training of five models, each without one acceleration."""
+    replacements: dict[str, list[Replacement]] = {
+        "all accelerations": [],
+        "without Triton kernels": [(grouped_conv, "is_triton_available", lambda: False)],
+        "without kernels of layers": [(grouped_conv, "supports", lambda *_: False)],
+        "without kernels of search steps": [(search_step, "supports_tensors", lambda _: False)],
+    }
+    backends = {
+        "without CUDA graphs": replace(COHORTS, compile_step=PLAIN.compile_step),
+        "the plain backend": PLAIN,
+    }
+    method = METHODS["adversarial"]
+    variants = {}
+    for name in (*replacements, *backends):
+        run = partial(train_epochs, 5, data, method, backends.get(name, COHORTS))
+        run_variant = partial(run_with, replacements.get(name, []))
+        variants[name] = Variant(
+            partial(run_variant, run, 1),
+            len(data),
+            measure_seconds=partial(run_variant, measure_epoch, run),
+        )
+    return measure("epoch of adversarial training of 5 models", variants, rounds=1)
+
+
 def rows() -> list[Row]:
-    """All of it."""
-    data = letters()
-    some = data["train"].take(slice(2000))
-    test = data["test"]
-    cohorts = {models: trained(some, seeds=models) for models in MODELS}
-    right = torch.ones(len(test), dtype=torch.bool, device=HERE)
+    """Measure accelerations, epochs and attacks."""
+    data = load_letters()
+    training_data, test = data["train"].take(slice(2000)), data["test"]
+    cohorts = {size: train_cohort(training_data, n_models=size) for size in COHORT_SIZES}
+    is_correct = torch.ones(len(test), dtype=torch.bool, device=DEVICE)
     for cohort in cohorts.values():
-        said = torch.as_tensor(predict(cohort, test)["prediction"], device=HERE)
-        right &= (said.view(len(cohort.seeds), -1) == test.labels).all(0)
-    rows_right = torch.nonzero(right)[:, 0]
-    known = test.take(rows_right[torch.arange(IMAGES, device=HERE) % len(rows_right)])
+        predictions = torch.as_tensor(predict(cohort, test)["prediction"], device=DEVICE)
+        is_correct &= (predictions.view(len(cohort.seeds), -1) == test.labels).all(0)
+    correct_rows = torch.nonzero(is_correct)[:, 0]
+    images = test.take(correct_rows[torch.arange(IMAGES, device=DEVICE) % len(correct_rows)])
     return [
-        *tricks(some),
-        *epochs(some),
-        *attacks(cohorts, known),
-        *beside_peers(cohorts, known),
+        *compare_accelerations(training_data),
+        *compare_epochs(training_data),
+        *compare_attacks(cohorts, images),
+        *compare_with_peers(cohorts, images),
     ]

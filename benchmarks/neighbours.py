@@ -1,35 +1,42 @@
-"""The search for nearest training images beside scikit-learn's."""
+"""The search for the nearest training images compared with scikit-learn's."""
 
 import sys
 
 import torch
-from setting import Row, Way, letters, measured
+from setting import Row, Variant, load_letters, measure
 from sklearn.neighbors import NearestNeighbors
 
 from robustgen.evaluation.distances import _nearest_rows
 
 EXAMPLES, NEIGHBOURS = 500, 50
+MIN_AGREEMENT = 0.999
+"""Share of neighbours that must be equal. Neighbours at equal distances may differ."""
 
 
 def rows() -> list[Row]:
-    """Fifty neighbours of 500 images among 10,000."""
-    data = letters(train_draws=10)
-    known, flat = data["train"].materialize(), data["test"].images()[:EXAMPLES].flatten(1)
-    points, queries = known.images().flatten(1).cpu().numpy(), flat.cpu().numpy()
+    """Measure the search for 50 neighbours of 500 images among 10,000.
 
-    def theirs() -> torch.Tensor:
-        fitted = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(points)
-        return torch.from_numpy(fitted.kneighbors(queries, return_distance=False))
+    Exits if the neighbours differ.
+    """
+    data = load_letters(train_draws=10)
+    training_data = data["train"].materialize()
+    examples = data["test"].images()[:EXAMPLES].flatten(1)
+    points, queries = training_data.images().flatten(1).cpu().numpy(), examples.cpu().numpy()
 
-    def ours() -> torch.Tensor:
-        return _nearest_rows(flat, known, NEIGHBOURS)
+    def search_by_sklearn() -> torch.Tensor:
+        neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(points)
+        return torch.from_numpy(neighbours.kneighbors(queries, return_distance=False))
 
-    same = (theirs().sort(1).values == ours().cpu().sort(1).values).float().mean()
-    if same < 0.999:  # ties may fall either way
-        sys.exit(f"neighbours differ: {same:.4f} are the same")
-    work = len(flat) * len(points)
-    return measured(
-        f"{NEIGHBOURS} nearest images",
-        {"scikit-learn": Way(theirs, work), "robustgen": Way(ours, work)},
-        2 * points.shape[1],
-    )
+    def search_by_robustgen() -> torch.Tensor:
+        return _nearest_rows(examples, training_data, NEIGHBOURS)
+
+    is_equal = search_by_sklearn().sort(1).values == search_by_robustgen().cpu().sort(1).values
+    agreement = is_equal.float().mean()
+    if agreement < MIN_AGREEMENT:
+        sys.exit(f"neighbours differ: {agreement:.4f} of them are equal")
+    work = len(examples) * len(points)
+    variants = {
+        "scikit-learn": Variant(search_by_sklearn, work),
+        "robustgen": Variant(search_by_robustgen, work),
+    }
+    return measure(f"{NEIGHBOURS} nearest images", variants, 2 * points.shape[1])

@@ -1,17 +1,16 @@
-"""What the fast pass of an attacked cohort gains: full searches, computed in several ways.
+"""Measure the accelerations of cohorts on a CPU: searches, training steps, warps, freed memory.
 
     python benchmarks/passes.py
 
-The plain stack is the architecture mapped over the models; folding leaves batch normalization out
-of it; then come the layers with their own way back, of models one after the other and side by side,
-with torch's gradient to the pixels of all layers, with that of `strided` to those of the first
-layer, and of every one; and what is taken on a processor like this, with `winograd` besides. Below,
-searches on a batch of 100 images for each model, of which so many go through the layers at once;
-gradients to the weights in training, of the mapped architecture, and of the layers with batch
-normalization by its formula, by torch's kernels with the channels last, which are not exact, and
-by ours; warps of letters with torch's grid and with ours, forward and back to the parameters; and
-whole processes that search, with freed memory kept or given back. All are measured in turns in one
-run; what counts is the ratio.
+Searches are measured with these forward passes: the architecture mapped over the models by `vmap`
+(plain); the same with folded batch normalization; layers with hand-written backward passes, for
+models one by one and batched, where the input gradients of no layer, the first layer or every layer
+are those of `strided_conv`; and the setting of this processor, with `winograd` as well. Then
+follow searches on batches of 100 images per model, of which more or fewer are computed together;
+gradients of training, with batch normalization by its formula, by PyTorch's kernels, which are
+inexact with the channels last, and by `batch_norm`; warps of letters with PyTorch's grid and with
+that of `affine`, and their gradients; and processes that keep freed memory or return it to the
+system. The variants take turns. Compare their ratios.
 """
 
 import subprocess
@@ -27,141 +26,150 @@ from timing import compare, seconds_of
 from torch import Tensor
 
 from robustgen import device
-from robustgen.acceleration import backends
-from robustgen.acceleration import batched_forward as stacking
-from robustgen.acceleration import training_layers as learning
-from robustgen.acceleration.batched_forward import batched_forward
-from robustgen.acceleration.cpu import inference_layers as layers
-from robustgen.acceleration.cpu import strided_conv as strided
-from robustgen.acceleration.cpu import winograd
+from robustgen.acceleration import backends, batched_forward, training_layers
+from robustgen.acceleration.cpu import inference_layers, strided_conv, winograd
 from robustgen.acceleration.fold_batch_norm import fold_batch_norm
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import make_image_space
-from robustgen.backend import vmapped_forward
+from robustgen.backend import ForwardFn, vmapped_forward
 from robustgen.data import affine
 from robustgen.data.split import Split
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
 from robustgen.specs import SearchConfig, Threat
 
-MODELS, EXAMPLES, STEPS, ROUNDS = 3, 50, 20, 15
-BATCH = 100
+MODELS, EXAMPLES, STEPS, ROUNDS, BATCH_SIZE = 3, 50, 20, 15, 100
+CURRENT_SETTING = "layers as on this processor"
 
-Made = tuple[Tensor, Tensor, Tensor]
-"""Columns of mean 0 and variance 1, and their means and variances before."""
-
-AS_HERE = "own layers, as here"
-
-if len(sys.argv) > 1:
-    device.RETAINED_BYTES = int(sys.argv[1])
-here = device.setup()
+BatchNormResult = tuple[Tensor, Tensor, Tensor]
+"""The output, and the mean and the variance of the columns."""
 
 
-def fresh() -> Cohort:
-    """Models that have not learned."""
-    models = Cohort("convnet", (1, 28, 28), 10, range(MODELS), backends.for_cohorts(here)).to(here)
-    models.initialize([generator(0, "benchmark", i) for i in range(MODELS)])
-    return models
+def make_cohort(compute_device: torch.device) -> Cohort:
+    """Make a cohort of untrained models."""
+    backend = backends.for_cohorts(compute_device)
+    cohort = Cohort("convnet", (1, 28, 28), 10, range(MODELS), backend).to(compute_device)
+    cohort.initialize([generator(0, "benchmark", i) for i in range(MODELS)])
+    return cohort
 
 
-def batch_of(examples: int) -> Split:
-    """So many random images, the same for each model."""
-    pixels = torch.rand(examples, 1, 28, 28, generator=generator(0, "images")).to(here)
-    rows = torch.arange(examples, device=here)
+def make_batch(examples: int, compute_device: torch.device) -> Split:
+    """Make random images, which are the same for each model."""
+    pixels = torch.rand(examples, 1, 28, 28, generator=generator(0, "images")).to(compute_device)
+    rows = torch.arange(examples, device=compute_device)
     images = Split(pixels, rows, rows % 10, None, (rows, rows), tuple("ABCDEFGHIJ"))
     return images.expand(MODELS)
 
 
-def searched(passed: stacking.ForwardFn, batch: Split) -> float:
-    """The loss that a search through this pass comes to."""
-    rngs = [generator(0, "start", i) for i in range(MODELS)]
-    threat, how = Threat("image", "linf", 0.3), SearchConfig("adam", 0.005, STEPS)
-    args = passed, make_image_space(batch), batch.labels, threat, how, rngs
-    return run_search(*args, stop_at_success=False).loss.sum().item()
+def search_images(forward: ForwardFn, batch: Split) -> float:
+    """Search in all steps with a forward pass; return the sum of the losses."""
+    generators = [generator(0, "start", i) for i in range(MODELS)]
+    threat, search = Threat("image", "linf", 0.3), SearchConfig("adam", 0.005, STEPS)
+    arguments = forward, make_image_space(batch), batch.labels, threat, search, generators
+    return run_search(*arguments, stop_at_success=False).loss.sum().item()
 
 
-def attacks() -> dict[str, Callable[[], object]]:
-    """Searches with each kind of pass."""
-    batch = batch_of(EXAMPLES)
-    model, held = fresh().eval()._module_and_state()
-    state = {name: tensor.detach() for name, tensor in held.items()}
+def make_searches(compute_device: torch.device) -> dict[str, Callable[[], object]]:
+    """Make searches with each kind of forward pass."""
+    batch = make_batch(EXAMPLES, compute_device)
+    model, params = make_cohort(compute_device).eval()._module_and_state()
+    state = {name: tensor.detach() for name, tensor in params.items()}
 
-    def own(models: int, few: int) -> stacking.ForwardFn:
-        ways = (
-            patch.object(stacking, "MODELS_PER_CHUNK", models),
-            patch.object(layers, "MAX_CHANNELS_FOR_STRIDED_GRAD", few),
-        )
-        with ways[0], ways[1]:
-            return batched_forward(model, state)
+    def build_forward(models_per_chunk: int, max_channels: int) -> ForwardFn:
+        with (
+            patch.object(batched_forward, "MODELS_PER_CHUNK", models_per_chunk),
+            patch.object(inference_layers, "MAX_CHANNELS_FOR_STRIDED_GRAD", max_channels),
+        ):
+            return batched_forward.batched_forward(model, state)
 
-    sides = {"one by one": 1, "side by side": MODELS}
-    layered = {"none": 0, "the first": strided.MIN_CHANNELS_FOR_NATIVE_GRAD, "every": 1 << 30}
-    passes = {
+    chunk_sizes = {"models one by one": 1, "batched models": MODELS}
+    max_channels = {
+        "no layer": 0,
+        "the first layer": strided_conv.MIN_CHANNELS_FOR_NATIVE_GRAD,
+        "every layer": 1 << 30,
+    }
+    forwards = {
         "plain": vmapped_forward(model, state),
         "folded": vmapped_forward(*fold_batch_norm(model, state)),
         **{
-            f"own layers, {side}, our gradient in {which}": own(models, few)
-            for side, models in sides.items()
-            for which, few in layered.items()
+            f"layers, {chunks}, strided gradient in {layers}": build_forward(size, channels)
+            for chunks, size in chunk_sizes.items()
+            for layers, channels in max_channels.items()
         },
-        AS_HERE: batched_forward(model, state),
+        CURRENT_SETTING: batched_forward.batched_forward(model, state),
     }
 
-    def run(passed: stacking.ForwardFn, points: tuple[float, ...]) -> float:
+    def run(forward: ForwardFn, points: tuple[float, ...]) -> float:
         with patch.object(winograd, "INTERPOLATION_POINTS", points):
-            return searched(passed, batch)
+            return search_images(forward, batch)
 
-    points = {AS_HERE: winograd.INTERPOLATION_POINTS}  # without any it is not taken
-    return {name: partial(run, passed, points.get(name, ())) for name, passed in passes.items()}
-
-
-def parts() -> dict[str, Callable[[], object]]:
-    """Searches on a batch for each model, more or fewer of whose images go at once."""
-    batch, models = batch_of(BATCH), fresh().eval()
-
-    def run(at_once: int) -> float:
-        with patch.object(stacking, "CPU_CHUNK_IMAGES", at_once):
-            return searched(models.eval_forward(), batch)
-
-    return {f"{size} at once": partial(run, size) for size in (128, 256, stacking.CPU_CHUNK_IMAGES)}
+    # Without interpolation points, `winograd` is not used.
+    points = {CURRENT_SETTING: winograd.INTERPOLATION_POINTS}
+    return {name: partial(run, forward, points.get(name, ())) for name, forward in forwards.items()}
 
 
-def updates() -> dict[str, Callable[[], object]]:
-    """Gradients to the weights of models that learn, with each kind of batch normalization."""
-    models = fresh().train()
-    images = torch.rand(MODELS, BATCH, 1, 28, 28, generator=generator(0, "images")).to(here)
-    held, weights = models._module_and_state(), list(models.parameters())
+def make_chunked_searches(compute_device: torch.device) -> dict[str, Callable[[], object]]:
+    """Make searches whose forward passes compute more or fewer images together."""
+    batch, cohort = make_batch(BATCH_SIZE, compute_device), make_cohort(compute_device).eval()
 
-    def formula(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, rectified: bool) -> Made:
+    def run(chunk_images: int) -> float:
+        with patch.object(batched_forward, "CPU_CHUNK_IMAGES", chunk_images):
+            return search_images(cohort.eval_forward(), batch)
+
+    sizes = (128, 256, batched_forward.CPU_CHUNK_IMAGES)
+    return {f"{size} images together": partial(run, size) for size in sizes}
+
+
+def make_training_steps(compute_device: torch.device) -> dict[str, Callable[[], object]]:
+    """Make gradients of training with each kind of batch normalization."""
+    cohort = make_cohort(compute_device).train()
+    images = torch.rand(MODELS, BATCH_SIZE, 1, 28, 28, generator=generator(0, "images"))
+    images = images.to(compute_device)
+    model, state = cohort._module_and_state()
+    weights = list(cohort.parameters())
+
+    def normalize_by_formula(
+        rows: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
+    ) -> BatchNormResult:
         mean, variance = rows.mean(0), rows.var(0, unbiased=False)
-        made = (rows - mean) * (weight * (variance + eps).rsqrt()) + bias
-        return made.relu() if rectified else made, mean.detach(), variance.detach()
+        output = (rows - mean) * (weight * (variance + eps).rsqrt()) + bias
+        return output.relu() if relu else output, mean.detach(), variance.detach()
 
-    def torchs(rows: Tensor, weight: Tensor, bias: Tensor, eps: float, rectified: bool) -> Made:
-        known = weight, bias, None, None
-        made, mean, inverse = torch.native_batch_norm(rows, *known, True, 0.0, eps)
-        variance = inverse.detach() ** -2 - eps
-        return made.relu() if rectified else made, mean.detach(), variance
+    def normalize_by_pytorch(
+        rows: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool
+    ) -> BatchNormResult:
+        output, mean, inv_std = torch.native_batch_norm(
+            rows, weight, bias, None, None, True, 0.0, eps
+        )
+        variance = inv_std.detach() ** -2 - eps
+        return output.relu() if relu else output, mean.detach(), variance
 
-    def run(passed: stacking.ForwardFn, way: Callable[..., Made]) -> float:
-        with patch.object(learning, "batch_norm_train", way):
-            gradients = torch.autograd.grad(passed(images).square().sum(), weights)
+    def run(forward: ForwardFn, batch_norm: Callable[..., BatchNormResult]) -> float:
+        with patch.object(training_layers, "batch_norm_train", batch_norm):
+            gradients = torch.autograd.grad(forward(images).square().sum(), weights)
         return gradients[0].sum().item()
 
-    plain, ours = vmapped_forward(*held), batched_forward(*held)
-    ways = {"by its formula": formula, "torch's": torchs, "ours": learning.batch_norm_train}
-    named = {f"batch normalization {name}": partial(run, ours, way) for name, way in ways.items()}
-    return {"plain": partial(run, plain, formula), **named}
+    fast_forward = batched_forward.batched_forward(model, state)
+    batch_norms = {
+        "its formula": normalize_by_formula,
+        "PyTorch": normalize_by_pytorch,
+        "this package": training_layers.batch_norm_train,
+    }
+    return {"plain": partial(run, vmapped_forward(model, state), normalize_by_formula)} | {
+        f"batch normalization by {name}": partial(run, fast_forward, batch_norm)
+        for name, batch_norm in batch_norms.items()
+    }
 
 
-def warps() -> dict[str, Callable[[], object]]:
-    """Letters warped with each kind of grid."""
-    letters = torch.rand(MODELS * EXAMPLES, 1, 28, 28, generator=generator(0, "images")).to(here)
-    codes = torch.tensor(affine.IDENTITY, device=here).repeat(len(letters), 1)
-    codes += 0.3 * torch.rand(codes.shape, generator=generator(0, "codes")).to(here)
+def make_warps(compute_device: torch.device) -> dict[str, Callable[[], object]]:
+    """Make warps of letters, and gradients with respect to the parameters, with each grid."""
+    letters = torch.rand(MODELS * EXAMPLES, 1, 28, 28, generator=generator(0, "images"))
+    letters = letters.to(compute_device)
+    codes = torch.tensor(affine.IDENTITY, device=compute_device).repeat(len(letters), 1)
+    codes += 0.3 * torch.rand(codes.shape, generator=generator(0, "codes")).to(compute_device)
     codes.requires_grad_()
 
-    def torchs(images: Tensor, parameters: Tensor) -> Tensor:
+    def warp_by_pytorch(images: Tensor, parameters: Tensor) -> Tensor:
         grid = F.affine_grid(
             affine.affine_matrices(parameters), list(images.shape), align_corners=True
         )
@@ -171,35 +179,52 @@ def warps() -> dict[str, Callable[[], object]]:
         (gradient,) = torch.autograd.grad(warp(letters, codes).sum(), codes)
         return gradient.sum().item()
 
-    ways = {"torch's grid": torchs, "ours": affine.warp}
-    return {name: partial(run, warp) for name, warp in ways.items()}
+    return {
+        "PyTorch's grid": partial(run, warp_by_pytorch),
+        "the grid of this package": partial(run, affine.warp),
+    }
 
 
-def process(kept: int) -> float:
-    """Seconds of a search in a process that keeps so many bytes of freed memory."""
-    command = [sys.executable, __file__, str(kept)]
+def run_process(kept_bytes: int) -> float:
+    """Measure the seconds of a search in a process that keeps so many bytes of freed memory."""
+    command = [sys.executable, __file__, str(kept_bytes)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def kept() -> None:
-    """Processes that keep freed memory, or give it back."""
-    taken: dict[int, list[float]] = {0: [], device.RETAINED_BYTES: []}
+def compare_freed_memory() -> None:
+    """Compare processes that keep freed memory with those that return it to the system."""
+    seconds: dict[int, list[float]] = {0: [], device.RETAINED_BYTES: []}
     for _ in range(3):
-        for kept, seconds in taken.items():
-            seconds.append(process(kept))
-    back, held = (median(seconds) for seconds in taken.values())
-    print(f"freed memory kept instead of given back: {back / held:.2f} times as fast")
+        for kept_bytes, times in seconds.items():
+            times.append(run_process(kept_bytes))
+    returning, keeping = (median(times) for times in seconds.values())
+    print(f"freed memory kept instead of returned: {returning / keeping:.2f} times as fast")
 
 
-if len(sys.argv) > 1:
-    run = attacks()[AS_HERE]
+def print_search_seconds(kept_bytes: int) -> None:
+    """Print the seconds of a search while this process keeps so many bytes of freed memory."""
+    device.RETAINED_BYTES = kept_bytes
+    run = make_searches(device.setup())[CURRENT_SETTING]
     run()
     print(min(seconds_of(run) for _ in range(5)))
-else:
-    work = MODELS * EXAMPLES
-    compare("an image and iteration of an attack", attacks(), ROUNDS, work * STEPS)
-    compare("an image and iteration of a batch", parts(), ROUNDS, MODELS * BATCH * STEPS)
-    compare("an image of an update", updates(), ROUNDS, MODELS * BATCH)
-    compare("an image and iteration of a warp", warps(), ROUNDS, work)
-    kept()
-    print(f"on {here}")
+
+
+def main() -> None:
+    """Print all comparisons."""
+    compute_device = device.setup()
+    images = MODELS * EXAMPLES
+    batch_images = MODELS * BATCH_SIZE
+    compare("search, image x step", make_searches(compute_device), ROUNDS, images * STEPS)
+    chunked_searches = make_chunked_searches(compute_device)
+    compare("search on a batch, image x step", chunked_searches, ROUNDS, batch_images * STEPS)
+    compare("training step, image", make_training_steps(compute_device), ROUNDS, batch_images)
+    compare("warp, image", make_warps(compute_device), ROUNDS, images)
+    compare_freed_memory()
+    print(f"on {compute_device}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print_search_seconds(int(sys.argv[1]))
+    else:
+        main()

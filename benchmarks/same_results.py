@@ -1,10 +1,10 @@
 """Compare the results of two versions of the code, value for value.
 
-    python benchmarks/same_results.py OLD NEW
+    python benchmarks/same_results.py OLD NEW [OLD_NAME=NEW_NAME ...]
 
 OLD and NEW are result folders of the same study, such as `results/demo`. Every column of every
-table and every tensor must be equal, bit for bit; headers may differ, since they name the commit.
-A column that was renamed is named as `old=new` after the folders.
+table and every tensor must be equal, bit for bit. Headers may differ, since they name the commit.
+Columns that were renamed are given with their old and new names.
 """
 
 import sys
@@ -16,21 +16,19 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 
 
-def compare_tables(old: Path, new: Path, renamed: dict[str, str]) -> list[str]:
-    """What differs between two Parquet files, a line for each column."""
+def compare_tables(old: Path, new: Path, new_names: dict[str, str]) -> list[str]:
+    """Compare two Parquet files; a line for each difference."""
     old_table, new_table = pq.read_table(old), pq.read_table(new)
-    names = [renamed.get(name, name) for name in old_table.column_names]
+    names = [new_names.get(name, name) for name in old_table.column_names]
     if names != new_table.column_names:
         return [f"{new}: columns {new_table.column_names} instead of {names}"]
-    differing = []
-    for name, renamed_to in zip(old_table.column_names, names, strict=True):
-        one, other = (
-            table[column].combine_chunks()
-            for table, column in ((old_table, name), (new_table, renamed_to))
-        )
-        if not equal_columns(one, other):
-            differing.append(f"{new}: column {renamed_to}")
-    return differing
+    differences = []
+    for old_name, name in zip(old_table.column_names, names, strict=True):
+        old_column = old_table[old_name].combine_chunks()
+        new_column = new_table[name].combine_chunks()
+        if not equal_columns(old_column, new_column):
+            differences.append(f"{new}: column {name}")
+    return differences
 
 
 def equal_columns(one: pa.Array, other: pa.Array) -> bool:
@@ -44,7 +42,7 @@ def equal_columns(one: pa.Array, other: pa.Array) -> bool:
 
 
 def compare_tensors(old: Path, new: Path) -> list[str]:
-    """What differs between two safetensors files, a line for each tensor."""
+    """Compare two safetensors files; a line for each difference."""
     with safe_open(old, "numpy") as old_file, safe_open(new, "numpy") as new_file:
         names, new_names = sorted(old_file.keys()), sorted(new_file.keys())
         if names != new_names:
@@ -56,11 +54,11 @@ def compare_tensors(old: Path, new: Path) -> list[str]:
         ]
 
 
-def compare_folders(old: Path, new: Path, renamed: dict[str, str]) -> tuple[list[str], int]:
-    """What differs between two folders of results, and how many files were compared."""
-    differing, count = [], 0
+def compare_folders(old: Path, new: Path, new_names: dict[str, str]) -> tuple[list[str], int]:
+    """Compare two folders of results; the differences, and the number of compared files."""
+    differences, count = [], 0
     for old_file in sorted(old.rglob("[!.]*")):
-        # A copy of a VAE-GAN in `trained` is named by the fingerprint of the code.
+        # The names of VAE-GANs in `trained` contain the fingerprint of the code.
         is_table = old_file.suffix == ".parquet"
         is_compared = is_table or old_file.suffix == ".safetensors"
         if not is_compared or old_file.parent.name == "trained":
@@ -68,21 +66,23 @@ def compare_folders(old: Path, new: Path, renamed: dict[str, str]) -> tuple[list
         count += 1
         new_file = new / old_file.relative_to(old)
         if not new_file.exists():
-            differing.append(f"{new_file}: is missing")
+            differences.append(f"{new_file}: is missing")
         elif is_table:
-            differing += compare_tables(old_file, new_file, renamed)
+            differences += compare_tables(old_file, new_file, new_names)
         else:
-            differing += compare_tensors(old_file, new_file)
-    return differing, count
+            differences += compare_tensors(old_file, new_file)
+    return differences, count
 
 
 def main() -> None:
-    """Print what differs; exit with status 1 if anything does, or if nothing was compared."""
+    """Print all differences; exit with status 1 if there are any, or if nothing was compared."""
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     old, new, *pairs = sys.argv[1:]
-    renamed = dict(pair.split("=") for pair in pairs)
-    differing, count = compare_folders(Path(old), Path(new), renamed)
-    print("\n".join([*differing, f"{count} files compared, {len(differing)} differences"]))
-    sys.exit(bool(differing) or not count)
+    new_names = dict(pair.split("=") for pair in pairs)
+    differences, count = compare_folders(Path(old), Path(new), new_names)
+    print("\n".join([*differences, f"{count} files compared, {len(differences)} differences"]))
+    sys.exit(bool(differences) or not count)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Our search beside plain loops over single models, and as models and images grow in number."""
+"""The search compared with plain loops over single models; more models, images and threads."""
 
 import os
 import sys
@@ -13,17 +13,17 @@ from tempfile import TemporaryDirectory
 import torch
 import torch.nn.functional as F
 from setting import (
-    COHORTS,
-    HERE,
+    DEVICE,
     LETTERS,
     VAEGANS,
     Row,
-    Way,
-    letters,
-    look,
-    measured,
-    operations,
-    trained,
+    Variant,
+    count_flop,
+    count_pass_flop,
+    load_letters,
+    make_cohort,
+    measure,
+    train_cohort,
 )
 from torch import nn
 
@@ -39,149 +39,157 @@ from robustgen.seeding import generator
 from robustgen.specs import BOUND, SearchConfig, Threat, VaeGanConfig
 from robustgen.training.vaegan import train_vaegan
 
-STEPS, BATCH, MODELS, RADIUS = 40, 100, 3, 0.3
-SAME = 0.03
-"""Success rates of the same search from the same starts differ by less: rounding moves a few."""
+STEPS, BATCH_SIZE, MODELS, IMAGES, RADIUS = 40, 100, 3, 200, 0.3
+MAX_SUCCESS_DIFFERENCE = 0.03
+"""Largest difference of success rates from the same starts, which rounding causes."""
 
 
-def with_manifold(data: Split) -> tuple[Split, Split]:
-    """`data` with a learned manifold, of decoders that were trained a little: as ours, and plain.
+def add_manifolds(data: Split) -> tuple[Split, Split]:
+    """Learn a manifold of `data` with briefly trained VAE-GANs.
 
-    Plain decoders have PyTorch's own layers, and their batch normalization.
+    Returns:
+        `data` with the decoders of this package, and with plain ones: with PyTorch's own layers
+        and batch normalization.
     """
     models = []
     for label in range(len(LETTERS)):
         model = VaeGan((1, 28, 28), VaeGanConfig(channels=(16, 32, 64), gamma=0.0, epochs=2))
         model.initialize(generator(0, "benchmark", label))
-        model.to(HERE)
+        model.to(DEVICE)
         train_vaegan(model, data.select_class(label), generator(0, label))
         models.append(model.eval().requires_grad_(False))
-    codes, plain = encode(models, data), [deepcopy(model.decoder) for model in models]
-    ours = [VAEGANS.prepare(model.decoder.fold_batch_norm()) for model in models]
-    made, other = (
+    codes = encode(models, data)
+    plain_decoders = [deepcopy(model.decoder) for model in models]
+    fast_decoders = [VAEGANS.prepare(model.decoder.fold_batch_norm()) for model in models]
+    fast_data, plain_data = (
         replace(data, learned={"learned_manifold": LearnedManifold(codes, ClassDecoders(decoders))})
-        for decoders in (ours, plain)
+        for decoders in (fast_decoders, plain_decoders)
     )
-    return made, other
+    return fast_data, plain_data
 
 
-def ours(cohort: Cohort, data: Split, space: str) -> float:
-    """Success of the search for a whole cohort, all steps."""
-    wrong, members = 0, len(cohort.seeds)
-    for at in range(0, len(data), BATCH):
-        batch = data.take(slice(at, at + BATCH)).expand(members)
-        found = run_search(
+def search_batches(cohort: Cohort, data: Split, space_name: str) -> float:
+    """Search in all steps, for all models of a cohort together; return the success rate."""
+    successes, n_models = 0, len(cohort.seeds)
+    for start in range(0, len(data), BATCH_SIZE):
+        batch = data.take(slice(start, start + BATCH_SIZE)).expand(n_models)
+        result = run_search(
             cohort,
-            SPACES[space](batch),
+            SPACES[space_name](batch),
             batch.labels,
-            Threat(space, "linf", RADIUS),
+            Threat(space_name, "linf", RADIUS),
             SearchConfig("signed", RADIUS / 30, STEPS),
             [generator(0, "start", seed) for seed in cohort.seeds],
             stop_at_success=False,
             backend=cohort.backend,
         )
-        wrong += int(found.success.sum())
-    return wrong / len(data) / members
+        successes += int(result.success.sum())
+    return successes / len(data) / n_models
 
 
-def plain_loop(models: Sequence[nn.Module], data: Split, space: str) -> float:
-    """The same, model by model."""
-    threat, wrong = Threat(space, "linf", RADIUS), 0
+def search_in_loop(models: Sequence[nn.Module], data: Split, space_name: str) -> float:
+    """Search as `search_batches`, for one model after another."""
+    threat, successes = Threat(space_name, "linf", RADIUS), 0
     for seed, model in enumerate(models):
-        for at in range(0, len(data), BATCH):
-            batch = data.take(slice(at, at + BATCH))
-            around = SPACES[space](batch.expand(1))
-            origin = around.clean_codes[0]
-            codes = around.sample(threat, [generator(0, "start", seed)])[0]
-            best = torch.full((len(batch),), -torch.inf, device=HERE)
-            fooled = torch.zeros(len(batch), dtype=torch.bool, device=HERE)
+        for start in range(0, len(data), BATCH_SIZE):
+            batch = data.take(slice(start, start + BATCH_SIZE))
+            space = SPACES[space_name](batch.expand(1))
+            clean_codes = space.clean_codes[0]
+            lower, upper = (-BOUND, BOUND) if batch.learned else (space.lower, space.upper)
+            codes = space.sample(threat, [generator(0, "start", seed)])[0]
+            best_loss = torch.full((len(batch),), -torch.inf, device=DEVICE)
+            is_success = torch.zeros(len(batch), dtype=torch.bool, device=DEVICE)
             for step in range(STEPS + 1):
                 codes = codes.detach().requires_grad_()
-                logits = model(around.decode(codes[None])[0])
+                logits = model(space.decode(codes[None])[0])
                 losses = F.cross_entropy(logits, batch.labels, reduction="none")
-                fooled = torch.where(losses > best, logits.argmax(1) != batch.labels, fooled)
-                best = torch.maximum(best, losses.detach())
+                is_wrong = logits.argmax(1) != batch.labels
+                is_success = torch.where(losses > best_loss, is_wrong, is_success)
+                best_loss = torch.maximum(best_loss, losses.detach())
                 if step < STEPS:
                     (gradient,) = torch.autograd.grad(losses.sum(), codes)
-                    moved = codes.detach() + RADIUS / 30 * gradient.sign() - origin
-                    codes = origin + moved.clamp(-RADIUS, RADIUS)
-                    low, high = (-BOUND, BOUND) if batch.learned else (around.lower, around.upper)
-                    codes = codes.clamp(low, high)
-            wrong += int(fooled.sum())
-    return wrong / len(data) / len(models)
+                    delta = codes.detach() + RADIUS / 30 * gradient.sign() - clean_codes
+                    codes = (clean_codes + delta.clamp(-RADIUS, RADIUS)).clamp(lower, upper)
+            successes += int(is_success.sum())
+    return successes / len(data) / len(models)
 
 
-def against_loops(data: dict[str, Split], learned: tuple[Split, Split]) -> list[Row]:
-    """On-manifold searches of a cohort beside those of its models one by one."""
-    cohort = trained(data["train"].take(slice(2000)), seeds=MODELS)
+def compare_with_loops(data: dict[str, Split], manifold_data: tuple[Split, Split]) -> list[Row]:
+    """Measure on-manifold searches of a cohort beside those of its models one after another.
+
+    Exits if their success rates differ.
+    """
+    cohort = train_cohort(data["train"].take(slice(2000)), n_models=MODELS)
     models = [cohort.member(i).requires_grad_(False) for i in range(MODELS)]
     rows: list[Row] = []
-    both = {"true_manifold": (data["test"], data["test"]), "learned_manifold": learned}
-    for space, of in both.items():
-        some, plain = (one.take(slice(200)) for one in of)
-        ways: dict[str, Callable[[], float]] = {
-            "plain loop": partial(plain_loop, models, plain, space),
-            "robustgen": partial(ours, cohort, some, space),
+    data_by_space = {
+        "true_manifold": (data["test"], data["test"]),
+        "learned_manifold": manifold_data,
+    }
+    for space_name, splits in data_by_space.items():
+        fast_data, plain_data = (split.take(slice(IMAGES)) for split in splits)
+        runs: dict[str, Callable[[], float]] = {
+            "plain loop": partial(search_in_loop, models, plain_data, space_name),
+            "robustgen": partial(search_batches, cohort, fast_data, space_name),
         }
-        rates = {name: way() for name, way in ways.items()}
-        if abs(rates["plain loop"] - rates["robustgen"]) > SAME:
-            sys.exit(f"{space}: success differs: {rates}")
-        work = MODELS * len(some) * STEPS
-        made = measured(
-            f"search on the {space.replace('_', ' ')}, {MODELS} models",
-            {name: Way(way, work) for name, way in ways.items()},
-            operations(ways["plain loop"]) / work,
+        rates = {name: run() for name, run in runs.items()}
+        if abs(rates["plain loop"] - rates["robustgen"]) > MAX_SUCCESS_DIFFERENCE:
+            sys.exit(f"{space_name}: success rates differ: {rates}")
+        work = MODELS * len(fast_data) * STEPS
+        space_rows = measure(
+            f"search on the {space_name.replace('_', ' ')}, {MODELS} models",
+            {name: Variant(run, work) for name, run in runs.items()},
+            count_flop(runs["plain loop"]) / work,
         )
-        rows += [row | {"success": rates[str(row["way"])]} for row in made]
+        rows += [row | {"success": rates[str(row["variant"])]} for row in space_rows]
     return rows
 
 
-def cohorts(data: Split) -> list[Row]:
-    """As many images for each of more and more models; a model alone is what counts."""
-    some, ways = data.take(slice(200)), {}
-    for models in (1, 5, 20):
-        cohort = (
-            Cohort("convnet", (1, 28, 28), len(LETTERS), range(models), COHORTS).to(HERE).eval()
-        )
-        cohort.initialize([generator(0, "initialization", seed) for seed in range(models)])
-        run = partial(ours, cohort, some, "image")
-        ways[f"cohort of {models}"] = Way(run, models * len(some) * STEPS)
-    return measured("attack on cohorts, per model", ways, look(cohort.member(0)))
+def compare_cohort_sizes(data: Split) -> list[Row]:
+    """Measure attacks on 1, 5 and 20 models with equally many images each, per model."""
+    data, variants = data.take(slice(IMAGES)), {}
+    for n_models in (1, 5, 20):
+        cohort = make_cohort(n_models).eval()
+        run = partial(search_batches, cohort, data, "image")
+        variants[f"cohort of {n_models}"] = Variant(run, n_models * len(data) * STEPS)
+    return measure("attack on cohorts, per model", variants, count_pass_flop(cohort.member(0)))
 
 
-def images(data: Split) -> list[Row]:
-    """One model and more and more images, as a job of a study attacks them."""
-    cohort, ways = trained(data.take(slice(2000))), {}
-    threat, how = Threat("image", "linf", 0.002), SearchConfig("signed", 0.002 / 30, STEPS)
+def compare_image_counts(data: Split) -> list[Row]:
+    """Measure attacks on one model with more and more images, as in a job of a study."""
+    cohort, variants = train_cohort(data.take(slice(2000))), {}
+    threat, search = Threat("image", "linf", 0.002), SearchConfig("signed", 0.002 / 30, STEPS)
 
-    def run(some: Split) -> None:
+    def run(images: Split) -> None:
         with TemporaryDirectory() as folder:
-            going = Checkpoint(Path(folder, "a.checkpoint.safetensors"), {})
-            attack_cohort(cohort, some, threat, how, [generator(0, "start")], going)
+            checkpoint = Checkpoint(Path(folder, "a.checkpoint.safetensors"), {})
+            attack_cohort(cohort, images, threat, search, [generator(0, "start")], checkpoint)
 
-    learnt = data.take(
-        torch.nonzero(cohort.member(0)(data.images()).argmax(1) == data.labels)[:, 0]
-    )
-    for many in (100, 1000, 10_000):
-        some = learnt.take(torch.arange(many, device=HERE) % BATCH)  # the same work in each batch
-        ways[f"{many} images"] = Way(partial(run, some), many * STEPS)
-    return measured("attack on more images", ways, look(cohort.member(0)), rounds=3)
+    is_correct = cohort.member(0)(data.images()).argmax(1) == data.labels
+    correct_images = data.take(torch.nonzero(is_correct)[:, 0])
+    for count in (100, 1000, 10_000):
+        # Every batch has the same images, and so the same work.
+        images = correct_images.take(torch.arange(count, device=DEVICE) % BATCH_SIZE)
+        variants[f"{count} images"] = Variant(partial(run, images), count * STEPS)
+    flop = count_pass_flop(cohort.member(0))
+    return measure("attack on more images", variants, flop, rounds=3)
 
 
-def threads(data: Split) -> list[Row]:
-    """A job with more threads, beside as many jobs at a time."""
-    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(MODELS), COHORTS).to(HERE).eval()
-    cohort.initialize([generator(0, "initialization", seed) for seed in range(MODELS)])
-    some, ways = data.take(slice(200)), {}
+def compare_threads(data: Split) -> list[Row]:
+    """Measure one job with several threads beside as many jobs with one thread each."""
+    cohort = make_cohort(MODELS).eval()
+    data, variants = data.take(slice(IMAGES)), {}
 
-    def threaded(many: int) -> None:
-        torch.set_num_threads(many)
-        ours(cohort, some, "image")
+    def run_threads(count: int) -> None:
+        torch.set_num_threads(count)
+        search_batches(cohort, data, "image")
         torch.set_num_threads(1)
 
-    def beside(many: int) -> None:
-        fork = get_context("fork")  # a job that is under way: no start, nothing to send
-        jobs = [fork.Process(target=ours, args=(cohort, some, "image")) for _ in range(many)]
+    def run_jobs(count: int) -> None:
+        fork = get_context("fork")  # a forked job needs no start and receives no data
+        jobs = [
+            fork.Process(target=search_batches, args=(cohort, data, "image")) for _ in range(count)
+        ]
         for job in jobs:
             job.start()
         for job in jobs:
@@ -189,17 +197,22 @@ def threads(data: Split) -> list[Row]:
             if job.exitcode:
                 sys.exit("a job of the benchmark has failed")
 
-    work = MODELS * len(some) * STEPS
-    for many in sorted({1, 2, os.cpu_count() or 1}):
-        ways[f"{many} thread{'s' * (many > 1)}"] = Way(partial(threaded, many), work)
-        if many > 1:
-            ways[f"{many} jobs of a thread"] = Way(partial(beside, many), many * work)
-    return measured("threads of a job that attacks", ways, look(cohort.member(0)))
+    work = MODELS * len(data) * STEPS
+    for count in sorted({1, 2, os.cpu_count() or 1}):
+        name = f"{count} thread{'s' if count > 1 else ''}"
+        variants[name] = Variant(partial(run_threads, count), work)
+        if count > 1:
+            variants[f"{count} jobs of a thread"] = Variant(partial(run_jobs, count), count * work)
+    return measure("threads of a job that attacks", variants, count_pass_flop(cohort.member(0)))
 
 
 def rows() -> list[Row]:
-    """All of it."""
-    data = letters(train_draws=10)
-    learned = with_manifold(data["test"])
-    made = [*against_loops(data, learned), *cohorts(data["test"]), *images(data["train"])]
-    return made + (threads(data["test"]) if HERE.type == "cpu" else [])
+    """Measure all searches; threads only on a CPU."""
+    data = load_letters(train_draws=10)
+    manifold_data = add_manifolds(data["test"])
+    return [
+        *compare_with_loops(data, manifold_data),
+        *compare_cohort_sizes(data["test"]),
+        *compare_image_counts(data["train"]),
+        *(compare_threads(data["test"]) if DEVICE.type == "cpu" else []),
+    ]

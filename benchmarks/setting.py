@@ -1,4 +1,4 @@
-"""What the benchmarks share: letters, models trained on them, and how times are taken."""
+"""What the benchmarks share: letters, models trained on them, and measurements."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-from memory import forget, peak_mb
+from memory import peak_mb, reset_peak
 from timing import seconds_of
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,9 +27,10 @@ from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConf
 from robustgen.training.classifiers import Generators, train
 
 Row = dict[str, object]
-HERE = device.setup()
-COHORTS, VAEGANS = backends.for_cohorts(HERE), backends.for_vaegans(HERE)
-"""The backends of this machine; ROBUSTGEN_BACKEND=plain measures the plain definitions."""
+"""A row of the table of results, by column."""
+DEVICE = device.setup()
+COHORTS, VAEGANS = backends.for_cohorts(DEVICE), backends.for_vaegans(DEVICE)
+"""The backends of this machine. With ROBUSTGEN_BACKEND=plain the plain definitions are measured."""
 LETTERS = "ABCDEFGHIJ"
 SCHEDULE = TrainConfig(
     epochs=20, batch_size=100, learning_rate=0.01, learning_rate_decay=0.95, weight_decay=1e-4
@@ -37,8 +38,8 @@ SCHEDULE = TrainConfig(
 ADVERSARIAL = AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("adam", 0.04, 5))
 
 
-def letters(train_draws: int = 4, test_draws: int = 2) -> dict[str, Split]:
-    """FONTS of 100 fonts: by split, 1000 images for each draw."""
+def load_letters(train_draws: int = 4, test_draws: int = 2) -> dict[str, Split]:
+    """Render FONTS with 100 fonts; by split, 1000 images per draw."""
     bank = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images).flatten(0, 1)[:, None]
     table = draw_codes(
         study_seed=0,
@@ -53,120 +54,132 @@ def letters(train_draws: int = 4, test_draws: int = 2) -> dict[str, Split]:
         images, examples = Path(folder, "images.safetensors"), Path(folder, "examples.parquet")
         save_tensors(images, {"images": bank}, {})
         write_table(examples, table, table.schema)
-        return {split: load(images, examples, split, HERE) for split in ("train", "test")}
+        return {split: load(images, examples, split, DEVICE) for split in ("train", "test")}
 
 
-def trained(data: Split, method: AdversarialTraining | None = None, seeds: int = 1) -> Cohort:
-    """The paper's classifiers, trained on all of `data`."""
-    of = range(seeds)
-    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), of, COHORTS).to(HERE)
-    cohort.initialize([generator(0, "initialization", seed) for seed in of])
-    batches = [generator(0, "batches", seed) for seed in of]
-    train(
-        cohort,
-        data,
-        SCHEDULE,
-        method,
-        Generators(batches, [generator(0, "attacks", s) for s in of]),
+def make_cohort(n_models: int) -> Cohort:
+    """Make a cohort of untrained models with random weights."""
+    cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(n_models), COHORTS).to(DEVICE)
+    cohort.initialize([generator(0, "initialization", seed) for seed in range(n_models)])
+    return cohort
+
+
+def train_cohort(
+    data: Split, method: AdversarialTraining | None = None, n_models: int = 1
+) -> Cohort:
+    """Train the paper's classifiers on all of `data`."""
+    cohort = make_cohort(n_models)
+    batch_generators, attack_generators = (
+        [generator(0, purpose, seed) for seed in range(n_models)]
+        for purpose in ("batches", "attacks")
     )
+    train(cohort, data, SCHEDULE, method, Generators(batch_generators, attack_generators))
     return cohort
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to do what a benchmark compares.
+class Variant:
+    """One of the implementations, or settings, that a benchmark compares.
 
     Attributes:
-        run: does it once.
-        work: images x iterations of it, of all models together.
-        peer: whether it is somebody else's.
-        seconds: of a run, where the one who runs it takes the time.
+        run: computes it once; may return a dictionary with `peak_mb`, measured elsewhere.
+        work: images x iterations of a run, of all models together.
+        is_peer: whether it is the implementation of another project.
+        measure_seconds: runs it and returns the seconds; None if `run` is to be timed.
     """
 
     run: Callable[[], object]
     work: int
-    peer: bool = False
-    seconds: Callable[[], float] | None = None
+    is_peer: bool = False
+    measure_seconds: Callable[[], float] | None = None
 
 
-def measured(
-    benchmark: str, ways: Mapping[str, Way], flop: float | None = None, rounds: int = 5
+def measure(
+    benchmark: str,
+    variants: Mapping[str, Variant],
+    flop: float | None = None,
+    rounds: int = 5,
 ) -> list[Row]:
-    """A row for each way, of the medians of rounds in which all take turns.
+    """Measure the variants; a row for each, with medians over the rounds.
 
-    These machines are shared: only what was measured in turns may be compared.
+    In each round all variants take turns, because shared machines change their speed over time.
 
     Args:
-        benchmark: what is compared.
-        ways: the first is what the others are compared with, unless some are peers: then the
-            fastest of these is.
-        flop: operations of an image and iteration, as the plain way does them: one that needs
-            fewer has a higher rate.
-        rounds: after one that does not count, in which memory is looked at.
+        benchmark: name of the comparison.
+        variants: by name. Speeds are relative to the fastest peer, or to the first variant if
+            there is no peer.
+        flop: floating-point operations per image and iteration of the plain implementation. A
+            variant that needs fewer has a higher rate.
+        rounds: after one that measures the memory.
     """
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    memory = {name: _peak(way.run) for name, way in ways.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    memory = {name: _measure_peak_mb(variant.run) for name, variant in variants.items()}
     for _ in range(rounds):
-        for name, way in ways.items():
-            taken[name].append(way.seconds() if way.seconds else seconds_of(way.run))
-    each = {name: median(taken[name]) / ways[name].work for name in ways}
-    peers = [each[name] for name, way in ways.items() if way.peer]
-    reference = min(peers) if peers else next(iter(each.values()))
+        for name, variant in variants.items():
+            measure_seconds = variant.measure_seconds
+            seconds[name].append(measure_seconds() if measure_seconds else seconds_of(variant.run))
+    unit_seconds = {name: median(seconds[name]) / variants[name].work for name in variants}
+    peers = [unit_seconds[name] for name, variant in variants.items() if variant.is_peer]
+    reference = min(peers) if peers else next(iter(unit_seconds.values()))
     rows: list[Row] = []
-    for name in ways:
-        rate = None if flop is None else flop / each[name] / 1e9
+    for name in variants:
+        gflop_per_second = None if flop is None else flop / unit_seconds[name] / 1e9
         rows.append(
             {
                 "benchmark": benchmark,
-                "way": name,
-                "seconds": median(taken[name]),
-                "times_as_fast": reference / each[name],
-                "image_iterations_per_second": 1 / each[name],
-                "gflop_per_second": rate,
-                "share_of_product_rate": rate and rate / PRODUCT_RATE,
+                "variant": name,
+                "seconds": median(seconds[name]),
+                "times_as_fast": reference / unit_seconds[name],
+                "image_iterations_per_second": 1 / unit_seconds[name],
+                "gflop_per_second": gflop_per_second,
+                "share_of_product_rate": gflop_per_second and gflop_per_second / PRODUCT_RATE,
                 "peak_mb": memory[name],
             }
         )
-        print("{benchmark}, {way}: {seconds:.3g} s, {times_as_fast:.2f} times".format(**rows[-1]))
+        print(
+            "{benchmark}, {variant}: {seconds:.3g} s, {times_as_fast:.2f} times".format(**rows[-1])
+        )
     return rows
 
 
-def _peak(run: Callable[[], object]) -> float | None:
-    """Memory in MB at most while it runs, here or as another process says."""
-    forget(HERE)
-    made = run()
-    return made["peak_mb"] if isinstance(made, dict) else peak_mb(HERE)
+def _measure_peak_mb(run: Callable[[], object]) -> float | None:
+    """Return the peak memory in MB of a run, of this process or as another process reports it."""
+    reset_peak(DEVICE)
+    result = run()
+    return result["peak_mb"] if isinstance(result, dict) else peak_mb(DEVICE)
 
 
-def operations(run: Callable[[], object]) -> float:
-    """FLOP of a run in PyTorch's own layers, as PyTorch counts: of convolutions and products."""
+def count_flop(run: Callable[[], object]) -> float:
+    """Count the FLOP of convolutions and matrix products of a run in PyTorch's own layers."""
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
 
 
-def look(model: nn.Module, back: bool = True) -> float:
-    """FLOP of a pass of one image: forward, and back to it."""
-    x = torch.rand(1, 1, 28, 28, device=HERE).requires_grad_()
-    return operations(lambda: model(x).sum().backward(inputs=[x]) if back else model(x.detach()))
+def count_pass_flop(model: nn.Module, backward: bool = True) -> float:
+    """Count the FLOP of a forward pass of one image, and of the backward pass to the image."""
+    x = torch.rand(1, 1, 28, 28, device=DEVICE).requires_grad_()
+    if not backward:
+        return count_flop(lambda: model(x.detach()))
+    return count_flop(lambda: model(x).sum().backward(inputs=[x]))
 
 
-def product_rate(size: int = 1024) -> float:
-    """GFLOP/s of a product of two square matrices."""
-    one, other = torch.rand(2, size, size, device=HERE)
-    seconds = min(seconds_of(lambda: one @ other) for _ in range(20))
+def measure_product_rate(size: int = 1024) -> float:
+    """Measure the GFLOP/s of a product of two square matrices."""
+    a, b = torch.rand(2, size, size, device=DEVICE)
+    seconds = min(seconds_of(lambda: a @ b) for _ in range(20))
     return 2 * size**3 / seconds / 1e9
 
 
-PRODUCT_RATE = product_rate()
+PRODUCT_RATE = measure_product_rate()
 
 
-def machine() -> str:
-    """The processor, or the GPU, and how much of it is used."""
-    if HERE.type == "cuda":
-        return torch.cuda.get_device_name(HERE)
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    name = next(iter(named), platform.processor())
+def describe_machine() -> str:
+    """Name the processor and the threads in use, or the GPU."""
+    if DEVICE.type == "cuda":
+        return torch.cuda.get_device_name(DEVICE)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = next(iter(names), platform.processor())
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads"

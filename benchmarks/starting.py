@@ -1,10 +1,10 @@
-"""How long a job takes to start and end, before and after what it is for.
+"""Measure how long a job takes to start and end, besides its computation.
 
     python benchmarks/starting.py
 
-A job's process is started as Snakemake starts it, reads a data set of 100,000 examples, writes a
-table, and ends: as it is, and with each of its savings undone. Seconds of the processor, of the
-process alone, in turns; what counts is the ratio.
+A process starts like a job of Snakemake, reads a data set of 100,000 examples, writes a table, and
+ends: as in this package, and without each of the measures that shorten it. Numbers are seconds of
+the processor for the process; the variants take turns. Compare their ratios.
 """
 
 import resource
@@ -26,7 +26,7 @@ JOB = """
 import sys
 from types import SimpleNamespace
 
-{before}
+{first_statement}
 from robustgen import device
 from robustgen.evaluation import attacks as evaluation
 from robustgen.jobs import runtime as job
@@ -38,45 +38,54 @@ from robustgen.io.schemas import PREDICTIONS
 
 script = SimpleNamespace(rule="none", scriptdir="nowhere", params=None)
 with job.run_job("log", script):
-    here = device.setup()
-    test = load("images.safetensors", "examples.parquet", "test", here)
+    compute_device = device.setup()
+    test = load("images.safetensors", "examples.parquet", "test", compute_device)
     column = test.labels.numpy()
-    write_table("made.parquet", dict.fromkeys(PREDICTIONS.names, column), PREDICTIONS)
-    {after}
+    write_table("table.parquet", dict.fromkeys(PREDICTIONS.names, column), PREDICTIONS)
+    {last_statement}
 """
-WAYS = {
-    "as it is": ("", ""),
-    "with garbage looked for while it imports": ("import torch", ""),
-    "with pandas imported": ("", "import pandas, pyarrow.compute, pyarrow.dataset"),
-    "with everything taken apart at its end": ("", "job._exit_now = lambda failure: None"),
+VARIANTS = {
+    "as in this package": ("", ""),
+    "with garbage collection during imports": ("import torch", ""),
+    "with an import of pandas": ("", "import pandas, pyarrow.compute, pyarrow.dataset"),
+    "with a full shutdown of the interpreter": ("", "job._exit_now = lambda failure: None"),
 }
+"""The first statement of a job, and the last one."""
 
 
-def data(folder: Path) -> None:
-    """A data set as a job reads it."""
+def write_data(folder: Path) -> None:
+    """Write a data set as a job reads it."""
     bank = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images).flatten(0, 1)[:, None]
-    drawn = dict(study_seed=0, dataset="fonts", fonts=100, letters=LETTERS)
-    table = draw_codes(**drawn, transformations="hard", train_draws=96, test_draws=4)
+    settings = dict(study_seed=0, dataset="fonts", fonts=100, letters=LETTERS)
+    table = draw_codes(**settings, transformations="hard", train_draws=96, test_draws=4)
     save_tensors(folder / "images.safetensors", {"images": bank}, {})
     write_table(folder / "examples.parquet", table, table.schema)
 
 
-def seconds(way: str, folder: Path) -> float:
-    """Of the processor, for one job."""
-    before, after = WAYS[way]
-    code = JOB.format(before=before, after=after)
+def measure_cpu_seconds(variant: str, folder: Path) -> float:
+    """Run one job in `folder`, and return its seconds of the processor."""
+    first_statement, last_statement = VARIANTS[variant]
+    code = JOB.format(first_statement=first_statement, last_statement=last_statement)
     start = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
     end = resource.getrusage(resource.RUSAGE_CHILDREN)
     return end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
 
 
-with TemporaryDirectory() as name:
-    data(Path(name))
-    taken: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(ROUNDS):
-        for way, times in taken.items():
-            times.append(seconds(way, Path(name)))
-    first = median(taken["as it is"])
-    for way, times in taken.items():
-        print(f"a job, {way}: {median(times):.2f} s, {median(times) / first:.2f} times as long")
+def main() -> None:
+    """Measure all variants, and print their medians."""
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        write_data(folder)
+        for _ in range(ROUNDS):
+            for variant, times in seconds.items():
+                times.append(measure_cpu_seconds(variant, folder))
+    reference = median(seconds["as in this package"])
+    for variant, times in seconds.items():
+        ratio = median(times) / reference
+        print(f"a job, {variant}: {median(times):.2f} s, {ratio:.2f} times as long")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""How times are taken."""
+"""Timing of functions."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -7,24 +7,28 @@ from statistics import median
 import torch
 
 
-def seconds_of(run: Callable[[], object]) -> float:
-    """How long it takes once."""
+def seconds_of(function: Callable[[], object]) -> float:
+    """Measure the seconds of one call, including its work on a GPU."""
     start = time.perf_counter()
-    run()
+    function()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
 def compare(
-    what: str, ways: Mapping[str, Callable[[], object]], rounds: int, work: int = 1
+    benchmark: str, variants: Mapping[str, Callable[[], object]], rounds: int, work: int = 1
 ) -> None:
-    """Print how long each way takes, in turns, for a piece of `work`, and how it compares."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    """Print the median time of each variant per unit of `work`, and its speedup over the first one.
+
+    In each round, all variants take turns.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
-        for name, way in ways.items():
-            seconds[name].append(seconds_of(way))
-    first = median(next(iter(seconds.values())))
-    for name, taken in seconds.items():
-        of = median(taken)
-        print(f"{what}, {name}: {of / work * 1e6:.1f} µs, {first / of:.2f} times as fast")
+        for name, variant in variants.items():
+            seconds[name].append(seconds_of(variant))
+    reference = median(next(iter(seconds.values())))
+    for name, times in seconds.items():
+        time_us = median(times) / work * 1e6
+        speedup = reference / median(times)
+        print(f"{benchmark}, {name}: {time_us:.1f} µs, {speedup:.2f} times as fast")

@@ -1,12 +1,12 @@
-"""What the layers of VAE-GANs gain: updates in training, and codes decoded in a search.
+"""Measure the accelerated layers of VAE-GANs: training steps, and decoding in a search.
 
     python benchmarks/vaegan.py
 
-Plain are PyTorch's own layers. Then their weights are laid out with the channels last; then the
-layers are those of the accelerated backend, without and with `winograd`. A search decodes codes and
-takes the gradient with respect to them, in the end without batch normalization; codes of ten
-classes are decoded by the decoder of each, one after another or layer by layer. All are measured in
-turns in one run; what counts is the ratio.
+The variants are PyTorch's layers, PyTorch's layers with their weights channels-last, and those of
+the accelerated backend, with and without `winograd`. A search step decodes codes and takes the
+gradient with respect to them, also with folded batch normalization. Codes of ten classes are
+decoded by the decoder of their class, one decoder after another or all decoders layer by layer. The
+variants take turns. Compare their ratios.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,94 +20,117 @@ from torch import Tensor, nn
 from robustgen import device
 from robustgen.acceleration.backends import for_vaegans
 from robustgen.acceleration.cpu import winograd
-from robustgen.data import learned_manifold as manifolds
+from robustgen.data import learned_manifold
 from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.models.vaegan import VaeGan
 from robustgen.seeding import generator
 from robustgen.specs import VaeGanConfig
 from robustgen.training.vaegan import _update
 
-WIDTHS = {(16, 32, 64): 40, (64, 128, 256): 8}
-"""Rounds by channels."""
-BATCH, CODES, CLASSES = 100, 256, 10
-
-here = device.setup()
-images = torch.rand(BATCH, 1, 28, 28, generator=generator(0, "images")).to(here)
-codes = torch.randn(CODES, 10, generator=generator(0, "codes")).to(here).requires_grad_()
+ROUNDS = {(16, 32, 64): 40, (64, 128, 256): 8}
+"""Rounds of measurements, by the channels of the networks."""
+BATCH_SIZE, CODES, CLASSES = 100, 256, 10
+DEVICE = device.setup()
 
 
-def made(channels: tuple[int, ...], *, laid_out: bool, ours: bool, gamma: float = 1.0) -> VaeGan:
-    """A VAE-GAN with or without what is measured."""
+def make_vaegan(
+    channels: tuple[int, ...], *, channels_last: bool, prepare: bool, gamma: float = 1.0
+) -> VaeGan:
+    """Make a VAE-GAN, with PyTorch's layers or, if `prepare`, with those of the backend."""
     model = VaeGan((1, 28, 28), VaeGanConfig(channels=channels, gamma=gamma))
     model.initialize(generator(0, "benchmark"))
-    model = model.to(here)
-    if ours:
-        for_vaegans(here).prepare(model)
-    elif laid_out:
+    model = model.to(DEVICE)
+    if prepare:
+        for_vaegans(DEVICE).prepare(model)
+    elif channels_last:
         for parameter in model.parameters():
             if parameter.dim() == 4:
                 parameter.data = parameter.data.clone(memory_format=torch.channels_last)
     return model
 
 
-def update(model: VaeGan) -> Callable[[], object]:
-    """An update of the model."""
-    optimizers = [torch.optim.Adam(part.parameters(), 0.005) for part in model.train().children()]
+def make_update(model: VaeGan) -> Callable[[], object]:
+    """Make a training step of the model."""
+    images = torch.rand(BATCH_SIZE, 1, 28, 28, generator=generator(0, "images")).to(DEVICE)
+    networks = model.train().children()
+    optimizers = [torch.optim.Adam(network.parameters(), 0.005) for network in networks]
     return partial(_update, model, optimizers, images, generator(0, "training"))
 
 
-def unspared(run: Callable[[], object]) -> Callable[[], object]:
-    """The same without `winograd`, which needs points."""
+def without_winograd(run: Callable[[], object]) -> Callable[[], object]:
+    """Make the same function without `winograd`, which needs interpolation points."""
 
-    def alike() -> None:
+    def run_without_points() -> None:
         with patch.object(winograd, "INTERPOLATION_POINTS", ()):
             run()
 
-    return alike
+    return run_without_points
 
 
-def decode(decoder: nn.Module) -> Callable[[], object]:
-    """An iteration of a search."""
+def make_codes() -> Tensor:
+    """Make random codes of which gradients are taken."""
+    codes = torch.randn(CODES, 10, generator=generator(0, "codes"))
+    return codes.to(DEVICE).requires_grad_()
+
+
+def make_search_step(decoder: nn.Module) -> Callable[[], object]:
+    """Make a search step: decode codes, and take the gradient with respect to them."""
+    codes = make_codes()
     return lambda: torch.autograd.grad(decoder(codes).sum(), codes)[0].sum().item()
 
 
-def one_by_one(modules: Sequence[nn.Module], x: Tensor, counts: Sequence[int]) -> Tensor:
-    """Each decoder with all its layers, of its own rows."""
-    return torch.cat([of(part) for of, part in zip(modules, x.split(counts), strict=True)])
+def apply_one_by_one(modules: Sequence[nn.Module], x: Tensor, counts: Sequence[int]) -> Tensor:
+    """Apply each decoder with all its layers to its own rows."""
+    row_groups = zip(modules, x.split(counts), strict=True)
+    return torch.cat([module(rows) for module, rows in row_groups])
 
 
-def of_classes(decoders: list[nn.Module], layered: bool) -> Callable[[], object]:
-    """An iteration of a search with codes of all classes."""
-    several, of = ClassDecoders(decoders), torch.arange(CODES, device=here) % CLASSES
-    way = manifolds.apply_per_class if layered else one_by_one
+def make_class_search_step(
+    decoders: list[nn.Module], *, layer_by_layer: bool
+) -> Callable[[], object]:
+    """Make a search step with codes of all classes."""
+    class_decoders, codes = ClassDecoders(decoders), make_codes()
+    labels = torch.arange(CODES, device=DEVICE) % CLASSES
+    apply = learned_manifold.apply_per_class if layer_by_layer else apply_one_by_one
 
     def run() -> None:
-        with patch.object(manifolds, "apply_per_class", way):
-            torch.autograd.grad(several(codes, of).sum(), codes)[0].sum().item()
+        with patch.object(learned_manifold, "apply_per_class", apply):
+            torch.autograd.grad(class_decoders(codes, labels).sum(), codes)[0].sum().item()
 
     return run
 
 
-for channels, rounds in WIDTHS.items():
-    kinds = {
-        "plain": made(channels, laid_out=False, ours=False),
-        "laid out": made(channels, laid_out=True, ours=False),
-        "ours": made(channels, laid_out=True, ours=True),
+def compare_layers(channels: tuple[int, ...], rounds: int) -> None:
+    """Compare training steps and search steps for networks with these channels."""
+    name = "-".join(map(str, channels))
+    models = {
+        "PyTorch's layers": make_vaegan(channels, channels_last=False, prepare=False),
+        "channels-last": make_vaegan(channels, channels_last=True, prepare=False),
+        "accelerated": make_vaegan(channels, channels_last=True, prepare=True),
     }
-    said = "-".join(map(str, channels))
-    alone = made(channels, laid_out=True, ours=True, gamma=0.0)
-    ways = {name: update(of) for name, of in {**kinds, "ours, gamma 0": alone}.items()}
-    ways["ours, gamma 0, no products spared"] = unspared(ways["ours, gamma 0"])
-    compare(f"{said}: update", ways, rounds)
-    constant = {name: kinds[name].eval().requires_grad_(False).decoder for name in kinds}
-    ways = {name: decode(decoder) for name, decoder in constant.items()}
-    ways["ours, folded"] = decode(constant["ours"].fold_batch_norm())
-    ways["ours, folded, no products spared"] = unspared(ways["ours, folded"])
-    compare(f"{said}: decode", ways, rounds)
-    several = [constant["ours"].fold_batch_norm() for _ in range(CLASSES)]
-    ways = {
-        "one after another": of_classes(several, layered=False),
-        "layer by layer": of_classes(several, layered=True),
+    vae = make_vaegan(channels, channels_last=True, prepare=True, gamma=0.0)
+    updates = {variant: make_update(model) for variant, model in models.items()}
+    updates["accelerated, gamma 0"] = make_update(vae)
+    updates["accelerated, gamma 0, without winograd"] = without_winograd(
+        updates["accelerated, gamma 0"]
+    )
+    compare(f"{name}: training step", updates, rounds)
+    decoders = {
+        variant: model.eval().requires_grad_(False).decoder for variant, model in models.items()
     }
-    compare(f"{said}: decode, {CLASSES} classes", ways, rounds)
-print(f"{BATCH} images per update, {CODES} codes, on {here}")
+    steps = {variant: make_search_step(decoder) for variant, decoder in decoders.items()}
+    steps["accelerated, folded"] = make_search_step(decoders["accelerated"].fold_batch_norm())
+    steps["accelerated, folded, without winograd"] = without_winograd(steps["accelerated, folded"])
+    compare(f"{name}: search step", steps, rounds)
+    class_decoders = [decoders["accelerated"].fold_batch_norm() for _ in range(CLASSES)]
+    class_steps = {
+        "one decoder after another": make_class_search_step(class_decoders, layer_by_layer=False),
+        "layer by layer": make_class_search_step(class_decoders, layer_by_layer=True),
+    }
+    compare(f"{name}: search step, {CLASSES} classes", class_steps, rounds)
+
+
+if __name__ == "__main__":
+    for channels, rounds in ROUNDS.items():
+        compare_layers(channels, rounds)
+    print(f"{BATCH_SIZE} images per training step, {CODES} codes, on {DEVICE}")

@@ -1,3 +1,5 @@
+"""The slim Adam equals PyTorch's, and does not import PyTorch's compiler."""
+
 import subprocess
 import sys
 
@@ -12,39 +14,43 @@ from robustgen.acceleration.adam import SlimAdam, make_fast_adam
 
 @settings(max_examples=20, deadline=None)
 @given(
-    decay=st.sampled_from([0.0, 1e-4, 0.1]),
-    rate=st.floats(1e-4, 1.0),
+    weight_decay=st.sampled_from([0.0, 1e-4, 0.1]),
+    lr=st.floats(1e-4, 1.0),
     seed=st.integers(0, 2**31),
-    last=st.booleans(),
+    channels_last=st.booleans(),
 )
-def test_steps_are_those_of_torch_to_the_bit(decay, rate, seed, last):
-    """With a rate that changes, a gradient that is missing, and any layout of memory."""
+def test_steps_equal_pytorchs_bit_for_bit(weight_decay, lr, seed, channels_last):
+    """With a changing learning rate, a missing gradient, and both memory layouts."""
     rng = torch.Generator().manual_seed(seed)
     shapes = [(3, 4, 2, 2), (5,), (2, 3)]
-    start = [torch.randn(shape, generator=rng) for shape in shapes]
-    if last:
-        start[0] = start[0].contiguous(memory_format=torch.channels_last)
-    ours, theirs = ([nn.Parameter(value.clone()) for value in start] for _ in range(2))
-    one, other = SlimAdam(ours, rate, decay), torch.optim.Adam(theirs, rate, weight_decay=decay)
+    values = [torch.randn(shape, generator=rng) for shape in shapes]
+    if channels_last:
+        values[0] = values[0].contiguous(memory_format=torch.channels_last)
+    parameters, expected_parameters = (
+        [nn.Parameter(value.clone()) for value in values] for _ in range(2)
+    )
+    optimizer = SlimAdam(parameters, lr, weight_decay)
+    expected_optimizer = torch.optim.Adam(expected_parameters, lr, weight_decay=weight_decay)
+    pairs = list(zip(parameters, expected_parameters, strict=True))
     for step in range(12):
-        for optimizer in (one, other):
-            optimizer.zero_grad()
-            optimizer.param_groups[0]["lr"] = rate * 0.9**step
-        for place, (mine, its) in enumerate(zip(ours, theirs, strict=True)):
-            assert mine.grad is None
-            if (place, step) != (1, 5):
-                mine.grad = torch.randn(mine.shape, generator=rng) * 10.0 ** (step - 8)
-                its.grad = mine.grad.clone()
-        one.step()
-        other.step()
-        for mine, its in zip(ours, theirs, strict=True):
-            assert torch.equal(mine, its)
-    for mine, its in zip(ours, theirs, strict=True):
-        for name, held in other.state[its].items():
-            assert torch.equal(one.state[mine][name], held), name
+        for adam in (optimizer, expected_optimizer):
+            adam.zero_grad()
+            adam.param_groups[0]["lr"] = lr * 0.9**step
+        for position, (parameter, expected) in enumerate(pairs):
+            assert parameter.grad is None
+            if (position, step) != (1, 5):
+                gradient = torch.randn(parameter.shape, generator=rng) * 10.0 ** (step - 8)
+                parameter.grad, expected.grad = gradient, gradient.clone()
+        optimizer.step()
+        expected_optimizer.step()
+        for parameter, expected in pairs:
+            assert torch.equal(parameter, expected)
+    for parameter, expected in pairs:
+        for name, tensor in expected_optimizer.state[expected].items():
+            assert torch.equal(optimizer.state[parameter][name], tensor), name
 
 
-def test_the_compiler_is_not_imported():
+def test_pytorchs_compiler_is_not_imported():
     code = (
         "import sys, torch; from robustgen.acceleration.adam import make_fast_adam;"
         "p = torch.nn.Parameter(torch.ones(2));"
@@ -54,7 +60,9 @@ def test_the_compiler_is_not_imported():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-@pytest.mark.parametrize(("device", "kind"), [("cpu", SlimAdam), ("meta", torch.optim.Adam)])
-def test_other_devices_have_torchs_own(device, kind):
-    made = make_fast_adam([nn.Parameter(torch.zeros(2, device=device))], 0.1, weight_decay=0.5)
-    assert type(made) is kind
+@pytest.mark.parametrize(
+    ("device", "optimizer_type"), [("cpu", SlimAdam), ("meta", torch.optim.Adam)]
+)
+def test_pytorchs_adam_is_used_on_other_devices(device, optimizer_type):
+    parameter = nn.Parameter(torch.zeros(2, device=device))
+    assert type(make_fast_adam([parameter], 0.1, weight_decay=0.5)) is optimizer_type

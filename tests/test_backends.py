@@ -1,4 +1,4 @@
-"""The seam: every operation of every backend against the plain one, and the check on a GPU."""
+"""Every operation of every backend against the plain one, and the verification on a GPU."""
 
 import logging
 from dataclasses import fields, replace
@@ -20,11 +20,11 @@ from robustgen.specs import SearchConfig, Threat
 
 CPU = torch.device("cpu")
 BACKENDS = {"on a CPU": backends.make_cpu_backend(), "on a GPU": backends.make_cuda_backend()}
-"""The operations for a GPU fall back to plain ones on a CPU, but for the kernels."""
+"""The backend of a GPU also works on a CPU, where it uses no kernels and no CUDA graphs."""
 
 
 def compare_forward(backend: Backend, trained: Cohort, test_images) -> None:
-    """Logits and gradients in eval mode; in train mode also gradients to weights, and buffers."""
+    """Compare logits and gradients in both modes, and buffers."""
     images = test_images.take(slice(20)).expand(3).images()
     results = []
     for variant in (backend, PLAIN):
@@ -38,12 +38,12 @@ def compare_forward(backend: Backend, trained: Cohort, test_images) -> None:
         buffers = [buffer.float() for buffer in cohort.buffers()]
         results.append([logits, gradient, training_logits, *weights, *buffers])
     for tensor, plain in zip(*results, strict=True):
-        # Kinks of ReLUs and sums in another order: relative to the largest value.
+        # Relative to the largest value: sums in another order, and kinks of ReLUs.
         torch.testing.assert_close(tensor, plain, rtol=1e-4, atol=1e-4 * plain.abs().max().item())
 
 
 def compare_ascend(backend: Backend, trained: Cohort, test_images) -> None:
-    """Success and iterations of a search in every space."""
+    """Compare the results of searches in three spaces."""
     for space_name in ("image", "true_manifold", "learned_manifold"):
         batch = test_images.take(slice(20)).expand(3)
         space = SPACES[space_name](batch)
@@ -70,21 +70,21 @@ def compare_ascend(backend: Backend, trained: Cohort, test_images) -> None:
 
 
 def compare_sample_starts(backend: Backend, *_) -> None:
-    """Starts of several batches and restarts, and what generators draw next."""
+    """Compare starts of several batches and restarts, and the next numbers of the generators."""
     for norm in ("linf", "l2"):
         for batch_sizes in ([7], [10, 10, 3]):
-            drawn = []
+            numbers = []
             for variant in (backend, PLAIN):
                 generators = make_generators([0, 1]).attacks
                 starts = list(variant.sample_starts(norm, batch_sizes, (2, 3), 3, generators, CPU))
-                rest = [torch.rand(2, generator=generator) for generator in generators]
-                drawn.append([*starts, *rest])
-            for tensor, plain in zip(*drawn, strict=True):
+                next_numbers = [torch.rand(2, generator=generator) for generator in generators]
+                numbers.append([*starts, *next_numbers])
+            for tensor, plain in zip(*numbers, strict=True):
                 torch.testing.assert_close(tensor, plain, atol=0, rtol=1e-6)
 
 
 def compare_compile_step(backend: Backend, *_) -> None:
-    """A step that changes a tensor in place, called with inputs of two shapes."""
+    """Compare a step that changes a tensor in place, called with inputs of two shapes."""
     totals = []
     for variant in (backend, PLAIN):
         total = torch.zeros(3)
@@ -101,8 +101,8 @@ def compare_compile_step(backend: Backend, *_) -> None:
 
 
 def compare_make_adam(backend: Backend, *_) -> None:
-    """Ten steps with weight decay, bit for bit."""
-    trained = []
+    """Compare ten steps with weight decay, bit for bit."""
+    parameters = []
     for variant in (backend, PLAIN):
         parameter = nn.Parameter(torch.linspace(-1, 1, 50))
         optimizer = variant.make_adam([parameter], 0.1, 0.01)
@@ -110,12 +110,12 @@ def compare_make_adam(backend: Backend, *_) -> None:
             optimizer.zero_grad()
             (parameter * torch.arange(50) * (step - 4)).sin().sum().backward()
             optimizer.step()
-        trained.append(parameter.detach())
-    assert torch.equal(*trained)
+        parameters.append(parameter.detach())
+    assert torch.equal(*parameters)
 
 
 def compare_prepare(backend: Backend, *_) -> None:
-    """Every network of a VAE-GAN, forward and backward, with the same names in its state."""
+    """Compare each network of a VAE-GAN, forward and backward, and the names of its state."""
     results, names = [], []
     for variant in (backend, PLAIN):
         model = vaegan("one", RECIPE)
@@ -167,20 +167,20 @@ def test_the_environment_chooses_the_plain_backend(monkeypatch):
 
 
 def wrong_forward(model, state):
-    """A kernel that computes something else."""
+    """A forward pass with wrong logits."""
     plain = vmapped_forward(model, state)
     return lambda images: 1.1 * plain(images)
 
 
 def wrong_backward(model, state):
-    """A kernel whose logits are right and whose gradients are not."""
+    """A forward pass with correct logits and wrong gradients."""
     plain = vmapped_forward(model, state)
     return lambda images: plain(images + 0.5 * (images.detach() - images))
 
 
 @pytest.mark.parametrize("forward", [wrong_forward, wrong_backward])
 @pytest.mark.parametrize("training", [True, False])
-def test_a_wrong_forward_pass_is_not_believed(test_images, caplog, forward, training):
+def test_a_wrong_forward_pass_is_not_used(test_images, caplog, forward, training):
     images = test_images.take(slice(20)).expand(2).images()
     logits = []
     for variant in (verify_forward(Verifier(), forward), vmapped_forward):
@@ -189,12 +189,12 @@ def test_a_wrong_forward_pass_is_not_believed(test_images, caplog, forward, trai
     for verified, plain in zip(*logits, strict=True):
         assert torch.equal(verified, plain)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 1  # though it was called twice
+    assert len(warnings) == 1  # although it was called twice
     mode = "training" if training else "attacks"
     assert f"the accelerated forward pass of {mode} differs from its plain" in caplog.text
 
 
-def test_a_forward_pass_that_agrees_is_used(test_images, caplog):
+def test_a_correct_forward_pass_is_used(test_images, caplog):
     calls = []
 
     def count_calls(model, state):
@@ -214,7 +214,7 @@ def test_a_forward_pass_that_agrees_is_used(test_images, caplog):
     assert not caplog.records
 
 
-def test_checking_a_forward_pass_changes_no_buffers(test_images):
+def test_verification_of_a_forward_pass_changes_no_buffers(test_images):
     images = test_images.take(slice(20)).expand(2).images()
     buffers = []
     for forward in (verify_forward(Verifier(), vmapped_forward), vmapped_forward):
@@ -225,8 +225,8 @@ def test_checking_a_forward_pass_changes_no_buffers(test_images):
         assert torch.equal(verified, plain)
 
 
-@pytest.mark.parametrize("stop", [True, False])
-def test_a_wrong_search_is_not_believed(trained, test_images, caplog, stop):
+@pytest.mark.parametrize("stop_at_success", [True, False])
+def test_a_wrong_search_is_not_used(trained, test_images, caplog, stop_at_success):
     def search_with_large_steps(model, active, threat, search, *arguments):
         ascend(model, active, threat, replace(search, step_size=2 * search.step_size), *arguments)
 
@@ -237,7 +237,11 @@ def test_a_wrong_search_is_not_believed(trained, test_images, caplog, stop):
     search = SearchConfig("signed", 0.02, 8)
     results = [
         run_search_from_starts(
-            *arguments, search, noise, stop_at_success=stop, backend=Backend(ascend=variant)
+            *arguments,
+            search,
+            noise,
+            stop_at_success=stop_at_success,
+            backend=Backend(ascend=variant),
         )
         for variant in (verify_ascend(Verifier(), search_with_large_steps), None)
     ]
@@ -246,7 +250,7 @@ def test_a_wrong_search_is_not_believed(trained, test_images, caplog, stop):
     assert "in image, linf, signed differs from its plain definition" in caplog.text
 
 
-def test_a_search_that_agrees_is_used(trained, test_images, caplog):
+def test_a_correct_search_is_used(trained, test_images, caplog):
     steps = []
 
     def count_steps(model, active, threat, search, *arguments):
@@ -270,7 +274,7 @@ def test_a_search_that_agrees_is_used(trained, test_images, caplog):
     assert not caplog.records
 
 
-def test_values_are_compared_relative_to_the_largest():
+def test_values_are_compared_relative_to_the_largest_value():
     plain = torch.tensor([0.0, 1.0, 100.0, torch.nan])
     assert verification.share_of_equal_values([plain + 0.01], [plain]) == 1
     assert verification.share_of_equal_values([plain + 1], [plain]) == 0.25  # NaN stays NaN

@@ -1,3 +1,5 @@
+"""Cohorts: architecture, forward passes, independence of members, files."""
+
 import filecmp
 import math
 from dataclasses import replace
@@ -7,38 +9,38 @@ import torch
 from conftest import CLASSES, CPU_BACKEND, SCHEDULE, make_cohort, make_generators
 from torch import nn
 
-from robustgen.acceleration import batched_forward as stacking
-from robustgen.acceleration.cpu import inference_layers as layers
+from robustgen.acceleration import batched_forward
+from robustgen.acceleration.cpu import inference_layers
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import SPACES
 from robustgen.errors import UserError
 from robustgen.io.provenance import provenance
-from robustgen.models import architectures as networks
+from robustgen.models import architectures
 from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat
 from robustgen.training.classifiers import train
 
 TOLERANCE = dict(atol=1e-5, rtol=1e-5)
-"""Between a stack and single models: float32 sums taken in another order."""
+"""Between a cohort and single models, whose float32 sums have another order."""
 
 
-def test_the_paper_network_has_its_layers():
-    model = networks.build("convnet", (1, 28, 28), 10)
+def test_the_convnet_has_the_papers_layers():
+    model = architectures.build("convnet", (1, 28, 28), 10)
     weights = [tuple(p.shape) for p in model.parameters() if p.dim() > 1]
     assert weights == [(16, 1, 4, 4), (32, 16, 4, 4), (64, 32, 4, 4), (100, 576), (10, 100)]
     assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
 
 
 @pytest.mark.parametrize("shape", [(3, 56, 48), (1, 8, 8)], ids=["colour", "smallest"])
-def test_other_images_pass(shape):
+def test_other_image_shapes_are_classified(shape):
     cohort = make_cohort([0, 1], shape, classes=2)
     assert cohort(torch.rand(2, 5, *shape)).shape == (2, 5, 2)
 
 
 def test_images_too_small_are_refused():
-    with pytest.raises(ValueError, match="8x8 at least"):
-        networks.build("convnet", (1, 7, 28), 10)
+    with pytest.raises(ValueError, match="at least 8x8 pixels"):
+        architectures.build("convnet", (1, 7, 28), 10)
 
 
 def test_initialization_is_glorot_uniform():
@@ -57,15 +59,15 @@ def test_initialization_is_glorot_uniform():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_plain_pass_is_that_of_each_member_in_eval_mode(trained, test_images, training):
-    """To the bit, without gradients, and the mode stays."""
+def test_the_reference_forward_pass_equals_each_member_bit_for_bit(trained, test_images, training):
+    """In eval mode and without gradients; the mode of the cohort is kept."""
     batch = test_images.take(slice(20)).expand(3).images().requires_grad_()
     cohort = make_cohort([0, 1, 2])
     cohort.load_state_dict(trained.state_dict())
     cohort.train(training)
-    plain = cohort.reference_forward(batch)
-    assert not plain.requires_grad
-    for i, logits in enumerate(plain):
+    reference = cohort.reference_forward(batch)
+    assert not reference.requires_grad
+    for i, logits in enumerate(reference):
         assert torch.equal(logits, cohort.member(i)(batch[i]))
     assert cohort._model[0].training is training
 
@@ -74,17 +76,17 @@ def test_forward_equals_single_models_in_both_modes(trained, test_images):
     batch = test_images.take(slice(60)).expand(3).images()
     cohort = make_cohort([0, 1, 2])
     cohort.load_state_dict(trained.state_dict())
-    singles = [cohort.member(i).train() for i in range(3)]
-    together = cohort.train()(batch)
-    for single, images, logits in zip(singles, batch, together, strict=True):
-        torch.testing.assert_close(logits, single(images), **TOLERANCE)
-    # The running statistics of the stack moved as those of the single models did.
-    for i, single in enumerate(singles):
+    members = [cohort.member(i).train() for i in range(3)]
+    cohort_logits = cohort.train()(batch)
+    for member, images, logits in zip(members, batch, cohort_logits, strict=True):
+        torch.testing.assert_close(logits, member(images), **TOLERANCE)
+    # The running statistics were updated in the same way.
+    for i, member in enumerate(members):
         for name, buffer in cohort.member(i).named_buffers():
-            torch.testing.assert_close(buffer, single.get_buffer(name), **TOLERANCE)
-    together = cohort.eval()(batch)
-    for single, images, logits in zip(singles, batch, together, strict=True):
-        torch.testing.assert_close(logits, single.eval()(images), **TOLERANCE)
+            torch.testing.assert_close(buffer, member.get_buffer(name), **TOLERANCE)
+    cohort_logits = cohort.eval()(batch)
+    for member, images, logits in zip(members, batch, cohort_logits, strict=True):
+        torch.testing.assert_close(logits, member.eval()(images), **TOLERANCE)
 
 
 METHODS = {
@@ -97,29 +99,31 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
-def test_training_does_not_depend_on_who_shares_the_cohort(training_images, method):
-    """In double precision: training amplifies rounding, and single precision rounds too coarsely
-    to tell it from a draw that was taken from another member."""
+def test_training_does_not_depend_on_the_other_members(training_images, method):
+    """In double precision: training amplifies rounding, and in single precision the difference
+    could also be that of random numbers of another member."""
     data = training_images.take(slice(100))
-    low, high = (end.double() for end in data.ranges)
-    data = replace(data, bank=data.bank.double(), codes=data.codes.double(), ranges=(low, high))
-    together = make_cohort([0, 1, 2]).double()
-    train(together, data, SCHEDULE, method, make_generators([0, 1, 2]))
-    alone = make_cohort([1]).double()
-    train(alone, data, SCHEDULE, method, make_generators([1]))
-    for name, tensor in alone.stacked_params.state_dict().items():
+    lower, upper = (limits.double() for limits in data.ranges)
+    data = replace(data, bank=data.bank.double(), codes=data.codes.double(), ranges=(lower, upper))
+    cohort = make_cohort([0, 1, 2]).double()
+    train(cohort, data, SCHEDULE, method, make_generators([0, 1, 2]))
+    single = make_cohort([1]).double()
+    train(single, data, SCHEDULE, method, make_generators([1]))
+    for name, tensor in single.stacked_params.state_dict().items():
         torch.testing.assert_close(
-            together.stacked_params.state_dict()[name][1], tensor[0], atol=1e-9, rtol=1e-9
+            cohort.stacked_params.state_dict()[name][1], tensor[0], atol=1e-9, rtol=1e-9
         )
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("stop", [True, False], ids=["evaluation", "training"])
-def test_attack_does_not_depend_on_who_shares_the_cohort(trained, test_images, space, stop):
+@pytest.mark.parametrize("stop_at_success", [True, False], ids=["evaluation", "training"])
+def test_an_attack_does_not_depend_on_the_other_members(
+    trained, test_images, space, stop_at_success
+):
     seeds, threat = [0, 1, 2], Threat(space, "linf", 0.2)
-    settings = SearchConfig("adam", 0.05, 5, restarts=2)
+    search = SearchConfig("adam", 0.05, 5, restarts=2)
 
-    def attacked(cohort: Cohort, seeds: list[int]):
+    def attack(cohort: Cohort, seeds: list[int]):
         batch = test_images.take(slice(30)).expand(len(seeds))
         generators = make_generators(seeds).attacks
         return run_search(
@@ -127,22 +131,22 @@ def test_attack_does_not_depend_on_who_shares_the_cohort(trained, test_images, s
             SPACES[space](batch),
             batch.labels,
             threat,
-            settings,
+            search,
             generators,
-            stop_at_success=stop,
+            stop_at_success=stop_at_success,
         )
 
-    together = attacked(trained, seeds)
+    result = attack(trained, seeds)
     single = Cohort("convnet", (1, 28, 28), CLASSES, [1], CPU_BACKEND)
     state = {name: tensor[1:2] for name, tensor in trained.stacked_params.state_dict().items()}
     single.stacked_params.load_state_dict(state)
-    alone = attacked(single.eval(), [1])
-    torch.testing.assert_close(together.codes[1], alone.codes[0], **TOLERANCE)
-    assert torch.equal(together.success[1], alone.success[0])
-    assert torch.equal(together.iterations[1], alone.iterations[0])
+    single_result = attack(single.eval(), [1])
+    torch.testing.assert_close(result.codes[1], single_result.codes[0], **TOLERANCE)
+    assert torch.equal(result.success[1], single_result.success[0])
+    assert torch.equal(result.iterations[1], single_result.iterations[0])
 
 
-def test_saved_and_loaded(tmp_path, trained, test_images):
+def test_a_cohort_is_saved_with_its_provenance_and_loaded_again(tmp_path, trained, test_images):
     path = tmp_path / "cohort.safetensors"
     trained.save(path, {"rate": 0.01}, provenance("cpu"))
     loaded = Cohort.load(path, backend=CPU_BACKEND)
@@ -150,16 +154,16 @@ def test_saved_and_loaded(tmp_path, trained, test_images):
     assert not loaded.training
     batch = test_images.take(slice(20)).expand(3).images()
     assert torch.equal(loaded(batch), trained(batch))
-    again = tmp_path / "again.safetensors"
-    trained.save(again, {"rate": 0.01}, provenance("cpu"))
-    assert filecmp.cmp(path, again, shallow=False)
-    first = path.read_bytes()
+    second_path = tmp_path / "second.safetensors"
+    trained.save(second_path, {"rate": 0.01}, provenance("cpu"))
+    assert filecmp.cmp(path, second_path, shallow=False)
+    header = path.read_bytes()[:2000]
     for word in (b"provenance", b"torch", b"commit", b"seeds", b"rate"):
-        assert word in first[:2000]
+        assert word in header
 
 
 @pytest.mark.parametrize("damage", [b"", b"x" * 100, None], ids=["empty", "noise", "missing"])
-def test_a_damaged_cohort_is_one_sentence(tmp_path, damage):
+def test_a_damaged_cohort_is_reported_in_one_sentence(tmp_path, damage):
     path = tmp_path / "cohort.safetensors"
     if damage is not None:
         path.write_bytes(damage)
@@ -168,16 +172,16 @@ def test_a_damaged_cohort_is_one_sentence(tmp_path, damage):
 
 
 class _Branching(nn.Module):
-    """An architecture that is no chain of layers, and so is neither folded nor stacked."""
+    """An architecture that is no sequence of layers, and so is neither folded nor batched."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.one, self.two = nn.Linear(64, 4), nn.Linear(64, 4)
+        self.branch1, self.branch2 = nn.Linear(64, 4), nn.Linear(64, 4)
         self.norm = nn.BatchNorm1d(4)
 
     def forward(self, images):
         flat = images.flatten(1)
-        return self.norm(self.one(flat)) + self.two(flat)
+        return self.norm(self.branch1(flat)) + self.branch2(flat)
 
 
 PLAIN_NORM = nn.BatchNorm2d(6, affine=False)
@@ -197,7 +201,7 @@ ARCHITECTURES = {
     "statistics of the batch": lambda: nn.Sequential(
         nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6, track_running_stats=False)
     ),
-    "a layer that is not known": lambda: nn.Sequential(
+    "a layer that is not supported": lambda: nn.Sequential(
         nn.Conv2d(1, 6, 4, 2, 1, padding_mode="reflect"), nn.Softplus(), nn.Flatten()
     ),
     "in place": lambda: nn.Sequential(
@@ -207,20 +211,19 @@ ARCHITECTURES = {
     "ends in a ReLU": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU()),
     "starts with a ReLU": lambda: nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(64, 4)),
     "no norm": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4)),
-    "no chain": _Branching,
+    "no sequence": _Branching,
 }
 
 
-@pytest.mark.parametrize(("side_by_side", "few"), [(1, 0), (1, 5), (3, 1 << 30)])
+@pytest.mark.parametrize(("models_per_chunk", "max_channels"), [(1, 0), (1, 5), (3, 1 << 30)])
 @pytest.mark.parametrize("build", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
-def test_any_architecture_makes_a_cohort(monkeypatch, build, side_by_side, few):
-    """Eval mode, where batch normalization is folded, equals the members one by one.
-
-    In the ways of each processor, whichever this one is.
-    """
-    monkeypatch.setattr(stacking, "MODELS_PER_CHUNK", side_by_side)
-    monkeypatch.setattr(layers, "MAX_CHANNELS_FOR_STRIDED_GRAD", few)
-    monkeypatch.setitem(networks.ARCHITECTURES, "other", lambda *_: build())
+def test_an_attacked_cohort_of_any_architecture_equals_its_members(
+    monkeypatch, build, models_per_chunk, max_channels
+):
+    """With the settings for each type of processor, whichever this one is."""
+    monkeypatch.setattr(batched_forward, "MODELS_PER_CHUNK", models_per_chunk)
+    monkeypatch.setattr(inference_layers, "MAX_CHANNELS_FOR_STRIDED_GRAD", max_channels)
+    monkeypatch.setitem(architectures.ARCHITECTURES, "other", lambda *_: build())
     cohort = Cohort("other", (1, 8, 8), 4, [0, 1])
     cohort.initialize([torch.Generator().manual_seed(i) for i in range(2)])
     images = torch.randn(2, 30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -228,55 +231,56 @@ def test_any_architecture_makes_a_cohort(monkeypatch, build, side_by_side, few):
         for _ in range(3):
             cohort.train()(images * 3)
     images.requires_grad_()
-    before = images.detach().clone()
+    images_copy = images.detach().clone()
     logits = cohort.eval()(images)
-    assert torch.equal(images, before)
-    towards = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1))
-    given = towards.clone()
-    (found,) = torch.autograd.grad(logits, images, towards)
-    assert torch.equal(given, towards)
+    assert torch.equal(images, images_copy)
+    upstream = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1))
+    upstream_copy = upstream.clone()
+    (gradient,) = torch.autograd.grad(logits, images, upstream)
+    assert torch.equal(upstream_copy, upstream)
     for i in range(2):
-        alone = cohort.member(i)(images[i])
-        torch.testing.assert_close(logits[i], alone, **TOLERANCE)
-        (expected,) = torch.autograd.grad(alone, images, towards[i])
-        torch.testing.assert_close(found[i], expected[i], **TOLERANCE)
+        member_logits = cohort.member(i)(images[i])
+        torch.testing.assert_close(logits[i], member_logits, **TOLERANCE)
+        (expected,) = torch.autograd.grad(member_logits, images, upstream[i])
+        torch.testing.assert_close(gradient[i], expected[i], **TOLERANCE)
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 14, 1000])
-@pytest.mark.parametrize("side_by_side", [2, 5])
-def test_images_go_through_the_layers_in_parts(
-    monkeypatch, trained, test_images, at_once, side_by_side
+@pytest.mark.parametrize("chunk_images", [1, 7, 14, 1000])
+@pytest.mark.parametrize("models_per_chunk", [2, 5])
+def test_results_do_not_depend_on_the_sizes_of_chunks(
+    monkeypatch, trained, test_images, chunk_images, models_per_chunk
 ):
     images = test_images.take(slice(10)).expand(3).images().requires_grad_()
     logits = trained(images)
     (gradient,) = torch.autograd.grad(logits.square().sum(), images)
-    monkeypatch.setattr(stacking, "CPU_CHUNK_IMAGES", at_once)
-    monkeypatch.setattr(stacking, "MODELS_PER_CHUNK", side_by_side)
-    # A cohort of its own: `trained` would keep the pass that these sizes make, for other tests.
+    monkeypatch.setattr(batched_forward, "CPU_CHUNK_IMAGES", chunk_images)
+    monkeypatch.setattr(batched_forward, "MODELS_PER_CHUNK", models_per_chunk)
+    # Another cohort, because `trained` would cache the forward pass with these sizes.
     cohort = make_cohort([0, 1, 2])
     cohort.load_state_dict(trained.state_dict())
-    logits_in_parts = cohort.eval()(images)
-    torch.testing.assert_close(logits_in_parts, logits, **TOLERANCE)
-    (gradient_in_parts,) = torch.autograd.grad(logits_in_parts.square().sum(), images)
-    torch.testing.assert_close(gradient_in_parts, gradient, **TOLERANCE)
+    chunked_logits = cohort.eval()(images)
+    torch.testing.assert_close(chunked_logits, logits, **TOLERANCE)
+    (chunked_gradient,) = torch.autograd.grad(chunked_logits.square().sum(), images)
+    torch.testing.assert_close(chunked_gradient, gradient, **TOLERANCE)
 
 
-def test_changed_weights_are_seen_without_a_change_of_mode(test_images):
+def test_modified_weights_are_used_without_a_change_of_mode(test_images):
     cohort, batch = make_cohort([0, 1]).eval(), test_images.take(slice(5)).expand(2).images()
-    before = cohort(batch)
+    logits = cohort(batch)
     with torch.no_grad():
         cohort.stacked_params.get_parameter("0__weight").mul_(2)
         cohort.stacked_params.get_buffer("1__running_mean").add_(1)
-    after = cohort(batch)
-    assert not torch.allclose(before, after)
+    modified_logits = cohort(batch)
+    assert not torch.allclose(logits, modified_logits)
     for i in range(2):
-        torch.testing.assert_close(after[i], cohort.member(i)(batch[i]), **TOLERANCE)
+        expected = cohort.member(i)(batch[i])
+        torch.testing.assert_close(modified_logits[i], expected, **TOLERANCE)
     cohort.load_state_dict(make_cohort([0, 1]).state_dict())
-    torch.testing.assert_close(cohort(batch), before, **TOLERANCE)
+    torch.testing.assert_close(cohort(batch), logits, **TOLERANCE)
 
 
 @pytest.mark.parametrize(
-    "layers",
+    "build_layers",
     [
         lambda: [nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.LeakyReLU(inplace=True)],
         lambda: [nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.Identity(), nn.ReLU(inplace=True)],
@@ -284,33 +288,32 @@ def test_changed_weights_are_seen_without_a_change_of_mode(test_images):
         lambda: [nn.ReLU(inplace=True), nn.BatchNorm2d(1), nn.Conv2d(1, 6, 4, 2, 1), nn.ReLU()],
     ],
 )
-def test_any_chain_learns_as_single_models_do(monkeypatch, layers):
-    """Gradients to the weights in train mode, whatever works in place."""
+def test_training_gradients_of_any_sequence_equal_those_of_single_models(monkeypatch, build_layers):
+    """With layers that work in place, which must not change the images."""
 
     def build(shape, classes):
-        wide = nn.Sequential(*layers())(torch.zeros(2, *shape)).flatten(1).shape[1]
-        return nn.Sequential(*layers(), nn.Flatten(), nn.Linear(wide, classes))
+        features = nn.Sequential(*build_layers())(torch.zeros(2, *shape)).flatten(1).shape[1]
+        return nn.Sequential(*build_layers(), nn.Flatten(), nn.Linear(features, classes))
 
-    monkeypatch.setitem(networks.ARCHITECTURES, "chain", build)
-    cohort = Cohort("chain", (1, 8, 8), 3, [0, 1], CPU_BACKEND)
+    monkeypatch.setitem(architectures.ARCHITECTURES, "other", build)
+    cohort = Cohort("other", (1, 8, 8), 3, [0, 1], CPU_BACKEND)
     cohort.initialize([generator(0, "chain", seed) for seed in range(2)])
     members = [cohort.member(i).train() for i in range(2)]
     images = torch.randn(2, 5, 1, 8, 8, generator=generator(0, "images"))
-    kept = images.clone()
+    images_copy = images.clone()
     cohort.train()(images).square().sum().backward()
-    assert torch.equal(images, kept)
-    sums = [model(x.clone()).square().sum() for model, x in zip(members, images, strict=True)]
-    for of in sums:
-        of.backward()
-    held = dict(cohort.stacked_params.named_parameters())
-    for i, model in enumerate(members):
-        for name, weight in model.named_parameters():
-            got = held[name.replace(".", "__")].grad[i]
-            torch.testing.assert_close(got, weight.grad, rtol=1e-4, atol=1e-4)
+    assert torch.equal(images, images_copy)
+    for member, member_images in zip(members, images, strict=True):
+        member(member_images.clone()).square().sum().backward()
+    stacked = dict(cohort.stacked_params.named_parameters())
+    for i, member in enumerate(members):
+        for name, weight in member.named_parameters():
+            gradient = stacked[name.replace(".", "__")].grad[i]
+            torch.testing.assert_close(gradient, weight.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_a_cohort_of_inference_mode():
-    """It keeps nothing of what is made of weights that do not tell of being written to."""
+def test_modified_weights_are_used_in_inference_mode():
+    """Inference-mode tensors have no version counter, so no forward pass is cached."""
     images = torch.rand(2, 3, 1, 28, 28, generator=generator(0, "images"))
     expected = make_cohort([0, 1]).eval()(images)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""On a GPU: the results of the CPU, of the plain backend, and the same results each time."""
+"""Results on a GPU equal those of the CPU and of the plain backend, and repeat exactly."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def choose_backend(device: str) -> Backend:
 
 def move_split(split: Split, device: str) -> Split:
     """The split on a device, without learned manifolds."""
-    lower, upper = (ends.to(device) for ends in split.ranges)
+    lower, upper = (limits.to(device) for limits in split.ranges)
     return replace(
         split,
         bank=split.bank.to(device),
@@ -58,7 +58,7 @@ def move_split(split: Split, device: str) -> Split:
 
 
 def copy_trained(trained: Cohort, device: str, backend: Backend | None = None) -> Cohort:
-    """The trained cohort on a device, by the backend of the device or another one."""
+    """Copy the trained cohort to a device, with the backend of the device or another one."""
     cohort = make_cohort(SEEDS, backend=backend or choose_backend(device))
     cohort.load_state_dict(trained.state_dict())
     return cohort.to(device).eval()
@@ -70,7 +70,7 @@ def train_three(
     device: str = GPU,
     backend: Backend | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict]:
-    """Weights and learning curves of three models after updates of two batch sizes."""
+    """Train three models, with batches of two sizes; return weights and learning curves."""
     cohort = make_cohort(SEEDS, backend=backend or choose_backend(device)).to(device)
     curves = train(cohort, move_split(data, device), SCHEDULE, method, make_generators(SEEDS))
     return copy_weights(cohort), curves
@@ -80,7 +80,7 @@ def copy_weights(cohort: Cohort) -> dict[str, torch.Tensor]:
     return {name: tensor.cpu() for name, tensor in cohort.stacked_params.state_dict().items()}
 
 
-def test_attacked_models_are_those_of_the_cpu(trained, test_images):
+def test_logits_and_gradients_of_attacked_models_equal_those_of_the_cpu(trained, test_images):
     images = test_images.take(slice(60)).expand(3).images().requires_grad_()
     logits = trained(images)
     (gradient,) = torch.autograd.grad(logits.square().sum(), images)
@@ -88,12 +88,12 @@ def test_attacked_models_are_those_of_the_cpu(trained, test_images):
     gpu_logits = copy_trained(trained, GPU)(gpu_images)
     torch.testing.assert_close(gpu_logits.cpu(), logits, atol=1e-5, rtol=1e-5)
     (gpu_gradient,) = torch.autograd.grad(gpu_logits.square().sum(), gpu_images)
-    # Rounding that passes the kink of a ReLU changes the whole gradient of an image.
+    # Rounding at the kink of a ReLU changes the whole gradient of an image.
     is_equal = torch.isclose(gpu_gradient.cpu(), gradient, atol=1e-4, rtol=1e-4)
     assert is_equal.flatten(2).all(2).float().mean() > 0.98
 
 
-def test_gradients_of_training_are_those_of_the_cpu(trained, test_images):
+def test_gradients_of_training_equal_those_of_the_cpu(trained, test_images):
     images = test_images.take(slice(60)).expand(3).images()
     gradients = {}
     for device in ("cpu", GPU):
@@ -105,11 +105,11 @@ def test_gradients_of_training_are_those_of_the_cpu(trained, test_images):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_replayed_updates_are_the_plain_ones(training_images, name):
+def test_replayed_training_steps_equal_eager_ones(training_images, name):
     data, accelerated = training_images.take(slice(90)), choose_backend(GPU)
     weights, curves = train_three(data, METHODS[name], backend=accelerated)
-    again, _ = train_three(data, METHODS[name])
-    assert compute_digest(weights) == compute_digest(again)
+    repeated_weights, _ = train_three(data, METHODS[name])
+    assert compute_digest(weights) == compute_digest(repeated_weights)
     eager = replace(accelerated, compile_step=PLAIN.compile_step)
     eager_weights, eager_curves = train_three(data, METHODS[name], backend=eager)
     for key, tensor in weights.items():
@@ -117,7 +117,7 @@ def test_replayed_updates_are_the_plain_ones(training_images, name):
     assert curves["loss_clean"] == pytest.approx(eager_curves["loss_clean"], rel=1e-4)
 
 
-def test_an_attack_by_kernels_is_the_plain_one(trained, test_images, caplog):
+def test_an_attack_with_kernels_equals_the_plain_one(trained, test_images, caplog):
     data, threat = move_split(test_images, GPU), Threat("image", "linf", 0.1)
     rows = []
     for backend in (choose_backend(GPU), PLAIN):
@@ -130,8 +130,7 @@ def test_an_attack_by_kernels_is_the_plain_one(trained, test_images, caplog):
     assert "differs from its plain definition" not in caplog.text
 
 
-def test_every_kernel_is_believed(training_images, test_images, trained, caplog):
-    """No accelerated operation is given up because it differs from the plain one."""
+def test_no_kernel_fails_its_verification(training_images, test_images, trained, caplog):
     for method in METHODS.values():
         train_three(training_images.take(slice(90)), method)
     data = move_split(test_images, GPU)
@@ -145,11 +144,11 @@ def test_every_kernel_is_believed(training_images, test_images, trained, caplog)
                 [generator(0, seed) for seed in SEEDS],
             )
     assert "differs from its plain definition" not in caplog.text
-    assert "cannot be recorded" not in caplog.text
+    assert "cannot be captured" not in caplog.text
 
 
-def test_a_wrong_kernel_is_not_believed(trained, test_images, monkeypatch, caplog):
-    """A kernel that returns the starts unchanged must not decide a result."""
+def test_a_wrong_kernel_is_not_used(trained, test_images, monkeypatch, caplog):
+    """With a search that returns its starts unchanged."""
     monkeypatch.setattr(backends, "ascend", lambda *_: None)
     data, threat = move_split(test_images, GPU), Threat("image", "linf", 0.1)
     search = SearchConfig("adam", 0.01, 20)
@@ -167,8 +166,8 @@ def test_a_wrong_kernel_is_not_believed(trained, test_images, monkeypatch, caplo
     assert (rows[0]["success"] != rows[1]["success"]).mean() < 0.01
 
 
-def test_a_function_is_called_twice_and_then_replayed():
-    """For each shape: once to warm up, once to be captured; replays get their own inputs."""
+def test_a_step_is_called_twice_for_each_shape_and_then_replayed():
+    """The first call warms up, the second is captured. Replays use their own inputs."""
     weights, calls = torch.arange(3.0, device=GPU), []
 
     def multiply(x):
@@ -183,31 +182,31 @@ def test_a_function_is_called_twice_and_then_replayed():
     assert calls == [(2, 3)] * 2 + [(5, 3)] * 2
 
 
-def test_what_waits_for_the_gpu_is_called_each_time_with_one_warning(caplog):
+def test_a_step_that_cannot_be_captured_is_called_each_time_with_one_warning(caplog):
     calls = []
 
-    def wait(x):
+    def synchronize(x):
         calls.append(1)
         return [x * int(x.sum().item())]  # a copy to the CPU cannot be captured
 
-    step = CudaGraphed(wait)
+    step = CudaGraphed(synchronize)
     for value in range(1, 5):
         (product,) = step(torch.tensor([value], device=GPU))
         assert product.item() == value**2
     assert len(calls) >= 4
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
-    assert "cannot be recorded" in caplog.text
+    assert "cannot be captured" in caplog.text
 
 
-def test_normal_training_is_that_of_the_cpu(training_images):
+def test_losses_of_normal_training_equal_those_of_the_cpu(training_images):
     data = training_images.take(slice(90))
     _, curves = train_three(data, None)
     _, cpu_curves = train_three(data, None, "cpu")
     assert curves["loss_clean"] == pytest.approx(cpu_curves["loss_clean"], rel=2e-2, abs=2e-2)
 
 
-def test_an_interrupted_training_goes_on(training_images, tmp_path, monkeypatch):
+def test_a_resumed_training_equals_an_undisturbed_one(training_images, tmp_path, monkeypatch):
     data, method = training_images.take(slice(90)), METHODS["adversarial"]
     undisturbed, _ = train_three(data, method)
     checkpoint = Checkpoint(tmp_path / "checkpoint", {}, interval_s=0)
@@ -234,7 +233,7 @@ def test_an_interrupted_training_goes_on(training_images, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("space", ["image", "true_manifold", "transformation"])
-def test_attacks_start_and_succeed_as_on_the_cpu(trained, test_images, space):
+def test_starts_and_successes_of_attacks_equal_those_of_the_cpu(trained, test_images, space):
     threat, results = Threat(space, "linf", 0.1), {}
     for device in ("cpu", GPU):
         cohort, data = copy_trained(trained, device), move_split(test_images, device)
@@ -246,12 +245,12 @@ def test_attacks_start_and_succeed_as_on_the_cpu(trained, test_images, space):
         success, gpu_success = (results[d, steps].rows["success"] for d in ("cpu", GPU))
         assert (success != gpu_success).mean() < 0.02
     starts = [results[device, 0] for device in ("cpu", GPU)]
-    missed = ~starts[0].rows["success"] & ~starts[1].rows["success"]
-    codes = [result.codes.cpu().flatten(0, 1)[missed] for result in starts]
+    has_failed = ~starts[0].rows["success"] & ~starts[1].rows["success"]
+    codes = [result.codes.cpu().flatten(0, 1)[has_failed] for result in starts]
     torch.testing.assert_close(*codes, atol=1e-5, rtol=1e-5)
 
 
-def test_distances_are_those_of_the_cpu(test_images):
+def test_distances_equal_those_of_the_cpu(test_images):
     data = test_images.take(slice(40))
     examples = (data.images() + 0.1).clamp(0, 1)
     means = []

@@ -1,4 +1,4 @@
-"""Batch normalization in train mode is torch's, and exact where torch's is not."""
+"""Batch normalization in train mode equals PyTorch's, and is exact where PyTorch's is not."""
 
 import pytest
 import torch
@@ -8,70 +8,75 @@ from robustgen.acceleration.cpu.batch_norm import batch_norm_train
 from robustgen.seeding import generator
 
 
-def of(rows, channels, at=0.3):
-    """Rows, weight, bias and the gradient to what is made."""
-    rng = generator(0, "normalization", rows, channels)
-    given = torch.randn(rows, channels, generator=rng) + at
+def make_inputs(n_rows, channels, mean=0.3):
+    """Rows, weight and bias, and a gradient with respect to the output."""
+    rng = generator(0, "normalization", n_rows, channels)
+    rows = torch.randn(n_rows, channels, generator=rng) + mean
     weight, bias = (torch.rand(channels, generator=rng) - 0.2 for _ in range(2))
-    return given, weight, bias, torch.randn(rows, channels, generator=rng)
+    return rows, weight, bias, torch.randn(n_rows, channels, generator=rng)
 
 
-def plain(rows, weight, bias, rectified):
-    """What torch makes in double precision, mean and variance."""
-    made = F.batch_norm(rows, None, None, weight, bias, training=True, eps=1e-5)
-    made = made.relu() if rectified else made
-    return made, rows.mean(0), rows.var(0, unbiased=False)
+def normalize_by_pytorch(rows, weight, bias, relu):
+    """PyTorch's output, the mean and the biased variance."""
+    output = F.batch_norm(rows, None, None, weight, bias, training=True, eps=1e-5)
+    output = output.relu() if relu else output
+    return output, rows.mean(0), rows.var(0, unbiased=False)
 
 
-@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize(
-    ("rows", "channels"),
+    ("n_rows", "channels"),
     [(2, 3), (101, 5), (2 * 101, 1), (100, 100), (30 * 49, 16), (5 * 7 * 11, 48), (64 * 50, 7)],
 )
-def test_it_is_torchs_with_its_gradients(rows, channels, rectified):
-    *given, gradient = of(rows, channels)
-    ours = [x.clone().requires_grad_() for x in given]
-    exact = [x.double().requires_grad_() for x in given]
-    made, mean, variance = batch_norm_train(*ours, 1e-5, rectified)
-    expected = plain(*exact, rectified)
-    for got, of_double in zip((made, mean, variance), expected, strict=True):
-        torch.testing.assert_close(got.double(), of_double, rtol=1e-5, atol=1e-5)
-    to_ours = torch.autograd.grad(made, ours, gradient)
-    to_exact = torch.autograd.grad(expected[0], exact, gradient.double())
-    for got, of_double in zip(to_ours, to_exact, strict=True):
-        size = of_double.abs().max().item()
-        torch.testing.assert_close(got.double(), of_double, rtol=1e-4, atol=1e-5 * (1 + size))
+def test_output_statistics_and_gradients_equal_pytorchs(n_rows, channels, relu):
+    *values, upstream = make_inputs(n_rows, channels)
+    inputs = [value.clone().requires_grad_() for value in values]
+    exact_inputs = [value.double().requires_grad_() for value in values]
+    results = batch_norm_train(*inputs, 1e-5, relu)
+    exact_results = normalize_by_pytorch(*exact_inputs, relu)
+    for result, exact in zip(results, exact_results, strict=True):
+        torch.testing.assert_close(result.double(), exact, rtol=1e-5, atol=1e-5)
+    gradients = torch.autograd.grad(results[0], inputs, upstream)
+    exact_gradients = torch.autograd.grad(exact_results[0], exact_inputs, upstream.double())
+    for gradient, exact in zip(gradients, exact_gradients, strict=True):
+        atol = 1e-5 * (1 + exact.abs().max().item())
+        torch.testing.assert_close(gradient.double(), exact, rtol=1e-4, atol=atol)
 
 
-@pytest.mark.parametrize("rows", [100 * 14 * 14, 19_603, 101 * 67 * 67])
-def test_sums_of_many_rows_are_exact(rows):
-    """Those of torch with the channels last are ten times as wrong, or more; 19,603 is a prime."""
-    *given, gradient = of(rows, 16, at=3)
-    made, *found = batch_norm_train(*(x.requires_grad_() for x in given), 1e-5, False)
-    exact = [x.detach().double().requires_grad_() for x in given]
-    of_double, *expected = plain(*exact, False)
-    found += torch.autograd.grad(made, given[1:], gradient)
-    expected += torch.autograd.grad(of_double, exact[1:], gradient.double())
-    sizes = [*expected[:2], *[2 * rows**0.5] * 2]  # the gradients are sums of random numbers
-    for got, wanted, size in zip(found, expected, sizes, strict=True):
-        assert got.dtype == torch.float32
-        assert ((got.double() - wanted) / size).abs().max() < 5e-7
+@pytest.mark.parametrize("n_rows", [100 * 14 * 14, 19_603, 101 * 67 * 67])
+def test_sums_of_many_rows_are_exact(n_rows):
+    """PyTorch's with the channels last have ten times the error or more; 19,603 is a prime."""
+    *values, upstream = make_inputs(n_rows, 16, mean=3)
+    inputs = [value.requires_grad_() for value in values]
+    output, *results = batch_norm_train(*inputs, 1e-5, False)
+    exact_inputs = [value.detach().double().requires_grad_() for value in values]
+    exact_output, *exact_results = normalize_by_pytorch(*exact_inputs, False)
+    results += torch.autograd.grad(output, inputs[1:], upstream)
+    exact_results += torch.autograd.grad(exact_output, exact_inputs[1:], upstream.double())
+    # The gradients with respect to weight and bias are sums of random numbers.
+    scales = [*exact_results[:2], *[2 * n_rows**0.5] * 2]
+    for result, exact, scale in zip(results, exact_results, scales, strict=True):
+        assert result.dtype == torch.float32
+        assert ((result.double() - exact) / scale).abs().max() < 5e-7
 
 
-@pytest.mark.parametrize("rows", [0, 1])
-def test_a_row_alone_has_no_variance(rows):
-    with pytest.raises(ValueError, match=f"needs 2 rows at least, not {rows}"):
-        batch_norm_train(torch.zeros(rows, 3), torch.ones(3), torch.zeros(3), 1e-5, True)
+@pytest.mark.parametrize("n_rows", [0, 1])
+def test_fewer_than_two_rows_are_refused(n_rows):
+    with pytest.raises(ValueError, match=f"needs at least 2 rows, not {n_rows}"):
+        batch_norm_train(torch.zeros(n_rows, 3), torch.ones(3), torch.zeros(3), 1e-5, True)
 
 
-def test_gradients_are_those_of_differences():
-    given = [x.double().requires_grad_() for x in of(12, 3)[:3]]
-    assert torch.autograd.gradcheck(lambda *of: batch_norm_train(*of, 1e-5, True)[0], given)
+def test_gradients_equal_finite_differences():
+    inputs = [value.double().requires_grad_() for value in make_inputs(12, 3)[:3]]
+    assert torch.autograd.gradcheck(
+        lambda rows, weight, bias: batch_norm_train(rows, weight, bias, 1e-5, True)[0], inputs
+    )
 
 
-def test_neither_what_is_given_nor_its_gradient_is_written_to():
-    *given, gradient = of(98, 4)
-    kept = [x.clone() for x in (*given, gradient)]
-    made, *_ = batch_norm_train(*(x.requires_grad_() for x in given), 1e-5, True)
-    torch.autograd.grad(made, given, gradient)
-    assert all(map(torch.equal, kept, (*given, gradient)))
+def test_neither_the_inputs_nor_the_upstream_gradient_are_modified():
+    *values, upstream = make_inputs(98, 4)
+    copies = [value.clone() for value in (*values, upstream)]
+    inputs = [value.requires_grad_() for value in values]
+    output, *_ = batch_norm_train(*inputs, 1e-5, True)
+    torch.autograd.grad(output, inputs, upstream)
+    assert all(map(torch.equal, copies, (*values, upstream)))

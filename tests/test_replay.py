@@ -1,11 +1,11 @@
-"""On a CPU a function that a GPU would replay is called; `test_gpu` tests the replay."""
+"""On a CPU, a step that a GPU would capture and replay is called each time."""
 
 import torch
 
 from robustgen.acceleration.cuda.cuda_graph import CudaGraphed
 
 
-def test_on_a_cpu_it_is_called():
+def test_a_step_is_called_each_time_on_a_cpu():
     calls = []
 
     def add_one(x):

@@ -1,4 +1,4 @@
-"""Starts that are drawn by threads are those that the CPU draws one after another."""
+"""Starts that threads draw equal those of `sample_unit_ball`, drawn one after another."""
 
 import pytest
 import torch
@@ -12,19 +12,24 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("members", [1, 3])
-@pytest.mark.parametrize(("batches", "restarts"), [([7], 1), ([20, 20, 3], 2), ([5, 5], 3)])
-def test_they_are_those_of_one_batch_after_another(norm, members, batches, restarts):
-    shape, rngs = (1, 4, 5), [generator(0, "start", i) for i in range(members)]
-    made = list(sample_starts_in_threads(norm, batches, shape, restarts, rngs, CPU))
-    twins = [generator(0, "start", i) for i in range(members)]
-    drawn = [
-        [sample_unit_ball(norm, (size, *shape), twins) for _ in range(restarts)] for size in batches
+@pytest.mark.parametrize(("batch_sizes", "restarts"), [([7], 1), ([20, 20, 3], 2), ([5, 5], 3)])
+def test_starts_equal_those_drawn_batch_after_batch(norm, members, batch_sizes, restarts):
+    shape = (1, 4, 5)
+    generators, expected_generators = (
+        [generator(0, "start", i) for i in range(members)] for _ in range(2)
+    )
+    starts = list(sample_starts_in_threads(norm, batch_sizes, shape, restarts, generators, CPU))
+    expected_batches = [
+        [sample_unit_ball(norm, (size, *shape), expected_generators) for _ in range(restarts)]
+        for size in batch_sizes
     ]
-    for restart, found in enumerate(made):
-        wanted = torch.cat([of[restart] for of in drawn], 1)
+    assert len(starts) == restarts
+    for restart, points in enumerate(starts):
+        expected = torch.cat([batch[restart] for batch in expected_batches], 1)
         if norm == "linf":
-            assert torch.equal(found, wanted)
-        torch.testing.assert_close(found, wanted, atol=0, rtol=1e-6)
-    for one, other in zip(rngs, twins, strict=True):  # and what comes next is the same
-        assert torch.equal(one.get_state(), other.get_state())
-    assert made[0].abs().max() <= 1
+            assert torch.equal(points, expected)
+        torch.testing.assert_close(points, expected, atol=0, rtol=1e-6)
+    assert starts[0].abs().max() <= 1
+    # The generators continue with the same numbers.
+    for rng, expected_rng in zip(generators, expected_generators, strict=True):
+        assert torch.equal(rng.get_state(), expected_rng.get_state())

@@ -1,8 +1,8 @@
-"""The seam between the science and its acceleration.
+"""The operations that may be computed faster, with their plain definitions.
 
 Attacks, training and evaluation call the operations of a `Backend`. `PLAIN` defines what each
-operation computes. The package `acceleration` holds faster implementations, and
-`acceleration.backends` is the one place that chooses among them. ROBUSTGEN_BACKEND=plain chooses
+operation computes. The package `acceleration` has faster implementations, and
+`acceleration.backends` is the one place that chooses a backend. ROBUSTGEN_BACKEND=plain chooses
 `PLAIN`.
 """
 
@@ -24,17 +24,17 @@ State = Mapping[str, Tensor]
 ForwardFn = Callable[[Tensor], Tensor]
 """Images `(M, B, C, H, W)` to logits `(M, B, K)`: member i classifies `images[i]`."""
 Step = Callable[..., Sequence[Tensor]]
-"""A function of tensors that is called often, such as an update of training."""
+"""A function of tensors that is called many times, such as a training step."""
 
 
 def functional_forward(model: nn.Module, state: State, images: Tensor) -> Tensor:
-    """Logits `(B, K)` of images `(B, C, H, W)`, by one model with these parameters and buffers."""
+    """Return logits `(B, K)` of images `(B, C, H, W)`, of one model with the state `state`."""
     logits: Tensor = functional_call(model, dict(state), (images,))
     return logits
 
 
 def vmapped_forward(model: nn.Module, state: State) -> ForwardFn:
-    """The forward pass of M models: the module's own, mapped over the parameters by `vmap`.
+    """Return the forward pass of M models: the module's, mapped over the parameters by `vmap`.
 
     Args:
         model: the architecture, in train or eval mode; its own parameters are not used.
@@ -54,12 +54,12 @@ Ascend = Callable[[Any, Any, Threat, SearchConfig, int, bool], None]
 
 
 def keep_step(step: Step) -> Step:
-    """The step itself."""
+    """Return the step itself."""
     return step
 
 
 def keep_module(module: nn.Module) -> nn.Module:
-    """The module itself."""
+    """Return the module itself."""
     return module
 
 
@@ -68,15 +68,16 @@ class Backend:
     """Operations that may be computed faster. The defaults define what they compute.
 
     Attributes:
-        name: recorded with the results, and part of the identity of a checkpoint.
+        name: stored with the results, and part of the identity of a checkpoint.
         forward: from an architecture and the state of M models to their forward pass. In eval
             mode the state is constant, and only gradients with respect to images are needed.
-        ascend: one restart of the search; None is the loop `attacks.search.ascend`.
+        ascend: one restart of the search; None stands for `attacks.search.ascend`.
         sample_starts: random starts of the search.
-        compile_step: a step that may be recorded when it is first called, and then replayed. The
-            tensors that it reads and writes beside its arguments keep their addresses.
+        compile_step: from a step to a faster one, which may record the first calls and then replay
+            them. All tensors that the step uses, except its arguments, must keep their addresses.
         make_adam: the optimizer of training and of distances.
-        prepare: a module whose layers may be replaced in place by faster ones of the same state.
+        prepare: from a module to the module, whose layers may be replaced in place by faster ones
+            with the same state.
     """
 
     name: str = "plain"

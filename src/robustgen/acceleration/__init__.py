@@ -1,1 +1,2 @@
-"""Faster implementations of what the science defines; imported by scripts, not by the science."""
+"""Faster implementations of the operations of `backend.PLAIN`; only scripts, jobs and benchmarks
+import them."""

@@ -1,4 +1,4 @@
-"""Adam without the import of PyTorch's compiler, which takes a second of every job on a CPU.
+"""Adam without the import of PyTorch's compiler, which takes a second of each job on a CPU.
 
 Equal to `torch.optim.Adam`, bit for bit.
 """
@@ -57,7 +57,7 @@ class SlimAdam:
 
 
 def make_fast_adam(params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> Optimizer:
-    """The Adam that is fastest on the device of `params`: on a GPU PyTorch's in one kernel."""
+    """Make the Adam that is fastest on the device of `params`; on a GPU, PyTorch's fused kernel."""
     params = list(params)
     device = params[0].device
     if device.type == "cpu":

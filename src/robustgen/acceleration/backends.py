@@ -1,7 +1,7 @@
 """The one place that chooses how operations are computed on a device.
 
-Scripts name what they work with, cohorts or VAE-GANs: the fingerprint of a job follows names, so
-that a change of the search does not concern the training of a VAE-GAN.
+Scripts ask for the backend of cohorts or of VAE-GANs. The fingerprint of a job follows names, so
+a change of the search does not run the training of a VAE-GAN again.
 """
 
 import torch
@@ -21,12 +21,12 @@ NAME = "accelerated"
 
 
 def for_cohorts(device: torch.device) -> Backend:
-    """The fastest backend for training and attacking cohorts on a device.
+    """Return the fastest backend for training and attacking cohorts on a device.
 
-    `PLAIN` if ROBUSTGEN_BACKEND is "plain". On a GPU, kernels are verified by each job.
+    It is `PLAIN` if ROBUSTGEN_BACKEND is "plain". On a GPU, each job verifies the kernels.
 
     Raises:
-        UserError: ROBUSTGEN_BACKEND has another value than those allowed.
+        UserError: ROBUSTGEN_BACKEND names no backend.
     """
     if not _is_accelerated(device):
         return PLAIN
@@ -34,7 +34,7 @@ def for_cohorts(device: torch.device) -> Backend:
 
 
 def for_vaegans(device: torch.device) -> Backend:
-    """The fastest backend for training VAE-GANs, and for distances to manifolds.
+    """Return the fastest backend for training VAE-GANs, and for distances to manifolds.
 
     Args, errors and `PLAIN` as for `for_cohorts`.
     """
@@ -44,11 +44,12 @@ def for_vaegans(device: torch.device) -> Backend:
 
 
 def _is_accelerated(device: torch.device) -> bool:
+    """Whether the accelerated backend is chosen and supports the device."""
     return read_backend_name() != PLAIN.name and device.type in ("cpu", "cuda")
 
 
 def make_cpu_backend() -> Backend:
-    """Faster layers and a faster start of jobs."""
+    """Return the backend of cohorts on a CPU: faster layers, and an Adam that imports faster."""
     return Backend(
         name=NAME,
         forward=batched_forward,
@@ -58,7 +59,10 @@ def make_cpu_backend() -> Backend:
 
 
 def make_cuda_backend() -> Backend:
-    """Kernels, CUDA graphs and threads; the kernels are verified when they are first used."""
+    """Return the backend of cohorts on a GPU: kernels, CUDA graphs, and threads that draw starts.
+
+    The kernels are verified when they are first used.
+    """
     verifier = Verifier()
     return Backend(
         name=NAME,

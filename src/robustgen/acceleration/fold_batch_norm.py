@@ -1,7 +1,7 @@
 """Batch normalization in eval mode, folded into the layer before it.
 
-In eval mode it is an affine map with fixed coefficients. The folded models equal the plain ones up
-to rounding; `benchmarks/passes.py` measures the gain.
+In eval mode batch normalization is an affine map with fixed coefficients. The folded models equal
+the plain ones up to rounding; `benchmarks/passes.py` measures the gain.
 """
 
 from collections import OrderedDict
@@ -11,13 +11,15 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from robustgen.acceleration.supported_layers import BATCH_NORM_KEYS, State
+from robustgen.acceleration.supported_layers import BATCH_NORM_KEYS
+from robustgen.backend import State
 
 
 def fold_batch_norm(model: nn.Module, state: State) -> tuple[nn.Module, dict[str, Tensor]]:
-    """The model without batch normalization after convolutions and linear layers, and its state.
+    """Return the model and its state without the batch normalization that can be folded.
 
-    Only an `nn.Sequential` is folded; another model is returned as it is.
+    This is batch normalization after convolutions and linear layers of an `nn.Sequential`. Other
+    models are returned unchanged.
 
     Args:
         model: the architecture, whose own parameters are not used.
@@ -42,7 +44,7 @@ def _is_foldable(layer: nn.Module) -> TypeGuard[nn.BatchNorm1d | nn.BatchNorm2d]
 
 
 def _with_bias(layer: nn.Conv2d | nn.Linear) -> nn.Module:
-    """A layer of the same geometry with a bias."""
+    """Return a layer of the same geometry with a bias."""
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, layer.out_features, device="meta")
     return nn.Conv2d(

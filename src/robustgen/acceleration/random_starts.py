@@ -1,4 +1,4 @@
-"""Random starts of searches for a GPU, drawn by one thread per member.
+"""Random starts of searches on a GPU, drawn by one CPU thread per model.
 
 One CPU thread cannot draw the noise for twenty models as fast as a GPU finishes a training step.
 The starts equal those of `sampling.sample_starts`: bit for bit in an L-infinity ball, up to
@@ -38,10 +38,10 @@ def sample_starts_in_threads(
     if norm == "linf":
         noise.mul_(2).sub_(1)  # as `sample_unit_ball` does; both are exact
     full_batches, last_batch = batch_sizes[:-1], batch_sizes[-1]
-    split = numbers - restarts * last_batch * point_numbers
+    last_start = numbers - restarts * last_batch * point_numbers
     full_shape = len(noise), len(full_batches), restarts, batch_sizes[0], *shape
-    full = noise[:, :split].view(full_shape)
-    last = noise[:, split:].view(len(noise), restarts, last_batch, *shape)
+    full = noise[:, :last_start].view(full_shape)
+    last = noise[:, last_start:].view(len(noise), restarts, last_batch, *shape)
     return [torch.cat([full[:, :, r].flatten(1, 2), last[:, r]], 1) for r in range(restarts)]
 
 
@@ -53,7 +53,7 @@ def _fill(
     noise: Tensor,
     generator: torch.Generator,
 ) -> None:
-    """Write everything that one member draws to `noise`, batch after batch."""
+    """Write the starts that one model draws to `noise`, batch after batch."""
     start = 0
     for size in batch_sizes:
         for _ in range(restarts):
@@ -64,10 +64,14 @@ def _fill(
 
 
 def _fill_uniform(noise: Tensor, generator: torch.Generator) -> None:
-    """Write uniform numbers in [0, 1], which do not depend on how calls are divided."""
+    """Fill `noise` with uniform numbers in [0, 1).
+
+    One call draws the same numbers as several calls for parts of `noise`.
+    """
     noise.uniform_(generator=generator)
 
 
 @cache
 def _threads() -> ThreadPoolExecutor:
+    """Return the threads of the process, as many as the machine has CPUs."""
     return ThreadPoolExecutor(os.cpu_count(), "starts")

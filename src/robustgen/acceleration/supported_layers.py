@@ -1,12 +1,12 @@
-"""The layer types that can be computed for M models at once."""
-
-from collections.abc import Mapping
+"""The layer types that can be computed for M models at once, and what their computation shares."""
 
 import torch
 from torch import Tensor, nn
 
-State = Mapping[str, Tensor]
-"""Parameters and buffers of M models by name, each `(M, ...)`."""
+from robustgen.backend import State
+
+Pair = tuple[int, int]
+"""A vertical and a horizontal number, such as a kernel size."""
 BATCH_NORM_KEYS = ("running_mean", "running_var", "weight", "bias")
 """The state of batch normalization, in the order in which `F.batch_norm` takes it."""
 
@@ -22,7 +22,7 @@ ELEMENTWISE_LAYERS = {
     nn.SiLU,
     nn.Tanh,
 }
-"""Layers that treat each channel or each number on its own, and need not know of M models."""
+"""Layers that compute each channel or number independently, and so are the same for M models."""
 
 
 def is_supported(layer: nn.Module) -> bool:
@@ -38,12 +38,25 @@ def is_supported(layer: nn.Module) -> bool:
     return True
 
 
+def stride_divides_kernel(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether the stride divides the kernel size; False with dilation or padding by name."""
+    is_divisible = all(
+        size % stride == 0 for size, stride in zip(layer.kernel_size, layer.stride, strict=True)
+    )
+    return is_divisible and layer.dilation == (1, 1) and not isinstance(layer.padding, str)
+
+
 def select_layer_state(state: State, name: str) -> dict[str, Tensor]:
-    """The state of the layer called `name`, by the names that the layer gives it."""
+    """Return the parameters and buffers of the layer `name`, by their names within the layer."""
     prefix = f"{name}."
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)
+    }
 
 
 def to_channels_last(x: Tensor) -> Tensor:
-    """Images with the channels last in memory: mixing both layouts takes ten times as long."""
+    """Return images with the channels last in memory, and other tensors unchanged.
+
+    Mixing both memory layouts takes ten times as long.
+    """
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

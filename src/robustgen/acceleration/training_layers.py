@@ -1,6 +1,6 @@
-"""Training-mode forward pass of M models, differentiable in their weights.
+"""The forward pass of M models in train mode, differentiable with respect to their weights.
 
-Equal to the models one by one up to rounding; `benchmarks/learning.py` measures epochs beside plain
+Equal to the models one by one up to rounding; `benchmarks/learning.py` compares epochs with plain
 loops over single models.
 """
 
@@ -13,21 +13,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustgen.acceleration.cpu.batch_norm import batch_norm_train
-from robustgen.acceleration.cuda import grouped_conv as grouped
-from robustgen.acceleration.cuda.conv_geometry import How
+from robustgen.acceleration.cuda import grouped_conv
+from robustgen.acceleration.cuda.conv_geometry import ConvGeometry
 from robustgen.acceleration.supported_layers import (
     BATCH_NORM_KEYS,
-    State,
     is_supported,
     select_layer_state,
     to_channels_last,
 )
+from robustgen.backend import ForwardFn, State
 
 LayerFn = Callable[[Tensor], Tensor]
+"""The output of a layer of M models, `(B, M C, ...)` to `(B, M O, ...)`."""
 
 
-def build_training_forward(model: nn.Module, state: State) -> LayerFn | None:
-    """The forward pass of M models, `(M, B, C, H, W)` to `(M, B, K)`; None if not supported.
+def build_training_forward(model: nn.Module, state: State) -> ForwardFn | None:
+    """Return the forward pass of M models, `(M, B, C, H, W)` to `(M, B, K)`; None if not supported.
 
     Args:
         model: the architecture in train mode: a sequence of supported layers.
@@ -39,7 +40,7 @@ def build_training_forward(model: nn.Module, state: State) -> LayerFn | None:
         return None
     if first.device.type != "cpu" and not _kernels_available(model, first):
         return None
-    layers: list[Callable[..., Tensor]] = []
+    layers: list[partial[Tensor]] = []
     can_fuse_relu = False
     for name, module in model.named_children():
         if isinstance(module, nn.ReLU) and can_fuse_relu:
@@ -52,12 +53,13 @@ def build_training_forward(model: nn.Module, state: State) -> LayerFn | None:
 
 
 def _kernels_available(model: nn.Sequential, template: Tensor) -> bool:
-    """Whether there are kernels for all products; PyTorch's own grouped ones are slow on a GPU."""
-    products = [layer for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
-    return all(grouped.applies(layer, template) for layer in products)
+    """Whether kernels support all layers with weights; PyTorch's grouped ones are slow on a GPU."""
+    layers = [layer for layer in model if isinstance(layer, nn.Conv2d | nn.Linear)]
+    return all(grouped_conv.supports(layer, template) for layer in layers)
 
 
 def _is_trainable(layer: nn.Module) -> bool:
+    """Whether this module can compute the layer in train mode."""
     is_norm = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d)
     return is_supported(layer) and not (is_norm and layer.momentum is None)
 
@@ -70,21 +72,21 @@ def _forward(n_models: int, layers: Sequence[LayerFn], images: Tensor) -> Tensor
 
 
 class _ChannelsLast(torch.autograd.Function):
-    """Convert to channels-last, forward and backward.
+    """Convert images to channels-last, and their gradients too.
 
-    A convolution with one channel loses this layout, and so does the gradient of a flattening.
-    Mixing both layouts takes ten times as long.
+    The output of a convolution with one channel and the gradient of a flattening have another
+    memory layout. Mixing both layouts takes ten times as long.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """`x`, itself if it has this layout."""
+        """Return `x` with the channels last: `x` itself if it has this layout."""
         del ctx
         return to_channels_last(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The gradient in this layout."""
+        """Return the gradient with the channels last."""
         del ctx
         return to_channels_last(gradient)
 
@@ -92,12 +94,13 @@ class _ChannelsLast(torch.autograd.Function):
 def _conv(layer: nn.Conv2d, params: State, x: Tensor) -> Tensor:
     weight = params["weight"].flatten(0, 1)
     bias = params["bias"].flatten() if "bias" in params else None
-    if grouped.applies(layer, weight):
-        return grouped.convolve(x, weight, bias, How.of(layer, len(params["weight"])))
+    if grouped_conv.supports(layer, weight):
+        geometry = ConvGeometry.from_layer(layer, len(params["weight"]))
+        return grouped_conv.grouped_conv2d(x, weight, bias, geometry)
     weight = to_channels_last(weight)
     groups = len(params["weight"]) * layer.groups
-    geometry: Any = layer.stride, layer.padding, layer.dilation, groups
-    y: Tensor = _ChannelsLast.apply(F.conv2d(x, weight, bias, *geometry))
+    options: Any = layer.stride, layer.padding, layer.dilation, groups
+    y: Tensor = _ChannelsLast.apply(F.conv2d(x, weight, bias, *options))
     return y
 
 
@@ -126,11 +129,12 @@ def _batch_norm(
 
 
 def _linear(layer: nn.Linear, params: State, x: Tensor) -> Tensor:
-    if grouped.applies(layer, params["weight"]):
+    if grouped_conv.supports(layer, params["weight"]):
         weight_1x1 = params["weight"].flatten(0, 1)[..., None, None]
         flat_bias = params["bias"].flatten() if "bias" in params else None
-        geometry = How.of(layer, len(params["weight"]))
-        return grouped.convolve(x[..., None, None], weight_1x1, flat_bias, geometry).flatten(1)
+        geometry = ConvGeometry.from_layer(layer, len(params["weight"]))
+        images = x[..., None, None]
+        return grouped_conv.grouped_conv2d(images, weight_1x1, flat_bias, geometry).flatten(1)
     weight_t = params["weight"].transpose(1, 2)
     rows = x.view(len(x), len(weight_t), -1).transpose(0, 1)
     bias = params.get("bias")

@@ -1,8 +1,8 @@
-"""The check of accelerated operations on a GPU before a job believes them.
+"""The check of accelerated operations on a GPU before a job uses them.
 
-A kernel that no GPU has run lately must not be able to give wrong numbers. Each accelerated
-operation is compared once per job with the plain one, on a few of the job's own images. Where they
-differ by more than rounding, the log says so and the job computes plainly.
+A kernel that was not tested on the GPU of a job must not give wrong results. Each job compares each
+accelerated operation once with the plain one, on a few of its own images. If they differ by more
+than rounding, the job logs this and computes plainly.
 """
 
 import logging
@@ -20,13 +20,15 @@ CHECKED_IMAGES = 8
 TOLERANCE = 1e-3
 """Difference that counts as rounding, relative to the largest absolute value of a tensor."""
 MIN_AGREEMENT = 0.95
-"""Share of values that must agree: rounding can turn the sign of a gradient, or pass a ReLU."""
+"""Share of values that must agree. It is below 1, because rounding can change the sign of a
+gradient, or the side of the kink of a ReLU, and thereby some values by more than the tolerance."""
 
 Forward = Callable[[nn.Module, State], ForwardFn]
+"""The signature of the `forward` of a backend."""
 
 
 class Verifier:
-    """Decides once for each operation whether it is trusted."""
+    """Decides once for each accelerated operation whether it may be used."""
 
     def __init__(self) -> None:
         self._trusted: dict[str, bool] = {}
@@ -36,7 +38,7 @@ class Verifier:
 
         Args:
             operation: its name in the log.
-            compare: the share of values that agree; called for the first question only.
+            compare: returns the share of values that agree; called once for each operation.
         """
         if operation not in self._trusted:
             agreement = compare()
@@ -51,11 +53,11 @@ class Verifier:
         return self._trusted[operation]
 
 
-def share_of_equal_values(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-    """The smallest share, over pairs of tensors, of values that are equal up to rounding."""
+def share_of_equal_values(results: Sequence[Tensor], expected_results: Sequence[Tensor]) -> float:
+    """Return the smallest share, over pairs of tensors, of values equal up to rounding."""
     shares = []
-    for tensor, other in zip(tensors, others, strict=True):
-        values, expected = tensor.double(), other.double()
+    for result, expected_result in zip(results, expected_results, strict=True):
+        values, expected = result.double(), expected_result.double()
         magnitudes = expected[expected.isfinite()].abs()
         scale = magnitudes.max().item() if magnitudes.numel() else 0.0
         is_close = torch.isclose(
@@ -80,7 +82,7 @@ class VerifiedForward:
         self.accelerated = forward(model, state)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits `(M, B, K)` of images `(M, B, C, H, W)`."""
+        """Return logits `(M, B, K)` of images `(M, B, C, H, W)`."""
         if self.is_trusted(images):
             return self.accelerated(images)
         return vmapped_forward(self._model, self._state)(images)
@@ -97,7 +99,7 @@ class VerifiedForward:
         return share_of_equal_values(*results)
 
     def _evaluate(self, forward: Forward, images: Tensor) -> list[Tensor]:
-        """Logits, gradients and buffers, from copies of images and state."""
+        """Return logits, gradients and buffers, computed with copies of images and state."""
         images = images.clone().requires_grad_()
         state = {name: tensor.detach().clone() for name, tensor in self._state.items()}
         inputs = [images]
@@ -112,10 +114,10 @@ class VerifiedForward:
 
 
 def verify_forward(verifier: Verifier, forward: Forward) -> Forward:
-    """The `forward` of a backend, whose results are verified."""
+    """Wrap the `forward` of a backend, so that it is verified at the first call."""
 
-    def verified(model: nn.Module, state: State) -> ForwardFn:
-        """The verified forward pass of M models."""
+    def verified_forward(model: nn.Module, state: State) -> ForwardFn:
+        """Return the verified forward pass of M models."""
         return VerifiedForward(verifier, forward, model, state)
 
-    return verified
+    return verified_forward

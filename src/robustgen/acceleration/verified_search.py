@@ -1,4 +1,4 @@
-"""The check of an accelerated search on a GPU before a job believes it."""
+"""The check of an accelerated search on a GPU before a job uses it."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,13 +17,13 @@ from robustgen.backend import Ascend
 from robustgen.specs import SearchConfig, Threat
 
 CHECKED_STEPS = 2
-"""Steps that are compared; after many steps, rounding alone makes codes differ."""
+"""Steps that are compared. Over many steps, rounding alone makes codes differ."""
 
 
 def verify_ascend(verifier: Verifier, ascend: Ascend) -> Ascend:
-    """The `ascend` of a backend, whose first steps are verified for each kind of search."""
+    """Wrap the `ascend` of a backend, so that the first steps of a search are verified."""
 
-    def verified(
+    def verified_ascend(
         model: Any,
         active: ActiveExamples,
         threat: Threat,
@@ -34,7 +34,7 @@ def verify_ascend(verifier: Verifier, ascend: Ascend) -> Ascend:
         """As `attacks.search.ascend`."""
 
         def compare() -> float:
-            """The share of equal values after a few steps, from copies of the examples."""
+            """Return the share of equal values after a few steps, with copies of the examples."""
             short = replace(search, steps=min(search.steps, CHECKED_STEPS))
             results = []
             for function in (ascend, plain_ascend):
@@ -50,11 +50,11 @@ def verify_ascend(verifier: Verifier, ascend: Ascend) -> Ascend:
         trusted_ascend = ascend if verifier.trusts(name, compare) else plain_ascend
         trusted_ascend(model, active, threat, search, steps_done, stop_at_success)
 
-    return verified
+    return verified_ascend
 
 
 def _copy_first(active: ActiveExamples) -> ActiveExamples:
-    """A copy of the first examples at their starts, with a step rule and best codes of its own."""
+    """Copy the first examples at their starts, with a step rule and best codes of their own."""
     members, examples = active.labels.shape
     columns = torch.arange(min(examples, CHECKED_IMAGES), device=active.labels.device)
     columns = columns.expand(members, -1)

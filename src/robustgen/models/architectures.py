@@ -1,4 +1,4 @@
-"""Classifier architectures by name; a new one is a module with `build` and a line here."""
+"""Classifier architectures by name. To add one, write a module with `build` and list it here."""
 
 from collections.abc import Callable
 
@@ -12,5 +12,5 @@ ARCHITECTURES: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
 
 
 def build(architecture: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """A classifier of images of `shape` (C, H, W) into `classes`, not yet initialized."""
+    """Build a classifier of images of `shape` (C, H, W) into `classes`, without initialization."""
     return ARCHITECTURES[architecture](shape, classes)

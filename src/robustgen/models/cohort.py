@@ -15,9 +15,9 @@ from robustgen.models import architectures
 class Cohort(nn.Module):
     """M models of one architecture: images `(M, B, C, H, W)` to logits `(M, B, K)`.
 
-    Parameters and buffers are those of the architecture with a leading axis M (as
-    `torch.func.stack_module_state` makes them). In eval mode the weights are constants: gradients
-    are with respect to images only.
+    Parameters and buffers are those of the architecture with a leading axis M, as in
+    `torch.func.stack_module_state`. In eval mode the weights are constants: gradients are with
+    respect to images only.
 
     Attributes:
         seeds: the M seeds, which identify the members.
@@ -38,7 +38,7 @@ class Cohort(nn.Module):
         self.architecture, self.shape, self.classes = architecture, shape, classes
         self.seeds, self.backend = list(seeds), backend
         with torch.device("meta"):
-            # In a list, so that it is no submodule and its parameters are not the cohort's.
+            # A list hides the module, whose parameters are not parameters of the cohort.
             self._model = [architectures.build(architecture, shape, classes)]
         self.stacked_params = nn.Module()
         for name, parameter in self._model[0].named_parameters():
@@ -69,15 +69,15 @@ class Cohort(nn.Module):
             getattr(self.stacked_params, _to_attr_name(name)).fill_(1 if is_variance else 0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits `(M, B, K)` of images `(M, B, C, H, W)`: member i classifies `images[i]`."""
+        """Return logits `(M, B, K)` of images `(M, B, C, H, W)`; member i takes `images[i]`."""
         if self.training:
             return self.backend.forward(*self._module_and_state())(images)
         return self.eval_forward()(images)
 
     def eval_forward(self) -> ForwardFn:
-        """The backend's forward pass of eval mode, with constant weights.
+        """Return the backend's forward pass of eval mode, with constant weights.
 
-        It is built again when a tensor was modified in place, except through its `data`.
+        It is built once, and again after a tensor was modified in place, except through `.data`.
         """
         if self._eval_cache is None or version_key(*self._eval_cache[0]) != self._eval_cache[1]:
             model, state = self._module_and_state()
@@ -91,7 +91,7 @@ class Cohort(nn.Module):
         return self._eval_cache[2]
 
     def reference_forward(self, images: Tensor) -> Tensor:
-        """Eval-mode logits `(M, B, K)` computed with unmodified PyTorch layers, without gradients.
+        """Return eval-mode logits `(M, B, K)` of unmodified PyTorch layers, without gradients.
 
         Successes are verified with this reference, never with the forward pass of a backend. On a
         GPU the members are mapped with `vmap`, which needs fewer kernel launches than a loop.
@@ -113,13 +113,13 @@ class Cohort(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> "Cohort":
-        """Set train or eval mode; drops the forward pass of the other mode."""
+        """Set train or eval mode, and drop the cached forward pass."""
         self._eval_cache = None
         super().train(mode)
         return self
 
     def member(self, position: int) -> nn.Module:
-        """Member `position` as a plain module of its own, in eval mode, on the same device."""
+        """Copy the member at `position` to a plain module, in eval mode and on the same device."""
         model = architectures.build(self.architecture, self.shape, self.classes)
         state = {
             _to_state_name(name): tensor[position].clone()
@@ -164,31 +164,35 @@ class Cohort(nn.Module):
         return cohort.eval()
 
     def _module_and_state(self) -> tuple[nn.Module, dict[str, Tensor]]:
-        """The architecture in the mode of the cohort, and the state of all members."""
+        """Return the architecture in the mode of the cohort, and the state of all members."""
         params = dict(self.stacked_params.named_parameters())
         tensors = {**params, **dict(self.stacked_params.named_buffers())}
         state = {_to_state_name(name): tensor for name, tensor in tensors.items()}
         return self._model[0].train(self.training), state
 
     def _apply(self, *args: Any, **kwargs: Any) -> "Cohort":
-        """Move to another device or type, which replaces buffers by other tensors."""
+        """Apply a change of device or type, and drop the cached forward pass of the old tensors."""
         self._eval_cache = None
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         return self
 
 
 def _select_member(state: State, member: int) -> dict[str, Tensor]:
+    """Return the state of one member."""
     return {name: tensor[member] for name, tensor in state.items()}
 
 
 def _to_attr_name(name: str) -> str:
+    """Return the name of a parameter or buffer as an attribute, which must not contain "."."""
     return name.replace(".", "__")
 
 
 def _to_state_name(name: str) -> str:
+    """Return the inverse of `_to_attr_name`."""
     return name.replace("__", ".")
 
 
 def _is_norm_weight(model: nn.Module, name: str) -> bool:
+    """Whether a parameter is the scale of batch normalization."""
     owner, _, key = name.rpartition(".")
     return key == "weight" and "Norm" in type(model.get_submodule(owner)).__name__

@@ -3,14 +3,14 @@
 from torch import Tensor
 
 NO_CLASS = -1
-"""The prediction of a model whose highest logits are equal: it is wrong for every label."""
+"""The prediction where several classes share the highest logit. It is wrong for every label."""
 
 
 def predict_class(logits: Tensor) -> Tensor:
-    """The class with the highest logit, or `NO_CLASS` where several classes share it.
+    """Return the class with the highest logit, or `NO_CLASS` where several classes share it.
 
-    `argmax` alone returns the first of equal logits, so that a model without any preference would
-    count as right on class 0.
+    `argmax` alone returns the first of equal logits, so a model with constant logits would count as
+    correct for class 0.
 
     Args:
         logits: `(..., K)`.

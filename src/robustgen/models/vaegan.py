@@ -1,4 +1,4 @@
-"""VAE-GANs: a manifold learned from images, one model per class or one for all of them.
+"""VAE-GANs, which learn the manifold of a data set, one model per class or one for all classes.
 
 Source: Stutz et al., CVPR 2019, section 3.2 and supplement, after Larsen et al., ICML 2016.
 """
@@ -19,7 +19,7 @@ from robustgen.models.vaegan_networks import Decoder, Discriminator, Encoder, Sh
 from robustgen.specs import BOUND, VaeGanConfig
 
 IMAGES_PER_CHUNK = 1000
-"""Images that are encoded or decoded together without gradients, which bounds the memory."""
+"""Images that are encoded or decoded together without gradients, to bound the memory."""
 
 
 class VaeGan(nn.Module):
@@ -27,7 +27,7 @@ class VaeGan(nn.Module):
 
     Attributes:
         shape: channels, height and width of an image.
-        config: how it is built and trained.
+        config: settings of the networks and of training.
     """
 
     def __init__(self, shape: Shape, config: VaeGanConfig) -> None:
@@ -48,7 +48,7 @@ class VaeGan(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Codes `(B, D)`, the means of the posterior, of images `(B, C, H, W)`; in eval mode."""
+        """Return codes `(B, D)` of images `(B, C, H, W)`: means of the posterior, in eval mode."""
         return torch.cat(
             [self.encoder(chunk)[0] for chunk in torch.split(images, IMAGES_PER_CHUNK)]
         )
@@ -73,7 +73,7 @@ class VaeGan(nn.Module):
         """Load a saved VAE-GAN, in eval mode and with constant weights.
 
         Args:
-            path: a file of `save`.
+            path: a file that `save` wrote.
             device: device of the weights.
             backend: prepares the layers.
 
@@ -90,7 +90,7 @@ class VaeGan(nn.Module):
 
 
 def encode(models: Sequence[VaeGan], data: Split) -> Tensor:
-    """The codes `(N, D)` of all of `data`, by the model of each image's class, or by the only one.
+    """Return codes `(N, D)` of all images of `data`, from the model of their class or the only one.
 
     Codes are clamped to `specs.BOUND`, as attacks clamp them.
     """
@@ -106,7 +106,7 @@ def encode(models: Sequence[VaeGan], data: Split) -> Tensor:
 
 
 def load_manifold(files: Sequence[str], data: Split, split: str, backend: Backend = PLAIN) -> Split:
-    """`data` with its codes on a learned manifold.
+    """Load a learned manifold: `data` with its codes and the decoders.
 
     Args:
         files: the file of the codes, which names the space, and the VAE-GAN of each class.

@@ -24,7 +24,7 @@ class Encoder(nn.Module):
         self.ends = nn.Linear(_count_features(shape, channels), 2 * latent)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance."""
+        """Return mean and log variance."""
         mean, log_variance = self.ends(self.features(images)).chunk(2, dim=1)
         return mean, log_variance
 
@@ -32,8 +32,9 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Codes `(B, D)` to images `(B, C, H, W)` in [0, 1].
 
-    A linear layer, and transposed convolutions of 6x6 and stride 2 back through the sizes of the
-    encoder; batch normalization and ReLU after each but the last, which ends in a sigmoid.
+    A linear layer, and transposed convolutions of 6x6 and stride 2 back through the image sizes of
+    the encoder. Batch normalization and ReLU follow each layer except the last, which a sigmoid
+    follows.
     """
 
     def __init__(self, shape: Shape, latent: int, channels: Sequence[int]) -> None:
@@ -68,21 +69,21 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """The images."""
+        """Return the images."""
         images: Tensor = self.layers(self.start(codes))
         return images
 
     def fold_batch_norm(self) -> nn.Sequential:
-        """The same function without batch normalization, in eval mode and with constant weights.
+        """Return the decoder without batch normalization, in eval mode and with constant weights.
 
         In eval mode batch normalization is an affine map, which is folded into the layer before it.
-        The result is equal up to rounding, and faster in searches.
+        The images are equal up to rounding, and are decoded faster.
 
         Raises:
             ValueError: the decoder is in train mode.
         """
         if self.training:
-            raise ValueError("a decoder in train mode cannot be folded; call eval() before")
+            raise ValueError("a decoder in train mode cannot be folded; call eval() first")
         layers: list[nn.Module] = []
         for layer in (*self.start, *self.layers):
             if isinstance(layer, nn.BatchNorm1d):
@@ -95,7 +96,7 @@ class Decoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images `(B, C, H, W)` to logits `(B,)` of being real.
+    """Images `(B, C, H, W)` to the logits `(B,)` of the probability that they are real.
 
     Convolutions of 6x6 and stride 2, each with batch normalization and ReLU, and a linear layer.
     """
@@ -106,7 +107,7 @@ class Discriminator(nn.Module):
         self.end = nn.Linear(_count_features(shape, channels), 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits."""
+        """Return the logits."""
         logits: Tensor = self.end(self.features(images))
         return logits[:, 0]
 
@@ -114,7 +115,7 @@ class Discriminator(nn.Module):
 def _make_convolutions(
     shape: Shape, channels: Sequence[int], kernel: int, padding: int
 ) -> nn.Sequential:
-    """Strided convolutions with batch normalization and ReLU, flattened."""
+    """Build strided convolutions with batch normalization and ReLU, and a flattening."""
     layers: list[nn.Module] = []
     for in_channels, out_channels in pairwise([shape[0], *channels]):
         layers += [
@@ -126,18 +127,22 @@ def _make_convolutions(
 
 
 def _image_sizes(shape: Shape, halvings: int) -> list[tuple[int, int]]:
-    """Height and width of the image and after each halving."""
+    """Return height and width of the image, and after each halving.
+
+    Raises:
+        UserError: the image is too small for so many halvings.
+    """
     _, height, width = shape
     if min(height, width) < 2**halvings:
         smallest = 2**halvings
         raise UserError(
             f"images of {height}x{width} are too small to be halved {halvings} times, once for "
-            f"each of a manifold's channels: {smallest}x{smallest} at least"
+            f"each of a manifold's channels: they need at least {smallest}x{smallest} pixels"
         )
     return [(height >> i, width >> i) for i in range(halvings + 1)]
 
 
 def _count_features(shape: Shape, channels: Sequence[int]) -> int:
-    """Numbers of an image after all convolutions."""
+    """Count the numbers of an image after all convolutions."""
     height, width = _image_sizes(shape, len(channels))[-1]
     return channels[-1] * height * width

@@ -1,9 +1,9 @@
 """Batch normalization in train mode on a CPU, with the channels last in memory, and a ReLU.
 
-For such images PyTorch sums the numbers of a channel one by one in single precision, too inexactly
-to train with. Here rows are divided into runs, which are folded into further channels: PyTorch's
-kernels then take short sums, and the sums of these follow. `benchmarks/passes.py` measures updates
-with it.
+With this memory layout PyTorch sums the numbers of a channel one by one in single precision, which
+is too inexact for training. Here the rows are divided into runs that are treated as further
+channels: PyTorch's kernels then take short sums, which are summed afterwards.
+`benchmarks/passes.py` measures updates with it.
 """
 
 from math import isqrt
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 MAX_SUM_ROWS = 4096
-"""Rows of the longest run. Longer sums, as of a prime number of rows, are in double precision."""
+"""Rows of the longest run. Longer sums, as for a prime number of rows, use double precision."""
 
 
 def batch_norm_train(
@@ -38,7 +38,7 @@ def batch_norm_train(
         ValueError: there are fewer than two rows, which have no variance.
     """
     if len(rows) < 2:
-        raise ValueError(f"batch normalization in training needs 2 rows at least, not {len(rows)}")
+        raise ValueError(f"batch normalization in training needs at least 2 rows, not {len(rows)}")
     inputs, dtype = (rows.contiguous(), weight, bias), rows.dtype
     if len(_fold_rows_into_channels(inputs[0])[0]) > MAX_SUM_ROWS:
         inputs = rows.double().contiguous(), weight.double(), bias.double()
@@ -51,7 +51,7 @@ class _BatchNormTrain(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the arguments of `batch_norm_train`."""
+        """Return the output, mean and variance, of the arguments of `batch_norm_train`."""
         rows, weight, bias, eps, relu = args
         wide, runs = _fold_rows_into_channels(rows)
         means, variances = torch.batch_norm_update_stats(wide, None, None, 0.0)
@@ -69,14 +69,14 @@ class _BatchNormTrain(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        """The gradients, including those through mean and variance."""
+        """Return the gradients, including those through mean and variance."""
         rows, weight, mean, inv_std, *relu_output = ctx.saved_tensors
         gradient = gradient.contiguous()
         if relu_output:
             gradient = torch.ops.aten.threshold_backward(gradient, relu_output[0], 0)
         wide, runs = _fold_rows_into_channels(rows)
         grad_wide = gradient.view_as(wide)
-        # Each run's part of the two sums, with the mean and the deviation of all rows.
+        # Both sums per run, with the mean and the standard deviation of all rows.
         statistics = None, None, None, mean.repeat(runs), inv_std.repeat(runs)
         _, weight_grad, bias_grad = torch.ops.aten.native_batch_norm_backward(
             grad_wide, wide, *statistics, True, 0.0, (False, True, True)
@@ -91,6 +91,6 @@ class _BatchNormTrain(torch.autograd.Function):
 
 
 def _fold_rows_into_channels(rows: Tensor) -> tuple[Tensor, int]:
-    """Rows `(R, C)` as `(R / n, n C)`, and n: the largest divisor up to the square root of R."""
+    """Return rows `(R, C)` as `(R / n, n C)`, and n: the largest divisor of R up to sqrt(R)."""
     runs = next(n for n in range(isqrt(len(rows)), 0, -1) if len(rows) % n == 0)
     return rows.view(len(rows) // runs, -1), runs

@@ -1,7 +1,7 @@
-"""Inference-mode layers of M models computed as one, each with its vector-Jacobian product (VJP).
+"""Layers of M models in eval mode computed as one, each with its vector-Jacobian product (VJP).
 
 Weights are constant, as in an attack, and VJPs are with respect to the input. Between layers are
-`(B, M C, H, W)` with the channels last in memory, or `(B, M C)`. VJPs are hand-written where that
+`(B, M C, H, W)` with the channels last in memory, or `(B, M C)`. VJPs are hand-written where this
 is faster than autograd.
 """
 
@@ -21,24 +21,25 @@ from robustgen.acceleration.cpu.strided_conv import (
 from robustgen.acceleration.cpu.strided_conv import supports as supports_strided
 from robustgen.acceleration.supported_layers import (
     BATCH_NORM_KEYS,
-    State,
     is_supported,
     select_layer_state,
     to_channels_last,
 )
+from robustgen.backend import State
 from robustgen.device import HAS_AVX512
 
 VJP = Callable[[Tensor], Tensor]
 """From the gradient with respect to a layer's output to that with respect to its input."""
 Layer = Callable[[Tensor], tuple[Tensor, VJP]]
+"""From the input of a layer to its output and its VJP."""
 
 MAX_CHANNELS_FOR_STRIDED_GRAD = 1 << 30 if HAS_AVX512 else MIN_CHANNELS_FOR_NATIVE_GRAD
-"""Number of input channels below which the gradient of a strided convolution is that of
-`strided_conv`. With more it is PyTorch's, unless `winograd` applies."""
+"""Number of input channels below which `strided_conv` computes the gradient of a strided
+convolution. With more it is PyTorch's, unless `winograd` is used."""
 
 
 def build_layers(model: nn.Module, state: State) -> list[Layer] | None:
-    """The layers of M models; None unless the model is a sequence of supported layers.
+    """Build the layers of M models; None unless the model is a sequence of supported layers.
 
     Args:
         model: the architecture in eval mode, whose own parameters are not used.
@@ -55,7 +56,7 @@ def build_layers(model: nn.Module, state: State) -> list[Layer] | None:
         elif not isinstance(module, nn.Identity):
             build = _BUILDERS.get(type(module), _autograd_layer)
             layers.append(build(module, select_layer_state(state, name), n_models))
-            # A flattening returns its input, which may belong to the caller.
+            # A ReLU in place must not change the output of a flattening, which is its input.
             can_fuse_relu = type(module) in _BUILDERS and not isinstance(module, nn.Flatten)
     return layers
 
@@ -64,17 +65,17 @@ _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 def _with_relu(layer: Layer) -> Layer:
-    """The layer and a ReLU in place, for a layer whose VJP does not need its output."""
+    """Return the layer and a ReLU in place, for a layer whose VJP does not need its output."""
 
     def forward_with_vjp(x: Tensor) -> tuple[Tensor, VJP]:
-        """The output and its VJP."""
+        """Return the output and its VJP."""
         y, layer_vjp = layer(x)
         y = y.relu_()
 
         def vjp(gradient: Tensor) -> Tensor:
-            """The gradient where the output is positive, through the layer."""
-            out = gradient if gradient.stride() == y.stride() else torch.empty_like(y)
-            return layer_vjp(_threshold_backward(gradient, y, 0, grad_input=out))
+            """Return the gradient where the output is positive, through the layer."""
+            relu_grad = gradient if gradient.stride() == y.stride() else torch.empty_like(y)
+            return layer_vjp(_threshold_backward(gradient, y, 0, grad_input=relu_grad))
 
         return y, vjp
 
@@ -94,7 +95,7 @@ def _conv(layer: nn.Conv2d, params: State, n_models: int) -> Layer:
     has_few_channels = layer.in_channels // layer.groups < MAX_CHANNELS_FOR_STRIDED_GRAD
 
     def vjp(gradient: Tensor, x: Tensor) -> Tensor:
-        """The gradient with respect to the input `x`."""
+        """Return the gradient with respect to the input `x`."""
         if strided_grad and (has_few_channels or strided_grad.prefers_winograd(gradient.shape[2:])):
             return strided_grad(gradient, x.shape[2:])
         # `torch.nn.grad.conv2d_input` returns the same, but allocates an input first.
@@ -130,7 +131,7 @@ def _linear(layer: nn.Linear, params: State, n_models: int) -> Layer:
         return x.view(len(x), n_models, -1).transpose(0, 1)
 
     def forward_with_vjp(x: Tensor) -> tuple[Tensor, VJP]:
-        """The output of all models and its VJP."""
+        """Return the output of all models and its VJP."""
         rows, weight_t = split_members(x), weight.transpose(1, 2)
         product = torch.bmm if bias is None else partial(torch.baddbmm, bias)
         output = product(rows, weight_t)
@@ -147,18 +148,18 @@ def _flatten(layer: nn.Flatten, params: State, n_models: int) -> Layer:
 
 
 def _autograd_layer(layer: nn.Module, params: State, n_models: int) -> Layer:
-    """An elementwise layer, whose VJP is autograd's."""
+    """Return an elementwise layer, whose VJP is autograd's."""
     del params, n_models
 
     def forward_with_vjp(x: Tensor) -> tuple[Tensor, VJP]:
-        """The output and its VJP."""
+        """Return the output and its VJP."""
         with torch.enable_grad():
             start = x.detach().requires_grad_()
             # An in-place layer must not overwrite what the previous layer saved.
             y = layer(start.clone() if getattr(layer, "inplace", False) else start)
 
         def vjp(gradient: Tensor) -> Tensor:
-            """The gradient with respect to the input, by autograd."""
+            """Return the gradient with respect to the input, by autograd."""
             return to_channels_last(torch.autograd.grad(y, start, gradient)[0])
 
         return to_channels_last(y.detach()), vjp

@@ -1,10 +1,10 @@
 """Strided convolutions with a fast gradient with respect to the input, on a CPU.
 
-The gradient at the s x s pixels of a block depends on the same few outputs. It is computed as s x s
-channels of an image of blocks, by a convolution of stride 1, and then rearranged to pixels (a
-polyphase, or sub-pixel, decomposition): the same sums as PyTorch's, in less time. With few outputs,
-`winograd` needs fewer products. `transposed_conv` builds on it. `benchmarks/passes.py` measures
-searches with it.
+With stride s, the gradients at the s x s pixels of a block depend on the same few outputs. They are
+computed as s x s channels of an image of blocks, by a convolution of stride 1, and then rearranged
+to pixels (a polyphase, or sub-pixel, decomposition). This takes the same sums as PyTorch's gradient
+in less time. For few outputs, `winograd` needs fewer products. `transposed_conv` uses this module.
+`benchmarks/passes.py` measures searches with it.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,29 +17,25 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robustgen.acceleration.cpu.winograd import WinogradInputGrad, prefers_winograd
-from robustgen.acceleration.supported_layers import to_channels_last
+from robustgen.acceleration.supported_layers import (
+    Pair,
+    stride_divides_kernel,
+    to_channels_last,
+)
 
-Pair = tuple[int, int]
 T = TypeVar("T")
 
 MIN_CHANNELS_FOR_NATIVE_GRAD = 16
-"""Number of input channels from which PyTorch's input gradient is faster than ours, except with
-AVX-512. With many channels the rearrangement costs more than it saves. Transposed convolutions gain
-up to here, and beyond where `winograd` applies."""
+"""Number of input channels from which PyTorch's input gradient is faster than this one, except with
+AVX-512. With many channels the rearrangement costs more than it saves. Transposed convolutions are
+faster than PyTorch's up to this number, and above it where `winograd` is used."""
 SIMD_FLOATS = 16
 """Single-precision numbers in the widest vector register (AVX-512)."""
 
 
 def supports(layer: nn.Conv2d) -> bool:
     """Whether `conv2d` supports the layer: a stride above 1 that divides the kernel's size."""
-    return (
-        max(layer.stride) > 1
-        and all(
-            size % step == 0 for size, step in zip(layer.kernel_size, layer.stride, strict=True)
-        )
-        and layer.dilation == (1, 1)
-        and not isinstance(layer.padding, str)
-    )
+    return max(layer.stride) > 1 and stride_divides_kernel(layer)
 
 
 def conv2d(
@@ -62,11 +58,11 @@ def conv2d(
 
 
 class _StridedConv(torch.autograd.Function):
-    """PyTorch's convolution with the gradients of this module."""
+    """PyTorch's convolution with the input gradient of this module."""
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
-        """The convolution, of the arguments of `conv2d`."""
+        """Return the convolution, of the arguments of `conv2d`."""
         x, weight, bias, stride, padding, groups = args
         ctx.save_for_backward(x, weight)
         ctx.geometry = stride, padding, groups
@@ -76,7 +72,7 @@ class _StridedConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """The gradients with respect to input, weight and bias that are needed."""
+        """Return the gradients with respect to input, weight and bias that are needed."""
         x, weight = ctx.saved_tensors
         stride, padding, groups = ctx.geometry
         gradient = to_channels_last(gradient)
@@ -104,7 +100,7 @@ def native_conv_grads(
     groups: int,
     output_mask: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """PyTorch's gradients of a convolution.
+    """Return PyTorch's gradients of a convolution.
 
     Args:
         gradient: with respect to the output.
@@ -128,14 +124,14 @@ def native_conv_grads(
 class PolyphaseInputGrad:
     """The gradient of a strided convolution with respect to its input, for a constant weight.
 
-    Pixels are computed in blocks, each from the n x n outputs that begin in it and the outputs
-    before them: a convolution of stride n with a channel for each pixel of a block. n is 1 unless
-    pixels have few channels: then a block has enough numbers to fill the vector registers. With
+    Pixels are computed in blocks, each from the n x n outputs whose windows begin in it and the
+    outputs before them: a convolution of stride n with one channel for each number of a block.
+    n is 1, or larger if pixels have few channels, so that a block fills the vector registers. For
     few outputs, `winograd` needs fewer products.
     """
 
     def __init__(self, weight: Tensor, stride: Pair, padding: Pair, groups: int) -> None:
-        """For a convolution of G groups with `weight` `(G O, C, k, k)`."""
+        """Prepare the gradient of a convolution of G groups with `weight` `(G O, C, k, k)`."""
         self.groups, self.channels, self.padding = groups, weight.shape[1], padding
         self.weight, self.stride = weight, stride
         self.n = 1
@@ -154,14 +150,14 @@ class PolyphaseInputGrad:
 
     @cached_property
     def kernel(self) -> Tensor:
-        """The rearranged weight, `(G b b C, O, *, *)`."""
+        """The weight of the convolution that computes blocks, `(G b b C, O, *, *)`."""
         phases = self._phase_weights(self.weight, self.stride)
         phases = phases.reshape(self.groups, -1, *phases.shape[1:])
         kernel = phases.permute(0, 3, 5, 2, 1, 4, 6).flatten(0, 3)
         return kernel.contiguous(memory_format=torch.channels_last)
 
     def _phase_weights(self, weight: Tensor, stride: Pair) -> Tensor:
-        """The weight between each pixel of a block and each output: `(G O, C, b, *, b, *)`."""
+        """Return the weight of each pixel of a block in each output: `(G O, C, b, *, b, *)`."""
         sizes = list(zip(weight.shape[2:], stride, strict=True))
         if self.n == 1:  # a permutation of the weight
             (height, step_y), (width, step_x) = sizes
@@ -170,11 +166,11 @@ class PolyphaseInputGrad:
             )
             return taps.transpose(2, 3).transpose(4, 5).flip(3, 5)
         rows, columns = (self._tap_indices(*size, weight.device) for size in sizes)
-        padded_weight = F.pad(weight, (0, 1, 0, 1))  # the last index stands for no weight
+        padded_weight = F.pad(weight, (0, 1, 0, 1))  # the last index is a zero
         return padded_weight[..., rows[:, :, None, None], columns]
 
     def _tap_indices(self, size: int, stride: int, device: torch.device) -> Tensor:
-        """For each pixel of a block and each output, the index of the weight, or `size`."""
+        """Return the index of the weight of each pixel of a block in each output, or `size`."""
         outputs = torch.arange(1 - size // stride, self.n, device=device)
         pixels = torch.arange(stride * self.n, device=device)
         index = pixels[:, None] - stride * outputs
@@ -182,7 +178,7 @@ class PolyphaseInputGrad:
         return index.where(is_inside, torch.tensor(size, device=device))
 
     def __call__(self, gradient: Tensor, size: torch.Size) -> Tensor:
-        """The gradient with respect to an input of `size` (H, W): `(B, G C, H, W)`.
+        """Return the gradient with respect to an input of `size` (H, W): `(B, G C, H, W)`.
 
         Args:
             gradient: with respect to the output, `(B, G O, H', W')`, fastest with channels last.
@@ -191,18 +187,18 @@ class PolyphaseInputGrad:
         return input_grad_per_group([self], [len(gradient)], gradient, size)
 
     def conv(self, x: Tensor) -> Tensor:
-        """The convolution itself, of images `(B, G C, H, W)`."""
+        """Return the convolution itself, of images `(B, G C, H, W)`."""
         return F.conv2d(x, self.weight, None, self.stride, self.padding, 1, self.groups)
 
     def winograd_plan(self, output_size: torch.Size) -> WinogradInputGrad:
-        """The computation with fewer products, for outputs of this size."""
+        """Return the computation with fewer products, for outputs of this size."""
         if output_size not in self._winograd_plans:
             geometry = self.stride, self.padding, self.groups, output_size
             self._winograd_plans[output_size] = WinogradInputGrad(self.weight, *geometry)
         return self._winograd_plans[output_size]
 
     def padding_for(self, output_size: torch.Size, size: torch.Size) -> tuple[list[int], Pair]:
-        """Padding of the outputs: the asymmetric part for `F.pad`, the symmetric one for a conv."""
+        """Return the padding of the outputs: asymmetric for `F.pad`, symmetric for `F.conv2d`."""
         rows, columns = (
             self._padding_along(axis, output_size[axis], size[axis]) for axis in range(2)
         )
@@ -211,10 +207,10 @@ class PolyphaseInputGrad:
         return asymmetric + [count - symmetric[0] for count in rows], symmetric
 
     def assemble_pixels(self, blocks: Tensor, size: torch.Size) -> Tensor:
-        """The gradient `(B, G C, H, W)` from the output of the kernel, `(B, *, H', W')`."""
+        """Return the gradient `(B, G C, H, W)` from the output of the kernel, `(B, *, H', W')`."""
         pixels = self._pixel_shuffle(blocks.permute(0, 2, 3, 1).contiguous())
-        top, left = (p % b for p, b in zip(self.padding, self.block, strict=True))
-        pixels = pixels[..., top : top + size[0], left : left + size[1], :]
+        row, col = (p % b for p, b in zip(self.padding, self.block, strict=True))
+        pixels = pixels[..., row : row + size[0], col : col + size[1], :]
         # Pixels that the kernel does not reach have no gradient.
         uncovered = size[0] - pixels.shape[2], size[1] - pixels.shape[3]
         if any(uncovered):
@@ -222,20 +218,21 @@ class PolyphaseInputGrad:
         return pixels.permute(1, 0, 4, 2, 3).flatten(1, 2)
 
     def _padding_along(self, axis: int, outputs: int, size: int) -> Pair:
-        """Zeros before and after the outputs along an axis, so that all blocks contain pixels.
+        """Count zeros before and after the outputs along an axis, so that all blocks have pixels.
 
-        Negative where outputs depend on padding only. The first `padding // block` blocks lie in
-        the padding and contain no pixels.
+        Negative numbers crop outputs that depend on padding only. The first `padding // block`
+        blocks are in the padding and contain no pixels.
         """
-        before, block, padding = self.outputs_before[axis], self.block[axis], self.padding[axis]
-        blocks = min((outputs - 1 + before) // self.n + 1, -(-(size + padding) // block))
-        return before - padding // block * self.n, blocks * self.n - outputs
+        block, padding = self.block[axis], self.padding[axis]
+        outputs_before = self.outputs_before[axis]
+        blocks = min((outputs - 1 + outputs_before) // self.n + 1, -(-(size + padding) // block))
+        return outputs_before - padding // block * self.n, blocks * self.n - outputs
 
     def _pixel_shuffle(self, blocks: Tensor) -> Tensor:
         """Rearrange blocks `(B, H', W', G b b C)` to pixels `(G, B, b H', b W', C)`.
 
-        With few channels, groups are apart in memory, like the images of several models.
-        Otherwise the groups of a pixel are adjacent, like the activations between layers.
+        With few channels the groups are one after another in memory, like the images of several
+        models. Otherwise the groups of a pixel are adjacent, like the activations between layers.
         """
         batch, height, width, _ = blocks.shape
         (block_height, block_width), channels = self.block, self.channels
@@ -256,9 +253,9 @@ class PolyphaseInputGrad:
 def input_grad_per_group(
     convs: Sequence[PolyphaseInputGrad], counts: list[int], gradient: Tensor, size: torch.Size
 ) -> Tensor:
-    """Gradients of several convolutions of one shape, each for its own rows.
+    """Return input gradients of several convolutions of one shape, each for its own rows.
 
-    Products are computed conv by conv, everything else at once.
+    Products are computed for one convolution after another, everything else for all together.
 
     Args:
         convs: the convolutions.

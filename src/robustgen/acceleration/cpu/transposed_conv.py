@@ -13,13 +13,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from robustgen.acceleration.cpu.strided_conv import (
-    Pair,
     PolyphaseInputGrad,
     input_grad_per_group,
     map_row_groups,
     native_conv_grads,
 )
-from robustgen.acceleration.supported_layers import to_channels_last
+from robustgen.acceleration.supported_layers import Pair, to_channels_last
 
 
 def conv_transpose2d(
@@ -40,7 +39,7 @@ def conv_transpose2d(
         stride: divides the kernel's size.
         padding: pixels left out on each side.
         output_padding: pixels added at the bottom and at the right, fewer than the stride.
-        prepared: the computation for weight, stride and padding, if it exists already.
+        prepared: the gradient of the convolution of weight, stride and padding, if it is prepared.
     """
     if x.device.type != "cpu":
         return F.conv_transpose2d(x, weight, bias, stride, padding, output_padding)
@@ -58,7 +57,7 @@ def conv_transpose2d_per_group(
     counts: list[int],
     output_padding: Pair,
 ) -> Tensor:
-    """Transposed convolutions of one shape and constant weights, each for its own rows.
+    """Apply transposed convolutions of one shape and constant weights, each to its own rows.
 
     Args:
         x: `(B, C, H, W)`, fastest with the channels last.
@@ -78,9 +77,10 @@ class _TransposedConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Tensor:
-        """The transposed convolutions; `weight` is that of the only one, if it needs a gradient.
+        """Return the transposed convolutions.
 
-        The bias is `(O,)`, or `(B, O)` with several convolutions.
+        `weight` is needed only for its gradient, with one convolution. The bias is `(O,)`, or
+        `(B, O)` with several convolutions.
         """
         x, weight, bias, output_padding, convs, counts = args
         ctx.save_for_backward(*(x, weight) if ctx.needs_input_grad[1] else ())
@@ -99,7 +99,7 @@ class _TransposedConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """The gradients with respect to input, weight and bias that are needed."""
+        """Return the gradients with respect to input, weight and bias that are needed."""
         convs, counts = ctx.groups
         gradient = to_channels_last(gradient)
         input_grad = weight_grad = bias_grad = None

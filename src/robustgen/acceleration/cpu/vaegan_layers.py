@@ -15,6 +15,7 @@ from robustgen.acceleration.cpu.strided_conv import (
 )
 from robustgen.acceleration.cpu.transposed_conv import conv_transpose2d, conv_transpose2d_per_group
 from robustgen.acceleration.cpu.winograd import prefers_winograd
+from robustgen.acceleration.supported_layers import stride_divides_kernel, to_channels_last
 from robustgen.io.tensors import version_key
 
 
@@ -22,8 +23,8 @@ class StridedConv2d(nn.Conv2d):
     """`nn.Conv2d` with a stride that divides the size of the kernel, without groups."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """The convolution, `(B, O, H', W')`."""
-        images = images.contiguous(memory_format=torch.channels_last)
+        """Return the convolution, `(B, O, H', W')`."""
+        images = to_channels_last(images)
         if self.in_channels >= MIN_CHANNELS_FOR_NATIVE_GRAD:
             return super().forward(images)
         return conv2d(images, self.weight, self.bias, self.stride, self.padding, 1)  # type: ignore[arg-type]
@@ -35,7 +36,7 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
     _cached_weight: tuple[object, PolyphaseInputGrad] | None = None
 
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """The transposed convolution, `(B, O, H', W')`; PyTorch's own with `output_size`."""
+        """Return the transposed convolution, `(B, O, H', W')`; PyTorch's own with `output_size`."""
         if not self._is_faster(images) or output_size is not None:
             return super().forward(images, output_size)
         geometry = (self.stride, self.padding, self.output_padding)
@@ -62,7 +63,7 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
         return has_winograd or self.out_channels <= MIN_CHANNELS_FOR_NATIVE_GRAD
 
     def _prepared_weight(self) -> PolyphaseInputGrad:
-        """The constant weight as `strided_conv` prepares it, made again when it was modified."""
+        """Return the constant weight as `strided_conv` prepares it; cached until it is modified."""
         key = version_key(self.weight)
         if self._cached_weight is None or self._cached_weight[0] != key:
             prepared = PolyphaseInputGrad(self.weight, self.stride, self.padding, 1)  # type: ignore[arg-type]
@@ -93,8 +94,5 @@ def prepare(module: nn.Module) -> nn.Module:
 
 def _is_supported(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
     """Whether the layer has no groups and no dilation, and a stride that divides its kernel."""
-    divides = all(
-        size % stride == 0 for size, stride in zip(layer.kernel_size, layer.stride, strict=True)
-    )
-    is_zero_padded = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return divides and is_zero_padded and layer.groups == 1 and set(layer.dilation) == {1}
+    has_plain_padding = layer.padding_mode == "zeros"
+    return stride_divides_kernel(layer) and has_plain_padding and layer.groups == 1

@@ -16,22 +16,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Pair = tuple[int, int]
+from robustgen.acceleration.supported_layers import Pair
 
 INTERPOLATION_POINTS = (0.0, 1.0, -1.0, 2.0)
-"""Points of the polynomials besides infinity; as many of the first ones are used as are needed.
-Values at the first three are sums and differences with errors of 3e-7, like PyTorch's own. The
-factors at the fourth are larger, with errors of 1e-6."""
+"""Points at which polynomials are evaluated, besides infinity; only as many as are needed are used.
+With the first three, values are sums and differences, with relative errors of 3e-7 like those of
+PyTorch. The fourth has larger factors, with errors of 1e-6."""
 
 
 def prefers_winograd(
     output_size: Sequence[int], kernel_size: Sequence[int], stride: Sequence[int]
 ) -> bool:
-    """Whether there are enough points, and fewer products than in `strided_conv`.
+    """Whether `WinogradInputGrad` has enough points and fewer products than `strided_conv`.
 
     Args:
-        output_size: (H', W') of the convolution.
-        kernel_size: its height and width, which `stride` divides.
+        output_size: (H', W') of the convolution's output.
+        kernel_size: height and width, which `stride` divides.
         stride: of the convolution.
     """
     taps = [size // step for size, step in zip(kernel_size, stride, strict=True)]
@@ -67,7 +67,9 @@ class WinogradInputGrad:
         size: torch.Size,
         products: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """The gradient with respect to an input of `size` (H, W): `(B, G C, H, W)`, channels last.
+        """Return the gradient with respect to an input of `size` (H, W): `(B, G C, H, W)`.
+
+        It has the channels last in memory.
 
         Args:
             gradient: with respect to the output, `(B, G O, H', W')`, fastest with channels last.
@@ -82,8 +84,8 @@ class WinogradInputGrad:
         blocks = self.interpolation @ value_products.view(len(self.interpolation), -1)
         blocks = blocks.view(*self.blocks, self.groups, batch, step_y, step_x, -1)
         pixels = blocks.permute(3, 0, 4, 1, 5, 2, 6).flatten(5).flatten(3, 4).flatten(1, 2)
-        top, left = self.padding
-        pixels = pixels[:, top : top + size[0], left : left + size[1]]
+        row, col = self.padding
+        pixels = pixels[:, row : row + size[0], col : col + size[1]]
         # Pixels that the kernel does not reach have no gradient.
         uncovered = size[0] - pixels.shape[1], size[1] - pixels.shape[2]
         if any(uncovered):
@@ -91,26 +93,29 @@ class WinogradInputGrad:
         return pixels.permute(0, 3, 1, 2)
 
     def pointwise_products(self, values: Tensor) -> Tensor:
-        """Products of the outputs' values with the weights', `(points G, B, s s C)`."""
+        """Multiply the values of outputs and weights at each point: `(points G, B, s s C)`."""
         return torch.bmm(values, self.kernel)
 
 
 @cache
 def _evaluation_matrix(points: Pair, coefficients: Pair) -> Tensor:
-    """Evaluates polynomials in two variables: `(points, coefficients)`."""
+    """Return the matrix `(points, coefficients)` that evaluates polynomials in two variables."""
     rows, columns = (_vandermonde(*counts) for counts in zip(points, coefficients, strict=True))
     return torch.kron(rows, columns)
 
 
 @cache
 def _interpolation_matrix(points: Pair) -> Tensor:
-    """From the values of a polynomial to its coefficients."""
+    """Return the matrix that computes the coefficients of a polynomial from its values."""
     matrix: Tensor = torch.linalg.inv(_evaluation_matrix(points, points))
     return matrix
 
 
 def _vandermonde(points: int, coefficients: int) -> Tensor:
-    """Powers of the points; at infinity, the value is the last coefficient."""
+    """Return the powers of the points, `(points, coefficients)`.
+
+    The value of a polynomial at infinity is its last coefficient.
+    """
     finite = torch.tensor(INTERPOLATION_POINTS[: points - 1], dtype=torch.float64)
     at_infinity = torch.zeros(1, coefficients, dtype=torch.float64)
     at_infinity[:, -1] = 1

@@ -1,8 +1,8 @@
 """Steps on a GPU that are captured as a CUDA graph once and then replayed.
 
-A step of small models is some thousand kernels of a few microseconds each, which a GPU finishes
-sooner than Python can launch them. As one CUDA graph they are launched at once
-(`benchmarks/gpu.py`).
+A training step of small models is some thousand kernels of a few microseconds each, which a GPU
+finishes faster than Python can launch them. A CUDA graph launches all of them at once;
+`benchmarks/gpu.py` measures the gain.
 """
 
 import logging
@@ -18,6 +18,8 @@ log = logging.getLogger("robustgen")
 
 
 class _Captured(NamedTuple):
+    """A captured graph, and the tensors that it reads and writes."""
+
     graph: torch.cuda.CUDAGraph
     inputs: Sequence[Tensor]
     outputs: Sequence[Tensor]
@@ -40,7 +42,7 @@ class CudaGraphed:
         self._is_uncapturable = False
 
     def __call__(self, *inputs: Tensor) -> Sequence[Tensor]:
-        """The outputs of the step for `inputs`."""
+        """Return the outputs of the step for `inputs`."""
         if not inputs[0].is_cuda or self._is_uncapturable:
             return self._step(*inputs)
         shapes = tuple(tensor.shape for tensor in inputs)
@@ -52,7 +54,8 @@ class CudaGraphed:
             try:
                 captured = _capture(self._step, inputs)
             except RuntimeError as error:
-                log.warning("cannot be recorded, and takes longer: %s", str(error).split("\n")[0])
+                reason = str(error).split("\n")[0]
+                log.warning("a step cannot be captured as a CUDA graph and is slower: %s", reason)
                 self._is_uncapturable = True
                 return self._step(*inputs)
             self._graphs[shapes] = captured
@@ -74,7 +77,7 @@ def _warm_up(step: Step, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def _capture(step: Step, inputs: Sequence[Tensor]) -> _Captured:
-    """Capture the step with inputs of its own memory."""
+    """Capture the step, with copies of the inputs whose addresses stay."""
     graph_inputs = [tensor.clone() for tensor in inputs]
     stream = torch.cuda.current_stream()
     graph = torch.cuda.CUDAGraph()

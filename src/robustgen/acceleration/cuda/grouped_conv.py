@@ -1,8 +1,9 @@
 """Convolutions in many small groups, one for each model of a cohort, on a GPU.
 
-The libraries that PyTorch calls are made for few large groups: they take three to ten times as long
-(`benchmarks/gpu.py`). Here each is one Triton kernel over all groups, of the arithmetic of single
-precision; sums are taken in a fixed order. Where there is no Triton, PyTorch's own are used.
+The libraries that PyTorch calls are optimized for few large groups and take three to ten times as
+long for many small ones (`benchmarks/gpu.py`). Here each convolution is one Triton kernel over all
+groups, about as exact as in single precision; sums are taken in a fixed order. Where Triton is not
+available, PyTorch's own convolutions are used.
 """
 
 import logging
@@ -15,223 +16,275 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustgen.acceleration.cuda.conv_geometry import How, power, tiles
+from robustgen.acceleration.cuda.conv_geometry import (
+    ConvGeometry,
+    clamped_power_of_2,
+    launch_config,
+)
+from robustgen.acceleration.supported_layers import stride_divides_kernel
 
 log = logging.getLogger("robustgen")
 
-ROWS_OF_PART = 256
-"""Output pixels whose gradients to the weight are one sum."""
+PIXELS_PER_PART = 256
+"""Output pixels over which a program sums the weight gradient. The parts are summed at the end."""
 
 
-def applies(layer: nn.Module, weight: Tensor) -> bool:
-    """Whether the kernels can compute a layer with weights like these, here."""
-    known = isinstance(layer, nn.Linear) or (
-        isinstance(layer, nn.Conv2d)
-        and all(k % s == 0 for k, s in zip(layer.kernel_size, layer.stride, strict=True))
-        and layer.dilation == (1, 1)
-        and not isinstance(layer.padding, str)
+def supports(layer: nn.Module, weight: Tensor) -> bool:
+    """Whether the kernels support a layer with weights like `weight` on this machine."""
+    is_known = isinstance(layer, nn.Linear) or (
+        isinstance(layer, nn.Conv2d) and stride_divides_kernel(layer)
     )
-    return known and weight.is_cuda and weight.dtype == torch.float32 and works()
+    return is_known and weight.is_cuda and weight.dtype == torch.float32 and is_triton_available()
 
 
 @cache
-def works() -> bool:
-    """Whether kernels can be compiled here: Triton needs a C compiler, for one."""
+def is_triton_available() -> bool:
+    """Whether Triton can compile and run a kernel here, for which it needs a C compiler."""
     try:
-        x, how = torch.ones(1, 1, 4, 4, 1, device="cuda"), How(1, 1, 1, (2, 2), (2, 2), (0, 0))
-        made = forward(x, x.view(1, 4, 4)[:, :, :1].contiguous(), None, how)
-        if not made.eq(4).all():
-            raise RuntimeError(f"sums of four ones are {made.flatten().tolist()}")
+        x = torch.ones(1, 1, 4, 4, 1, device="cuda")
+        geometry = ConvGeometry(1, 1, 1, (2, 2), (2, 2), (0, 0))
+        sums = conv_forward(x, x.view(1, 4, 4)[:, :, :1].contiguous(), None, geometry)
+        if not sums.eq(4).all():
+            raise RuntimeError(f"sums of four ones are {sums.flatten().tolist()}")
         return True
-    except Exception as error:  # whatever a compiler says
-        log.warning("no Triton here, so convolutions are PyTorch's and slower: %s", error)
+    # Triton, its C compiler and the driver raise errors of many types, which all mean the same.
+    except Exception as error:
+        log.warning("Triton is not available, so PyTorch's slower convolutions are used: %s", error)
         return False
 
 
-def taps_of_outputs(weight: Tensor, how: How) -> Tensor:
-    """`weight` `(G O, C, KH, KW)` as `forward` takes it: `(G, O, KH KW C)`."""
-    parts = weight.reshape(how.groups, how.to_channels, how.channels, *how.kernel)
-    return parts.permute(0, 1, 3, 4, 2).flatten(2).contiguous()
+def pack_forward_weight(weight: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Return `weight` `(G O, C, KH, KW)` as `conv_forward` takes it: `(G, O, KH KW C)`."""
+    grouped = weight.reshape(
+        geometry.groups, geometry.out_channels, geometry.in_channels, *geometry.kernel_size
+    )
+    return grouped.permute(0, 1, 3, 4, 2).flatten(2).contiguous()
 
 
-def taps_of_inputs(weight: Tensor, how: How) -> Tensor:
-    """`weight` `(G O, C, KH, KW)` as `to_input` takes it.
+def pack_backward_weight(weight: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Return `weight` `(G O, C, KH, KW)` as `conv_input_grad` takes it.
 
     Returns:
-        `(G, SH SW C, KH/SH KW/SW O)`, for pixels of a block, and outputs that see any of them;
-        with larger blocks some of these see only some of those.
+        `(G, SH SW C, KH/SH KW/SW O)`: the weight between each number of a block of input pixels
+        and each output that depends on the block. In blocks of several strides, an output may
+        depend on a part of the block only; the other weights are 0.
     """
-    (sh, sw), wider = how.stride, how.block - 1
-    parts = weight.reshape(how.groups, how.to_channels, how.channels, *how.kernel)
-    if wider:
-        parts = F.pad(parts, [wider * sw] * 2 + [wider * sh] * 2)
-    seen = parts.unfold(3, how.block * sh, sh).unfold(4, how.block * sw, sw)
-    return seen.permute(0, 5, 6, 2, 3, 4, 1).flatten(4).flatten(1, 3).contiguous()
+    (stride_y, stride_x), extra_strides = geometry.stride, geometry.block - 1
+    grouped = weight.reshape(
+        geometry.groups, geometry.out_channels, geometry.in_channels, *geometry.kernel_size
+    )
+    if extra_strides:
+        grouped = F.pad(grouped, [extra_strides * stride_x] * 2 + [extra_strides * stride_y] * 2)
+    windows = grouped.unfold(3, geometry.block * stride_y, stride_y)
+    windows = windows.unfold(4, geometry.block * stride_x, stride_x)
+    return windows.permute(0, 5, 6, 2, 3, 4, 1).flatten(4).flatten(1, 3).contiguous()
 
 
-def forward(
+def conv_forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    how: How,
+    geometry: ConvGeometry,
     *,
-    rectified: bool = False,
-    beside: bool = False,
+    relu: bool = False,
+    interleaved: bool = False,
 ) -> Tensor:
-    """The convolution, and a ReLU after it if `rectified`.
+    """Return the convolution, and a ReLU after it if `relu`.
 
     Args:
         x: `(G, B, H, W, C)`; see `grouped_conv_kernels` for the memory layout.
-        weight: of `taps_of_outputs`.
+        weight: from `pack_forward_weight`.
         bias: `(G O,)` or None.
-        how: of the convolution.
-        rectified: whether negative outputs become 0.
-        beside: whether groups of the output lie beside one another in memory.
+        geometry: of the convolution.
+        relu: whether negative outputs become 0.
+        interleaved: whether the groups of the output are interleaved in memory.
 
     Returns:
         `(G, B, H', W', O)`.
+
+    Raises:
+        ValueError: the images are too many for one call, or have another memory layout.
     """
     from robustgen.acceleration.cuda import grouped_conv_kernels as kernels
 
-    size = how.size(x.shape[2:4])
-    y = _empty(x, size, how.to_channels, beside)
-    rows = x.shape[1] * size[0] * size[1]
-    taps = how.kernel[0] * how.kernel[1] * how.channels
-    grid, tile, warps = tiles(rows, how.groups, how.to_channels, taps)
-    kernels.forward[grid](
-        x, weight, bias, y, rows, *_strides(x), *_strides(y),
-        (how.constants(x.shape[2:4], size),), bias is not None, rectified, *tile,
-        num_warps=warps,
+    output_size = geometry.output_size(x.shape[2:4])
+    y = _allocate_images(x, output_size, geometry.out_channels, interleaved)
+    n_pixels = x.shape[1] * output_size[0] * output_size[1]
+    grid, blocks, num_warps = launch_config(
+        n_pixels, geometry.groups, geometry.out_channels, geometry.taps
+    )
+    kernels.forward_kernel[grid](
+        x, weight, bias, y, n_pixels, *_group_and_pixel_strides(x), *_group_and_pixel_strides(y),
+        (geometry.kernel_constants(x.shape[2:4], output_size),), bias is not None, relu, *blocks,
+        num_warps=num_warps,
     )  # fmt: skip
     return y
 
 
-def to_input(
+def conv_input_grad(
     gradient: Tensor,
     weight: Tensor,
     size: Sequence[int],
-    how: How,
+    geometry: ConvGeometry,
     *,
-    kept: Tensor | None = None,
-    beside: bool = False,
+    relu_output: Tensor | None = None,
+    interleaved: bool = False,
 ) -> Tensor:
-    """The gradient to the convolution's input.
+    """Return the gradient with respect to the convolution's input.
 
     Args:
-        gradient: to the output, `(G, B, H', W', O)`.
-        weight: of `taps_of_inputs`.
+        gradient: with respect to the output, `(G, B, H', W', O)`.
+        weight: from `pack_backward_weight`.
         size: `(H, W)` of the input.
-        how: of the convolution.
-        kept: the input, if it had been rectified: no gradient goes to what is 0. It lies in memory
-            as the result is to lie.
-        beside: whether groups of the result lie beside one another in memory.
+        geometry: of the convolution.
+        relu_output: the input, if it is the output of a ReLU: the gradient is 0 where it is 0. It
+            has the memory layout of the result.
+        interleaved: whether the groups of the result are interleaved in memory.
 
     Returns:
         `(G, B, H, W, C)`.
+
+    Raises:
+        ValueError: the images are too many for one call, or have another memory layout.
     """
     from robustgen.acceleration.cuda import grouped_conv_kernels as kernels
 
-    x = _empty(gradient, size, how.channels, beside)
-    down, across = how.blocks(size)
-    rows, (columns, taps) = x.shape[1] * down * across, weight.shape[1:]
-    grid, tile, warps = tiles(rows, how.groups, columns, taps)
-    kernels.to_input[grid](
-        gradient, weight, kept, x, rows, columns * taps, *_strides(x), *_strides(gradient),
-        (how.constants(size, gradient.shape[2:4]),), kept is not None, *tile,
-        num_warps=warps,
+    x_grad = _allocate_images(gradient, size, geometry.in_channels, interleaved)
+    vertical_blocks, horizontal_blocks = geometry.block_counts(size)
+    n_blocks = x_grad.shape[1] * vertical_blocks * horizontal_blocks
+    columns, taps = weight.shape[1:]
+    grid, blocks, num_warps = launch_config(n_blocks, geometry.groups, columns, taps)
+    kernels.input_grad_kernel[grid](
+        gradient, weight, relu_output, x_grad, n_blocks, columns * taps,
+        *_group_and_pixel_strides(x_grad), *_group_and_pixel_strides(gradient),
+        (geometry.kernel_constants(size, gradient.shape[2:4]),), relu_output is not None, *blocks,
+        num_warps=num_warps,
     )  # fmt: skip
-    return x
+    return x_grad
 
 
-def to_weight(gradient: Tensor, x: Tensor, how: How) -> Tensor:
-    """The gradient to the convolution's weight, `(G O, C, KH, KW)`.
+def conv_weight_grad(gradient: Tensor, x: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Return the gradient with respect to the convolution's weight, `(G O, C, KH, KW)`.
 
     Args:
-        gradient: to the output, `(G, B, H', W', O)`.
+        gradient: with respect to the output, `(G, B, H', W', O)`.
         x: the input, `(G, B, H, W, C)`.
-        how: of the convolution.
+        geometry: of the convolution.
+
+    Raises:
+        ValueError: the images have another memory layout.
     """
     from robustgen.acceleration.cuda import grouped_conv_kernels as kernels
 
-    size, taps = how.size(x.shape[2:4]), how.kernel[0] * how.kernel[1] * how.channels
-    rows = x.shape[1] * size[0] * size[1]
-    many = -(-rows // ROWS_OF_PART)
-    parts = x.new_empty(many, how.groups, how.to_channels, taps)
-    tap, column = power(taps, 64), power(how.to_channels, 64)
-    tiles = -(-taps // tap)
-    kernels.to_weight[many * tiles, how.groups, -(-how.to_channels // column)](
-        gradient, x, parts, rows, how.groups, ROWS_OF_PART, *_strides(x), *_strides(gradient),
-        (how.constants(x.shape[2:4], size),), 32, column, tap, tiles,
+    output_size, taps = geometry.output_size(x.shape[2:4]), geometry.taps
+    n_pixels = x.shape[1] * output_size[0] * output_size[1]
+    n_parts = -(-n_pixels // PIXELS_PER_PART)
+    parts = x.new_empty(n_parts, geometry.groups, geometry.out_channels, taps)
+    block_k = clamped_power_of_2(taps, 64)
+    block_n = clamped_power_of_2(geometry.out_channels, 64)
+    tiles = -(-taps // block_k)
+    grid = n_parts * tiles, geometry.groups, -(-geometry.out_channels // block_n)
+    kernels.weight_grad_kernel[grid](
+        gradient, x, parts, n_pixels, geometry.groups, PIXELS_PER_PART,
+        *_group_and_pixel_strides(x), *_group_and_pixel_strides(gradient),
+        (geometry.kernel_constants(x.shape[2:4], output_size),), 32, block_n, block_k, tiles,
     )  # fmt: skip
-    return parts.sum(0).view(-1, how.channels, *how.kernel)
+    return parts.sum(0).view(-1, geometry.in_channels, *geometry.kernel_size)
 
 
-def _empty(like: Tensor, size: Sequence[int], channels: int, beside: bool) -> Tensor:
-    groups, many = like.shape[:2]
-    if max(groups * many * size[0] * size[1] * channels, like.numel()) >= 2**31:
-        raise ValueError(f"{many} images of {groups} models are too many at once for the kernels")
-    if beside:
-        return like.new_empty(many, *size, groups, channels).permute(3, 0, 1, 2, 4)
-    return like.new_empty(groups, many, *size, channels)
+def _allocate_images(
+    template: Tensor, size: Sequence[int], channels: int, interleaved: bool
+) -> Tensor:
+    """Allocate images of `size` (H, W), with the groups, count and type of `template`.
+
+    Raises:
+        ValueError: these images or the template have too many numbers for the kernels' offsets.
+    """
+    groups, count = template.shape[:2]
+    if max(groups * count * size[0] * size[1] * channels, template.numel()) >= 2**31:
+        raise ValueError(
+            f"{count} images in {groups} groups are too many for one call: "
+            "the kernels address up to 2^31 numbers"
+        )
+    if interleaved:
+        return template.new_empty(count, *size, groups, channels).permute(3, 0, 1, 2, 4)
+    return template.new_empty(groups, count, *size, channels)
 
 
-def _strides(x: Tensor) -> tuple[int, int]:
-    """From group to group, and from pixel to pixel."""
-    pixels = {3: 1, 2: x.shape[3], 1: x.shape[2] * x.shape[3]}  # between neighbours on an axis
-    known = {x.stride(axis) / n for axis, n in pixels.items() if x.shape[axis] > 1}
-    if len(known) > 1 or (x.shape[4] > 1 and x.stride(4) != 1):
-        raise ValueError(f"images {tuple(x.shape)} lie in memory with strides {x.stride()}")
-    return x.stride(0), int(known.pop()) if known else x.shape[4]
+def _group_and_pixel_strides(x: Tensor) -> tuple[int, int]:
+    """Return the strides of `x` `(G, B, H, W, C)` between groups, and between pixels.
+
+    Raises:
+        ValueError: the pixels of a group are not equally far apart, or channels not adjacent.
+    """
+    pixels_between = {3: 1, 2: x.shape[3], 1: x.shape[2] * x.shape[3]}  # neighbours along an axis
+    pixel_strides = {
+        x.stride(axis) / count for axis, count in pixels_between.items() if x.shape[axis] > 1
+    }
+    if len(pixel_strides) > 1 or (x.shape[4] > 1 and x.stride(4) != 1):
+        raise ValueError(
+            f"images of shape {tuple(x.shape)} have strides {x.stride()}; the kernels need "
+            "adjacent channels and one stride between pixels"
+        )
+    return x.stride(0), int(pixel_strides.pop()) if pixel_strides else x.shape[4]
 
 
-def apart(x: Tensor, groups: int) -> Tensor:
-    """`(B, G C, H, W)` or `(B, G C)` as `(G, B, H, W, C)`, of groups beside one another."""
+def to_grouped(x: Tensor, groups: int) -> Tensor:
+    """Return `(B, G C, H, W)` or `(B, G C)` as `(G, B, H, W, C)`, with interleaved groups."""
     images = x if x.dim() == 4 else x[:, :, None, None]
-    lies = images.permute(0, 2, 3, 1).contiguous()
-    return lies.view(*lies.shape[:3], groups, -1).permute(3, 0, 1, 2, 4)
+    channels_last = images.permute(0, 2, 3, 1).contiguous()
+    return channels_last.view(*channels_last.shape[:3], groups, -1).permute(3, 0, 1, 2, 4)
 
 
-def together(x: Tensor) -> Tensor:
-    """The reverse of `apart`, where groups lie beside one another: `(B, G C, H, W)`."""
+def from_grouped(x: Tensor) -> Tensor:
+    """Return the inverse of `to_grouped`, for interleaved groups: `(B, G C, H, W)`."""
     return x.permute(1, 2, 3, 0, 4).flatten(3).permute(0, 3, 1, 2)
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
-    """As `torch.nn.functional.conv2d`, differentiable once in all three.
+def grouped_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry
+) -> Tensor:
+    """As `torch.nn.functional.conv2d`, differentiable once in input, weight and bias.
 
     Args:
         x: `(B, G C, H, W)`.
         weight: `(G O, C, KH, KW)`.
         bias: `(G O,)` or None.
-        how: of the convolution.
+        geometry: of the convolution.
     """
-    made: Tensor = _Convolved.apply(x, weight, bias, how)
-    return made
+    y: Tensor = _GroupedConv2d.apply(x, weight, bias, geometry)
+    return y
 
 
-class _Convolved(torch.autograd.Function):
+class _GroupedConv2d(torch.autograd.Function):
     """The convolution and its gradients."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, how: How) -> Tensor:
-        """The convolution."""
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry
+    ) -> Tensor:
+        """Return the convolution."""
         ctx.save_for_backward(x, weight)
-        ctx.how = how
-        ways = taps_of_outputs(weight, how)
-        return together(forward(apart(x, how.groups), ways, bias, how, beside=True))
+        ctx.geometry = geometry
+        packed = pack_forward_weight(weight, geometry)
+        grouped = to_grouped(x, geometry.groups)
+        return from_grouped(conv_forward(grouped, packed, bias, geometry, interleaved=True))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        """The gradients that are asked for."""
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients with respect to input, weight and bias that are needed."""
         x, weight = ctx.saved_tensors
-        how, upstream = ctx.how, apart(gradient, ctx.how.groups)
-        to_x = to_w = to_bias = None
+        geometry = ctx.geometry
+        upstream = to_grouped(gradient, geometry.groups)
+        input_grad = weight_grad = bias_grad = None
         if ctx.needs_input_grad[0]:
-            ways = taps_of_inputs(weight, how)
-            to_x = together(to_input(upstream, ways, x.shape[2:], how, beside=True))
+            packed = pack_backward_weight(weight, geometry)
+            input_grad = from_grouped(
+                conv_input_grad(upstream, packed, x.shape[2:], geometry, interleaved=True)
+            )
         if ctx.needs_input_grad[1]:
-            to_w = to_weight(upstream, apart(x, how.groups), how)
+            weight_grad = conv_weight_grad(upstream, to_grouped(x, geometry.groups), geometry)
         if ctx.needs_input_grad[2]:
-            to_bias = gradient.sum((0, 2, 3))
-        return to_x, to_w, to_bias, None
+            bias_grad = gradient.sum((0, 2, 3))
+        return input_grad, weight_grad, bias_grad, None

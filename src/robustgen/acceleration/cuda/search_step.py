@@ -1,4 +1,4 @@
-"""What a search does between two forward passes, on a GPU: two kernels instead of thirty.
+"""The operations of a search between two forward passes, on a GPU: two kernels instead of thirty.
 
 Equal to `attacks.search.ActiveExamples` up to rounding; `benchmarks/gpu.py` measures the gain.
 """
@@ -8,14 +8,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from robustgen.acceleration.cuda import grouped_conv as grouped
+from robustgen.acceleration.cuda import grouped_conv
 from robustgen.attacks.search import ActiveExamples
 from robustgen.attacks.spaces import Space
 from robustgen.attacks.step_rules import AdamStep, SignStep, StepRule
 from robustgen.specs import Threat
 
 NUMBERS_PER_PROGRAM = 1024
-"""Numbers that a program moves or copies at once."""
+"""Numbers that a program of a kernel steps, or copies at a time."""
 
 
 class FusedActiveExamples(ActiveExamples):
@@ -23,7 +23,7 @@ class FusedActiveExamples(ActiveExamples):
 
     @classmethod
     def share(cls, active: ActiveExamples) -> Self:
-        """The same examples: both objects share all attributes."""
+        """Return the same examples: both objects share all attributes."""
         fused = cls.__new__(cls)
         fused.__dict__ = active.__dict__
         return fused
@@ -37,11 +37,11 @@ class FusedActiveExamples(ActiveExamples):
         logits = logits.contiguous()
         best = self.local_best
         grad_logits = torch.empty_like(logits)
-        classes, numbers = logits.shape[-1], self.codes[0, 0].numel()
-        kernels.look[(self.labels.numel(),)](
+        n_classes, code_size = logits.shape[-1], self.codes[0, 0].numel()
+        kernels.update_best_kernel[(self.labels.numel(),)](
             logits, self.labels, self.codes, self.is_active.view(torch.uint8), best.codes,
             best.loss, best.success.view(torch.uint8), best.step_found, grad_logits, steps_done,
-            classes, numbers, stop_at_success, 1 << (classes - 1).bit_length(),
+            n_classes, code_size, stop_at_success, 1 << (n_classes - 1).bit_length(),
             NUMBERS_PER_PROGRAM,
         )  # fmt: skip
         return grad_logits
@@ -61,7 +61,7 @@ class FusedActiveExamples(ActiveExamples):
         if isinstance(self.rule, AdamStep):
             exp_avg, exp_avg_sq = self.rule.state["exp_avg"], self.rule.state["exp_avg_sq"]
             bias_corrections = self.rule.bias_corrections()
-        kernels.move[(-(-codes.numel() // NUMBERS_PER_PROGRAM),)](
+        kernels.step_kernel[(-(-codes.numel() // NUMBERS_PER_PROGRAM),)](
             codes, gradient, clean_codes, stepped, exp_avg, exp_avg_sq, codes.numel(), step_size,
             threat.radius, self.space.lower, self.space.upper, *bias_corrections,
             isinstance(self.rule, AdamStep), NUMBERS_PER_PROGRAM,
@@ -70,8 +70,9 @@ class FusedActiveExamples(ActiveExamples):
 
 
 def supports_tensors(template: Tensor) -> bool:
-    """Whether the kernels support tensors like this one."""
-    return template.is_cuda and template.dtype == torch.float32 and grouped.works()
+    """Whether the kernels support tensors with the device and type of this one."""
+    is_supported_type = template.is_cuda and template.dtype == torch.float32
+    return is_supported_type and grouped_conv.is_triton_available()
 
 
 def supports_step(space: Space, rule: StepRule, threat: Threat) -> bool:

@@ -3,124 +3,150 @@
 import triton
 import triton.language as tl
 
+from robustgen.optimizers import BETA1, BETA2, EPS
+
+ADAM_BETA2 = tl.constexpr(BETA2)
+ADAM_ONE_MINUS_BETA1 = tl.constexpr(1 - BETA1)
+ADAM_ONE_MINUS_BETA2 = tl.constexpr(1 - BETA2)
+ADAM_EPS = tl.constexpr(EPS)
+
 
 @triton.jit
-def judged(z, label, CLASSES: tl.constexpr):
-    """Of logits `(N, CLASSES)`: losses, their gradients to the logits, and which are wrong."""
-    k = tl.arange(0, CLASSES)[None]
-    top = tl.max(z, 1)[:, None]
-    power = tl.exp(z - top)
-    total = tl.sum(power, 1)
-    is_label = k == label[:, None]
-    loss = tl.log(total) - tl.sum(tl.where(is_label, z - top, 0.0), 1)
-    slope = power / total[:, None] - tl.where(is_label, 1.0, 0.0)
-    wrong = tl.min(tl.where(z == top, k, CLASSES), 1) != label  # the first of the highest
-    return loss, slope, wrong
+def cross_entropy_and_grad(logits, label, CLASSES: tl.constexpr):
+    """Losses, gradients with respect to the logits, and errors, of logits `(N, CLASSES)`."""
+    classes = tl.arange(0, CLASSES)[None]
+    highest = tl.max(logits, 1)[:, None]
+    exp = tl.exp(logits - highest)
+    exp_sum = tl.sum(exp, 1)
+    is_label = classes == label[:, None]
+    loss = tl.log(exp_sum) - tl.sum(tl.where(is_label, logits - highest, 0.0), 1)
+    grad = exp / exp_sum[:, None] - tl.where(is_label, 1.0, 0.0)
+    # As `argmax`, the prediction is the first of the classes with the highest logit.
+    is_wrong = tl.min(tl.where(logits == highest, classes, CLASSES), 1) != label
+    return loss, grad, is_wrong
 
 
-@triton.jit(do_not_specialize=["when"])
-def look(
-    logits,
-    labels,
-    codes,
-    alive,
-    best_codes,
-    best_loss,
-    best_success,
-    best_when,
-    uphill,
-    when,
+@triton.jit(do_not_specialize=["steps_done"])
+def update_best_kernel(
+    logits_ptr,
+    labels_ptr,
+    codes_ptr,
+    is_active_ptr,
+    best_codes_ptr,
+    best_loss_ptr,
+    best_success_ptr,
+    best_step_found_ptr,
+    grad_logits_ptr,
+    steps_done,
     K: tl.constexpr,
     D: tl.constexpr,
-    STOP: tl.constexpr,
+    STOP_AT_SUCCESS: tl.constexpr,
     CLASSES: tl.constexpr,
-    CHUNK: tl.constexpr,
+    CHUNK_SIZE: tl.constexpr,
 ):
-    """`FusedActiveExamples.update_best` of one example: K classes, codes of D numbers."""
-    row = tl.program_id(0) + tl.arange(0, 1)
-    at = row[:, None] * K + tl.arange(0, CLASSES)[None]
-    known = (tl.arange(0, CLASSES) < K)[None]
-    z = tl.load(logits + at, mask=known, other=-float("inf"))
-    loss, slope, wrong = judged(z, tl.load(labels + row), CLASSES)
-    tl.store(uphill + at, slope, mask=known)
-    lives = tl.load(alive + row) != 0
-    better = loss > tl.load(best_loss + row)
-    if STOP:
-        better = better | wrong
-        tl.store(alive + row, (lives & (wrong == 0)).to(tl.uint8))
-    better = better & lives
-    tl.store(best_loss + row, loss, mask=better)
-    tl.store(best_success + row, wrong.to(tl.uint8), mask=better)
-    tl.store(best_when + row, tl.where(wrong, when, -1).to(tl.int64), mask=better)
-    copy(codes, best_codes, row.to(tl.int64) * D, better, D, CHUNK)
+    """`FusedActiveExamples.update_best` of one example, with K classes and codes of D numbers.
+
+    CLASSES is the next power of 2 from K.
+    """
+    example = tl.program_id(0) + tl.arange(0, 1)
+    offsets = example[:, None] * K + tl.arange(0, CLASSES)[None]
+    is_class = (tl.arange(0, CLASSES) < K)[None]
+    logits = tl.load(logits_ptr + offsets, mask=is_class, other=-float("inf"))
+    label = tl.load(labels_ptr + example)
+    loss, grad_logits, is_wrong = cross_entropy_and_grad(logits, label, CLASSES)
+    tl.store(grad_logits_ptr + offsets, grad_logits, mask=is_class)
+    is_active = tl.load(is_active_ptr + example) != 0
+    improves = loss > tl.load(best_loss_ptr + example)
+    if STOP_AT_SUCCESS:
+        improves = improves | is_wrong
+        tl.store(is_active_ptr + example, (is_active & (is_wrong == 0)).to(tl.uint8))
+    improves = improves & is_active
+    tl.store(best_loss_ptr + example, loss, mask=improves)
+    tl.store(best_success_ptr + example, is_wrong.to(tl.uint8), mask=improves)
+    tl.store(
+        best_step_found_ptr + example,
+        tl.where(is_wrong, steps_done, -1).to(tl.int64),
+        mask=improves,
+    )
+    store_codes_where(improves, codes_ptr, best_codes_ptr, example.to(tl.int64) * D, D, CHUNK_SIZE)
 
 
 @triton.jit
-def copy(codes, best_codes, first, better, D: tl.constexpr, CHUNK: tl.constexpr):
-    """Codes of D numbers that begin at `first`, where they are better."""
-    for start in range(0, D, CHUNK):
-        number = start + tl.arange(0, CHUNK)
-        at, known = first[:, None] + number[None], better[:, None] & (number < D)[None]
-        tl.store(best_codes + at, tl.load(codes + at, mask=known), mask=known)
+def store_codes_where(
+    condition, codes_ptr, best_codes_ptr, start, D: tl.constexpr, CHUNK_SIZE: tl.constexpr
+):
+    """Copy the codes of D numbers that begin at offsets `start` where the condition holds."""
+    for chunk_start in range(0, D, CHUNK_SIZE):
+        number = chunk_start + tl.arange(0, CHUNK_SIZE)
+        offsets = start[:, None] + number[None]
+        mask = condition[:, None] & (number < D)[None]
+        tl.store(best_codes_ptr + offsets, tl.load(codes_ptr + offsets, mask=mask), mask=mask)
 
 
 @triton.jit
-def step(
-    codes,
-    gradient,
-    origin,
-    moved,
-    mean,
-    square,
-    at,
-    many,
+def take_step(
+    codes_ptr,
+    gradient_ptr,
+    clean_codes_ptr,
+    stepped_ptr,
+    exp_avg_ptr,
+    exp_avg_sq_ptr,
+    offsets,
+    n_numbers,
     step_size,
     radius,
-    low,
-    high,
-    of_mean,
-    of_square,
-    ADAM: tl.constexpr,
+    lower,
+    upper,
+    bias_correction1,
+    bias_correction2,
+    IS_ADAM: tl.constexpr,
 ):
-    """Numbers `at` of the codes, of `many`, one step further."""
-    known = at < many
-    uphill = tl.load(gradient + at, mask=known)
-    if ADAM:
-        first = tl.load(mean + at, mask=known)
-        first += (uphill - first) * 0.1
-        second = tl.load(square + at, mask=known) * 0.999 + uphill * uphill * 0.001
-        tl.store(mean + at, first, mask=known)
-        tl.store(square + at, second, mask=known)
-        step = first / of_mean / (tl.sqrt(second / of_square) + 1e-8)
+    """One step of the numbers at `offsets` of the `n_numbers` numbers of the codes.
+
+    The step is Adam's or the sign of the gradient, and is projected into the L-infinity ball and
+    the bounds.
+    """
+    mask = offsets < n_numbers
+    gradient = tl.load(gradient_ptr + offsets, mask=mask)
+    if IS_ADAM:
+        exp_avg = tl.load(exp_avg_ptr + offsets, mask=mask)
+        exp_avg += (gradient - exp_avg) * ADAM_ONE_MINUS_BETA1
+        exp_avg_sq = tl.load(exp_avg_sq_ptr + offsets, mask=mask) * ADAM_BETA2
+        exp_avg_sq = exp_avg_sq + gradient * gradient * ADAM_ONE_MINUS_BETA2
+        tl.store(exp_avg_ptr + offsets, exp_avg, mask=mask)
+        tl.store(exp_avg_sq_ptr + offsets, exp_avg_sq, mask=mask)
+        direction = exp_avg / bias_correction1 / (tl.sqrt(exp_avg_sq / bias_correction2) + ADAM_EPS)
     else:
-        step = tl.where(uphill > 0, 1.0, tl.where(uphill < 0, -1.0, 0.0))
-    start = tl.load(origin + at, mask=known)
-    away = tl.load(codes + at, mask=known) + step_size * step - start
-    away = tl.minimum(tl.maximum(away, -radius), radius)
-    tl.store(moved + at, tl.minimum(tl.maximum(start + away, low), high), mask=known)
+        direction = tl.where(gradient > 0, 1.0, tl.where(gradient < 0, -1.0, 0.0))
+    clean_codes = tl.load(clean_codes_ptr + offsets, mask=mask)
+    delta = tl.load(codes_ptr + offsets, mask=mask) + step_size * direction - clean_codes
+    delta = tl.minimum(tl.maximum(delta, -radius), radius)
+    stepped = tl.minimum(tl.maximum(clean_codes + delta, lower), upper)
+    tl.store(stepped_ptr + offsets, stepped, mask=mask)
 
 
 @triton.jit
-def move(
-    codes,
-    gradient,
-    origin,
-    moved,
-    mean,
-    square,
-    many,
+def step_kernel(
+    codes_ptr,
+    gradient_ptr,
+    clean_codes_ptr,
+    stepped_ptr,
+    exp_avg_ptr,
+    exp_avg_sq_ptr,
+    n_numbers,
     step_size,
     radius,
-    low,
-    high,
-    of_mean,
-    of_square,
-    ADAM: tl.constexpr,
-    CHUNK: tl.constexpr,
+    lower,
+    upper,
+    bias_correction1,
+    bias_correction2,
+    IS_ADAM: tl.constexpr,
+    CHUNK_SIZE: tl.constexpr,
 ):
-    """`FusedActiveExamples.step` of `many` numbers."""
-    at = tl.program_id(0).to(tl.int64) * CHUNK + tl.arange(0, CHUNK)
-    step(
-        codes, gradient, origin, moved, mean, square, at, many, step_size, radius, low, high,
-        of_mean, of_square, ADAM,
+    """`FusedActiveExamples.step` of `n_numbers` numbers, CHUNK_SIZE of them per program."""
+    offsets = tl.program_id(0).to(tl.int64) * CHUNK_SIZE + tl.arange(0, CHUNK_SIZE)
+    take_step(
+        codes_ptr, gradient_ptr, clean_codes_ptr, stepped_ptr, exp_avg_ptr, exp_avg_sq_ptr,
+        offsets, n_numbers, step_size, radius, lower, upper, bias_correction1, bias_correction2,
+        IS_ADAM,
     )  # fmt: skip
