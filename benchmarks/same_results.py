@@ -31,14 +31,14 @@ def compare_tables(old: Path, new: Path, new_names: dict[str, str]) -> list[str]
     return differences
 
 
-def equal_columns(one: pa.Array, other: pa.Array) -> bool:
+def equal_columns(old: pa.Array, new: pa.Array) -> bool:
     """Whether two columns are equal; NaN equals NaN, unlike in Arrow."""
-    if one.equals(other):
+    if old.equals(new):
         return True
-    if not (pa.types.is_floating(one.type) and one.type == other.type):
+    if not (pa.types.is_floating(old.type) and old.type == new.type):
         return False
-    numbers, other_numbers = (c.to_numpy(zero_copy_only=False) for c in (one, other))
-    return np.array_equal(numbers, other_numbers, equal_nan=True)
+    old_numbers, new_numbers = (c.to_numpy(zero_copy_only=False) for c in (old, new))
+    return np.array_equal(old_numbers, new_numbers, equal_nan=True)
 
 
 def compare_tensors(old: Path, new: Path) -> list[str]:
