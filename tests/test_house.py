@@ -162,3 +162,11 @@ def test_default_blocks_are_the_default_dataclasses():
     assert TrainConfig.from_params(settings.Classifier().model_dump()) == TrainConfig()
     search = settings.Attack(threat="regular").model_dump(exclude={"threat", "examples"})
     assert SearchConfig(**search) == SearchConfig()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_names_that_exist(path):
+    """No test runs the benchmarks, which take minutes."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("robustgen"):
+            exec(ast.unparse(node), {})
