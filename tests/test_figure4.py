@@ -11,7 +11,7 @@ from robustgen.analysis.statistics import t_interval
 from robustgen.figures import style
 from robustgen.figures.robustness import plot_robustness
 
-FIT_LABEL = "linear fit without\nadversarial training"
+FIT_LABEL = "fit without adversarial"
 FITTED_SIZES = {
     "two N of two methods": ((250, 1000), True),
     "a single N of two methods": ((250,), False),

@@ -23,7 +23,7 @@ DISTANCE_LABELS = {
 _ANGLE_LABELS = {
     "true_manifold": "true\nmanifold",
     "learned_manifold": "learned\nmanifold",
-    "neighbour": "span of\nnearest",
+    "neighbour": "nearest\nimages",
 }
 _MISSING_MESSAGES = {
     "true_manifold": "true manifold not known",

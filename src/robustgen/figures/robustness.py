@@ -16,7 +16,7 @@ from robustgen.figures import legends, panels, style
 
 _FIT_COLOUR = "#8a8a8a"
 _BAND_ALPHA = 0.25
-_FIT_LABEL = "linear fit without\nadversarial training"
+_FIT_LABEL = "fit without adversarial"
 
 
 @style.with_style
