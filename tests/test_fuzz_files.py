@@ -12,7 +12,7 @@ import pytest
 import torchvision
 from PIL import Image
 from test_collected import SETTINGS, encode_celeba, encode_emnist, encode_idx, grey, write_file
-from test_fonts import make
+from test_fonts import make_font
 
 from robustgen.data import font_prototypes as fonts
 from robustgen.data import public
@@ -42,7 +42,7 @@ Case = tuple[Path, Callable[[], object]]
 
 
 def font(folder: Path, _patch: pytest.MonkeyPatch) -> Case:
-    return make(folder / "fonts/a.ttf"), lambda: fonts.draw_prototypes(
+    return make_font(folder / "fonts/a.ttf"), lambda: fonts.draw_prototypes(
         1, "AB", str(folder / "fonts")
     )
 
