@@ -12,6 +12,7 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from robustgen.attacks.losses import LOSSES
 from robustgen.attacks.spaces import SPACES
 from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.config import blocks as settings
@@ -136,6 +137,8 @@ def test_docstrings_name_existing_things():
 REGISTRIES = {
     "space": (settings.Threat, "space", SPACES),
     "norm": (settings.Threat, "norm", NORMS),
+    "loss of a method": (settings.Method, "loss", LOSSES),
+    "loss of an attack": (settings.Attack, "loss", LOSSES),
     "step rule of a method": (settings.Method, "step_rule", STEP_RULES),
     "step rule of an attack": (settings.Attack, "step_rule", STEP_RULES),
     "architecture": (settings.Classifier, "architecture", ARCHITECTURES),

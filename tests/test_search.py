@@ -14,6 +14,7 @@ from tiny import (
 )
 from torch import Tensor
 
+from robustgen.attacks.losses import cross_entropy
 from robustgen.attacks.search import (
     ActiveExamples,
     make_initial_best,
@@ -331,7 +332,7 @@ def test_rows_shrink_to_the_model_with_the_most_active_examples():
     is_active = torch.tensor([[1, 0, 1, 0, 0, 1], [0, 0, 0, 1, 0, 0]]).bool()
     codes, best = space.clean_codes + 0.1, make_initial_best(space, batch.labels)
     rule = STEP_RULES["adam"](codes)
-    active = ActiveExamples(space, batch.labels, codes, rule, is_active, best)
+    active = ActiveExamples(space, batch.labels, codes, rule, cross_entropy, is_active, best)
     assert active.drop_inactive()
     assert active.columns[0].tolist() == [0, 2, 5]
     assert active.columns[1][0].item() == 3

@@ -26,7 +26,7 @@ def test_missing_keys_have_their_defaults() -> None:
         "methods": {"plain": {}, "hardened": {"threat": "ball"}},
         "attacks": {"warps": {"threat": "warp"}, "pixels": {"threat": "ball"}},
     }
-    search = {"steps": 40, "step_rule": "adam", "step_size": 0.005}
+    search = {"steps": 40, "loss": "cross_entropy", "step_rule": "adam", "step_size": 0.005}
     attack = {**search, "restarts": 1, "examples": 1000}
     assert Study.parse(config).to_config() == {
         **config,

@@ -28,7 +28,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("attacks", "pixels", "restart"),
         3,
         "attacks.pixels.restart is not a known key (did you mean restarts?); allowed are "
-        "threat, steps, step_rule, step_size, restarts and examples",
+        "threat, steps, loss, step_rule, step_size, restarts and examples",
     ),
     "misspelt key of the whole": (
         ("atacks",),
@@ -159,7 +159,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("methods", "plain"),
         None,
         "methods.plain is null, but must be a mapping, {} for its defaults, with keys "
-        "threat, steps, step_rule and step_size",
+        "threat, steps, loss, step_rule and step_size",
     ),
     "null in a list": (
         ("sizes",),

@@ -73,14 +73,20 @@ def test_params_of_jobs() -> None:
         "method": "hardened",
         "classifier": classifier,
         "threat": {"space": "image", "norm": "linf", "radius": 0.3},
-        "search": {"steps": 7, "step_rule": "adam", "step_size": 0.005},
+        "search": {"steps": 7, "loss": "cross_entropy", "step_rule": "adam", "step_size": 0.005},
     }
     assert jobs["attack pixels"] == {
         "study_seed": 0,
         "dataset": "letters",
         "attack": "pixels",
         "threat": {"space": "image", "norm": "linf", "radius": 0.3},
-        "search": {"steps": 40, "step_rule": "adam", "step_size": 0.005, "restarts": 2},
+        "search": {
+            "steps": 40,
+            "loss": "cross_entropy",
+            "step_rule": "adam",
+            "step_size": 0.005,
+            "restarts": 2,
+        },
         "examples": 10,
     }
     for job in DISTANCES:

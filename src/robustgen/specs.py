@@ -14,6 +14,8 @@ SpaceName = Literal["image", "true_manifold", "transformation", "learned_manifol
 """Names of spaces, the keys of `attacks.spaces.SPACES`."""
 NormName = Literal["linf", "l2"]
 """Names of the norms of threats."""
+LossName = Literal["cross_entropy"]
+"""Names of losses, the keys of `attacks.losses.LOSSES`."""
 StepRuleName = Literal["adam", "signed", "normalized"]
 """Names of step rules, the keys of `attacks.step_rules.STEP_RULES`."""
 ArchitectureName = Literal["convnet"]
@@ -112,6 +114,7 @@ class SearchConfig:
         step_size: length of a step, in coordinates of the space.
         steps: number of steps; with 0 steps the result is the random start.
         restarts: number of random starts.
+        loss: the loss that the search increases, a key of `attacks.losses.LOSSES`.
 
     Raises:
         ValueError: a number is out of its range.
@@ -121,6 +124,7 @@ class SearchConfig:
     step_size: float = 0.005
     steps: int = 40
     restarts: int = 1
+    loss: str = "cross_entropy"
 
     def __post_init__(self) -> None:
         """Refuse numbers with which nothing would be searched."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustgen.attacks.losses import LossFn, get_loss
 from robustgen.attacks.spaces import Space, gather_columns
 from robustgen.attacks.step_rules import StepRule, make_step_rule
 from robustgen.backend import PLAIN, Backend
@@ -25,7 +25,7 @@ class SearchResult(NamedTuple):
 
     Attributes:
         codes: `(M, B, *D)` codes of the first success, otherwise of the highest loss.
-        loss: `(M, B)` cross-entropy at these codes, nat.
+        loss: `(M, B)` loss of the search at these codes.
         success: `(M, B)` whether the model misclassifies the images of these codes.
         iterations: `(M, B)` steps taken before the success, -1 without success.
         restart: `(M, B)` index of the restart that succeeded, -1 without success.
@@ -57,7 +57,7 @@ def run_search(
         space: the space around the images of the batch.
         labels: `(M, B)` true classes.
         threat: the ball to search.
-        search: step rule, step size, steps and restarts.
+        search: loss, step rule, step size, steps and restarts.
         generators: M CPU generators. Every model draws the starts of all B images for every
             restart, so that its draws depend neither on other models nor on successes.
         stop_at_success: True ends the search for an example at its first success (evaluation).
@@ -114,7 +114,7 @@ def run_search_from_starts(
     """
     if isinstance(model, nn.Module) and model.training:
         raise ValueError("the model is in train mode; call eval() before an attack")
-    best = make_initial_best(space, labels)
+    best, loss_fn = make_initial_best(space, labels), get_loss(search.loss)
     evals_per_restart = search.steps + 1
     is_active = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
     # The starts of every restart are drawn, even if no example is active, so that the state of the
@@ -122,7 +122,7 @@ def run_search_from_starts(
     for restart, unit_points in enumerate(starts):
         codes = space.scale_starts(threat, unit_points)
         rule = make_step_rule(search.step_rule, codes)
-        active = ActiveExamples(space, labels, codes, rule, is_active, best)
+        active = ActiveExamples(space, labels, codes, rule, loss_fn, is_active, best)
         if skip is None or active.drop_inactive():
             steps_done = restart * evals_per_restart
             (backend.ascend or ascend)(model, active, threat, search, steps_done, stop_at_success)
@@ -203,6 +203,7 @@ class ActiveExamples:
         labels: `(M, B')` true classes.
         codes: `(M, B', *D)` current codes.
         rule: the step rule, with its state for these examples.
+        loss_fn: the loss that the search increases.
         is_active: `(M, B')`; False for padding and for examples whose search has ended.
         batch_best: the best codes of the whole batch.
         local_best: the best codes of these examples.
@@ -215,10 +216,11 @@ class ActiveExamples:
         labels: Tensor,
         codes: Tensor,
         rule: StepRule,
+        loss_fn: LossFn,
         is_active: Tensor,
         best: BestSoFar,
     ) -> None:
-        self.space, self.rule = space, rule
+        self.space, self.rule, self.loss_fn = space, rule, loss_fn
         self.labels, self.codes = labels.contiguous(), codes.contiguous()
         self.is_active, self.batch_best, self.local_best = is_active.clone(), best, best
         self.columns: Tensor | None = None
@@ -257,10 +259,7 @@ class ActiveExamples:
         Returns:
             `(M, B', K)` gradients of the losses with respect to the logits.
         """
-        log_probs, label = F.log_softmax(logits, -1), self.labels[..., None]
-        loss = -log_probs.gather(-1, label).squeeze(-1)
-        classes = torch.arange(logits.shape[-1], device=logits.device)  # `one_hot` synchronizes
-        grad_logits = log_probs.exp() - (classes == label).to(logits.dtype)
+        loss, grad_logits = self.loss_fn(logits, self.labels)
         is_wrong = logits.argmax(-1) != self.labels
         improves = loss > self.local_best.loss
         if stop_at_success:

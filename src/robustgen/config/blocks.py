@@ -31,6 +31,7 @@ from robustgen.config.messages import (
 from robustgen.errors import UserError
 from robustgen.specs import (
     ArchitectureName,
+    LossName,
     NormName,
     SearchConfig,
     SpaceName,
@@ -198,6 +199,10 @@ class Threat(Settings):
     """Largest allowed norm of the change, in coordinates of the space."""
 
 
+_SEARCH_KEYS = ("loss", "step_rule", "step_size")
+"""Keys that need steps."""
+
+
 class Method(Settings):
     """A training method: normal training, or an attack on half of each batch.
 
@@ -206,7 +211,7 @@ class Method(Settings):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "dependentRequired": {key: ["threat"] for key in ("steps", "step_rule", "step_size")}
+            "dependentRequired": {key: ["threat"] for key in ("steps", *_SEARCH_KEYS)}
         }
     )
 
@@ -214,6 +219,8 @@ class Method(Settings):
     """The threat within which half of each batch is perturbed."""
     steps: NonNegativeInt = SearchConfig.steps
     """Steps of the search. With 0 steps the perturbation is drawn at random."""
+    loss: LossName = SearchConfig.loss  # type: ignore[assignment]
+    """The loss that the search increases."""
     step_rule: StepRuleName = SearchConfig.step_rule  # type: ignore[assignment]
     """The rule that turns a gradient into a step."""
     step_size: PositiveFloat = SearchConfig.step_size
@@ -222,9 +229,9 @@ class Method(Settings):
     @model_validator(mode="after")
     def _check_search(self) -> Self:
         if self.threat is None:
-            self.forbid(("steps", "step_rule", "step_size"), "the method has no threat")
+            self.forbid(("steps", *_SEARCH_KEYS), "the method has no threat")
         elif self.steps == 0:
-            self.forbid(("step_rule", "step_size"), "with 0 steps nothing is searched")
+            self.forbid(_SEARCH_KEYS, "with 0 steps nothing is searched")
         return self
 
     def to_config(self) -> dict[str, Any]:
@@ -244,6 +251,8 @@ class Attack(Settings):
     """The threat within which adversarial examples are searched."""
     steps: PositiveInt = SearchConfig.steps
     """Steps of the search from each start."""
+    loss: LossName = SearchConfig.loss  # type: ignore[assignment]
+    """The loss that the search increases."""
     step_rule: StepRuleName = SearchConfig.step_rule  # type: ignore[assignment]
     """The rule that turns a gradient into a step."""
     step_size: PositiveFloat = SearchConfig.step_size

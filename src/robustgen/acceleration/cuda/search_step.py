@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robustgen.acceleration.cuda import grouped_conv
+from robustgen.attacks.losses import cross_entropy
 from robustgen.attacks.search import ActiveExamples
 from robustgen.attacks.spaces import Space
 from robustgen.attacks.step_rules import AdamStep, SignStep, StepRule
@@ -30,7 +31,7 @@ class FusedActiveExamples(ActiveExamples):
 
     def update_best(self, logits: Tensor, steps_done: int, stop_at_success: bool) -> Tensor:
         """As `ActiveExamples.update_best`."""
-        if not supports_tensors(logits):
+        if self.loss_fn is not cross_entropy or not supports_tensors(logits):
             return super().update_best(logits, steps_done, stop_at_success)
         from robustgen.acceleration.cuda import search_step_kernels as kernels
 

@@ -23,6 +23,7 @@ from robustgen.acceleration.cuda.search_step import (
     supports_tensors,
 )
 from robustgen.acceleration.verification import VerifiedForward
+from robustgen.attacks.losses import cross_entropy
 from robustgen.attacks.search import ActiveExamples
 from robustgen.attacks.search import ascend as ascend_step_by_step
 from robustgen.attacks.spaces import ImageSpace
@@ -99,7 +100,7 @@ def supported_forward(model: object, active: ActiveExamples, threat: Threat) -> 
     """Return the forward pass of the model if the kernel supports this search, else None."""
     if _compile_errors or not isinstance(model, Cohort) or type(active.space) is not ImageSpace:
         return None
-    if not supports_tensors(active.codes):
+    if active.loss_fn is not cross_entropy or not supports_tensors(active.codes):
         return None
     if not supports_step(active.space, active.rule, threat):
         return None
