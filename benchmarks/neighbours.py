@@ -6,7 +6,7 @@ import torch
 from setting import Row, Variant, load_letters, measure
 from sklearn.neighbors import NearestNeighbors
 
-from robustgen.evaluation.distances import _nearest_rows
+from robustgen.evaluation.distances import _find_neighbours
 
 EXAMPLES, NEIGHBOURS = 500, 50
 MIN_AGREEMENT = 0.999
@@ -28,7 +28,7 @@ def rows() -> list[Row]:
         return torch.from_numpy(neighbours.kneighbors(queries, return_distance=False))
 
     def search_by_robustgen() -> torch.Tensor:
-        return _nearest_rows(examples, training_data, NEIGHBOURS)
+        return _find_neighbours(examples, training_data, NEIGHBOURS)
 
     is_equal = search_by_sklearn().sort(1).values == search_by_robustgen().cpu().sort(1).values
     agreement = is_equal.float().mean()
