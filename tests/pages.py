@@ -35,7 +35,7 @@ def read_block(page: str, title: str) -> str:
     """Return the text of the block of a page that has this title; there must be exactly one."""
     (text,) = (
         candidate.text
-        for language in ("yaml", "python")
+        for language in ("yaml", "python", "rst")
         for candidate in read_blocks(page, language)
         if candidate.title == title
     )

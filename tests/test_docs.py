@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SCHEDULE, make_generators
+from conftest import ROOT, SCHEDULE, copy_project, make_generators, snakemake
 from pages import DOCS, PAGES, Block, read_block, read_blocks
 from PIL import Image
 
 from robustgen.analysis import evidence
-from robustgen.attacks import spaces, step_rules
+from robustgen.attacks import losses, spaces, step_rules
 from robustgen.attacks.search import run_search
 from robustgen.config import datasets as dataset_settings
 from robustgen.config.blocks import Settings
@@ -127,7 +128,12 @@ def test_make_targets_and_paths_on_a_page_exist(page: Path) -> None:
     targets = re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(), re.M)
     assert set(re.findall(r"(?:`|^)make ([\w-]+)", text, re.M)) <= set(targets)
     project_path = r"(?:config|profiles|benchmarks|docs|workflow|src|tests)/[\w./-]+\w"
-    example_files = {"src/robustgen/models/mlp.py"}
+    example_files = {
+        "src/robustgen/models/mlp.py",
+        "src/robustgen/figures/learning_curves.py",
+        "workflow/scripts/learning_curves.py",
+        "workflow/report/learning_curves.rst",
+    }
     for name in set(re.findall(rf"`({project_path})`", text)) - example_files:
         assert (ROOT / name).exists(), name
 
@@ -164,6 +170,7 @@ def registries() -> Iterator[None]:
         patch.dict(sources.USER_READERS),
         patch.dict(ARCHITECTURES),
         patch.dict(spaces.SPACES),
+        patch.dict(losses.LOSSES),
         patch.dict(step_rules.STEP_RULES),
     ):
         yield
@@ -179,7 +186,7 @@ def execute(module: Any, text: str) -> dict[str, Any]:
 
 def register_rows() -> None:
     """Register the kind of data set `rows` as the page describes."""
-    page = "own-methods.md"
+    page = "extending.md"
     execute(dataset_settings, read_block(page, "src/robustgen/config/datasets.py"))
     names = execute(user_images, read_block(page, "src/robustgen/data/user_images.py"))
     sources.USER_READERS["rows"] = names["read_rows"]
@@ -230,7 +237,8 @@ def test_documented_configs_are_valid(config: dict[str, Any]) -> None:
 def test_the_pages_for_users_have_configs() -> None:
     names = [name for name, _ in read_configs()]
     assert sum(name.startswith("own-data") for name in names) >= 4
-    assert sum(name.startswith("own-methods") for name in names) >= 5
+    assert sum(name.startswith("own-methods") for name in names) >= 4
+    assert sum(name.startswith("extending") for name in names) >= 1
 
 
 def test_the_documented_attacks_on_a_first_model_run(study, monkeypatch, capsys) -> None:
@@ -253,7 +261,7 @@ def test_the_documented_way_to_read_a_table_works(study, monkeypatch, capsys) ->
 
 @pytest.mark.usefixtures("registries")
 def test_the_documented_step_rule_attacks(trained: Cohort, test_images) -> None:
-    names = execute(step_rules, read_block("own-methods.md", "src/robustgen/attacks/step_rules.py"))
+    names = execute(step_rules, read_block("extending.md", "src/robustgen/attacks/step_rules.py"))
     assert step_rules.STEP_RULES["momentum"] is names["Momentum"]
     batch = test_images.take(slice(40)).expand(3)
     generators = [generator(0, "a page", seed) for seed in range(3)]
@@ -270,7 +278,7 @@ def test_the_documented_step_rule_attacks(trained: Cohort, test_images) -> None:
 def test_the_documented_space_raises_the_loss_within_its_bounds(
     trained: Cohort, test_images
 ) -> None:
-    execute(spaces, read_block("own-methods.md", "src/robustgen/attacks/spaces.py"))
+    execute(spaces, read_block("extending.md", "src/robustgen/attacks/spaces.py"))
     batch = test_images.take(slice(40)).expand(3)
     space = spaces.SPACES["contrast"](batch)
     torch.testing.assert_close(space.decode(space.clean_codes), batch.images())
@@ -290,7 +298,7 @@ def test_the_documented_space_raises_the_loss_within_its_bounds(
 @pytest.mark.usefixtures("registries")
 def test_the_documented_architecture_is_trained_as_a_cohort(training_images) -> None:
     names: dict[str, Any] = {}
-    exec(read_block("own-methods.md", "src/robustgen/models/mlp.py"), names)
+    exec(read_block("extending.md", "src/robustgen/models/mlp.py"), names)
     ARCHITECTURES["mlp"] = names["build"]
     cohort = Cohort("mlp", (1, 28, 28), 4, [0, 1])
     cohort.initialize([generator(0, "initialization", seed) for seed in (0, 1)])
@@ -304,7 +312,7 @@ def test_the_documented_architecture_is_trained_as_a_cohort(training_images) -> 
 @pytest.mark.usefixtures("registries")
 def test_the_documented_kind_of_data_set_is_read(user_files: Path) -> None:
     register_rows()
-    study = Study.parse(yaml.safe_load(read_block("own-methods.md", "rows.yaml")))
+    study = Study.parse(yaml.safe_load(read_block("extending.md", "rows.yaml")))
     data = study.datasets["digits"]
     assert (data.classes, data.train_examples, data.test_examples) == (2, 128, 32)
     assert data.shape == (1, 8, 8)
@@ -317,3 +325,44 @@ def test_the_documented_kind_of_data_set_is_read(user_files: Path) -> None:
     with (user_files / "digits.txt").open("a") as file:
         file.write(" ")
     assert data.signature() != old_signature
+
+
+@pytest.mark.usefixtures("registries")
+def test_the_documented_loss_attacks(trained: Cohort, test_images) -> None:
+    execute(losses, read_block("extending.md", "src/robustgen/attacks/losses.py"))
+    batch = test_images.take(slice(40)).expand(3)
+    logits = trained(batch.images()).detach().requires_grad_()
+    loss, grad_logits = losses.LOSSES["margin"](logits, batch.labels)
+    assert torch.equal(loss > 0, logits.argmax(-1) != batch.labels)
+    (expected,) = torch.autograd.grad(loss.sum(), logits)
+    torch.testing.assert_close(grad_logits, expected)
+    result = run_search(
+        trained,
+        spaces.SPACES["image"](batch),
+        batch.labels,
+        Threat("image", "linf", 0.3),
+        SearchConfig("signed", 0.05, 12, loss="margin"),
+        [generator(0, "a page", seed) for seed in range(3)],
+        stop_at_success=True,
+    )
+    assert result.success.float().mean() > 0.5
+    assert torch.equal(result.loss > 0, result.success)
+
+
+def test_the_documented_figure_is_drawn_and_no_other_job_runs(study: Path, tmp_path: Path) -> None:
+    project, folder = copy_project(tmp_path / "project"), tmp_path / "work"
+    shutil.copytree(study, folder, symlinks=True)
+    for path in ("src/robustgen/figures/learning_curves.py", "workflow/scripts/learning_curves.py"):
+        (project / path).write_text(read_block("extending.md", path))
+    (project / "workflow/report/learning_curves.rst").write_text(
+        read_block("extending.md", "workflow/report/learning_curves.rst")
+    )
+    with (project / "workflow/rules/figures.smk").open("a") as rules:
+        rules.write("\n\n" + read_block("extending.md", "workflow/rules/figures.smk"))
+    run = snakemake(folder, "--cores", "1", project=project)
+    assert run.returncode == 0, run.stderr[-3000:]
+    finished = re.findall(r"^(?:local)?rule (\w+):", run.stdout + run.stderr, re.M)
+    assert sorted(set(finished)) == ["all", "learning_curves"], run.stderr[-3000:]
+    width, height = Image.open(folder / "results/smoke/figures/learning_curves.png").size
+    assert width > 300
+    assert height > 200
