@@ -179,8 +179,8 @@ def test_a_relative_folder_is_named_in_full(
     with pytest.raises(UserError) as caught:
         fetch([make_file()], "data", "mirror")
     assert str(caught.value) == (
-        f"{NAME} could not be fetched ({tmp_path}/mirror/{NAME}: No such file or directory): put "
-        f"{NAME} into the folder {tmp_path}/data, or name a folder or address that has them as "
+        f"{NAME} could not be downloaded ({tmp_path}/mirror/{NAME}: No such file or directory): "
+        f"put {NAME} into the folder {tmp_path}/data, or name a folder or URL that has them as "
         "downloads.mirror; data is relative to the working directory, which snakemake's "
         "--directory sets"
     )
@@ -208,7 +208,7 @@ def test_a_bad_source_is_one_sentence_and_leaves_nothing(
         fetch([make_file(f"{server}/{behaviour}/images.gz")], folder)
     message = str(caught.value)
     assert reason in message
-    assert message.startswith(f"{NAME} could not be fetched ({server}/{behaviour}/images.gz: ")
+    assert message.startswith(f"{NAME} could not be downloaded ({server}/{behaviour}/images.gz: ")
     assert len(message.splitlines()) == 1
     assert not list_files(folder)
 
@@ -227,7 +227,7 @@ def test_a_bad_source_is_one_sentence_and_leaves_nothing(
 def test_an_unusable_mirror_is_one_sentence(tmp_path: Path, mirror: str) -> None:
     with pytest.raises(UserError) as caught:
         fetch([make_file()], tmp_path / "data", mirror)
-    assert str(caught.value).startswith(f"{NAME} could not be fetched (")
+    assert str(caught.value).startswith(f"{NAME} could not be downloaded (")
     assert len(str(caught.value).splitlines()) == 1
     assert not list_files(tmp_path)
 
@@ -238,7 +238,7 @@ def test_without_any_source_the_message_lists_all_missing_files(tmp_path: Path) 
     with pytest.raises(UserError) as caught:
         fetch(files, tmp_path)
     assert str(caught.value) == (
-        "b/1 could not be fetched (http://127.0.0.1:9/x: Connection refused): put b/1, b/2, b/4 "
+        "b/1 could not be downloaded (http://127.0.0.1:9/x: Connection refused): put b/1, b/2, b/4 "
         f"into the folder {tmp_path}, or name a folder or address that has them as downloads.mirror"
     )
 

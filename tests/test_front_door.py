@@ -110,6 +110,13 @@ class ImageToImage(nn.Module):
         return images
 
 
+def with_training_layer() -> nn.Module:
+    """A model in eval mode whose batch normalization is in train mode."""
+    model = nn.Sequential(*make_model(), nn.BatchNorm1d(3)).eval()
+    model[-1].train()
+    return model
+
+
 MISTAKES = {
     "an unknown norm": ({"norm": "Linf"}, "norm is 'Linf', but must be one of 'linf', 'l2'"),
     "another unknown norm": ({"norm": "inf"}, "norm is 'inf'"),
@@ -127,7 +134,10 @@ MISTAKES = {
     "no image": ({"images": IMAGES[:0]}, "with at least one image"),
     "doubles": ({"images": IMAGES.double()}, "images must be of type torch.float32, not torch.f"),
     "bytes": ({"images": (IMAGES * 255).byte()}, "images must be of type torch.float32, not t"),
-    "pixels to 255": ({"images": IMAGES * 255}, r"images must lie in \[0, 1\], but reach from"),
+    "pixels to 255": (
+        {"images": IMAGES * 255},
+        r"images must lie in \[0, 1\], but reach from .* divide by 255",
+    ),
     "NaN": ({"images": IMAGES * torch.nan}, r"images must lie in \[0, 1\]"),
     "labels of other images": ({"labels": LABELS[:7]}, r"labels must be a tensor \(40,\)"),
     "one-hot labels": ({"labels": torch.eye(40)}, r"labels must be a tensor \(40,\)"),
@@ -139,6 +149,13 @@ MISTAKES = {
         "labels are on meta, but images on cpu",
     ),
     "a model in train mode": ({"model": make_model().train()}, "model is in train mode; call"),
+    "a layer in train mode": ({"model": with_training_layer()}, "model is in train mode; call"),
+    "an unknown loss": ({"loss": "margn"}, "loss is 'margn', but must be one of 'cross_entropy'"),
+    "channels last": (
+        {"images": IMAGES.movedim(1, -1)[..., :1, :]},
+        "model cannot classify images of shape",
+    ),
+    "pixels from -1 to 1": ({"images": 2 * IMAGES - 1}, "put the normalization into the model"),
     "a function": ({"model": lambda images: images}, "model must be a torch.nn.Module, not func"),
     "a model without logits": ({"model": ImageToImage().eval()}, "model must map images"),
     "a model on another device": (
@@ -153,6 +170,27 @@ def test_a_wrong_argument_is_named(mistake, sentence):
     arguments = {"model": MODEL, "images": IMAGES, "labels": LABELS, "radius": 0.1, **mistake}
     with pytest.raises(ValueError, match=sentence):
         robustgen.attack(**arguments)
+
+
+def test_an_attack_does_not_depend_on_the_gradient_mode():
+    expected = robustgen.attack(MODEL, IMAGES, LABELS, radius=0.1, steps=3)
+    for mode in (torch.no_grad(), torch.inference_mode()):
+        with mode:
+            result = robustgen.attack(MODEL, IMAGES.clone(), LABELS, radius=0.1, steps=3)
+        assert torch.equal(result.images, expected.images)
+    leaf = IMAGES.clone().requires_grad_()
+    result = robustgen.attack(MODEL, leaf, LABELS, radius=0.1, steps=3)
+    assert torch.equal(result.images, expected.images)
+    assert leaf.grad is None
+
+
+@pytest.mark.parametrize(("norm", "step_rule"), [("linf", "signed"), ("l2", "normalized")])
+def test_the_default_step_rule_fits_the_norm(norm, step_rule):
+    default, explicit = (
+        robustgen.attack(MODEL, IMAGES, LABELS, radius=0.1, norm=norm, steps=3, **rule)
+        for rule in ({}, {"step_rule": step_rule})
+    )
+    assert torch.equal(default.images, explicit.images)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "inf", "l1", "L2", 2, None])

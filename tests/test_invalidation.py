@@ -38,6 +38,11 @@ SETTINGS = {
         {"methods": with_(METHODS, "adversarial", steps=9)},
         f"train, attack 4, errors, {RATES}",
     ),
+    "the learning rate of the classifiers": (
+        {"classifier": {**SMOKE["classifier"], "learning_rate": 0.02}},
+        f"judge, quality, all_quality, train 6, attack 24, distances 3, {ALL_TABLES}, figure1, "
+        "figure2",
+    ),
     "an added method": (
         {"methods": with_(METHODS, "weak", threat="regular", steps=2)},
         f"train, attack 4, errors, {RATES}",
@@ -109,6 +114,10 @@ EDITS = {
         ("attacks/step_rules.py", "SignStep.__call__"),
         TRAINED.replace("train 6", "train 5"),
     ),
+    "a loss of the search": (
+        ("attacks/losses.py", "cross_entropy"),
+        TRAINED.replace("train 6", "train 5"),
+    ),
     "the training loop": (
         ("training/classifiers.py", "_update"),
         f"judge, quality, all_quality, {TRAINED}",
@@ -126,6 +135,10 @@ EDITS = {
     "the drawing of letters": (
         ("data/font_prototypes.py", "IMAGE_SIZE, FONT_SIZE"),
         f"prototypes, {DATA}",
+    ),
+    "intervals of single models": (
+        ("analysis/statistics.py", "wilson_interval"),
+        "errors, success_rates, over_seeds, claims, figure3, figure4",
     ),
     "a statistic of the claims": (("analysis/claims.py", "STATISTICS"), "claims"),
     "intervals over seeds": (

@@ -306,7 +306,7 @@ def test_the_same_photo_in_two_formats_is_a_warning(photos, caplog):
     with caplog.at_level(logging.INFO):
         collect_images("images", photos)
     assert any(
-        "test images have the same pixels as train images" in line for line in caplog.messages
+        "test images have the same pixels as training images" in line for line in caplog.messages
     )
 
 
@@ -340,10 +340,10 @@ def test_all_images_of_a_given_test_split_are_used(tmp_path, caplog):
     assert len(bank) == 12
     assert make_settings("npz", path).counts == (2, 4, 2)
     assert (
-        "4 of 4 test images have the same pixels as train images: test errors are too low"
+        "4 of 4 test images have the same pixels as training images: test errors are too low"
         in caplog.messages
     )
-    assert "arrays left out: names" in caplog.messages
+    assert "unknown arrays are not used: names" in caplog.messages
 
 
 def test_a_class_without_test_images_is_logged(tmp_path, caplog):

@@ -393,7 +393,10 @@ def test_a_study_can_have_several_config_files(tmp_path, speeds_file):
     assert run.stdout.startswith("larger on a machine\n")
     (train,) = (line.split() for line in run.stdout.splitlines() if line.startswith("train"))
     assert train[1] == "12"  # six methods at two sizes
-    assert "attacks.regular (2 steps of 0.05 reach 0.1 of the radius 0.3) are too few" in run.stderr
+    assert (
+        "attacks.regular (2 steps of 0.05 move at most 0.1, but the radius is 0.3) are"
+        in run.stderr
+    )
 
 
 def test_a_config_file_must_be_a_mapping(tmp_path):

@@ -57,7 +57,7 @@ SEARCHES = {
         "signed",
         29,
         0.01,
-        "29 steps of 0.01 reach 0.29 of the radius 0.3",
+        "29 steps of 0.01 move at most 0.29, but the radius is 0.3",
     ),
     "the paper's": (
         "linf",
@@ -65,9 +65,16 @@ SEARCHES = {
         "adam",
         40,
         0.005,
-        "40 steps of 0.005 reach 0.2 of the radius 0.3",
+        "40 steps of 0.005 move at most 0.2, but the radius is 0.3",
     ),
-    "L2 steps": ("l2", 3, "normalized", 40, 0.005, "40 steps of 0.005 reach 0.2 of the radius 3"),
+    "L2 steps": (
+        "l2",
+        3,
+        "normalized",
+        40,
+        0.005,
+        "40 steps of 0.005 move at most 0.2, but the radius is 3",
+    ),
     "L2 steps that are longer": ("l2", 3, "normalized", 40, 0.3, None),
     "L2 by steps in every pixel": ("l2", 3, "adam", 40, 0.005, None),
     "too few steps in every pixel": (
@@ -76,7 +83,7 @@ SEARCHES = {
         "signed",
         10,
         0.01,
-        "10 steps of 0.01 reach 2.8 of the radius 3",
+        "10 steps of 0.01 move at most 2.8, but the radius is 3",
     ),
 }
 

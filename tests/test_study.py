@@ -110,7 +110,7 @@ def test_public_data_sets_have_their_number_of_classes_and_images(
     assert not dataset.has_true_manifold
     assert dataset.signature() == ""
     assert refused({**config, "sizes": [sizes[1] + sizes[0]]}).endswith(
-        f"must be at most {sizes[1]}, the number of train images of datasets.public"
+        f"must be at most {sizes[1]}, the number of training images of datasets.public"
     )
 
 

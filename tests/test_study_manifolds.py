@@ -104,7 +104,7 @@ def test_a_learned_manifold_needs_two_images_of_each_class() -> None:
     one_image = (("datasets", "letters", "train_draws"), 1), (("datasets", "letters", "fonts"), 1)
     config = changed(*one_image, (("manifolds",), {"letters": {}}), (("sizes",), [2]))
     assert refused(config) == (
-        "manifolds.letters needs 2 or more train images of each class of datasets.letters"
+        "manifolds.letters needs 2 or more training images of each class of datasets.letters"
     )
 
 
@@ -226,7 +226,7 @@ SECOND_KIND: dict[str, tuple[list[tuple[Keys, Any]], str]] = {
     ),
     "its train split": (
         [*MANIFOLD_OUT, (("sizes",), [60])],
-        "sizes[0] is 60, but must be at most 50, the number of train images of datasets.holiday",
+        "sizes[0] is 60, but must be at most 50, the number of training images of datasets.holiday",
     ),
     "its test split": (
         [*MANIFOLD_OUT, (("attacks", "pixels", "examples"), 13)],

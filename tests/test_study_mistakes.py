@@ -219,7 +219,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "N larger than the data set": (
         ("sizes",),
         [20, 62],
-        "sizes[1] is 62, but must be at most 60, the number of train images of datasets.letters",
+        "sizes[1] is 62, but must be at most 60, the number of training images of datasets.letters",
     ),
     "N no multiple of the classes": (
         ("sizes",),
@@ -446,7 +446,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("distances", "neighbours"),
         60,
         "distances.neighbours is 60, but must be below 60, "
-        "the number of train images of datasets.letters",
+        "the number of training images of datasets.letters",
     ),
 }
 

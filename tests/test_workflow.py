@@ -194,7 +194,7 @@ def test_an_added_class_trains_one_manifold(study, tmp_path):
     logs = [tmp_path / f"results/smoke/logs/fonts/vaegan/class{k}.log" for k in range(4)]
     is_reused = ["trained before" in log.read_text() for log in logs]
     assert is_reused == [True, False, True, False]
-    assert "checkpoint ignored" in logs[1].read_text()
+    assert "the job starts from the beginning" in logs[1].read_text()
     assert not damaged.exists()
     for k in range(3):
         for name in (f"class{k}.safetensors", f"class{k}.curves.parquet"):
@@ -416,7 +416,8 @@ def test_a_study_of_the_users_arrays_runs(tmp_path):
     attacked = rows[rows["prediction"] == rows["label"]]
     assert (attacked["code_linf"] <= 0.1 + 1e-5).all()
     assert (tmp_path / FIGURE).stat().st_size > 1000
-    assert "Data set mine, data manifold, random steps of 0.1" in (tmp_path / QUALITY).read_text()
+    quality = (tmp_path / QUALITY).read_text()
+    assert "Data set mine, data manifold, radius of random steps 0.1" in quality
     models = (tmp_path / "results/smoke/mine/manifolds").glob("*.safetensors")
     assert {path.stem for path in models} == {"all", "judge", "data_manifold"}
     examples = tmp_path / "results/smoke/mine/dataset/examples.parquet"
@@ -587,7 +588,7 @@ def test_a_folder_of_images_is_checked_before_any_job(tmp_path):
     keys = {**IMAGE_STUDY, "sizes": [34], "datasets": datasets}
     run = snakemake(tmp_path, "-n", config=write_config(tmp_path, **keys))
     assert run.returncode != 0
-    assert "sizes[0] is 34, but must be at most 32, the number of train images" in run.stderr
+    assert "sizes[0] is 34, but must be at most 32, the number of training images" in run.stderr
     (tmp_path / "photos/a/0.png").write_bytes(b"no image")
     run = snakemake(tmp_path, "-n", config=write_config(tmp_path, datasets=datasets, **IMAGE_STUDY))
     assert run.returncode != 0

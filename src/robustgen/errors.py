@@ -23,7 +23,7 @@ def remedy(file: str | Path) -> str:
     With a shared cache the path is a symlink, so the target is named. The file must be requested
     explicitly, because Snakemake does not recreate a missing input whose outputs exist.
     """
-    return f"remove {os.path.realpath(file)}, then name {file} as a target to have it made again"
+    return f"remove {os.path.realpath(file)} and run again with {file} as a target"
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def require_writable(folder, remedy="name another results folder with --director
             CHECKED_DISKS.add(disk)
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be written: {existing}: {error.strerror}; free it or {remedy}"
+            f"{folder} cannot be written: {existing}: {error.strerror}; make it writable, free space on its disk, or {remedy}"
         )
 
 

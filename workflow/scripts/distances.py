@@ -31,7 +31,9 @@ with run_job(snakemake.log[0], snakemake):
     is_correct = attacks["prediction"] == attacks["label"]
     attacks = attacks[(attacks["example"] < examples) & is_correct]
     if attacks.empty:
-        log.warning("no model classifies any of the first %d test images correctly", examples)
+        log.warning(
+            "no model classifies any of the first %d test images correctly: no distances", examples
+        )
     image_rows, example_rows = (
         torch.tensor(attacks[name].to_numpy(np.int64), device=compute_device)
         for name in ("row", "example")

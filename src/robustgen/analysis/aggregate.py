@@ -181,7 +181,7 @@ def _count_per_model(
     rows = pd.concat(frames, ignore_index=True).sort_values(list(keys))
     repeated = rows[rows.duplicated(list(keys))]
     if len(repeated):
-        raise ValueError(f"occurs twice: {repeated.iloc[0][list(keys)].to_dict()}")
+        raise ValueError(f"two results of the same model: {repeated.iloc[0][list(keys)].to_dict()}")
     return rows
 
 

@@ -84,7 +84,7 @@ def rejection_reason(evidence: Evidence) -> str:
     manifold = str(evidence.on_manifold["manifold"]).replace("_", " ")
     if quality.accuracy < MIN_JUDGE_ACCURACY:
         return (
-            f"the quality of the {manifold} cannot be measured: an independent classifier "
+            f"the quality of the {manifold} cannot be measured: its judge "
             f"classifies only {quality.accuracy:.1%} of the test images correctly, and at least "
             f"{MIN_JUDGE_ACCURACY:.0%} are needed"
         )
@@ -96,7 +96,7 @@ def rejection_reason(evidence: Evidence) -> str:
         if not agreement >= MIN_AGREEMENT:  # NaN, if there are no such images, is too poor as well
             share = "none is" if np.isnan(agreement) else f"only {agreement:.1%} are"
             return (
-                f"the {manifold} is too poor: of the {images} that an independent classifier "
+                f"the {manifold} is too poor: of the {images} that its judge "
                 f"classifies correctly, {share} classified correctly after {change}, and at least "
                 f"{MIN_AGREEMENT:.0%} are needed"
             )
@@ -305,7 +305,7 @@ def adversarial_images_factor(evidence: Evidence) -> Intervals:
     if missing:  # the mean over the other seeds would hide them
         share = "any seed" if missing == len(seeds) else f"{missing} of {len(seeds)} seeds"
         raise InsufficientEvidenceError(
-            f"{adversarial} training never reaches a test error of {normal} training in {share}",
+            f"{adversarial} training never has a test error as low as {normal} training in {share}",
             ratio,
         )
     return {None: ratio}

@@ -24,11 +24,12 @@ class SearchResult(NamedTuple):
     """The result of a search for each of M models and B images.
 
     Attributes:
-        codes: `(M, B, *D)` codes of the first success, otherwise of the highest loss.
+        codes: `(M, B, *D)` codes of the first success, if the search stops at successes and there
+            is one; otherwise of the highest loss.
         loss: `(M, B)` loss of the search at these codes.
         success: `(M, B)` whether the model misclassifies the images of these codes.
-        iterations: `(M, B)` steps taken before the success, -1 without success.
-        restart: `(M, B)` index of the restart that succeeded, -1 without success.
+        iterations: `(M, B)` steps from the start to these codes, -1 without success.
+        restart: `(M, B)` index of the restart of these codes, -1 without success.
     """
 
     codes: Tensor
@@ -112,7 +113,7 @@ def run_search_from_starts(
         starts: for each restart, points `(M, B, *D)` of the unit ball.
         stop_at_success, skip, backend: as for `run_search`.
     """
-    if isinstance(model, nn.Module) and model.training:
+    if isinstance(model, nn.Module) and any(module.training for module in model.modules()):
         raise ValueError("the model is in train mode; call eval() before an attack")
     best, loss_fn = make_initial_best(space, labels), get_loss(search.loss)
     evals_per_restart = search.steps + 1
@@ -149,7 +150,7 @@ def ascend(
         model: images `(M, B', C, H, W)` to logits `(M, B', K)`.
         active: the examples, whose codes are their starts.
         threat: the ball to search.
-        search: step rule, step size and steps.
+        search: loss, step rule, step size and steps.
         steps_done: number of evaluations of the model in earlier restarts.
         stop_at_success: whether the search for an example ends at its first success.
     """

@@ -41,13 +41,14 @@ def check_consistency(study: S) -> S:
 
 
 def _check_names(study: StudyBlocks) -> None:
+    reserved = join_words(sorted(RESERVED_NAMES), "and")
     for name in sorted(RESERVED_NAMES & set(study.datasets)):
         raise UserError(
-            f"datasets.{name} must have another name: results have a folder of this name"
+            f"datasets.{name} must have another name: {reserved} are folders of the results"
         )
     if CLEAN in study.attacks:
         raise UserError(
-            f"attacks.{CLEAN} must have another name: this one is reserved for unchanged images"
+            f"attacks.{CLEAN} must have another name: this one is reserved for clean test images"
         )
 
 
@@ -61,7 +62,7 @@ def _check_manifolds(study: StudyBlocks) -> None:
         _check_channels(name, manifold, data)
         if data.train_examples < 2 * data.classes:
             raise UserError(
-                f"manifolds.{name} needs 2 or more train images of each class of datasets.{name}"
+                f"manifolds.{name} needs 2 or more training images of each class of datasets.{name}"
             )
         last_class = data.classes - 1
         for key in manifold.betas:
@@ -93,7 +94,8 @@ def _check_threats(study: StudyBlocks) -> None:
             if not any(study.applies_to(dataset, search) for search in searches.values()):
                 spaces = join_words(space for space in _SPACES if study.supports(dataset, space))
                 raise UserError(
-                    f"{group} must have one of them in a space of datasets.{dataset} ({spaces})"
+                    f"{group} has none that datasets.{dataset} can use; add one whose threat is in "
+                    f"one of its spaces: {spaces}"
                 )
 
 
@@ -131,7 +133,7 @@ def _check_seeds(study: StudyBlocks) -> None:
         raise value_error(
             seeds,
             f"at most cohort_size, {size}, or a multiple of it, such as {lower_multiple} or "
-            f"{lower_multiple + size}, so that raising it adds cohorts and retrains none",
+            f"{lower_multiple + size}, so that more seeds add cohorts and retrain none",
             "seeds",
         )
 
@@ -144,7 +146,7 @@ def _check_sizes(study: StudyBlocks) -> None:
                 allowed = f"a multiple of {classes}, the number of classes of datasets.{name}"
                 raise value_error(n, allowed, "sizes", index)
             if n > max_n:
-                allowed = f"at most {max_n}, the number of train images of datasets.{name}"
+                allowed = f"at most {max_n}, the number of training images of datasets.{name}"
                 raise value_error(n, allowed, "sizes", index)
 
 
@@ -206,7 +208,9 @@ def _check_distances(study: StudyBlocks) -> None:
     for name, data in study.datasets.items():
         limits[f"test images of datasets.{name}"] = data.test_examples
         if distances.neighbours >= data.train_examples:
-            allowed = f"below {data.train_examples}, the number of train images of datasets.{name}"
+            allowed = (
+                f"below {data.train_examples}, the number of training images of datasets.{name}"
+            )
             raise value_error(distances.neighbours, allowed, "distances", "neighbours")
     for description, limit in limits.items():
         if distances.examples > limit:

@@ -181,9 +181,9 @@ class Downloads(Settings):
     mirror: Annotated[
         str | None,
         Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
-        AllowedText("the path of a folder, or an address, as text"),
+        AllowedText("the path of a folder, or a URL, as text"),
     ] = None
-    """A folder or an address that has the same files and is tried before the internet."""
+    """A folder or a URL that has the same files and is tried before the internet."""
 
     @model_validator(mode="after")
     def _check_homes(self) -> Self:

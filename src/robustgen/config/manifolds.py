@@ -35,7 +35,8 @@ def _check_class_keys(value: Any) -> Any:
     for key, beta in value.items():
         if key != "all" and (isinstance(key, bool) or not str(key).isdecimal()):
             raise validation_error(
-                "is not a known key; allowed are all and numbers of classes", format_key(key)
+                "is not a known key; allowed are `all` and the number of a class, from 0",
+                format_key(key),
             )
         name = key if key == "all" else str(int(key))
         if name in betas:

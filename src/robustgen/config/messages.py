@@ -24,7 +24,7 @@ _MAX_VALUE_CHARACTERS = 60
 _ALLOWED_BY_ERROR_TYPE = {
     "dict_type": "a mapping of names to settings",
     "tuple_type": "a list",
-    "too_short": "non-empty",
+    "too_short": "a list or mapping with at least one entry",
 }
 """Descriptions of allowed values, by pydantic's types of errors."""
 

@@ -1,4 +1,8 @@
-"""Whether the radius of a threat fits its space, and whether a search can cross the ball."""
+"""Whether the radius of a threat fits its space, and whether a search reaches the whole ball.
+
+The widths of a space are known for the spaces of the library only. In another space, every radius
+and every search is accepted.
+"""
 
 import math
 
@@ -37,18 +41,22 @@ def _pixel_hint(space: str, radius: float) -> str:
 
 
 def max_distance(study: StudyBlocks, dataset: str, space: str, norm: str) -> float:
-    """Return the largest distance between two codes within the bounds of a space."""
+    """Return the largest distance between two codes of a space; infinity if it is not known."""
     widths = _widths(study, dataset, space) if norm == "l2" or space != "image" else [1.0]
+    if widths is None:
+        return math.inf
     return max(widths) if norm == "linf" else math.hypot(*widths)
 
 
-def _widths(study: StudyBlocks, dataset: str, space: str) -> list[float]:
-    """Return upper minus lower bound of each coordinate of a space."""
+def _widths(study: StudyBlocks, dataset: str, space: str) -> list[float] | None:
+    """Return upper minus lower bound of each coordinate of a space; None if they are not known."""
     data = study.datasets[dataset]
     if space == "image":
         return [1.0] * math.prod(data.shape)
     if space in LEARNED_MANIFOLDS:
         return [2 * BOUND] * study.manifolds[dataset].latent
+    if space not in ("true_manifold", "transformation"):
+        return None
     lower, upper = RANGES[data.transformations]  # type: ignore[attr-defined]  # all kinds have it
     return [top - bottom for bottom, top in zip(lower, upper, strict=True)]
 
@@ -60,7 +68,7 @@ def search_warnings(study: StudyBlocks) -> list[str]:
 
 
 def _describe_short_searches(study: StudyBlocks) -> str:
-    """Name the searches whose steps cannot cross the ball in one sentence; empty if there are none.
+    """Name the searches that cannot reach the surface of their ball; empty if there are none.
 
     From the centre of a ball such a search does not reach its surface: the attack finds fewer
     adversarial examples than exist, and the training is weaker than its radius says.
@@ -71,15 +79,15 @@ def _describe_short_searches(study: StudyBlocks) -> str:
         reach = _max_reach(study, search)
         if reach < radius * (1 - 1e-9):  # 3 x 0.1 is below 0.3 by rounding alone
             descriptions.append(
-                f"{name} ({search.steps} steps of {search.step_size:g} reach {reach:.3g} "
-                f"of the radius {radius:g})"
+                f"{name} ({search.steps} steps of {search.step_size:g} move at most {reach:.3g}, "
+                f"but the radius is {radius:g})"
             )
     if not descriptions:
         return ""
     return (
-        f"the steps of {join_words(descriptions, 'and')} are too few or too short to cross the "
-        "ball of the threat, so that the search is weak; for a stronger one raise steps or "
-        "step_size"
+        f"the steps of {join_words(descriptions, 'and')} are too few or too short to reach the "
+        "surface of the ball from its centre, so that the search is weak; for a stronger one raise "
+        "steps or step_size"
     )
 
 
@@ -125,5 +133,5 @@ def _max_reach(study: StudyBlocks, search: Method | Attack) -> float:
     if threat.norm == "linf" or search.step_rule == "normalized":
         return reach
     datasets = [dataset for dataset in study.datasets if study.supports(dataset, threat.space)]
-    dimensions = min(len(_widths(study, dataset, threat.space)) for dataset in datasets)
-    return reach * math.sqrt(dimensions)
+    widths = [_widths(study, dataset, threat.space) for dataset in datasets]
+    return min(math.inf if w is None else reach * math.sqrt(len(w)) for w in widths)

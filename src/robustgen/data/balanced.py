@@ -118,11 +118,11 @@ def _check_classes(raw: RawDataset) -> None:
     """Log which classes have no test images.
 
     Raises:
-        UserError: a class has no train images, or the test split has no images.
+        UserError: a class has no training images, or the test split has no images.
     """
     missing = _list_missing_classes(raw, raw.train)
     if missing:
-        raise UserError(f"{raw.name}: class {missing[0]} has no train images")
+        raise UserError(f"{raw.name}: class {missing[0]} has no training images")
     if raw.test is None:
         return
     if not len(raw.test.labels):
@@ -159,7 +159,7 @@ def _log_common_images(train: Images, test: Images) -> None:
     common = sum(digest in train_digests for digest in digest_pixels(test))
     if common:
         log.warning(
-            "%d of %d test images have the same pixels as train images: test errors are too low",
+            "%d of %d test images have the same pixels as training images: test errors are too low",
             common,
             len(test),
         )

@@ -79,9 +79,9 @@ def fetch(files: Sequence[PublicFile], folder: str | Path, mirror: str | None = 
                     if known_path is None
                 ]
                 raise UserError(
-                    f"{file.relative_path} could not be fetched ({'; '.join(failures)}): put "
+                    f"{file.relative_path} could not be downloaded ({'; '.join(failures)}): put "
                     f"{', '.join(missing)} into the folder {data_folder.absolute()}, or name a "
-                    "folder or address that has them as downloads.mirror"
+                    "folder or URL that has them as downloads.mirror"
                     f"{working_directory_note(folder)}"
                 )
             paths[index] = path
@@ -124,7 +124,7 @@ def _try_sources(
     path = folder / file.relative_path
     failures: list[str] = []
     for source in (*_mirror_sources(file, mirror), *file.urls):
-        log.info("fetching %s", source)
+        log.info("downloading %s", source)
         try:
             with atomic_write(path) as temporary:
                 _download(source, temporary)

@@ -39,7 +39,9 @@ class DistinctImages:
         ):
             if pairs:
                 copy, original = map(name_image, pairs[0])
-                log.warning("%d %s left out, e.g. %s (as %s)", len(pairs), reason, copy, original)
+                log.warning(
+                    "%d %s left out, e.g. %s (equal to %s)", len(pairs), reason, copy, original
+                )
 
 
 def find_distinct(labels: Sequence[int], contents: Sequence[Hashable]) -> DistinctImages:

@@ -194,7 +194,9 @@ def _check_labels(path: str | Path, arrays: dict[str, npt.NDArray[Any]]) -> dict
     for split, labels in arrays.items():
         name = f"{_PREFIXES[split]}labels of {path}"
         if labels.ndim != 1 or not len(labels):
-            raise UserError(f"{name} have the shape {labels.shape}, but must have (N,)")
+            raise UserError(
+                f"{name} have the shape {labels.shape}, but must have (N,), with N of 1 or more"
+            )
         if labels.dtype.kind not in "iu":
             raise UserError(f"{name} are {labels.dtype}, but must be of a type of whole numbers")
     classes = int(arrays["train"].max()) + 1
@@ -205,10 +207,12 @@ def _check_labels(path: str | Path, arrays: dict[str, npt.NDArray[Any]]) -> dict
 
 def _check_classes(split: str, name: str, values: npt.NDArray[Any], classes: int) -> None:
     """Check the distinct labels of a split, in ascending order."""
-    allowed = "but must be 0 to K-1 for K classes, two or more, each of which has train images"
+    allowed = (
+        "but labels must be 0 to K-1 without gaps, for two or more classes with training images"
+    )
     invalid = [int(value) for value in values if not 0 <= value < classes]
     if invalid:
-        raise UserError(f"a label is {invalid[0]}, {allowed} ({name})")
+        raise UserError(f"{name}: a label is {invalid[0]}, {allowed}")
     if split == "train" and len(values) < max(classes, 2):
         missing = next(
             label
@@ -216,7 +220,7 @@ def _check_classes(split: str, name: str, values: npt.NDArray[Any], classes: int
             if label >= len(values) or values[label] != label
         )
         raise UserError(
-            f"no label is {missing}, though the largest is {classes - 1}, {allowed} ({name})"
+            f"{name}: the largest label is {classes - 1} and no label is {missing}, {allowed}"
         )
 
 

@@ -42,7 +42,7 @@ def read_npz(path: str) -> RawDataset:
     content = read_arrays(path)
     log_dark_images(path, *content.images.values())
     if content.other_arrays:
-        log.warning("arrays left out: %s", ", ".join(content.other_arrays))
+        log.warning("unknown arrays are not used: %s", ", ".join(content.other_arrays))
     if content.distinct is not None:
         content.distinct.log_left_out(lambda row: f"image {row}")
     rows = content.train_rows

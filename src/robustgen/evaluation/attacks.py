@@ -112,7 +112,7 @@ def attack_cohort(
         cohort: M models in eval mode.
         data: the images.
         threat: the ball to search.
-        search: step rule, step size, steps and restarts.
+        search: loss, step rule, step size, steps and restarts.
         generators: M generators from which nothing has been drawn.
         checkpoint: read to resume an interrupted run, and written between batches. Adversarial
             examples are written to files beside it, so that memory holds one batch of them. The
@@ -182,7 +182,10 @@ def _attack_batch(
         backend=cohort.backend,
     )
     if not result.loss[~skip].isfinite().all():
-        raise UserError(f"a loss is not finite under the threat {threat}")
+        raise UserError(
+            f"the loss of the attack is not finite (space {threat.space}, norm {threat.norm}, "
+            f"radius {threat.radius:g}); if training diverged, set a lower classifier.learning_rate"
+        )
     with torch.no_grad():
         is_clean = skip[:, :, None, None, None]
         images = torch.where(is_clean, clean_images, space.decode(result.codes))
@@ -282,7 +285,9 @@ def _resume(
     examples_done = columns["claimed"].shape[1]
     starts = range(0, examples_done, batch_size)
     if not examples.resume(starts, examples_done, metadata["digest"]):
-        log.warning("checkpoint ignored: the files of examples beside it have changed")
+        log.warning(
+            "the job starts from the beginning: the examples beside its checkpoint have changed"
+        )
         return {}
     load_state_tensors(tensors, {}, [], generators)
     log.info("resuming after %d images", examples_done)
@@ -310,7 +315,11 @@ def _assemble(
     """Return columns and examples as a result, and log how many successes were refuted."""
     claimed, success = columns.pop("claimed"), columns["success"]
     refuted = int((claimed & ~success).sum())
-    log.info("%d successes, %d refuted by the re-check", int(success.sum()), refuted)
+    log.info(
+        "%d successes, and %d more that the plain model did not confirm",
+        int(success.sum()),
+        refuted,
+    )
     rows: dict[str, Any] = {name: _to_column(values) for name, values in columns.items()}
     for name in ("iterations", "restart"):
         rows[name] = np.ma.masked_less(rows[name], 0)

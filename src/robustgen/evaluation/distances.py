@@ -185,7 +185,10 @@ def measure_to_neighbours(
         ValueError: `neighbours` is below two or above the number of training images.
     """
     if not 2 <= neighbours <= len(training):
-        raise ValueError(f"{neighbours} neighbours of {len(training)} images")
+        raise ValueError(
+            f"neighbours is {neighbours}, but must be from 2 to {len(training)}, the number of "
+            "training images"
+        )
     flat = examples.flatten(1)
     neighbour_rows = _find_neighbours(flat, training, neighbours)
     chunks = []

@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from robustgen.attacks.losses import LOSSES
 from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.backend import PLAIN
 from robustgen.data.split import Split
@@ -52,14 +53,15 @@ def attack(
     radius: float,
     norm: str = "linf",
     steps: int = 40,
-    step_rule: str = "signed",
+    loss: str = "cross_entropy",
+    step_rule: str | None = None,
     step_size: float | None = None,
     restarts: int = 1,
     seed: int = 0,
 ) -> SingleModelAttack:
     """Attack a model on images, as the workflow attacks the classifiers of a study.
 
-    The attack is projected gradient ascent on the cross-entropy, from random starts in the ball
+    The attack is projected gradient ascent on a loss, from random starts in the ball
     until the first success. Images that the model misclassifies are not attacked. Every success is
     checked: the model misclassifies the returned image, which lies in the ball and in [0, 1].
 
@@ -70,7 +72,9 @@ def attack(
         radius: radius of the ball, in pixel values; for example 8 / 255.
         norm: norm of the ball, "linf" or "l2".
         steps: number of steps from each random start.
-        step_rule: "signed", "normalized" or "adam".
+        loss: the loss that the attack increases, "cross_entropy".
+        step_rule: "signed", "normalized" or "adam"; None takes "signed" for the norm "linf" and
+            "normalized" for the norm "l2".
         step_size: length of a step; None takes 2.5 times the radius, divided by the steps (Madry
             et al., ICLR 2018).
         restarts: number of random starts per image.
@@ -88,19 +92,24 @@ def attack(
         >>> result.images.shape, len(result.table)
         (torch.Size([3, 1, 2, 2]), 3)
     """
-    require_name("step_rule", step_rule, STEP_RULES)
-    require_number("steps", steps, 0, is_integer=True)
     threat = Threat("image", norm, radius)
+    if step_rule is None:
+        step_rule = "signed" if norm == "linf" else "normalized"
+    require_name("step_rule", step_rule, STEP_RULES)
+    require_name("loss", loss, LOSSES)
+    require_number("steps", steps, 0, is_integer=True)
     if step_size is None:
         step_size = 2.5 * radius / max(steps, 1)
-    search = SearchConfig(step_rule, step_size, steps, restarts)
+    search = SearchConfig(step_rule, step_size, steps, restarts, loss)
     _check_images(images)
     _check_radius(threat, images)
     _check_labels(labels, images)
     _check_model(model, images, labels)
     generator = torch.Generator().manual_seed(seed)
-    data = _make_split(images, labels)
-    result = attack_cohort(_CohortOfOne(model), data, threat, search, [generator])
+    # In inference mode there would be no gradients with respect to the images.
+    with torch.inference_mode(False), torch.enable_grad():
+        data = _make_split(images.detach().clone(), labels.clone())
+        result = attack_cohort(_CohortOfOne(model), data, threat, search, [generator])
     return SingleModelAttack(result.images[0].to(images.device), _make_table(result.rows))
 
 
@@ -128,7 +137,10 @@ def _check_images(images: Tensor) -> None:
         raise ValueError(f"images must be of type torch.float32, not {images.dtype}")
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):
-        raise ValueError(f"images must lie in [0, 1], but reach from {low:g} to {high:g}")
+        advice = (
+            "divide by 255" if low >= 0 and high <= 255 else "put the normalization into the model"
+        )
+        raise ValueError(f"images must lie in [0, 1], but reach from {low:g} to {high:g}; {advice}")
 
 
 def _check_radius(threat: Threat, images: Tensor) -> None:
@@ -155,13 +167,18 @@ def _check_model(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     """Raise a `ValueError` unless `model` maps the images to logits for all labels."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    if model.training:
+    if any(module.training for module in model.modules()):
         raise ValueError("model is in train mode; call model.eval() before the attack")
     device = next((parameter.device for parameter in model.parameters()), images.device)
     if device != images.device:
         raise ValueError(f"model is on {device}, but images on {images.device}")
-    with torch.no_grad():
-        logits = model(images[:1])
+    try:
+        with torch.no_grad():
+            logits = model(images[:1])
+    except RuntimeError as error:
+        raise ValueError(
+            f"model cannot classify images of shape {tuple(images.shape)}, (N, C, H, W): {error}"
+        ) from error
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
         raise ValueError("model must map images (N, C, H, W) to logits (N, K)")
     low, high = int(labels.min()), int(labels.max())

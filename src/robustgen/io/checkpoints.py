@@ -64,11 +64,13 @@ class Checkpoint:
         try:
             tensors, header = load_tensors(self.path)
         except UserError as error:
-            log.warning("checkpoint ignored: %s", error)
+            log.warning("the job starts from the beginning: its checkpoint %s", error)
             return None
         if header.get("identity") != self._identity:
             log.warning(
-                "checkpoint ignored: %s belongs to other settings, code or inputs", self.path
+                "the job starts from the beginning: its checkpoint %s belongs to other settings, "
+                "code or inputs",
+                self.path,
             )
             return None
         return tensors, json.loads(header["metadata"])

@@ -122,7 +122,7 @@ class ExampleStore:
                     file.write(_view_bytes(rows))
         except OSError as error:
             raise UserError(
-                f"{path} cannot be written: {error.strerror}; solve this and run again"
+                f"{path} cannot be written: {error.strerror}; correct this and run again"
             ) from error
 
     def _update_digest(self, name: str, start: int, stop: int, sha256: "hashlib._Hash") -> None:

@@ -259,7 +259,7 @@ def _source_module(statement: Import) -> str:
     if isinstance(statement, ast.Import):
         return ""
     if statement.level or statement.names[0].name == "*":
-        defect = "is relative" if statement.level else "names no name"
+        defect = "is relative" if statement.level else "names nothing that can be followed"
         raise UserError(
             f"the import of {statement.names[0].name} {defect}; write module and name in full, "
             "because changes of the imported code would otherwise not be seen"

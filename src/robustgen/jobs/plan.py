@@ -95,7 +95,7 @@ def format_plan(
         stage = rule if job_seconds else "others"
         job_counts[stage] += 1
         stage_seconds[stage] += speeds.start + job_seconds
-    lines = [f"{study.study} on {speeds.machine}", f"{'stage':<18}{'jobs':>6}{'minutes':>10}"]
+    lines = [f"{study.study} on {speeds.machine}", f"{'rule':<18}{'jobs':>6}{'minutes':>10}"]
     for stage in sorted(stage_seconds, key=lambda name: -stage_seconds[name]):
         lines.append(f"{stage:<18}{job_counts[stage]:>6}{stage_seconds[stage] / 60:>10.1f}")
     total, job_count = sum(stage_seconds.values()) / 60, sum(job_counts.values())
@@ -168,7 +168,9 @@ def _read_speeds(path: Path, study: Study) -> Speeds:
     """
     try:
         speeds = Speeds.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except ValidationError:
         raise UserError(f"{path} is not a file of speeds as --write-speeds writes them") from None
     if missing := next(missing_speeds(study, speeds), None):
         raise UserError(

@@ -56,10 +56,10 @@ def run_job(logfile: str | Path, script: SnakemakeScript | None = None) -> Itera
         failure = f"robustgen: {error}"
     except Exception as error:
         if not _is_out_of_memory(error):
-            log.exception("failed")
+            log.exception("the job failed with this error")
             raise
         log.exception("out of memory")
-        failure = f"robustgen: there is not enough memory: {error}; see {logfile}"
+        failure = f"robustgen: there is not enough memory: {error}; run fewer jobs at a time, see {logfile}"
     finally:
         signal.signal(signal.SIGTERM, previous_handler)
         log.removeHandler(handler)
@@ -87,7 +87,7 @@ def _exit_now(failure: str) -> NoReturn:
 
 def _on_sigterm(signal_number: int, _frame: object) -> None:
     """Raise SystemExit, so that context managers remove partial files."""
-    log.error("stopped by signal %d", signal_number)
+    log.error("stopped by signal %d; run again to continue", signal_number)
     sys.exit(128 + signal_number)
 
 

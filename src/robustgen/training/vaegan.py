@@ -90,7 +90,7 @@ def train_vaegan_once(
         curves = train_vaegan(model, data, generator, checkpoint, backend)
         finished.write(model.state_dict(), {"curves": curves})
         return curves
-    log.info("reused: trained before on the same images with the same settings")
+    log.info("reused: the VAE-GAN was trained before with the same images, settings and code")
     tensors = {f"state.{name}": tensor for name, tensor in saved[0].items()}
     load_state_tensors(tensors, model.state_dict(), [], [])
     model.eval()
@@ -144,11 +144,11 @@ def _append_epoch(
     if not all(map(math.isfinite, means)):
         raise UserError(
             f"training of the VAE-GAN diverged: a loss is not finite in epoch {epoch} at "
-            f"learning rate {lr:.3g}; set a lower learning_rate"
+            f"learning rate {lr:.3g}; set a lower learning_rate in the block manifolds"
         )
     for column, value in zip_longest(curves.values(), (epoch, lr, *means)):
         column.append(value)
-    log.info("epoch %d: L1 %.2f, divergence %.2f", epoch, means[1], means[0])
+    log.info("epoch %d: L1 distance %.2f, KL divergence %.2f nat", epoch, means[1], means[0])
 
 
 def _train_epoch(

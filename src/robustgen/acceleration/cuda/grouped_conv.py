@@ -45,7 +45,7 @@ def is_triton_available() -> bool:
         geometry = ConvGeometry(1, 1, 1, (2, 2), (2, 2), (0, 0))
         sums = conv_forward(x, x.view(1, 4, 4)[:, :, :1].contiguous(), None, geometry)
         if not sums.eq(4).all():
-            raise RuntimeError(f"sums of four ones are {sums.flatten().tolist()}")
+            raise RuntimeError(f"a test kernel returned {sums.flatten().tolist()} instead of 4")
         return True
     # Triton, its C compiler and the driver raise errors of many types, which all mean the same.
     except Exception as error:
