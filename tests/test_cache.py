@@ -71,7 +71,7 @@ def test_a_damaged_file_in_the_cache_is_named(shared, tmp_path):
     trained = "fonts/classifiers/normal/n60/seeds0-1.safetensors"
     run = request(tmp_path, "first", file=trained)
     assert run.returncode != 0
-    assert f"remove {damaged}, then name results/first/{bank} as a target" in run.stderr
+    assert f"remove {damaged} and run again with results/first/{bank} as a target" in run.stderr
     damaged.unlink()
     assert computed_files(request(tmp_path, "first", file=bank)) == [
         bank[6:],
@@ -99,8 +99,11 @@ def test_a_missing_cache_folder_is_one_sentence(tmp_path, value, sentence):
 # Cached jobs that read files of the user: the key with the path of the files, and the parameter
 # with their digest.
 FILES_OF_USER = {
-    "images": ("path", "user_files_digest=lambda w: USER_FILES_DIGESTS[w.dataset]"),
-    "prototypes": ("fonts_from", "font_files_digest=lambda w: FONT_FILES_DIGESTS[w.dataset]"),
+    "images": ("path", "user_files_digest=lambda wildcards: USER_FILES_DIGESTS[wildcards.dataset]"),
+    "prototypes": (
+        "fonts_from",
+        "font_files_digest=lambda wildcards: FONT_FILES_DIGESTS[wildcards.dataset]",
+    ),
 }
 
 
@@ -109,7 +112,7 @@ def test_cached_jobs_depend_on_their_params_only():
     cached_rules = 0
     for path in ROOT.glob("workflow/rules/*.smk"):
         for name, body in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", path.read_text(), re.M):
-            if "cache: CACHING" in body:
+            if "cache: IS_CACHING" in body:
                 cached_rules += 1
                 script = (ROOT / f"workflow/scripts/{name}.py").read_text()
                 if name in FILES_OF_USER:

@@ -456,21 +456,23 @@ BAD_NPZ = {
     "test labels missing": ({**ARRAYS, "test_images": grey(2)}, "has no array test_labels"),
     "labels with a gap": (
         {**ARRAYS, "labels": ARRAYS["labels"] * 2},
-        "no label is 1, though the largest is 2, but must be 0",
+        "the largest label is 2 and no label is 1, but labels must be 0",
     ),
-    "labels below 0": ({**ARRAYS, "labels": ARRAYS["labels"] - 1}, "a label is -1, but must be 0"),
+    "labels below 0": (
+        {**ARRAYS, "labels": ARRAYS["labels"] - 1},
+        "a label is -1, but labels must be 0",
+    ),
     "one huge label": (
         {**ARRAYS, "labels": ARRAYS["labels"] * 10**15},
-        "no label is 1, though the largest is 1000000000000000, but",
+        "the largest label is 1000000000000000 and no label is 1, but labels must be 0",
     ),
     "one class": (
         {**ARRAYS, "labels": ARRAYS["labels"] * 0},
-        "no label is 1, though the largest is 0, but must be 0 to K-1",
+        "the largest label is 0 and no label is 1, but labels must be 0",
     ),
     "test labels of another class": (
         {**ARRAYS, **TEST_ARRAYS, "test_labels": np.array([0, 1, 2, 0, 1])},
-        "a label is 2, but must be 0 to K-1 for K classes, two or more, each of which has train "
-        "images (test_labels of ",
+        "images.npz: a label is 2, but labels must be 0 to K-1 without gaps, for two or more",
     ),
     "no test labels": (
         {**ARRAYS, "test_images": grey(2)[:0], "test_labels": np.ones(0, int)},

@@ -239,7 +239,7 @@ def test_without_any_source_the_message_lists_all_missing_files(tmp_path: Path) 
         fetch(files, tmp_path)
     assert str(caught.value) == (
         "b/1 could not be downloaded (http://127.0.0.1:9/x: Connection refused): put b/1, b/2, b/4 "
-        f"into the folder {tmp_path}, or name a folder or address that has them as downloads.mirror"
+        f"into the folder {tmp_path}, or name a folder or URL that has them as downloads.mirror"
     )
 
 

@@ -347,7 +347,7 @@ def test_a_loss_that_is_not_finite_ends_the_attack(data, monkeypatch):
         return result
 
     monkeypatch.setattr(evaluation, "run_search_from_starts", return_infinite_loss)
-    with pytest.raises(UserError, match=r"a loss is not finite under the threat .*image.*linf"):
+    with pytest.raises(UserError, match=r"the loss of the attack is not finite .*image.*linf"):
         attack_cohort(cohort, data, THREAT, SEARCH, make_generators())
 
 

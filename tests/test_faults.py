@@ -188,7 +188,7 @@ def test_a_disk_that_is_full_at_the_start_is_one_sentence(tmp_path):
         output = run.stdout + run.stderr
         assert run.returncode != 0
         assert "cannot be written" in output
-        assert "No space left on device; free it" in output, output[-3000:]
+        assert "No space left on device; make it writable, free" in output, output[-3000:]
         assert "Traceback" not in output
 
 

@@ -19,9 +19,9 @@ from robustgen.progress import log_progress
     ("error", "message"),
     [
         (UserError("the sky is green"), "robustgen: the sky is green"),
-        (MemoryError("9 TiB are too much"), "there is not enough memory: 9 TiB are too much"),
-        (RuntimeError("you can't allocate memory"), "there is not enough memory: you can't"),
-        (torch.OutOfMemoryError("CUDA out of memory."), "there is not enough memory: CUDA"),
+        (MemoryError("9 TiB are too much"), "not enough memory: 9 TiB are too much"),
+        (RuntimeError("you can't allocate memory"), "not enough memory: you can't"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "not enough memory: CUDA"),
     ],
     ids=["a mistake", "no memory", "no memory for torch", "no memory on a GPU"],
 )
@@ -76,7 +76,7 @@ def test_the_process_of_a_script_ends_with_its_job(tmp_path):
 def test_the_process_of_a_script_fails_with_its_job(tmp_path):
     code = JOB_OF_SNAKEMAKE.replace('print("in the job", end="")', "raise MemoryError('so much')")
     run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True)
-    sentence = b"robustgen: there is not enough memory: so much; see log\n"
+    sentence = b"robustgen: not enough memory: so much; run fewer jobs at a time, see log\n"
     assert (run.returncode, run.stdout, run.stderr) == (1, b"", sentence)
 
 

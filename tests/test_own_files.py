@@ -274,7 +274,7 @@ def test_a_copied_photo_counts_once(photos, caplog):
     assert len({image.numpy().tobytes() for image in bank}) == 8
     (line,) = [line for line in caplog.messages if "left out" in line]
     assert line == (
-        "8 copies of images of the same class left out, e.g. a/copy of 0.png (as a/0.png)"
+        "8 copies of images of the same class left out, e.g. a/copy of 0.png (equal to a/0.png)"
     )
 
 
@@ -287,7 +287,7 @@ def test_a_photo_in_two_classes_is_left_out(photos, caplog):
     assert len(bank) == settings.train_examples + settings.test_examples
     (line,) = [line for line in caplog.messages if "left out" in line]
     assert line == (
-        "2 images that occur in more than one class left out, e.g. a/1.png (as b/x.png)"
+        "2 images that occur in more than one class left out, e.g. a/1.png (equal to b/x.png)"
     )
 
 
@@ -324,8 +324,8 @@ def test_a_copied_array_counts_once(tmp_path, caplog):
     assert settings.counts == (2, 1, 1)
     assert len(bank) == settings.train_examples + settings.test_examples
     assert [line for line in caplog.messages if "left out" in line] == [
-        "2 copies of images of the same class left out, e.g. image 6 (as image 0)",
-        "2 images that occur in more than one class left out, e.g. image 4 (as image 5)",
+        "2 copies of images of the same class left out, e.g. image 6 (equal to image 0)",
+        "2 images that occur in more than one class left out, e.g. image 4 (equal to image 5)",
     ]
     np.savez(path, **arrays(np.stack([images[0]] * 4), [0, 1, 0, 1]))
     assert f"class 0 of {path} has no image that is not in another class" in refusal("npz", path)
@@ -361,7 +361,7 @@ def test_a_class_without_test_images_is_logged(tmp_path, caplog):
         line.startswith("1 of 3 classes have no test images: 1;") for line in caplog.messages
     )
     np.savez(path, **arrays(grey(9, 9, 10), np.arange(9) % 3 // 2 * 2, **split))
-    assert "no label is 1, though the largest is 2" in refusal("npz", path)
+    assert "the largest label is 2 and no label is 1" in refusal("npz", path)
 
 
 BAD_ARRAYS = {

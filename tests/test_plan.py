@@ -421,7 +421,7 @@ def test_ctrl_c_ends_without_a_traceback(monkeypatch, tmp_path):
     [
         (["--cores", "0"], "robustgen: --cores is 0, but must be 1 or more"),
         (["--configfile", "no.yaml"], "robustgen: the config no.yaml cannot be read: No such file"),
-        (["--speeds", "no.json"], "robustgen: no.json is not a file of speeds as --write-speeds"),
+        (["--speeds", "no.json"], "robustgen: no.json cannot be read: No such file or directory"),
         (["--write-speeds", "README.md/a"], "robustgen: README.md cannot be written: File exists"),
         (
             ["--write-speeds", "tests"],

@@ -79,8 +79,14 @@ def test_a_class_may_have_its_own_beta(part: str, beta: float, key: Any) -> None
     ("betas", "sentence"),
     [
         ({"2": 1.0}, ".2 must be named all, or the number of a class, 0 to 1"),
-        ({"one": 1.0}, ".one is not a known key; allowed are all and numbers of classes"),
-        ({True: 1.0}, ".true is not a known key; allowed are all and numbers of classes"),
+        (
+            {"one": 1.0},
+            ".one is not a known key; allowed are `all` and the number of a class, from 0",
+        ),
+        (
+            {True: 1.0},
+            ".true is not a known key; allowed are `all` and the number of a class, from 0",
+        ),
         ({"01": 1.0, 1: 2.0}, ".1 is given twice"),
         ({1: 0}, ".1 is 0, but must be a number above 0 and up to 1,000,000"),
         ([1.0], " is [1.0], but must be a mapping of classes to numbers"),
@@ -205,11 +211,13 @@ def test_a_mistake_in_the_judge_is_one_sentence(judge: Any, sentence: str) -> No
 SECOND_KIND: dict[str, tuple[list[tuple[Keys, Any]], str]] = {
     "no method in a space of it": (
         [(("methods",), {"on_manifold": {"threat": "manifold"}})],
-        "methods must have one of them in a space of datasets.holiday (image or transformation)",
+        "methods has none that datasets.holiday can use; add one whose threat is in one of its spaces: "
+        "image or transformation",
     ),
     "no attack in a space of it": (
         [(("attacks",), {"codes": {"threat": "manifold"}}), (("distances",), OUT)],
-        "attacks must have one of them in a space of datasets.holiday (image or transformation)",
+        "attacks has none that datasets.holiday can use; add one whose threat is in one of its spaces: "
+        "image or transformation",
     ),
     "its own keys": (
         [(("datasets", "holiday", "photos"), 0)],

@@ -166,15 +166,35 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         [20, None],
         "sizes[1] is null, but must be a whole number from 1 to 1,000,000",
     ),
-    "no sizes": (("sizes",), [], "sizes is [], but must be non-empty"),
-    "no methods": (("methods",), {}, "methods is {}, but must be non-empty"),
-    "no attacks": (("attacks",), {}, "attacks is {}, but must be non-empty"),
-    "no threats": (("threats",), {}, "threats is {}, but must be non-empty"),
-    "no data sets": (("datasets",), {}, "datasets is {}, but must be non-empty"),
+    "no sizes": (
+        ("sizes",),
+        [],
+        "sizes is [], but must be a list or mapping with at least one entry",
+    ),
+    "no methods": (
+        ("methods",),
+        {},
+        "methods is {}, but must be a list or mapping with at least one entry",
+    ),
+    "no attacks": (
+        ("attacks",),
+        {},
+        "attacks is {}, but must be a list or mapping with at least one entry",
+    ),
+    "no threats": (
+        ("threats",),
+        {},
+        "threats is {}, but must be a list or mapping with at least one entry",
+    ),
+    "no data sets": (
+        ("datasets",),
+        {},
+        "datasets is {}, but must be a list or mapping with at least one entry",
+    ),
     "no methods measured": (
         ("distances", "methods"),
         [],
-        "distances.methods is [], but must be non-empty",
+        "distances.methods is [], but must be a list or mapping with at least one entry",
     ),
     "study name that is a path": (
         ("study",),
@@ -208,7 +228,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("seeds",),
         7,
         "seeds is 7, but must be at most cohort_size, 3, or a multiple of it, such as 6 or 9, "
-        "so that raising it adds cohorts and retrains none",
+        "so that more seeds add cohorts and retrain none",
     ),
     "N of zero": (("sizes",), [0], "sizes[0] is 0, but must be a whole number from 1 to 1,000,000"),
     "N twice": (
@@ -267,12 +287,13 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "name of a results folder": (
         ("datasets", "tables"),
         {"kind": "fonts"},
-        "datasets.tables must have another name: results have a folder of this name",
+        "datasets.tables must have another name: benchmarks, figures, logs "
+        "and tables are folders of the results",
     ),
     "reserved name": (
         ("attacks", "clean"),
         {"threat": "ball"},
-        "attacks.clean must have another name: this one is reserved for unchanged images",
+        "attacks.clean must have another name: this one is reserved for clean test images",
     ),
     "no fonts": (
         ("datasets", "letters", "fonts"),
@@ -439,7 +460,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "null mirror": (
         ("downloads",),
         {"mirror": None},
-        "downloads.mirror is null, but must be the path of a folder, or an address, as text; "
+        "downloads.mirror is null, but must be the path of a folder, or a URL, as text; "
         "leave the key out for its default",
     ),
     "as many neighbours as images": (

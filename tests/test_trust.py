@@ -92,14 +92,14 @@ def test_a_damaged_file_behind_a_link_is_named_by_the_target_of_the_link(tmp_pat
     link, shared = tmp_path / "link.safetensors", tmp_path / "shared.safetensors"
     shared.write_bytes(b"damaged")
     link.symlink_to(shared)
-    with pytest.raises(UserError, match=f"remove {shared}, then name {link} as a target"):
+    with pytest.raises(UserError, match=f"remove {shared} and run again with {link} as a target"):
         load_tensors(link)
 
 
 def test_a_table_with_another_schema_is_refused(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"x": [1]}), path)
-    with pytest.raises(UserError, match=f"remove {tmp_path}/a.parquet, then name"):
+    with pytest.raises(UserError, match=f"remove {tmp_path}/a.parquet and run again"):
         read_table(path, CURVES)
 
 

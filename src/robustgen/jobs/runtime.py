@@ -59,7 +59,7 @@ def run_job(logfile: str | Path, script: SnakemakeScript | None = None) -> Itera
             log.exception("the job failed with this error")
             raise
         log.exception("out of memory")
-        failure = f"robustgen: there is not enough memory: {error}; run fewer jobs at a time, see {logfile}"
+        failure = f"robustgen: not enough memory: {error}; run fewer jobs at a time, see {logfile}"
     finally:
         signal.signal(signal.SIGTERM, previous_handler)
         log.removeHandler(handler)
