@@ -211,7 +211,7 @@ def test_a_job_without_enough_memory_is_one_sentence(tmp_path):
         run = snakemake(tmp_path, f"{DATA}/dataset/examples.parquet", "--cores=1", config=config)
     output = run.stdout + run.stderr
     assert run.returncode != 0
-    assert "robustgen: there is not enough memory: " in output, output[-3000:]
+    assert "robustgen: not enough memory: " in output, output[-3000:]
     assert f"see {DATA.replace('fonts', 'logs/fonts')}/codes.log" in output
     assert "Traceback" not in output
     assert not (tmp_path / DATA / "dataset/examples.parquet").exists()

@@ -211,13 +211,13 @@ def test_a_mistake_in_the_judge_is_one_sentence(judge: Any, sentence: str) -> No
 SECOND_KIND: dict[str, tuple[list[tuple[Keys, Any]], str]] = {
     "no method in a space of it": (
         [(("methods",), {"on_manifold": {"threat": "manifold"}})],
-        "methods has none that datasets.holiday can use; add one whose threat is in one of its spaces: "
-        "image or transformation",
+        "methods has none that datasets.holiday can use; add one whose threat is in one of its "
+        "spaces: image or transformation",
     ),
     "no attack in a space of it": (
         [(("attacks",), {"codes": {"threat": "manifold"}}), (("distances",), OUT)],
-        "attacks has none that datasets.holiday can use; add one whose threat is in one of its spaces: "
-        "image or transformation",
+        "attacks has none that datasets.holiday can use; add one whose threat is in one of its "
+        "spaces: image or transformation",
     ),
     "its own keys": (
         [(("datasets", "holiday", "photos"), 0)],

@@ -454,7 +454,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "mirror in two lines": (
         ("downloads",),
         {"mirror": "http://a\n"},
-        r"downloads.mirror is 'http://a\n', but must be the path of a folder, or an address, "
+        r"downloads.mirror is 'http://a\n', but must be the path of a folder, or a URL, "
         "as text",
     ),
     "null mirror": (

@@ -262,7 +262,9 @@ BAD_CONFIGS = {
 def test_a_weak_search_is_warned_of_before_any_job(tmp_path):
     attacks = {**ATTACKS, "regular": {**ATTACKS["regular"], "steps": 2}}
     run = snakemake(tmp_path, "-n", config=write_config(tmp_path, attacks=attacks))
-    assert "robustgen: the steps of attacks.regular (2 steps of 0.05 reach 0.1 of" in run.stdout
+    assert (
+        "robustgen: the steps of attacks.regular (2 steps of 0.05 move at most 0.1," in run.stdout
+    )
 
 
 @pytest.mark.parametrize(("keys", "sentence"), BAD_CONFIGS.values(), ids=BAD_CONFIGS.keys())
