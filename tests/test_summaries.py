@@ -183,7 +183,7 @@ def test_no_rows_give_an_empty_table(table, schema):
     ],
 )
 def test_a_job_that_occurs_twice_is_refused(aggregate, part):
-    with pytest.raises(ValueError, match="two results of the same model|occurs twice"):
+    with pytest.raises(ValueError, match=r"two .* of the same"):
         aggregate([part, part])
 
 

@@ -122,7 +122,7 @@ def concatenate_distances(parts: Iterable[Part]) -> pa.Table:
     table = pa.concat_tables(tables).sort_by(order)
     is_repeated = table.select(keys).to_pandas().duplicated().to_numpy()
     if np.any(is_repeated & ~pc.equal(table["attack"], CLEAN).to_numpy()):
-        raise ValueError("the distance of an adversarial example occurs twice")
+        raise ValueError("two distances of the same adversarial example")
     return table.filter(pa.array(~is_repeated)).combine_chunks()
 
 
