@@ -5,7 +5,8 @@ import math
 import pytest
 from studies import changed, refused, valid
 
-from robustgen.config.search_checks import search_warnings
+from robustgen.config.blocks import Attack, Threat
+from robustgen.config.search_checks import require_possible_radii, search_warnings
 from robustgen.config.study import Study
 
 HARD = (math.pi**2 + 2 * 0.4**2 + 2 * 1.0**2 + 0.4**2) ** 0.5
@@ -127,3 +128,16 @@ def test_a_warning_names_searches_that_cannot_cross_their_ball(
         assert warning == ""
     else:
         assert warning.startswith(f"the steps of attacks.pixels ({reach}) and methods.hardened (")
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_space_without_known_widths_has_neither_limit_nor_warning(norm):
+    """A space that was added to the library may be wider than six affine parameters."""
+    study = Study.parse(valid())
+    wide = Threat.model_construct(space="contrast", norm=norm, radius=100.0)
+    search = Attack(threat="ball", steps=2, step_size=60.0)
+    study = study.model_copy(
+        update={"threats": {"ball": wide}, "methods": {}, "attacks": {"pixels": search}}
+    )
+    require_possible_radii(study)
+    assert search_warnings(study) == []
