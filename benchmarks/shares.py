@@ -156,7 +156,9 @@ def measure_ratios(work: Work) -> dict[str, float]:
             else:
                 times.append(seconds_of(work.run))
     return {
-        name: median(off / on for off, on in zip(times, seconds[""], strict=True))
+        name: median(
+            without_s / with_s for without_s, with_s in zip(times, seconds[""], strict=True)
+        )
         for name, times in seconds.items()
         if name
     }

@@ -73,5 +73,5 @@ def _fill_uniform(noise: Tensor, generator: torch.Generator) -> None:
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    """Return the threads of the process, as many as the machine has CPUs."""
+    """Return the threads that draw starts, one per CPU of the machine; one pool per process."""
     return ThreadPoolExecutor(os.cpu_count(), "starts")

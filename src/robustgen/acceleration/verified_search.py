@@ -31,7 +31,11 @@ def verify_ascend(verifier: Verifier, ascend: Ascend) -> Ascend:
         steps_done: int,
         stop_at_success: bool,
     ) -> None:
-        """As `attacks.search.ascend`."""
+        """Run one restart as `attacks.search.ascend` does.
+
+        The first call for each space, norm, step rule and stop mode compares the accelerated with
+        the plain search on copies of the examples. If they differ, all such calls are plain.
+        """
 
         def compare() -> float:
             """Return the share of equal values after a few steps, with copies of the examples."""

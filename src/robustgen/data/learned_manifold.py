@@ -21,7 +21,7 @@ class LearnedManifold:
     decoders: "ClassDecoders"
 
     def take(self, index: Tensor | slice | tuple[slice, ...]) -> "LearnedManifold":
-        """Select rows; the shape of `index` becomes the leading shape."""
+        """Return the manifold with the codes `codes[index]` and the same decoders."""
         return replace(self, codes=self.codes[index])
 
     def identity_tensors(self) -> list[Tensor]:
@@ -46,7 +46,8 @@ class ClassDecoders:
     def __call__(self, codes: Tensor, labels: Tensor) -> Tensor:
         """Decode codes `(..., D)` to images `(..., C, H, W)`, each by the decoder of its class.
 
-        Codes are sorted by class, so that each layer of each decoder is called once.
+        The codes may be in any order. They are sorted here by class, so that each layer of each
+        decoder is called once.
 
         Args:
             codes: codes of any leading shape.

@@ -69,7 +69,7 @@ class Split:
         )
 
     def select_class(self, label: int) -> "Split":
-        """Select the examples of one class."""
+        """Select the examples of one class; labels must have the shape `(N,)`."""
         return self.take(torch.nonzero(self.labels == label)[:, 0])
 
     def expand(self, members: int) -> "Split":

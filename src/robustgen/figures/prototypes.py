@@ -81,7 +81,13 @@ def _plot_block(
 
 
 def _block_count(fonts: int, block_pitch: float, row_height: float) -> int:
-    """The number of blocks with which the sheet comes closest to the aspect of a page."""
+    """Return into how many columns of fonts to divide a sheet, to come closest to a page's aspect.
+
+    Args:
+        fonts: number of fonts.
+        block_pitch: width of a column of fonts and the gap beside it, in inches.
+        row_height: height of the row of a font, in inches.
+    """
 
     def aspect_error(blocks: int) -> float:
         height = math.ceil(fonts / blocks) * row_height

@@ -46,7 +46,10 @@ def parse_jobs(dry_run: str) -> Iterator[tuple[str, dict[str, str]]]:
 def estimate_seconds(
     study: Study, speeds: Speeds, rule: str, wildcards: Mapping[str, str]
 ) -> float:
-    """Estimate how long a job takes, in seconds, without its start."""
+    """Estimate the seconds that a job computes, without the start of its process.
+
+    Jobs of rules that take seconds, such as tables and figures, count 0.
+    """
     dataset = wildcards.get("dataset", "")
     if dataset not in study.datasets:
         return 0.0

@@ -187,7 +187,7 @@ class PolyphaseInputGrad:
         return input_grad_per_group([self], [len(gradient)], gradient, size)
 
     def conv(self, x: Tensor) -> Tensor:
-        """Return the convolution itself, of images `(B, G C, H, W)`."""
+        """Return the convolution of images `(B, G C, H, W)` without a bias: `(B, G O, H', W')`."""
         return F.conv2d(x, self.weight, None, self.stride, self.padding, 1, self.groups)
 
     def winograd_plan(self, output_size: torch.Size) -> WinogradInputGrad:

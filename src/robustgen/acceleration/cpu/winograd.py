@@ -93,7 +93,11 @@ class WinogradInputGrad:
         return pixels.permute(0, 3, 1, 2)
 
     def pointwise_products(self, values: Tensor) -> Tensor:
-        """Multiply the values of outputs and weights at each point: `(points G, B, s s C)`."""
+        """Return the product of output values and weight at each point: `(points G, B, s s C)`.
+
+        Args:
+            values: values `(points G, B, O)` of the polynomials of the outputs.
+        """
         return torch.bmm(values, self.kernel)
 
 

@@ -120,5 +120,8 @@ def launch_config(
 
 
 def clamped_power_of_2(number: int, maximum: int) -> int:
-    """Return the next power of 2 from `number`, clamped to `MIN_DOT_SIZE` and `maximum`."""
+    """Return the smallest power of 2 that is not below `number`, at least `MIN_DOT_SIZE`.
+
+    The result is at most `maximum`.
+    """
     return min(maximum, max(MIN_DOT_SIZE, 1 << (number - 1).bit_length()))

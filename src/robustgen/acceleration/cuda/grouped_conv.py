@@ -195,7 +195,13 @@ def conv_weight_grad(gradient: Tensor, x: Tensor, geometry: ConvGeometry) -> Ten
 def _allocate_images(
     template: Tensor, size: Sequence[int], channels: int, interleaved: bool
 ) -> Tensor:
-    """Allocate images of `size` (H, W), with the groups, count and type of `template`.
+    """Allocate uninitialized images `(G, B, H, W, C)` of `size` (H, W), of the type of `template`.
+
+    Args:
+        template: `(G, B, ...)`, whose groups and number of images the result has.
+        size: height and width.
+        channels: C.
+        interleaved: whether the memory layout is `(B, H, W, G, C)`, as the next layer reads it.
 
     Raises:
         ValueError: these images or the template have too many numbers for the kernels' offsets.

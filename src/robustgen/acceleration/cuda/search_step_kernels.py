@@ -46,7 +46,7 @@ def update_best_kernel(
 ):
     """`FusedActiveExamples.update_best` of one example, with K classes and codes of D numbers.
 
-    CLASSES is the next power of 2 from K.
+    CLASSES is the smallest power of 2 that is not below K.
     """
     example = tl.program_id(0) + tl.arange(0, 1)
     offsets = example[:, None] * K + tl.arange(0, CLASSES)[None]

@@ -116,7 +116,7 @@ def _forward_pass(
     TILES: tl.constexpr,
     N: tl.constexpr,
 ):
-    """The layers one after another, from the codes to the logits."""
+    """Run all layers; each one writes its output, the last one the logits, to the workspace."""
     _forward_layer(
         codes_ptr, weights_ptr + OFFSETS[0][FORWARD_WEIGHT], weights_ptr + OFFSETS[0][BIAS],
         workspace_ptr + N * OFFSETS[1][INPUT], n_images, LAYERS, 0, TILES,
