@@ -292,7 +292,7 @@ def test_speeds_are_plausible_on_a_busy_machine(
     normal_epoch, adversarial_epoch, s_per_update_image, s_per_training_step, monkeypatch
 ):
     shape, attack_steps = (1, 28, 28), {"image": 1e-5, "true_manifold": 2e-5}
-    cohort, rngs = _make_cohort(shape, 10, 1, torch.device("cpu"))
+    cohort, rngs = _make_cohort("convnet", shape, 10, 1, torch.device("cpu"))
     data = _random_split(shape, 10, torch.device("cpu"))
     assert len(data) == IMAGES == 300
 

@@ -78,7 +78,7 @@ def warm_up() -> None:
     compute_device = device.setup()
     if compute_device.type == "cuda":
         shape = (1, 28, 28)
-        cohort, rngs = _make_cohort(shape, 10, 1, compute_device)
+        cohort, rngs = _make_cohort("convnet", shape, 10, 1, compute_device)
         _train(cohort, _random_split(shape, 10, compute_device), "image", rngs, 1)
 
 
@@ -126,7 +126,13 @@ def _measure_group(
         report("VAE-GANs")
         s_per_vaegan_image, data = _time_vaegan(config, data)
     first, last = study.cohorts()[0]
-    cohort, rngs = _make_cohort(dataset.shape, dataset.classes, 1 + last - first, compute_device)
+    cohort, rngs = _make_cohort(
+        study.classifier.architecture,
+        dataset.shape,
+        dataset.classes,
+        1 + last - first,
+        compute_device,
+    )
     spaces = sorted({space for name in names for space in threat_spaces(study, name)})
     manifolds = sorted({space for name in names for space in measured_manifolds(study, name)})
     measured_spaces = [space for space in spaces if _equivalent_space(space, spaces) == space]
@@ -178,11 +184,15 @@ def _equivalent_space(space: str, spaces: list[str]) -> str:
 
 
 def _make_cohort(
-    shape: tuple[int, int, int], classes: int, models: int, compute_device: torch.device
+    architecture: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    models: int,
+    compute_device: torch.device,
 ) -> tuple[Cohort, list[torch.Generator]]:
-    """Make untrained models, and a generator for each."""
+    """Return initialized models in eval mode, and the generator of each that initialized it."""
     backend = backends.for_cohorts(compute_device)
-    cohort = Cohort("convnet", shape, classes, range(models), backend).to(compute_device).eval()
+    cohort = Cohort(architecture, shape, classes, range(models), backend).to(compute_device).eval()
     rngs = [generator(0, "plan", seed) for seed in cohort.seeds]
     cohort.initialize(rngs)
     return cohort, rngs
@@ -265,6 +275,7 @@ def _time_attack(cohort: Cohort, data: Split, space: str, rngs: list[torch.Gener
     search, threat = SearchConfig("adam", 1e-3, STEPS), Threat(space, "linf", 0.1)
 
     def attack_once() -> None:
+        """Run all steps of the search."""
         run_search(
             cohort,
             SPACES[space](batch),
