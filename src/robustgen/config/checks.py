@@ -1,7 +1,7 @@
 """Checks that compare the blocks of a study, and the defaults that depend on other blocks."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from robustgen.config.blocks import Attack, Method
 from robustgen.config.dataset_blocks import Dataset
@@ -11,15 +11,12 @@ from robustgen.config.search_checks import require_possible_radii
 from robustgen.config.study_blocks import StudyBlocks
 from robustgen.errors import UserError
 from robustgen.io.schemas import CLEAN
-from robustgen.specs import LEARNED_MANIFOLDS, MANIFOLDS
+from robustgen.specs import LEARNED_MANIFOLDS, MANIFOLDS, SpaceName
 
 S = TypeVar("S", bound=StudyBlocks)
 
 RESERVED_NAMES = {"tables", "figures", "logs", "benchmarks"}
 """Folders of the results of a study beside those of the data sets."""
-
-_SPACES = ("image", "true_manifold", "transformation", *LEARNED_MANIFOLDS)
-"""Spaces in the order of error messages."""
 
 
 def check_consistency(study: S) -> S:
@@ -92,7 +89,9 @@ def _check_threats(study: StudyBlocks) -> None:
                 _check_threat(study, search.threat, group, name)
         for dataset in study.datasets:
             if not any(study.applies_to(dataset, search) for search in searches.values()):
-                spaces = join_words(space for space in _SPACES if study.supports(dataset, space))
+                spaces = join_words(
+                    space for space in get_args(SpaceName) if study.supports(dataset, space)
+                )
                 raise UserError(
                     f"{group} has none that datasets.{dataset} can use; add one whose threat is in "
                     f"one of its spaces: {spaces}"
