@@ -21,13 +21,12 @@ from robustgen.analysis.evidence import (
     Evidence,
     InsufficientEvidenceError,
     Intervals,
-    OnManifold,
     Quality,
-    Roles,
     rejection_reason,
 )
 from robustgen.analysis.statistics import Interval
 from robustgen.io.schemas import CLAIMS
+from robustgen.specs import OnManifold, Roles
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 

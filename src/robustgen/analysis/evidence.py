@@ -20,8 +20,7 @@ from robustgen.analysis.statistics import (
     spearman,
     t_interval,
 )
-from robustgen.specs import OnManifold as OnManifold
-from robustgen.specs import Roles as Roles
+from robustgen.specs import OnManifold, Roles
 
 MIN_AGREEMENT = 0.9
 """Smallest reconstruction and step agreement of a learned manifold on which claims are tested."""

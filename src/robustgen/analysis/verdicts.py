@@ -14,8 +14,8 @@ from robustgen.analysis.claims import (
     UNDECIDED,
     UNDECIDED_PREFIX,
 )
-from robustgen.analysis.evidence import OnManifold, Roles
 from robustgen.analysis.statistics import Interval
+from robustgen.specs import OnManifold, Roles
 
 VerdictKey = tuple[str, int, str | None]
 """Data set, number of the claim, and manifold if the claim is tested on one."""
