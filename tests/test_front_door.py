@@ -13,7 +13,10 @@ from torch import nn
 
 import robustgen
 from robustgen import results as results_module
+from robustgen.attacks.spaces import perturbation_norms
+from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.evaluation import single_model
+from robustgen.evaluation.single_model import _default_step_size
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ATTACKS
 from robustgen.io.tensors import load_tensors
@@ -182,6 +185,22 @@ def test_an_attack_does_not_depend_on_the_gradient_mode():
     result = robustgen.attack(MODEL, leaf, LABELS, radius=0.1, steps=3)
     assert torch.equal(result.images, expected.images)
     assert leaf.grad is None
+
+
+@pytest.mark.parametrize("step_rule", ["signed", "normalized", "adam"])
+@pytest.mark.parametrize(("norm", "radius"), [("linf", 0.1), ("l2", 0.5)])
+def test_default_steps_can_cross_the_ball_and_are_not_wider_than_it(norm, radius, step_rule):
+    """One step from the centre has 2.5 times the radius over the steps as length, in the norm."""
+    for steps in (5, 40):
+        threat = robustgen.Threat("image", norm, radius)
+        step_size = _default_step_size(threat, step_rule, steps, IMAGES[0].numel())
+        rule = STEP_RULES[step_rule](IMAGES[None])
+        gradient = torch.randn(IMAGES[None].shape, generator=torch.Generator().manual_seed(0))
+        length = perturbation_norms(step_size * rule(gradient))[norm].mean().item()
+        expected = 2.5 * radius / steps
+        # The largest coordinate of a normalized step is a few times the root mean square of all.
+        slack = 4 if (norm, step_rule) == ("linf", "normalized") else 1.01
+        assert 0.99 * expected <= length <= slack * expected
 
 
 @pytest.mark.parametrize(("norm", "step_rule"), [("linf", "signed"), ("l2", "normalized")])

@@ -75,8 +75,9 @@ def attack(
         loss: the loss that the attack increases, "cross_entropy".
         step_rule: "signed", "normalized" or "adam"; None takes "signed" for the norm "linf" and
             "normalized" for the norm "l2".
-        step_size: length of a step; None takes 2.5 times the radius, divided by the steps (Madry
-            et al., ICLR 2018).
+        step_size: the factor on a step of the step rule. None takes steps whose length in the
+            norm of the ball is 2.5 times the radius, divided by the steps (Madry et al., ICLR
+            2018).
         restarts: number of random starts per image.
         seed: seed of the random starts; equal calls give equal results.
 
@@ -98,10 +99,10 @@ def attack(
     require_name("step_rule", step_rule, STEP_RULES)
     require_name("loss", loss, LOSSES)
     require_number("steps", steps, 0, is_integer=True)
-    if step_size is None:
-        step_size = 2.5 * radius / max(steps, 1)
-    search = SearchConfig(step_rule, step_size, steps, restarts, loss)
     _check_images(images)
+    if step_size is None:
+        step_size = _default_step_size(threat, step_rule, steps, images[0].numel())
+    search = SearchConfig(step_rule, step_size, steps, restarts, loss)
     _check_radius(threat, images)
     _check_labels(labels, images)
     _check_model(model, images, labels)
@@ -111,6 +112,19 @@ def attack(
         data = _make_split(images.detach().clone(), labels.clone())
         result = attack_cohort(_CohortOfOne(model), data, threat, search, [generator])
     return SingleModelAttack(result.images[0].to(images.device), _make_table(result.rows))
+
+
+def _default_step_size(threat: Threat, step_rule: str, steps: int, pixels: int) -> float:
+    """Return the step size with which a step has 2.5 times the radius over the steps as length.
+
+    A step of the rules "signed" and "adam" has a length of about 1 in each of the `pixels`
+    coordinates, so that its L2 norm is the root of their number. A step of the rule "normalized"
+    has the L2 norm 1, so that its coordinates are about 1 over this root.
+    """
+    length = 2.5 * threat.radius / max(steps, 1)
+    if step_rule == "normalized":
+        return length * pixels**0.5 if threat.norm == "linf" else length
+    return length / pixels**0.5 if threat.norm == "l2" else length
 
 
 def _make_split(images: Tensor, labels: Tensor) -> Split:
