@@ -56,7 +56,10 @@ def setup() -> torch.device:
             torch.cuda.set_device(device)  # the device of Triton kernels and CUDA graphs
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{DEVICE_VARIABLE} is {name!r}, which cannot be used: {reason}") from error
+        raise UserError(
+            f"the device {name!r} cannot be used: {reason}; set {DEVICE_VARIABLE} to another one, "
+            "such as cpu"
+        ) from error
     # `use_deterministic_algorithms` would import the compiler, which takes 1.5 s. On CUDA, torch
     # considers the backward pass of `grid_sample` nondeterministic because of its gradient with
     # respect to the image. This package never computes that gradient, so "error" would be wrong.

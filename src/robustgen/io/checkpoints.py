@@ -63,8 +63,10 @@ class Checkpoint:
             return None
         try:
             tensors, header = load_tensors(self.path)
-        except UserError as error:
-            log.warning("the job starts from the beginning: its checkpoint %s", error)
+        except UserError:
+            log.warning(
+                "the job starts from the beginning: its checkpoint %s is damaged", self.path
+            )
             return None
         if header.get("identity") != self._identity:
             log.warning(
