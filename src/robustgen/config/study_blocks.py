@@ -78,7 +78,11 @@ class StudyBlocks(Settings):
         return self.threats[search.threat].space if search.threat else None
 
     def supports(self, dataset: str, space: str) -> bool:
-        """Whether a data set has `space`: FONTS the true manifold, others as `manifolds` says."""
+        """Whether images of a data set can be changed in `space`.
+
+        The true manifold needs FONTS, and a learned manifold an entry in `manifolds`. Other spaces
+        suit all data sets.
+        """
         if space in LEARNED_MANIFOLDS:
             return dataset in self.manifolds
         return space != "true_manifold" or self.datasets[dataset].has_true_manifold

@@ -312,7 +312,10 @@ def _store_columns(
 def _assemble(
     cohort: AttackedModels, data: Split, columns: dict[str, Tensor], examples: dict[str, Tensor]
 ) -> AttackResult:
-    """Return columns and examples as a result, and log how many successes were refuted."""
+    """Combine the columns `(M, N)` and the examples into the result of the attack.
+
+    Log how many successes there are, and how many more the plain model did not confirm.
+    """
     claimed, success = columns.pop("claimed"), columns["success"]
     refuted = int((claimed & ~success).sum())
     log.info(

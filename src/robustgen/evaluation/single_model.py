@@ -158,7 +158,7 @@ def _check_images(images: Tensor) -> None:
 
 
 def _check_radius(threat: Threat, images: Tensor) -> None:
-    """Raise a `ValueError` if the ball contains every image: the radius may be in grey values."""
+    """Raise a `ValueError` if the ball contains every image, as with a radius in grey values."""
     largest = 1.0 if threat.norm == "linf" else images[0].numel() ** 0.5
     if threat.radius > largest:
         raise ValueError(

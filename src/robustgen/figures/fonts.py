@@ -26,7 +26,7 @@ def drawable_names(classes: Sequence[str]) -> list[str]:
 
 
 def use_fallback_fonts(text: str) -> None:
-    """Add a font that has the characters of `text` to those of texts that are created from now on.
+    """Let texts that are created from now on use an installed font with the characters of `text`.
 
     Changes matplotlib's setting `font.family` until the end of the current `rc_context`.
     """

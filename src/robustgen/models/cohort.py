@@ -188,7 +188,7 @@ def _to_attr_name(name: str) -> str:
 
 
 def _to_state_name(name: str) -> str:
-    """Return the inverse of `_to_attr_name`."""
+    """Return the name of a parameter or buffer from a name that `_to_attr_name` returned."""
     return name.replace("__", ".")
 
 

@@ -146,7 +146,7 @@ def forward_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """The output `(G, B, H', W', O)` of x and of a weight `(G, O, KH KW C)`.
+    """Compute the output `(G, B, H', W', O)` of a convolution with a weight `(G, O, KH KW C)`.
 
     The product has a row for each of the `n_pixels` = B H' W' output pixels of a group.
     """
