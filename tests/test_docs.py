@@ -1,6 +1,7 @@
 """The documentation: the names on its pages exist, and its configs and examples run."""
 
 import importlib.util
+import pkgutil
 import re
 import shutil
 from collections.abc import Iterator
@@ -136,6 +137,16 @@ def test_make_targets_and_paths_on_a_page_exist(page: Path) -> None:
     }
     for name in set(re.findall(rf"`({project_path})`", text)) - example_files:
         assert (ROOT / name).exists(), name
+
+
+def test_pages_name_functions_that_exist() -> None:
+    """Code of the form "`Space.project` in `src/robustgen/attacks/spaces.py`" on any page."""
+    reference = re.compile(r"`([\w.]+)` (?:in|of) `(src/robustgen/[\w/]+\.py)`")
+    references = [r for page in PAGES for r in reference.findall(page.read_text("utf-8"))]
+    assert len(references) > 10
+    for name, path in references:
+        module = path.removeprefix("src/").removesuffix(".py").replace("/", ".")
+        pkgutil.resolve_name(f"{module}:{name}")
 
 
 @pytest.fixture(scope="module")
