@@ -157,6 +157,46 @@ def test_an_impossible_number_of_neighbours_is_refused(neighbours):
         measure_to_neighbours(clean, clean, training, neighbours)
 
 
+WRONG_ARGUMENTS = {
+    "one example": (
+        {"examples": torch.zeros(1, 28, 28)},
+        r"examples must be a tensor \(B, C, H, W",
+    ),
+    "bytes": ({"examples": torch.zeros(4, 1, 28, 28).byte()}, "examples must be of type torch.fl"),
+    "pixels to 255": (
+        {"examples": torch.full((4, 1, 28, 28), 255.0)},
+        "examples must lie in .* 255",
+    ),
+    "NaN": ({"examples": torch.full((4, 1, 28, 28), torch.nan)}, r"examples must lie in \[0, 1\]"),
+    "images of another size": (
+        {"examples": torch.zeros(4, 1, 8, 8)},
+        r"examples have the shape \(1, 8, 8\), but clean images \(1, 28, 28\)",
+    ),
+    "too few examples": (
+        {"examples": torch.zeros(3, 1, 28, 28)},
+        "examples are 3 images, but clean",
+    ),
+    "no steps": ({"steps": 0}, "steps is 0, but must be an integer of at least 1"),
+    "a negative step size": ({"step_size": -1}, "step_size is -1, but must be"),
+    "too few neighbours": ({"neighbours": 1}, "neighbours is 1, but must be from 2 to 960"),
+}
+
+
+@pytest.mark.parametrize(("mistake", "sentence"), WRONG_ARGUMENTS.values(), ids=WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_named(mistake, sentence):
+    clean = make_split("test").take(slice(4))
+    arguments = {
+        "examples": clean.images(),
+        "clean": clean,
+        "training": make_split("train"),
+        "steps": 1,
+        "step_size": 0.1,
+        "neighbours": 5,
+    }
+    with pytest.raises(ValueError, match=sentence):
+        measure_distances(**{**arguments, **mistake})
+
+
 def test_without_a_manifold_its_columns_are_empty():
     clean = make_split("test").take(slice(4))
     images_only = replace(clean, bank=clean.images(), source=torch.arange(4), codes=None)

@@ -117,7 +117,7 @@ def test_a_relative_import_is_refused(tree):
 
 def test_an_import_of_all_names_is_refused(tree):
     (tree / "pkg/high.py").write_text("from pkg.low import *\n\n\ndef g():\n    return f()\n")
-    with pytest.raises(UserError, match=r"the import of \* names no name"):
+    with pytest.raises(UserError, match=r"the import of \* names nothing that can be followed"):
         all_fingerprints(tree)
 
 

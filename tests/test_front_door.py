@@ -15,7 +15,7 @@ import robustgen
 from robustgen import results as results_module
 from robustgen.attacks.spaces import perturbation_norms
 from robustgen.attacks.step_rules import STEP_RULES
-from robustgen.evaluation import single_model
+from robustgen.evaluation import distances, single_model
 from robustgen.evaluation.single_model import _default_step_size
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ATTACKS
@@ -53,7 +53,7 @@ def test_importing_the_package_does_not_import_torch():
 
 def test_the_examples_in_docstrings_run(study, monkeypatch):
     monkeypatch.chdir(study)
-    for module in (results_module, single_model):
+    for module in (distances, results_module, single_model):
         outcome = doctest.testmod(module)
         assert outcome.attempted
         assert not outcome.failed
@@ -133,13 +133,13 @@ MISTAKES = {
     "half a step": ({"steps": 2.5}, "steps is 2.5, but must be an integer"),
     "no restarts": ({"restarts": 0}, "restarts is 0, but must be an integer of at least 1"),
     "a negative step size": ({"step_size": -0.1}, "step_size is -0.1, but must be"),
-    "one image": ({"images": IMAGES[0]}, r"images must be a tensor \(N, C, H, W\)"),
+    "one image": ({"images": IMAGES[0]}, r"images must be a tensor \(B, C, H, W\)"),
     "no image": ({"images": IMAGES[:0]}, "with at least one image"),
     "doubles": ({"images": IMAGES.double()}, "images must be of type torch.float32, not torch.f"),
     "bytes": ({"images": (IMAGES * 255).byte()}, "images must be of type torch.float32, not t"),
     "pixels to 255": (
         {"images": IMAGES * 255},
-        r"images must lie in \[0, 1\], but reach from .* divide by 255",
+        r"images must lie in \[0, 1\], but reach from .* divide them by 255",
     ),
     "NaN": ({"images": IMAGES * torch.nan}, r"images must lie in \[0, 1\]"),
     "labels of other images": ({"labels": LABELS[:7]}, r"labels must be a tensor \(40,\)"),
@@ -158,7 +158,7 @@ MISTAKES = {
         {"images": IMAGES.movedim(1, -1)[..., :1, :]},
         "model cannot classify images of shape",
     ),
-    "pixels from -1 to 1": ({"images": 2 * IMAGES - 1}, "put the normalization into the model"),
+    "pixels from -1 to 1": ({"images": 2 * IMAGES - 1}, "put a normalization into the model"),
     "a function": ({"model": lambda images: images}, "model must be a torch.nn.Module, not func"),
     "a model without logits": ({"model": ImageToImage().eval()}, "model must map images"),
     "a model on another device": (

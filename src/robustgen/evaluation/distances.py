@@ -12,8 +12,10 @@ from torch import Tensor
 
 from robustgen.attacks.spaces import Space, make_space
 from robustgen.data.split import Split
+from robustgen.evaluation.image_checks import require_images, require_same_images
 from robustgen.optimizers import MakeAdam, make_adam, set_learning_rate
 from robustgen.progress import log_progress
+from robustgen.specs import require_number
 
 PIXELS_PER_CHUNK = 250 * 28 * 28
 """Number of pixels of the examples that are measured together, which bounds the memory."""
@@ -62,7 +64,23 @@ def measure_distances(
 
     Returns:
         Columns of `schemas.DISTANCES`, masked for a manifold that the data set lacks.
+
+    Raises:
+        ValueError: an argument is not as described; the message names it.
+
+    Examples:
+        >>> import robustgen, torch
+        >>> study = robustgen.open_study("results/smoke")
+        >>> images = study.examples("fonts", "regular", "normal", n=60).images[:4]
+        >>> clean, training = study.split("fonts").take(slice(4)), study.split("fonts", "train")
+        >>> distances = robustgen.measure_distances(
+        ...     torch.from_numpy(images), clean, training, steps=5, step_size=0.05, neighbours=9
+        ... )
+        >>> bool((distances["true_manifold_distance"] >= 0).all())
+        True
     """
+    clean_images = clean.images()
+    _check_arguments(examples, clean_images, training, steps, step_size)
     spaces = {} if clean.codes is None else {"true_manifold": "true_manifold"}
     if clean.learned:
         (spaces["learned_manifold"],) = clean.learned
@@ -72,7 +90,7 @@ def measure_distances(
         )
         for kind, space in spaces.items()
     }
-    distances["neighbour"] = measure_to_neighbours(examples, clean.images(), training, neighbours)
+    distances["neighbour"] = measure_to_neighbours(examples, clean_images, training, neighbours)
     nan = torch.full((len(examples),), torch.nan)
     columns: dict[str, Any] = {}
     for kind in ("true_manifold", "learned_manifold", "neighbour"):
@@ -80,6 +98,22 @@ def measure_distances(
         columns[f"{kind}_distance"] = _to_column(distance.distance)
         columns[f"{kind}_angle"] = _to_column(distance.angle)
     return columns
+
+
+def _check_arguments(
+    examples: Tensor, clean_images: Tensor, training: Split, steps: int, step_size: float
+) -> None:
+    """Raise a `ValueError` for wrong arguments of `measure_distances`, except `neighbours`."""
+    require_images("examples", examples, clean_images.dtype)
+    require_same_images("examples", examples, "clean images", clean_images)
+    require_same_images("examples", examples, "training images", training.take(slice(1)).images())
+    if len(examples) != len(clean_images):
+        raise ValueError(
+            f"examples are {len(examples)} images, but clean are {len(clean_images)}, though each "
+            "example needs its clean image"
+        )
+    require_number("steps", steps, 1, is_integer=True)
+    require_number("step_size", step_size, 0, is_exclusive=True)
 
 
 def measure_to_manifold(

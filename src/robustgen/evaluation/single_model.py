@@ -11,6 +11,7 @@ from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.backend import PLAIN
 from robustgen.data.split import Split
 from robustgen.evaluation.attacks import attack_cohort
+from robustgen.evaluation.image_checks import require_images
 from robustgen.specs import SearchConfig, Threat, require_name, require_number
 
 
@@ -144,17 +145,10 @@ def _make_table(rows: dict[str, Any]) -> pd.DataFrame:
 
 
 def _check_images(images: Tensor) -> None:
-    """Raise a `ValueError` unless `images` is a batch of 32-bit floats in [0, 1]."""
-    if not isinstance(images, Tensor) or images.dim() != 4 or not len(images):
+    """Raise a `ValueError` unless `images` is a batch of at least one image in [0, 1]."""
+    require_images("images", images)
+    if not len(images):
         raise ValueError("images must be a tensor (N, C, H, W) with at least one image")
-    if images.dtype != torch.float32:
-        raise ValueError(f"images must be of type torch.float32, not {images.dtype}")
-    low, high = images.min().item(), images.max().item()
-    if not (low >= 0 and high <= 1):
-        advice = (
-            "divide by 255" if low >= 0 and high <= 255 else "put the normalization into the model"
-        )
-        raise ValueError(f"images must lie in [0, 1], but reach from {low:g} to {high:g}; {advice}")
 
 
 def _check_radius(threat: Threat, images: Tensor) -> None:
