@@ -3,7 +3,8 @@
     python benchmarks/passes.py
 
 Searches are measured with these forward passes: the architecture mapped over the models by `vmap`
-(plain); the same with folded batch normalization; layers with hand-written backward passes, for
+(plain); the same with folded batch normalization; the folded models one by one, compiled by
+`torch.compile`, whose compilation is timed apart; layers with hand-written backward passes, for
 models one by one and batched, where the input gradients of no layer, the first layer or every layer
 are those of `strided_conv`; and the setting of this processor, with `winograd` as well. Then
 follow searches on batches of 100 images per model, of which more or fewer are computed together;
@@ -16,6 +17,7 @@ system. The variants take turns. Compare their ratios.
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from statistics import median
 from unittest.mock import patch
@@ -23,7 +25,7 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from timing import compare, seconds_of
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustgen import device
 from robustgen.acceleration import backends, batched_forward, training_layers
@@ -31,7 +33,7 @@ from robustgen.acceleration.cpu import inference_layers, strided_conv, winograd
 from robustgen.acceleration.fold_batch_norm import fold_batch_norm
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import make_image_space
-from robustgen.backend import ForwardFn, vmapped_forward
+from robustgen.backend import ForwardFn, State, vmapped_forward
 from robustgen.data import affine
 from robustgen.data.split import Split
 from robustgen.models.cohort import Cohort
@@ -69,11 +71,30 @@ def search_images(forward: ForwardFn, batch: Split) -> float:
     return run_search(*arguments, stop_at_success=False).loss.sum().item()
 
 
+def compile_models(model: nn.Module, state: State) -> ForwardFn:
+    """Return the forward pass of the folded models, one by one, compiled by `torch.compile`."""
+    folded_model, folded_state = fold_batch_norm(model, state)
+    compiled_models = []
+    for i in range(MODELS):
+        member = deepcopy(folded_model).requires_grad_(False)
+        member.load_state_dict({name: tensor[i] for name, tensor in folded_state.items()})
+        compiled_models.append(torch.compile(member))
+
+    def forward(images: Tensor) -> Tensor:
+        pairs = zip(compiled_models, images, strict=True)
+        return torch.stack([compiled_model(x) for compiled_model, x in pairs])
+
+    return forward
+
+
 def make_searches(compute_device: torch.device) -> dict[str, Callable[[], object]]:
     """Make searches with each kind of forward pass."""
     batch = make_batch(EXAMPLES, compute_device)
     model, params = make_cohort(compute_device).eval()._module_and_state()
     state = {name: tensor.detach() for name, tensor in params.items()}
+    compiled_forward = compile_models(model, state)
+    compile_seconds = seconds_of(partial(search_images, compiled_forward, batch))
+    print(f"first search with models compiled by torch.compile: {compile_seconds:.0f} s")
 
     def build_forward(models_per_chunk: int, max_channels: int) -> ForwardFn:
         with (
@@ -91,6 +112,7 @@ def make_searches(compute_device: torch.device) -> dict[str, Callable[[], object
     forwards = {
         "plain": vmapped_forward(model, state),
         "folded": vmapped_forward(*fold_batch_norm(model, state)),
+        "folded, compiled by torch.compile": compiled_forward,
         **{
             f"layers, {chunks}, strided gradient in {layers}": build_forward(size, channels)
             for chunks, size in chunk_sizes.items()

@@ -18,7 +18,7 @@ from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.data import font_prototypes as fonts
 from robustgen.data.font_codes import draw_codes
-from robustgen.data.split import Split, load
+from robustgen.data.split import Split, load_split
 from robustgen.io.parquet import write_table
 from robustgen.io.tensors import save_tensors
 from robustgen.models.cohort import Cohort
@@ -54,7 +54,7 @@ def load_letters(train_draws: int = 4, test_draws: int = 2) -> dict[str, Split]:
         images, examples = Path(folder, "images.safetensors"), Path(folder, "examples.parquet")
         save_tensors(images, {"images": bank}, {})
         write_table(examples, table, table.schema)
-        return {split: load(images, examples, split, DEVICE) for split in ("train", "test")}
+        return {split: load_split(images, examples, split, DEVICE) for split in ("train", "test")}
 
 
 def make_cohort(n_models: int) -> Cohort:

@@ -31,7 +31,7 @@ from robustgen import device
 from robustgen.evaluation import attacks as evaluation
 from robustgen.jobs import runtime as job
 from robustgen.training import classifiers as training
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.io.parquet import write_table
 from robustgen.models import vaegan
 from robustgen.io.schemas import PREDICTIONS
@@ -39,7 +39,7 @@ from robustgen.io.schemas import PREDICTIONS
 script = SimpleNamespace(rule="none", scriptdir="nowhere", params=None)
 with job.run_job("log", script):
     compute_device = device.setup()
-    test = load("images.safetensors", "examples.parquet", "test", compute_device)
+    test = load_split("images.safetensors", "examples.parquet", "test", compute_device)
     column = test.labels.numpy()
     write_table("table.parquet", dict.fromkeys(PREDICTIONS.names, column), PREDICTIONS)
     {last_statement}

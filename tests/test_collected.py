@@ -22,7 +22,7 @@ from robustgen.config.datasets import KINDS
 from robustgen.data import image_folder, npz_file, public
 from robustgen.data.balanced import LabelledImages, RawDataset, build_dataset
 from robustgen.data.sources import collect
-from robustgen.data.split import Split, load
+from robustgen.data.split import Split, load_split
 from robustgen.errors import UserError
 from robustgen.io import digest_cache
 from robustgen.io.parquet import write_table
@@ -45,7 +45,7 @@ def collect_and_load(folder: Path, kind: str, **arguments: Any) -> dict[str, Spl
     write_table(folder / "examples.parquet", table, table.schema)
     names = ("train", "test")
     files = folder / "bank.safetensors", folder / "examples.parquet"
-    return {split: load(*files, split) for split in names}
+    return {split: load_split(*files, split) for split in names}
 
 
 def assert_distinct_images_of(split: Split, images: np.ndarray, labels: np.ndarray) -> None:
@@ -117,7 +117,9 @@ def test_a_missing_file_of_a_public_data_set_is_named(tmp_path):
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-@pytest.mark.skipif(not public.INSTALLED.is_dir(), reason="no package dataset-fashion-mnist")
+@pytest.mark.skipif(
+    not public.FASHION_MNIST_FOLDER.is_dir(), reason="no package dataset-fashion-mnist"
+)
 def test_the_real_fashion_mnist(tmp_path):
     bank, table = collect("fashion_mnist", downloads={"folder": str(tmp_path)}, **SETTINGS)
     assert bank.shape == (70_000, 1, 28, 28)

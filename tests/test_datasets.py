@@ -5,7 +5,7 @@ from conftest import make_split
 
 from robustgen.data import affine
 from robustgen.data.font_codes import draw_codes
-from robustgen.data.split import Split, balanced_order, load
+from robustgen.data.split import Split, balanced_order, load_split
 from robustgen.errors import UserError
 from robustgen.io.parquet import write_table
 from robustgen.io.schemas import EXAMPLES, PARAMETERS
@@ -66,7 +66,7 @@ def test_images_are_decoded_from_their_codes(tmp_path, codes):
     bank = (torch.rand(15, 1, 28, 28) * 255).byte()
     save_tensors(tmp_path / "bank.safetensors", {"images": bank}, {})
     write_table(tmp_path / "codes.parquet", codes, codes.schema)
-    split = load(tmp_path / "bank.safetensors", tmp_path / "codes.parquet", "test")
+    split = load_split(tmp_path / "bank.safetensors", tmp_path / "codes.parquet", "test")
     rows = codes.to_pandas().query("split == 'test'")
     assert split.classes == ("X", "Y", "Z")
     assert split.labels.tolist() == rows["label"].tolist()
@@ -85,7 +85,7 @@ def test_examples_without_codes_are_their_source_images(tmp_path):
     schema = EXAMPLES.with_metadata({"ranges": "easy", "classes": '["a", "b"]'})
     rows = {"split": ["train", "train", "test", "test"], "label": [0, 1, 0, 1]}
     write_table(tmp_path / "e.parquet", {**rows, "source": [2, 3, 0, 1]}, schema)
-    split = load(tmp_path / "bank.safetensors", tmp_path / "e.parquet", "train")
+    split = load_split(tmp_path / "bank.safetensors", tmp_path / "e.parquet", "train")
     assert split.codes is None
     assert torch.equal(split.images(), bank[[2, 3]].float() / 255)
 
@@ -122,7 +122,7 @@ def test_a_damaged_file_is_one_sentence(tmp_path, codes):
     write_table(tmp_path / "codes.parquet", codes, codes.schema)
     (tmp_path / "bank.safetensors").write_bytes(b"no tensors")
     with pytest.raises(UserError, match=r"bank\.safetensors is not a readable safetensors file"):
-        load(tmp_path / "bank.safetensors", tmp_path / "codes.parquet", "test")
+        load_split(tmp_path / "bank.safetensors", tmp_path / "codes.parquet", "test")
 
 
 def test_the_balanced_order_of_equal_classes_has_every_row():

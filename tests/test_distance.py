@@ -160,14 +160,14 @@ def test_an_impossible_number_of_neighbours_is_refused(neighbours):
 WRONG_ARGUMENTS = {
     "one example": (
         {"examples": torch.zeros(1, 28, 28)},
-        r"examples must be a tensor \(B, C, H, W",
+        r"examples must be a tensor \(N, C, H, W\), but have the shape",
     ),
     "bytes": ({"examples": torch.zeros(4, 1, 28, 28).byte()}, "examples must be of type torch.fl"),
     "pixels to 255": (
         {"examples": torch.full((4, 1, 28, 28), 255.0)},
         "examples must lie in .* 255",
     ),
-    "NaN": ({"examples": torch.full((4, 1, 28, 28), torch.nan)}, r"examples must lie in \[0, 1\]"),
+    "NaN": ({"examples": torch.full((4, 1, 28, 28), torch.nan)}, "examples contain NaN"),
     "images of another size": (
         {"examples": torch.zeros(4, 1, 8, 8)},
         r"examples have the shape \(1, 8, 8\), but clean images \(1, 28, 28\)",
@@ -178,7 +178,14 @@ WRONG_ARGUMENTS = {
     ),
     "no steps": ({"steps": 0}, "steps is 0, but must be an integer of at least 1"),
     "a negative step size": ({"step_size": -1}, "step_size is -1, but must be"),
-    "too few neighbours": ({"neighbours": 1}, "neighbours is 1, but must be from 2 to 960"),
+    "too few neighbours": ({"neighbours": 1}, "neighbours is 1, but must be an integer of at"),
+    "too many neighbours": ({"neighbours": 961}, "neighbours is 961, but must be from 2 to 960"),
+    "half a neighbour": ({"neighbours": 5.5}, "neighbours is 5.5, but must be an integer"),
+    "a step size of 0": ({"step_size": 0}, "step_size is 0, but must be a finite number above 0"),
+    "images for a split": (
+        {"clean": torch.zeros(4, 1, 28, 28)},
+        "clean must be a Split, not Tensor",
+    ),
 }
 
 

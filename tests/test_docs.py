@@ -1,10 +1,14 @@
 """The documentation: the names on its pages exist, and its configs and examples run."""
 
 import importlib.util
+import os
 import pkgutil
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,7 +18,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SCHEDULE, copy_project, make_generators, snakemake
+from conftest import ROOT, SCHEDULE, copy_project, make_generators, replace_text, snakemake
 from pages import DOCS, PAGES, Block, read_block, read_blocks
 from PIL import Image
 
@@ -257,7 +261,9 @@ def test_the_documented_attacks_on_a_first_model_run(study, monkeypatch, capsys)
     names: dict[str, Any] = {}
     exec(read_block("quickstart.md", "first_model.py"), names)
     exec(read_block("api.md", "learned_manifold.py"), names)
+    exec(read_block("quickstart.md", "own_model.py"), {})
     output = capsys.readouterr().out
+    assert re.search(r"adversarial images: \(100, 3, 8, 8\)\n", output)
     assert re.search(r"test error of the first model: 0\.\d{3}\n", output)
     assert re.search(r"successes: \d+ of \d+\n", output)
     assert re.search(r"successes on the learned manifold: \d+ of \d+\n", output)
@@ -377,3 +383,44 @@ def test_the_documented_figure_is_drawn_and_no_other_job_runs(study: Path, tmp_p
     width, height = Image.open(folder / "results/smoke/figures/learning_curves.png").size
     assert width > 300
     assert height > 200
+
+
+def append(path: Path, text: str) -> None:
+    """Append a block of the page to a file, or write it to a new one."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write("\n\n" + text if path.stat().st_size else text)
+
+
+@pytest.mark.long
+def test_the_documented_extensions_break_no_test(tmp_path: Path) -> None:
+    """The tests about spaces, losses, step rules and configs, in a copy with all extensions."""
+    project = copy_project(tmp_path / "project")
+    for name in ("tests", "docs", "benchmarks"):
+        shutil.copytree(ROOT / name, project / name)
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "constraints.txt"):
+        shutil.copy(ROOT / name, project / name)
+    source = project / "src/robustgen"
+    for module in ("attacks/spaces", "attacks/losses", "attacks/step_rules", "models/mlp"):
+        path = f"src/robustgen/{module}.py"
+        append(project / path, read_block("extending.md", path))
+    registry, specs = source / "models/architectures.py", source / "specs.py"
+    replace_text(registry, "import convnet", "import convnet, mlp")
+    replace_text(registry, '"convnet": convnet.build', '"convnet": convnet.build, "mlp": mlp.build')
+    for old_name, name in (
+        ('"data_manifold"]', "contrast"),
+        ('"cross_entropy"]', "margin"),
+        ('"normalized"]', "momentum"),
+        ('"convnet"]', "mlp"),
+    ):
+        replace_text(specs, old_name, f'{old_name[:-1]}, "{name}"]')
+    row = "| `normalized` |"
+    replace_text(project / "docs/configuration.md", row, f"| `momentum` | a step |\n{row}")
+    run = partial(subprocess.run, cwd=project, capture_output=True, text=True)
+    env = {**os.environ, "PYTHONPATH": str(project / "src")}
+    schema = run([sys.executable, "-m", "robustgen.config.schema"], env=env, check=True).stdout
+    (project / "config/schema.json").write_text(schema, encoding="utf-8")
+    names = ("spaces", "step_rules", "losses", "search", "evaluation", "cohort", "house", "schema")
+    names += ("study_mistakes", "study", "plan", "radii", "front_door", "wrong_arguments")
+    files = [f"tests/test_{name}.py" for name in names]
+    result = run([sys.executable, "-m", "pytest", "-q", *files], env=env)
+    assert result.returncode == 0, result.stdout[-5000:]

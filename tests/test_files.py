@@ -76,12 +76,12 @@ import numpy as np
 from robustgen import device
 from robustgen.evaluation import attacks
 from robustgen.training import classifiers
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.io.parquet import write_table
 from robustgen.models import vaegan
 from robustgen.io.schemas import CURVES, PREDICTIONS, empty
 
-assert len(load("images.safetensors", "examples.parquet", "test")) == 2
+assert len(load_split("images.safetensors", "examples.parquet", "test")) == 2
 write_table("rows.parquet", dict.fromkeys(PREDICTIONS.names, np.arange(3)), PREDICTIONS)
 rows = {name: [1, 2] for name in empty(CURVES)} | {"success_rate": [None, None]}
 write_table("curves.parquet", rows, CURVES)

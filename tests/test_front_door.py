@@ -12,14 +12,13 @@ import torch
 from torch import nn
 
 import robustgen
-from robustgen import results as results_module
 from robustgen.attacks.spaces import perturbation_norms
 from robustgen.attacks.step_rules import STEP_RULES
-from robustgen.evaluation import distances, single_model
 from robustgen.evaluation.single_model import _default_step_size
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ATTACKS
 from robustgen.io.tensors import load_tensors
+from robustgen.results import StudyResults
 
 
 def make_model(classes: int = 3) -> nn.Module:
@@ -51,12 +50,22 @@ def test_importing_the_package_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_the_examples_in_docstrings_run(study, monkeypatch):
+PUBLIC_OBJECTS = {
+    name: getattr(robustgen, name) for name in robustgen.__all__ if name != "__version__"
+} | {
+    f"StudyResults.{name}": method
+    for name, method in vars(StudyResults).items()
+    if callable(method) and not name.startswith("_")
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC_OBJECTS)
+def test_the_example_in_the_docstring_runs(name, study, monkeypatch):
     monkeypatch.chdir(study)
-    for module in (distances, results_module, single_model):
-        outcome = doctest.testmod(module)
-        assert outcome.attempted
-        assert not outcome.failed
+    tests = doctest.DocTestFinder(recurse=False).find(PUBLIC_OBJECTS[name], name, globs={})
+    outcomes = [doctest.DocTestRunner().run(test) for test in tests if test.examples]
+    assert outcomes, f"{name} has no example"
+    assert not any(outcome.failed for outcome in outcomes)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -120,6 +129,20 @@ def with_training_layer() -> nn.Module:
     return model
 
 
+class DetachedModel(nn.Module):
+    """A model whose logits have no gradient."""
+
+    def forward(self, images):
+        return MODEL(images.detach())
+
+
+class NanModel(nn.Module):
+    """A model whose logits are finite for one image only, which is the first check."""
+
+    def forward(self, images):
+        return MODEL(images) * (1 if len(images) == 1 else torch.nan)
+
+
 MISTAKES = {
     "an unknown norm": ({"norm": "Linf"}, "norm is 'Linf', but must be one of 'linf', 'l2'"),
     "another unknown norm": ({"norm": "inf"}, "norm is 'inf'"),
@@ -131,9 +154,14 @@ MISTAKES = {
     "steps below zero": ({"steps": -1}, "steps is -1, but must be an integer of at least 0"),
     "steps as text": ({"steps": "3"}, "steps is '3', but must be an integer"),
     "half a step": ({"steps": 2.5}, "steps is 2.5, but must be an integer"),
+    "half a seed": ({"seed": 1.5}, "seed is 1.5, but must be an integer of at least 0 and at mo"),
+    "a large seed": ({"seed": 2**70}, "seed is 11805.*, but must be an integer"),
+    "a list of step rules": ({"step_rule": ["adam"]}, r"step_rule is \['adam'\], but must be"),
+    "a model without gradient": ({"model": DetachedModel().eval()}, "remove detach"),
+    "a model of NaN": ({"model": NanModel().eval()}, "model has logits that are not finite"),
     "no restarts": ({"restarts": 0}, "restarts is 0, but must be an integer of at least 1"),
     "a negative step size": ({"step_size": -0.1}, "step_size is -0.1, but must be"),
-    "one image": ({"images": IMAGES[0]}, r"images must be a tensor \(B, C, H, W\)"),
+    "one image": ({"images": IMAGES[0]}, r"images must be a tensor \(N, C, H, W\), but"),
     "no image": ({"images": IMAGES[:0]}, "with at least one image"),
     "doubles": ({"images": IMAGES.double()}, "images must be of type torch.float32, not torch.f"),
     "bytes": ({"images": (IMAGES * 255).byte()}, "images must be of type torch.float32, not t"),
@@ -141,7 +169,7 @@ MISTAKES = {
         {"images": IMAGES * 255},
         r"images must lie in \[0, 1\], but reach from .* divide them by 255",
     ),
-    "NaN": ({"images": IMAGES * torch.nan}, r"images must lie in \[0, 1\]"),
+    "NaN": ({"images": IMAGES * torch.nan}, "images contain NaN or infinity, but must lie in"),
     "labels of other images": ({"labels": LABELS[:7]}, r"labels must be a tensor \(40,\)"),
     "one-hot labels": ({"labels": torch.eye(40)}, r"labels must be a tensor \(40,\)"),
     "labels that are floats": ({"labels": LABELS.float()}, "labels must be of type torch.int64"),
@@ -149,7 +177,7 @@ MISTAKES = {
     "a label below zero": ({"labels": LABELS - 1}, "labels reach from -1 to 1"),
     "labels on another device": (
         {"labels": LABELS.to("meta")},
-        "labels are on meta, but images on cpu",
+        "labels are on meta, but the images on cpu",
     ),
     "a model in train mode": ({"model": make_model().train()}, "model is in train mode; call"),
     "a layer in train mode": ({"model": with_training_layer()}, "model is in train mode; call"),
@@ -293,5 +321,15 @@ def test_an_unknown_attack_split_table_or_folder_is_named(study, tmp_path):
         results.split("fonts", "validation")
     with pytest.raises(AttributeError, match="a study has no table rates; it has claims, "):
         results.tables.rates  # noqa: B018 - the attribute access is the test
-    with pytest.raises(robustgen.UserError, match="holds no results of a study"):
+    with pytest.raises(robustgen.UserError, match=r"no manifold 'data_mani'; it has learned_mani"):
+        results.split("fonts", manifold="data_mani")
+    with pytest.raises(robustgen.UserError, match="is not the folder of a study: it has no study"):
         robustgen.open_study(tmp_path)
+    with pytest.raises(robustgen.UserError, match="it contains the results of smoke"):
+        robustgen.open_study(study / "results")
+    with pytest.raises(robustgen.UserError, match="folder must be a path, not NoneType"):
+        robustgen.open_study(None)
+    for text in ("{}", "[]", "{"):
+        (tmp_path / "study.json").write_text(text)
+        with pytest.raises(robustgen.UserError, match=r"study\.json (is not|cannot be) "):
+            robustgen.open_study(tmp_path)

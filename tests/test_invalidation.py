@@ -133,7 +133,7 @@ EDITS = {
         "distances 3, clean_distances, all_distances, claims, figure2",
     ),
     "the drawing of letters": (
-        ("data/font_prototypes.py", "IMAGE_SIZE, FONT_SIZE"),
+        ("data/font_prototypes.py", "FONT_SIZE"),
         f"prototypes, {DATA}",
     ),
     "intervals of single models": (

@@ -4,16 +4,23 @@ import os
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from studies import KIND_NAMES, OUT, Keys, changed, refused, valid
 
-from robustgen.config.messages import format_value
+from robustgen.config.messages import format_value, join_words
 from robustgen.config.study import Study
 from robustgen.errors import UserError
+from robustgen.specs import ArchitectureName, SpaceName, StepRuleName
+
+
+def any_of(names: Any) -> str:
+    """Return the names of a `Literal` as a list in a sentence: "a, b or c"."""
+    return join_words(get_args(names), "or")
+
 
 RELATIVE = "is relative to the working directory, which snakemake's --directory sets"
 
@@ -332,7 +339,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "unknown architecture": (
         ("classifier",),
         {"architecture": "resnet"},
-        "classifier.architecture is 'resnet', but must be convnet",
+        f"classifier.architecture is 'resnet', but must be {any_of(ArchitectureName)}",
     ),
     "batch of one": (
         ("classifier",),
@@ -362,8 +369,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "unknown space": (
         ("threats", "ball", "space"),
         "pixels",
-        "threats.ball.space is 'pixels', but must be image, true_manifold, transformation, "
-        "learned_manifold or data_manifold",
+        f"threats.ball.space is 'pixels', but must be {any_of(SpaceName)}",
     ),
     "unknown norm": (
         ("threats", "ball", "norm"),
@@ -404,7 +410,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "unknown step rule": (
         ("attacks", "pixels", "step_rule"),
         "sgd",
-        "attacks.pixels.step_rule is 'sgd', but must be adam, signed or normalized",
+        f"attacks.pixels.step_rule is 'sgd', but must be {any_of(StepRuleName)}",
     ),
     "more examples than test images": (
         ("attacks", "pixels", "examples"),

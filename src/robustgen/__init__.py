@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "AdversarialTraining": "specs",
     "Cohort": "models.cohort",
+    "Generators": "training.classifiers",
     "Interval": "analysis.statistics",
     "SearchConfig": "specs",
     "Threat": "specs",
@@ -19,7 +20,8 @@ _MODULES = {
     "UserError": "errors",
     "attack": "evaluation.single_model",
     "attack_cohort": "evaluation.attacks",
-    "load": "data.split",
+    "load_split": "data.split",
+    "make_space": "attacks.spaces",
     "measure_distances": "evaluation.distances",
     "open_study": "results",
     "run_search": "attacks.search",
@@ -32,7 +34,8 @@ __all__ = [*_MODULES, "__version__"]
 if TYPE_CHECKING:
     from robustgen.analysis.statistics import Interval as Interval
     from robustgen.attacks.search import run_search as run_search
-    from robustgen.data.split import load as load
+    from robustgen.attacks.spaces import make_space as make_space
+    from robustgen.data.split import load_split as load_split
     from robustgen.errors import UserError as UserError
     from robustgen.evaluation.attacks import attack_cohort as attack_cohort
     from robustgen.evaluation.distances import measure_distances as measure_distances
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from robustgen.specs import SearchConfig as SearchConfig
     from robustgen.specs import Threat as Threat
     from robustgen.specs import TrainConfig as TrainConfig
+    from robustgen.training.classifiers import Generators as Generators
     from robustgen.training.classifiers import train as train
 
 

@@ -14,6 +14,14 @@ class UserError(ValueError):
 
     The sentence says what is wrong, where it is, and what is allowed. The program that faces the
     user (the Snakefile, a job) prints only this sentence, without a traceback, and exits non-zero.
+
+    Examples:
+        >>> import robustgen
+        >>> try:
+        ...     robustgen.open_study("no/such/folder")
+        ... except robustgen.UserError as error:
+        ...     print(error)
+        no/such/folder is not the folder of a study: it has no study.json
     """
 
 

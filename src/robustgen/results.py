@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from torch import nn
 
-from robustgen.data.split import Split, load
+from robustgen.data.split import SPLITS, Split, load_split
 from robustgen.errors import UserError
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import (
@@ -26,6 +25,8 @@ from robustgen.io.schemas import (
 )
 from robustgen.io.tensors import load_tensors
 from robustgen.models.cohort import Cohort
+from robustgen.models.vaegan import load_manifold
+from robustgen.specs import LEARNED_MANIFOLDS, split_into_cohorts
 
 _SCHEMAS = {
     "claims": CLAIMS,
@@ -87,26 +88,58 @@ class StudyResults:
     def __repr__(self) -> str:
         return f"StudyResults({str(self.folder)!r})"
 
-    @cached_property
-    def _cohorts(self) -> list[tuple[int, int]]:
-        """The first and the last seed of each cohort."""
-        seeds, size = self.config["seeds"], self.config["cohort_size"]
-        return [(start, min(start + size, seeds) - 1) for start in range(0, seeds, size)]
-
-    def split(self, dataset: str, split: str = "test") -> Split:
+    def split(self, dataset: str, split: str = "test", *, manifold: str | None = None) -> Split:
         """Return the training or test images of a data set, on the CPU.
 
         Args:
             dataset: name of the data set.
             split: "train" or "test".
+            manifold: "learned_manifold" or "data_manifold" adds the codes and the decoders of this
+                learned manifold, which attacks and distances on it need.
+
+        Raises:
+            UserError: the study has no such data set or manifold, or a file is missing or damaged.
+
+        Examples:
+            >>> import robustgen
+            >>> study = robustgen.open_study("results/smoke")
+            >>> test = study.split("fonts", manifold="learned_manifold")
+            >>> test.images().shape[1:], list(test.learned)
+            (torch.Size([1, 28, 28]), ['learned_manifold'])
         """
         self._require("dataset", dataset, self.config["datasets"])
-        self._require("split", split, ("train", "test"))
+        self._require("split", split, SPLITS)
         folder = self.folder / dataset / "dataset"
-        return load(folder / "images.safetensors", folder / "examples.parquet", split)
+        data = load_split(folder / "images.safetensors", folder / "examples.parquet", split)
+        return data if manifold is None else self._add_manifold(data, dataset, split, manifold)
+
+    def _add_manifold(self, data: Split, dataset: str, split: str, manifold: str) -> Split:
+        """Return all images of a split with the codes and decoders of a learned manifold."""
+        has_manifolds = dataset in self.config["manifolds"]
+        self._require("manifold", manifold, LEARNED_MANIFOLDS if has_manifolds else ())
+        folder = self.folder / dataset / "manifolds"
+        parts = [f"class{label}" for label in range(len(data.classes))]
+        parts = ["all"] if manifold == "data_manifold" else parts
+        files = [str(folder / f"{name}.safetensors") for name in (manifold, *parts)]
+        return load_manifold(files, data, split)
 
     def cohort(self, dataset: str, method: str, *, n: int, seed: int = 0) -> Cohort:
-        """Return the cohort of the classifier with this seed, on the CPU and in eval mode."""
+        """Return the cohort of the classifier with this seed, on the CPU and in eval mode.
+
+        Args:
+            dataset: name of the data set.
+            method: name of the training method.
+            n: number of training images.
+            seed: seed of one of the models of the cohort.
+
+        Raises:
+            UserError: the study has no such classifier, or its file is missing or damaged.
+
+        Examples:
+            >>> import robustgen
+            >>> robustgen.open_study("results/smoke").cohort("fonts", "normal", n=60).seeds
+            [0, 1]
+        """
         stem = self._stem(dataset, method, n, seed)
         path = self.folder / dataset / "classifiers" / method / f"n{n}" / f"{stem}.safetensors"
         return Cohort.load(path)
@@ -122,12 +155,28 @@ class StudyResults:
 
         Raises:
             UserError: the study has no such classifier, or its file is missing or damaged.
+
+        Examples:
+            >>> import robustgen
+            >>> study = robustgen.open_study("results/smoke")
+            >>> model = study.classifier("fonts", "normal", n=60, seed=1)
+            >>> model(study.split("fonts").images()).shape[1]
+            3
         """
         cohort = self.cohort(dataset, method, n=n, seed=seed)
         return cohort.member(cohort.seeds.index(seed))
 
     def curves(self, dataset: str, method: str, *, n: int, seed: int = 0) -> pd.DataFrame:
-        """Return the learning curves of one classifier, columns of `schemas.CURVES`."""
+        """Return the learning curves of one classifier, columns of `schemas.CURVES`.
+
+        The arguments are those of `classifier`.
+
+        Examples:
+            >>> import robustgen
+            >>> curves = robustgen.open_study("results/smoke").curves("fonts", "normal", n=60)
+            >>> curves["epoch"].tolist()[:2]
+            [1, 2]
+        """
         stem = self._stem(dataset, method, n, seed)
         path = self.folder / dataset / "classifiers" / method / f"n{n}" / f"{stem}.curves.parquet"
         return _select_seed(read_table(path, CURVES).to_pandas(), seed)
@@ -146,6 +195,15 @@ class StudyResults:
 
         Raises:
             UserError: the study has no such attack, or a file is missing or damaged.
+
+        Examples:
+            >>> import robustgen
+            >>> study = robustgen.open_study("results/smoke")
+            >>> examples = study.examples("fonts", "regular", "normal", n=60)
+            >>> len(examples.images) == len(examples.table)
+            True
+            >>> bool(examples.table["success"].any())
+            True
         """
         self._require("attack", attack, self.config["attacks"])
         stem = self._stem(dataset, method, n, seed)
@@ -162,13 +220,14 @@ class StudyResults:
         self._require("method", method, self.config["methods"])
         self._require("n", n, self.config["sizes"])
         self._require("seed", seed, range(self.config["seeds"]))
-        first, last = next(c for c in self._cohorts if c[0] <= seed <= c[1])
+        cohorts = split_into_cohorts(self.config["seeds"], self.config["cohort_size"])
+        first, last = next((first, last) for first, last in cohorts if first <= seed <= last)
         return f"seeds{first}-{last}"
 
     def _require(self, argument: str, value: object, allowed: Iterable[Any]) -> None:
         allowed = list(allowed)
         if value not in allowed:
-            names = ", ".join(map(str, allowed))
+            names = ", ".join(map(str, allowed)) or "none"
             raise UserError(f"{self.folder} has no {argument} {value!r}; it has {names}")
 
 
@@ -198,12 +257,18 @@ def open_study(folder: str | Path) -> StudyResults:
         >>> study.examples("fonts", "regular", "normal", n=60, seed=1).images.shape[1:]
         (1, 28, 28)
     """
+    if not isinstance(folder, str | Path):
+        raise UserError(f"folder must be a path, not {type(folder).__name__}")
     path = Path(folder)
     record = path / "study.json"
+    if not record.is_file():
+        names = ", ".join(sorted(file.parent.name for file in path.glob("*/study.json")))
+        advice = f"; it contains the results of {names}" if names else ""
+        raise UserError(f"{path} is not the folder of a study: it has no study.json{advice}")
     try:
         config = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} holds no results of a study: {record} cannot be read ({error})"
-        ) from error
+        raise UserError(f"{record} cannot be read: {error}") from error
+    if not isinstance(config, dict) or not {"datasets", "seeds", "cohort_size"} <= set(config):
+        raise UserError(f"{record} is not the record of a study")
     return StudyResults(path, config)

@@ -18,11 +18,16 @@ LossName = Literal["cross_entropy"]
 """Names of losses, the keys of `attacks.losses.LOSSES`."""
 StepRuleName = Literal["adam", "signed", "normalized"]
 """Names of step rules, the keys of `attacks.step_rules.STEP_RULES`."""
+L2_STEP_RULES: tuple[StepRuleName, ...] = ("normalized",)
+"""Step rules whose steps have the L2 norm 1. Steps of others have a length of about 1 in each
+coordinate."""
 ArchitectureName = Literal["convnet"]
 """Names of networks, the keys of `models.architectures.ARCHITECTURES`."""
 TransformationsName = Literal["slight", "easy", "moderate", "hard"]
 """Names of ranges of transformations, the keys of `RANGES`."""
 
+FONTS_IMAGE_SIZE = 28
+"""Side of an image of FONTS in pixels; the paper's setting."""
 NORMS: tuple[str, ...] = get_args(NormName)
 LEARNED_MANIFOLDS = ("learned_manifold", "data_manifold")
 """Spaces of latent codes: of one VAE-GAN per class, and of one VAE-GAN for all classes."""
@@ -50,7 +55,7 @@ The paper uses "hard" for FONTS and "slight" for EMNIST, Fashion-MNIST and Celeb
 
 def require_name(argument: str, name: object, names: Collection[str]) -> None:
     """Raise a `ValueError` that names the argument unless `name` is one of `names`."""
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         allowed = ", ".join(map(repr, names))
         raise ValueError(f"{argument} is {name!r}, but must be one of {allowed}")
 
@@ -60,6 +65,7 @@ def require_number(
     value: object,
     lowest: float,
     *,
+    highest: float = math.inf,
     is_integer: bool = False,
     is_exclusive: bool = False,
 ) -> None:
@@ -69,16 +75,29 @@ def require_number(
         argument: name of the argument.
         value: its value.
         lowest: the lowest allowed number.
+        highest: the highest allowed number.
         is_integer: whether only integers are allowed.
         is_exclusive: whether `lowest` itself is not allowed.
     """
     kind, name = (Integral, "an integer") if is_integer else (Real, "a finite number")
     limit = f"above {lowest:g}" if is_exclusive else f"of at least {lowest:g}"
+    limit += f" and at most {highest:g}" if math.isfinite(highest) else ""
     if isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value):
         number = float(value)
-        if number > lowest or (number == lowest and not is_exclusive):
+        if lowest <= number <= highest and not (number == lowest and is_exclusive):
             return
     raise ValueError(f"{argument} is {value!r}, but must be {name} {limit}")
+
+
+def split_into_cohorts(seeds: int, cohort_size: int) -> list[tuple[int, int]]:
+    """Return the first and the last seed of each cohort of a study with seeds from 0.
+
+    Args:
+        seeds: number of seeds.
+        cohort_size: number of models of a cohort; the last cohort may have fewer.
+    """
+    firsts = range(0, seeds, cohort_size)
+    return [(first, min(first + cohort_size, seeds) - 1) for first in firsts]
 
 
 @dataclass(frozen=True)
@@ -86,13 +105,19 @@ class Threat:
     """The allowed perturbations: a ball around the code of an image.
 
     Attributes:
-        space: name of the space, a key of `attacks.spaces.SPACES`.
+        space: name of the space, a key of `attacks.spaces.SPACES`; it is checked when the space is
+            made.
         norm: "linf" or "l2".
         radius: largest norm of a perturbation, in coordinates of the space; in pixel values for
             the space `image`.
 
     Raises:
         ValueError: the norm is not known, or the radius is not a positive number.
+
+    Examples:
+        >>> import robustgen
+        >>> robustgen.Threat("image", "linf", radius=8 / 255).norm
+        'linf'
     """
 
     space: str
@@ -110,7 +135,8 @@ class SearchConfig:
     """The search for an adversarial example within a threat; the defaults are the paper's.
 
     Attributes:
-        step_rule: a key of `attacks.step_rules.STEP_RULES`.
+        step_rule: a key of `attacks.step_rules.STEP_RULES`; it is checked when a search begins,
+            and so is `loss`.
         step_size: length of a step, in coordinates of the space.
         steps: number of steps; with 0 steps the result is the random start.
         restarts: number of random starts.
@@ -118,6 +144,11 @@ class SearchConfig:
 
     Raises:
         ValueError: a number is out of its range.
+
+    Examples:
+        >>> import robustgen
+        >>> robustgen.SearchConfig("signed", step_size=0.01, steps=20).restarts
+        1
     """
 
     step_rule: str = "adam"
@@ -143,6 +174,15 @@ class TrainConfig:
         learning_rate: learning rate of the first epoch.
         learning_rate_decay: factor on the learning rate after each epoch.
         weight_decay: L2 penalty on the weights.
+
+    Raises:
+        ValueError: a number is out of its range.
+
+    Examples:
+        >>> import robustgen
+        >>> robustgen.TrainConfig(epochs=5)
+        TrainConfig(epochs=5, batch_size=100, learning_rate=0.01, learning_rate_decay=0.95, \
+weight_decay=0.0001)
     """
 
     epochs: int = 20
@@ -150,6 +190,14 @@ class TrainConfig:
     learning_rate: float = 0.01
     learning_rate_decay: float = 0.95
     weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Refuse numbers with which nothing would be trained."""
+        require_number("epochs", self.epochs, 1, is_integer=True)
+        require_number("batch_size", self.batch_size, 2, is_integer=True)
+        require_number("learning_rate", self.learning_rate, 0, is_exclusive=True)
+        require_number("learning_rate_decay", self.learning_rate_decay, 0, is_exclusive=True)
+        require_number("weight_decay", self.weight_decay, 0)
 
     @classmethod
     def from_params(cls, classifier: Mapping[str, Any]) -> Self:
@@ -168,6 +216,13 @@ class AdversarialTraining:
     Attributes:
         threat: the ball in which images are perturbed.
         search: the search for the perturbations.
+
+    Examples:
+        >>> import robustgen
+        >>> threat = robustgen.Threat("image", "linf", 0.1)
+        >>> method = robustgen.AdversarialTraining(threat, robustgen.SearchConfig(steps=5))
+        >>> method.threat.radius, method.search.steps
+        (0.1, 5)
     """
 
     threat: Threat

@@ -2,7 +2,7 @@
 
 from robustgen import device
 from robustgen.acceleration import backends
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.io.checkpoints import Checkpoint, job_identity
 from robustgen.io.parquet import write_table
@@ -20,7 +20,7 @@ with run_job(snakemake.log[0], snakemake):
     settings = {**snakemake.params.settings, "method": wildcards.method, "n": int(wildcards.n)}
     compute_device = device.setup()
     backend = backends.for_cohorts(compute_device)
-    test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
+    test = load_split(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     if snakemake.input.manifold:
         test = load_manifold(snakemake.input.manifold, test, "test", backend)
     test = test.take(slice(settings["examples"]))

@@ -4,7 +4,7 @@ import numpy as np
 
 from robustgen import device
 from robustgen.acceleration import backends
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.evaluation.distances import measure_distances
 from robustgen.io.parquet import write_table
 from robustgen.io.schemas import CLEAN, DISTANCES
@@ -15,8 +15,8 @@ with run_job(snakemake.log[0], snakemake):
     settings = dict(snakemake.params.settings)
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
-    training = load(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
-    test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
+    training = load_split(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
+    test = load_split(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     if snakemake.input.manifold:
         test = load_manifold(snakemake.input.manifold, test, "test", backend)
     test = test.take(slice(settings.pop("examples")))

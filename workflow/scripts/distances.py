@@ -5,7 +5,7 @@ import torch
 
 from robustgen import device
 from robustgen.acceleration import backends
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.evaluation.distances import measure_distances
 from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import ATTACKS, DISTANCES
@@ -19,8 +19,8 @@ with run_job(snakemake.log[0], snakemake):
     examples = settings.pop("examples")
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
-    training = load(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
-    test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
+    training = load_split(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
+    test = load_split(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     if snakemake.input.manifold:
         test = load_manifold(snakemake.input.manifold, test, "test", backend)
     tensors, _ = load_tensors(snakemake.input.adversarial_examples, compute_device)

@@ -1,6 +1,6 @@
 """Draw figure 1: adversarial examples and their differences, for one model."""
 
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.figures.examples import AttackedImages, plot_examples
 from robustgen.figures.fonts import drawable_names
 from robustgen.figures.selection import predicted_names, select_examples
@@ -11,7 +11,7 @@ from robustgen.io.tensors import load_tensors
 from robustgen.jobs.runtime import run_job
 
 with run_job(snakemake.log[0], snakemake):
-    test = load(snakemake.input.bank, snakemake.input.examples, "test")
+    test = load_split(snakemake.input.bank, snakemake.input.examples, "test")
     tables, adversarial_images = {}, {}
     for attack, table_path, examples_path in zip(
         snakemake.params.attacks,

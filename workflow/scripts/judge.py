@@ -2,7 +2,7 @@
 
 from robustgen import device
 from robustgen.acceleration import backends
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.io.checkpoints import Checkpoint, job_identity
 from robustgen.io.parquet import write_table
 from robustgen.io.provenance import provenance
@@ -17,7 +17,7 @@ with run_job(snakemake.log[0], snakemake):
     settings, code = snakemake.params.settings, snakemake.params.code
     compute_device = device.setup()
     backend = backends.for_cohorts(compute_device)
-    data = load(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
+    data = load_split(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
     data = data.take(slice(settings["n"]))
 
     purpose = (settings["study_seed"], "judge", settings["dataset"], settings["n"])

@@ -2,7 +2,7 @@
 
 from robustgen import device
 from robustgen.acceleration import backends
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
 from robustgen.jobs.runtime import run_job
@@ -14,7 +14,7 @@ with run_job(snakemake.log[0], snakemake):
     models = [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models]
     codes = {}
     for split in ("train", "test"):
-        data = load(snakemake.input.bank, snakemake.input.examples, split, compute_device)
+        data = load_split(snakemake.input.bank, snakemake.input.examples, split, compute_device)
         codes[split] = encode(models, data)
     header = {
         "space": snakemake.params.space,

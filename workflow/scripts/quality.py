@@ -2,7 +2,7 @@
 
 from robustgen import device
 from robustgen.acceleration import backends
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.evaluation.manifold_quality import measure_quality
 from robustgen.io.parquet import write_table
 from robustgen.io.schemas import QUALITY
@@ -16,7 +16,7 @@ with run_job(snakemake.log[0], snakemake):
     settings, space = snakemake.params.settings, snakemake.wildcards.space
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
-    test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
+    test = load_split(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     columns = measure_quality(
         [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models],
         test,

@@ -2,7 +2,7 @@
 
 from robustgen import device
 from robustgen.acceleration import backends
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.evaluation.attacks import predict
 from robustgen.io.checkpoints import Checkpoint, job_identity
 from robustgen.io.parquet import write_table
@@ -20,7 +20,7 @@ with run_job(snakemake.log[0], snakemake):
     n, seeds = int(wildcards.n), range(int(wildcards.first), int(wildcards.last) + 1)
     compute_device = device.setup()
     backend = backends.for_cohorts(compute_device)
-    data = load(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
+    data = load_split(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
     data = data.take(slice(n))
     if snakemake.input.manifold:
         data = load_manifold(snakemake.input.manifold, data, "train", backend)
@@ -46,7 +46,7 @@ with run_job(snakemake.log[0], snakemake):
     config, method = TrainConfig.from_params(classifier), AdversarialTraining.from_params(settings)
     curves = train(cohort, data, config, method, Generators(batches, attacks), checkpoint)
 
-    test = load(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
+    test = load_split(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
     write_table(output.predictions, predict(cohort, test), PREDICTIONS)
     write_table(output.curves, curves, CURVES)
     cohort.save(output.cohort, {**settings, "n": n}, provenance(compute_device, backend.name))

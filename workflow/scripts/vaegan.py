@@ -4,7 +4,7 @@ from pathlib import Path
 
 from robustgen import device
 from robustgen.acceleration import backends
-from robustgen.data.split import load
+from robustgen.data.split import load_split
 from robustgen.io.checkpoints import Checkpoint, identity_hash, job_identity
 from robustgen.io.parquet import write_table
 from robustgen.io.provenance import provenance
@@ -19,7 +19,7 @@ with run_job(snakemake.log[0], snakemake):
     settings, part = snakemake.params.settings, snakemake.params.part
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
-    data = load(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
+    data = load_split(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
     name = "all"
     if part != "all":
         label = int(part.removeprefix("class"))

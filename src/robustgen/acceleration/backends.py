@@ -1,7 +1,8 @@
 """The one place that chooses how operations are computed on a device.
 
-Scripts ask for the backend of cohorts or of VAE-GANs. The fingerprint of a job follows names, so
-a change of the search does not run the training of a VAE-GAN again.
+Scripts ask for the backend of cohorts or of VAE-GANs. There are two functions, because the
+fingerprint of a job contains all code that its script reaches: with one function, a change of the
+search would run the training of VAE-GANs again.
 """
 
 import torch

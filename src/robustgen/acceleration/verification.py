@@ -1,8 +1,9 @@
 """The check of accelerated operations on a GPU before a job uses them.
 
-A kernel that was not tested on the GPU of a job must not give wrong results. Each job compares each
-accelerated operation once with the plain one, on a few of its own images. If they differ by more
-than rounding, the job logs this and computes plainly.
+A kernel that was not tested on the GPU of a job must not give wrong results. Each job compares the
+two operations that have kernels of their own, the forward pass and the search, once with the plain
+ones, on a few of its own images. If they differ by more than rounding, the job logs this and
+computes plainly. The other operations use PyTorch's own kernels.
 """
 
 import logging
@@ -19,7 +20,7 @@ CHECKED_IMAGES = 8
 """Images per model that are compared."""
 TOLERANCE = 1e-3
 """Difference that counts as rounding, relative to the largest absolute value of a tensor."""
-MIN_AGREEMENT = 0.95
+MIN_SHARE_WITHIN_TOLERANCE = 0.95
 """Share of values that must agree. It is below 1, because rounding can change the sign of a
 gradient, or the side of the kink of a ReLU, and thereby some values by more than the tolerance."""
 
@@ -42,7 +43,7 @@ class Verifier:
         """
         if operation not in self._trusted:
             agreement = compare()
-            self._trusted[operation] = agreement >= MIN_AGREEMENT
+            self._trusted[operation] = agreement >= MIN_SHARE_WITHIN_TOLERANCE
             if not self._trusted[operation]:
                 log.warning(
                     "%s differs from its plain definition in %.1f %% of the values on this "

@@ -103,7 +103,11 @@ def rejection_reason(evidence: Evidence) -> str:
 
 
 def _name_of(evidence: Evidence, role: str) -> str:
-    """The method or attack in this role."""
+    """Return the name of the method or attack in a role.
+
+    Raises:
+        InsufficientEvidenceError: the study has none.
+    """
     on_manifold = {f"on_manifold_{key}": name for key, name in evidence.on_manifold.items()}
     name: str | None = {**evidence.roles, **on_manifold}[role]  # type: ignore[assignment]
     if name is None:
@@ -161,7 +165,7 @@ def _has_true_manifold(evidence: Evidence) -> bool:
 
 
 def _average_per_seed(values: "pd.Series[float]") -> "pd.Series[float]":
-    """The mean over the examples of each model, and over N, for each seed."""
+    """Return, for each seed, the mean over N of the means over the examples of each model."""
     return values.groupby(["n", "seed"]).mean().groupby("seed").mean()
 
 

@@ -17,7 +17,14 @@ perfect, so that a perfect order arises by chance in more than 5 % of cases."""
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its confidence interval, in its unit. NaN means: undefined."""
+    """An estimate and the ends of its confidence interval, in its unit. NaN means: undefined.
+
+    Examples:
+        >>> import robustgen
+        >>> interval = robustgen.Interval(0.5, low=0.4, high=0.6)
+        >>> interval.low < interval.estimate
+        True
+    """
 
     estimate: float
     low: float

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustgen.attacks.losses import LossFn, get_loss
 from robustgen.attacks.spaces import Space, gather_columns
@@ -16,6 +16,13 @@ from robustgen.attacks.step_rules import StepRule, make_step_rule
 from robustgen.backend import PLAIN, Backend
 from robustgen.sampling import expand_trailing_dims
 from robustgen.specs import SearchConfig, Threat
+from robustgen.tensor_checks import (
+    compute_logits,
+    require_classes,
+    require_eval_mode,
+    require_generators,
+    require_labels,
+)
 
 Model = Callable[[Tensor], Tensor]
 
@@ -67,9 +74,24 @@ def run_search(
         backend: draws the starts; its `ascend`, unless None, replaces `ascend` of this module.
 
     Raises:
-        ValueError: the model is in train mode, in which the logits of an image depend on the
-            other images of its batch.
+        ValueError: an argument is not as described; the message names it.
+
+    Examples:
+        >>> import robustgen, torch
+        >>> study = robustgen.open_study("results/smoke")
+        >>> cohort = study.cohort("fonts", "normal", n=60)
+        >>> images = study.split("fonts").take(slice(8)).expand(len(cohort.seeds))
+        >>> space = robustgen.make_space("true_manifold", images)
+        >>> threat = robustgen.Threat("true_manifold", "l2", 0.5)
+        >>> generators = [torch.Generator().manual_seed(seed) for seed in cohort.seeds]
+        >>> result = robustgen.run_search(
+        ...     cohort, space, images.labels, threat, robustgen.SearchConfig(steps=5), generators,
+        ...     stop_at_success=True,
+        ... )
+        >>> result.success.shape, result.codes.shape
+        (torch.Size([2, 8]), torch.Size([2, 8, 6]))
     """
+    _check_arguments(model, space, labels, generators, skip)
     codes = space.clean_codes
     starts = backend.sample_starts(
         threat.norm,
@@ -113,8 +135,7 @@ def run_search_from_starts(
         starts: for each restart, points `(M, B, *D)` of the unit ball.
         stop_at_success, skip, backend: as for `run_search`.
     """
-    if isinstance(model, nn.Module) and any(module.training for module in model.modules()):
-        raise ValueError("the model is in train mode; call eval() before an attack")
+    require_eval_mode("model", model)
     best, loss_fn = make_initial_best(space, labels), get_loss(search.loss)
     evals_per_restart = search.steps + 1
     is_active = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
@@ -134,6 +155,29 @@ def run_search_from_starts(
     iterations = torch.where(not_found, best.step_found, best.step_found % evals_per_restart)
     restarts = best.step_found // evals_per_restart
     return SearchResult(best.codes, best.loss, best.success, iterations, restarts)
+
+
+def _check_arguments(
+    model: Model,
+    space: Space,
+    labels: Tensor,
+    generators: Sequence[torch.Generator],
+    skip: Tensor | None,
+) -> None:
+    """Raise a `ValueError` for a wrong argument of `run_search`."""
+    if not isinstance(space, Space):
+        raise ValueError(f"space must be a Space, not {type(space).__name__}; see make_space")
+    require_eval_mode("model", model)
+    codes = space.clean_codes
+    shape = codes.shape[:2]
+    require_labels("labels", labels, shape, codes.device)
+    require_generators("generators", generators, len(codes))
+    if skip is not None and (skip.shape != shape or skip.dtype != torch.bool):
+        raise ValueError(f"skip must be a tensor {tuple(shape)} of type torch.bool")
+    if labels.numel():
+        with torch.no_grad():
+            images = space.decode(codes)
+        require_classes("labels", labels, compute_logits("model", model, images, shape).shape[-1])
 
 
 def ascend(

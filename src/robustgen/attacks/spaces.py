@@ -206,6 +206,13 @@ def make_space(name: str, batch: Split) -> Space:
 
     Raises:
         ValueError: there is no space of this name, or the data set lacks what the space needs.
+
+    Examples:
+        >>> import robustgen
+        >>> images = robustgen.open_study("results/smoke").split("fonts").take(slice(8))
+        >>> space = robustgen.make_space("true_manifold", images.expand(2))
+        >>> space.clean_codes.shape, space.decode(space.clean_codes).shape
+        (torch.Size([2, 8, 6]), torch.Size([2, 8, 1, 28, 28]))
     """
     require_name("space", name, SPACES)
     return SPACES[name](batch)

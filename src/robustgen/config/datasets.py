@@ -16,7 +16,7 @@ from robustgen.config.messages import (
 )
 from robustgen.config.user_datasets import Images, Npz
 from robustgen.io.paths import FONTS_PURPOSE, INSTALLED, expand_home, is_url, require_folder
-from robustgen.specs import TransformationsName
+from robustgen.specs import FONTS_IMAGE_SIZE, TransformationsName
 
 
 class Fonts(Dataset):
@@ -29,7 +29,7 @@ class Fonts(Dataset):
     """Number of fonts."""
     fonts_from: Annotated[
         FilePath, AllowedText("installed, or the path of a folder of fonts, as text")
-    ] = "installed"
+    ] = INSTALLED
     """Where fonts are taken from: the installed font packages, or a folder of TTF and OTF files."""
     letters: Annotated[
         str,
@@ -55,7 +55,7 @@ class Fonts(Dataset):
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the images, in pixels."""
-        return 1, 28, 28
+        return 1, FONTS_IMAGE_SIZE, FONTS_IMAGE_SIZE
 
     @property
     def classes(self) -> int:

@@ -10,7 +10,7 @@ from robustgen.config.blocks import Attack, Method
 from robustgen.config.messages import join_words
 from robustgen.config.study_blocks import StudyBlocks
 from robustgen.errors import UserError
-from robustgen.specs import BOUND, LEARNED_MANIFOLDS, RANGES
+from robustgen.specs import BOUND, L2_STEP_RULES, LEARNED_MANIFOLDS, RANGES
 
 
 def require_possible_radii(study: StudyBlocks) -> None:
@@ -97,15 +97,15 @@ def _describe_long_steps(study: StudyBlocks) -> str:
     for name, search in _searches(study).items():
         threat = study.threats[str(search.threat)]
         radius = threat.radius
-        if search.step_rule == "normalized" and threat.norm == "linf":
+        if search.step_rule in L2_STEP_RULES and threat.norm == "linf":
             continue  # a step of this L2 length is short in each coordinate
         if search.step_size > 2 * radius * (1 + 1e-9):
             descriptions.append(f"{name} ({search.step_size:g}, with the radius {radius:g})")
     if not descriptions:
         return ""
     return (
-        f"the step_size of {join_words(descriptions, 'and')} is larger than the ball of the threat "
-        "is wide, so that the search jumps from one side to the other; a step_size is in the units "
+        f"the step_size of {join_words(descriptions, 'and')} is larger than the diameter of the "
+        "ball, so that the search jumps from one side to the other; a step_size is in the units "
         "of the radius, in image space a part of the range from 0 to 1"
     )
 
@@ -130,7 +130,7 @@ def _max_reach(study: StudyBlocks, search: Method | Attack) -> float:
     """
     threat = study.threats[str(search.threat)]
     reach = search.steps * search.step_size
-    if threat.norm == "linf" or search.step_rule == "normalized":
+    if threat.norm == "linf" or search.step_rule in L2_STEP_RULES:
         return reach
     datasets = [dataset for dataset in study.datasets if study.supports(dataset, threat.space)]
     widths = [_widths(study, dataset, threat.space) for dataset in datasets]

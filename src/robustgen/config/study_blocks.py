@@ -22,7 +22,7 @@ from robustgen.config.dataset_blocks import Dataset
 from robustgen.config.datasets import Downloads, TaggedByKind
 from robustgen.config.manifolds import Manifold
 from robustgen.config.messages import AllowedText
-from robustgen.specs import LEARNED_MANIFOLDS
+from robustgen.specs import LEARNED_MANIFOLDS, split_into_cohorts
 
 
 class StudyBlocks(Settings):
@@ -70,8 +70,7 @@ class StudyBlocks(Settings):
 
     def cohorts(self) -> list[tuple[int, int]]:
         """Return the first and the last seed of each cohort."""
-        size = min(self.seeds, self.cohort_size)
-        return [(first, first + size - 1) for first in range(0, self.seeds, size)]
+        return split_into_cohorts(self.seeds, self.cohort_size)
 
     def space_of(self, search: Method | Attack) -> str | None:
         """Return the space of a method's or an attack's threat; None without a threat."""

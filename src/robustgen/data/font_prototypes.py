@@ -24,6 +24,7 @@ from robustgen.data.font_files import (
 from robustgen.errors import UserError, reading
 from robustgen.io.paths import INSTALLED
 from robustgen.io.schemas import FONTS
+from robustgen.specs import FONTS_IMAGE_SIZE
 
 __all__ = [
     "Exclusion",
@@ -40,8 +41,8 @@ log = logging.getLogger("robustgen")
 
 Images = npt.NDArray[np.uint8]
 
-IMAGE_SIZE, FONT_SIZE = 28, 21
-"""Side of an image in pixels, and pixels per em of a font; the paper's settings for FONTS."""
+FONT_SIZE = 21
+"""Pixels per em of a font; the paper's setting for FONTS."""
 MIN_PEAK_VALUE = 77
 """Least value of the brightest pixel of a letter: 0.3 of white, the radius of the paper's attacks.
 These attacks could erase a fainter letter, so that its label would be wrong."""
@@ -54,7 +55,7 @@ class Exclusion(StrEnum):
 
     MISSING = "without some letter"
     BLANK = "with a blank or barely visible letter"
-    LARGE = f"with a letter larger than {IMAGE_SIZE}×{IMAGE_SIZE} pixels"
+    LARGE = f"with a letter larger than {FONTS_IMAGE_SIZE}×{FONTS_IMAGE_SIZE} pixels"
     BOXED = "with the missing-glyph box for a letter"
     ALIKE = "with two letters alike"
     REPEATED = "looking like an earlier font"
@@ -106,7 +107,7 @@ def _draw_letters(style: Style, letters: str, size: int, font_size: float) -> li
 
 
 def render(
-    style: Style, letters: str, size: int = IMAGE_SIZE, font_size: float = FONT_SIZE
+    style: Style, letters: str, size: int = FONTS_IMAGE_SIZE, font_size: float = FONT_SIZE
 ) -> Images | None:
     """Draw letters in white on black, anti-aliased, each with the box around its ink centred.
 
@@ -132,7 +133,7 @@ def _glyphs_or_exclusion(style: Style, letters: str) -> Images | Exclusion:
     if missing_glyphs(style.file, style.sha256, letters):
         return Exclusion.MISSING
     characters = letters + _UNASSIGNED_CHARACTER
-    *letter_images, box = _draw_letters(style, characters, IMAGE_SIZE, FONT_SIZE)
+    *letter_images, box = _draw_letters(style, characters, FONTS_IMAGE_SIZE, FONT_SIZE)
     images = [image for image in letter_images if image is not None]
     if len(images) < len(letters):
         return Exclusion.LARGE

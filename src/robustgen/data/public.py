@@ -22,7 +22,7 @@ from robustgen.progress import log_progress
 Fetch = Callable[[list[PublicFile]], list[Path]]
 """A function that returns the paths of files on this machine (`download.fetch`)."""
 
-INSTALLED = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """The folder of Debian's package dataset-fashion-mnist. The package compresses the files again,
 which changes their checksums. Their content is the same, and gzip has a checksum of its own."""
 
@@ -53,7 +53,7 @@ def fashion_mnist(fetch: Fetch) -> RawDataset:
             f"fashion_mnist/{name}",
             md5,
             tuple(f"{mirror}{name}" for mirror in FashionMNIST.mirrors),
-            INSTALLED / name,
+            FASHION_MNIST_FOLDER / name,
         )
         for name, md5 in FashionMNIST.resources
     ]

@@ -24,7 +24,10 @@ from robustgen.data.learned_manifold import LearnedManifold
 from robustgen.io.parquet import column_to_numpy, read_table
 from robustgen.io.schemas import CODES, EXAMPLES, PARAMETERS
 from robustgen.io.tensors import load_tensors
+from robustgen.specs import require_name
 
+SPLITS = ("train", "test")
+"""Names of the splits of a data set."""
 EXAMPLES_PER_CHUNK = 10_000
 """Number of examples that are decoded together, which bounds the memory."""
 
@@ -152,7 +155,7 @@ def balanced_order(labels: np.ndarray, generators: Sequence[torch.Generator]) ->
     return np.stack([rows[:smallest] for rows in shuffled], axis=1).reshape(-1)
 
 
-def load(
+def load_split(
     bank: str | Path, examples: str | Path, split: str, device: torch.device | str = "cpu"
 ) -> Split:
     """Load the split called `split` ("train" or "test") of a data set.
@@ -165,8 +168,18 @@ def load(
         device: the device of all tensors.
 
     Raises:
+        ValueError: there is no split of this name.
         UserError: a file is missing or damaged.
+
+    Examples:
+        >>> import robustgen
+        >>> folder = "results/smoke/fonts/dataset"
+        >>> files = f"{folder}/images.safetensors", f"{folder}/examples.parquet"
+        >>> test = robustgen.load_split(*files, "test")
+        >>> test.images().shape[1:], test.classes
+        (torch.Size([1, 28, 28]), ('A', 'B', 'C'))
     """
+    require_name("split", split, SPLITS)
     tensors, _ = load_tensors(bank)
     table = read_table(examples, CODES, EXAMPLES)
     is_selected = np.concatenate([_equals(chunk, split) for chunk in table["split"].chunks])

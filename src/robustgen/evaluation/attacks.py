@@ -19,6 +19,14 @@ from robustgen.io.example_store import ExampleStore
 from robustgen.models.predictions import NO_CLASS, predict_class
 from robustgen.progress import log, log_progress
 from robustgen.specs import SearchConfig, Threat
+from robustgen.tensor_checks import (
+    SLACK,
+    compute_logits,
+    require_classes,
+    require_eval_mode,
+    require_generators,
+    require_pixels,
+)
 
 BATCH_SIZE = 100
 """Number of examples whose random starts are drawn together. Another number gives other starts."""
@@ -27,9 +35,6 @@ MAX_BATCHES_ON_GPU, MAX_START_NUMBERS = 20, 50_000_000
 """On a GPU, up to `MAX_BATCHES_ON_GPU` batches are attacked together, fewer if the random starts of
 all models and restarts would exceed `MAX_START_NUMBERS` numbers. On a CPU, batches are attacked one
 by one."""
-
-SLACK = 1e-5
-"""Allowed rounding error: relative to the radius of a ball, and absolute beyond the bounds."""
 
 
 class AttackedModels(Protocol):
@@ -78,8 +83,10 @@ def predict(cohort: AttackedModels, data: Split) -> dict[str, Any]:
         Columns of `schemas.PREDICTIONS`.
 
     Raises:
+        ValueError: `cohort` is in train mode, or does not fit `data`.
         UserError: a logit is not finite, because the training diverged.
     """
+    _check_arguments(cohort, data)
     predictions = []
     with torch.no_grad():
         for start in range(0, len(data), BATCH_SIZE):
@@ -119,8 +126,23 @@ def attack_cohort(
             caller deletes all these files.
 
     Raises:
+        ValueError: an argument is not as described; the message names it.
         UserError: a loss is not finite, or examples cannot be written.
+
+    Examples:
+        >>> import robustgen, torch
+        >>> study = robustgen.open_study("results/smoke")
+        >>> cohort = study.cohort("fonts", "normal", n=60)
+        >>> images = study.split("fonts").take(slice(8))
+        >>> threat = robustgen.Threat("image", "linf", 0.1)
+        >>> search = robustgen.SearchConfig("signed", step_size=0.02, steps=10)
+        >>> generators = [torch.Generator().manual_seed(seed) for seed in cohort.seeds]
+        >>> result = robustgen.attack_cohort(cohort, images, threat, search, generators)
+        >>> result.images.shape, len(result.rows["success"])
+        (torch.Size([2, 8, 1, 28, 28]), 16)
     """
+    _check_arguments(cohort, data)
+    require_generators("generators", generators, len(cohort.seeds))
     examples = _make_example_store(cohort, data, threat, checkpoint)
     batch_size = choose_batch_size(cohort, data, search.restarts)
     saved_columns = _resume(checkpoint, generators, examples, batch_size)
@@ -140,6 +162,19 @@ def attack_cohort(
                 checkpoint.write(tensors, {"digest": examples.digest()})
                 examples.keep_on_error()
     return _assemble(cohort, data, columns, examples.tensors())
+
+
+def _check_arguments(cohort: AttackedModels, data: Split) -> None:
+    """Raise a `ValueError` unless the models are in eval mode and fit the images."""
+    require_eval_mode("cohort", cohort)
+    if not len(data):
+        raise ValueError("data has no images")
+    if data.bank.is_floating_point():
+        require_pixels("the images of data", data.bank)
+    n_models = len(cohort.seeds)
+    images = data.take(slice(1)).expand(n_models).images()
+    logits = compute_logits("cohort", cohort, images, (n_models, 1))
+    require_classes("the labels of data", data.labels, logits.shape[-1])
 
 
 def choose_batch_size(cohort: AttackedModels, data: Split, restarts: int) -> int:

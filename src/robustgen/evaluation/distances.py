@@ -12,10 +12,10 @@ from torch import Tensor
 
 from robustgen.attacks.spaces import Space, make_space
 from robustgen.data.split import Split
-from robustgen.evaluation.image_checks import require_images, require_same_images
 from robustgen.optimizers import MakeAdam, make_adam, set_learning_rate
 from robustgen.progress import log_progress
 from robustgen.specs import require_number
+from robustgen.tensor_checks import require_images, require_same_images
 
 PIXELS_PER_CHUNK = 250 * 28 * 28
 """Number of pixels of the examples that are measured together, which bounds the memory."""
@@ -63,7 +63,8 @@ def measure_distances(
         make_adam: a function that makes the optimizer.
 
     Returns:
-        Columns of `schemas.DISTANCES`, masked for a manifold that the data set lacks.
+        Columns of `schemas.DISTANCES`, masked for a manifold that `clean` lacks. A study's
+        `split` has a learned manifold only with its argument `manifold`.
 
     Raises:
         ValueError: an argument is not as described; the message names it.
@@ -79,8 +80,7 @@ def measure_distances(
         >>> bool((distances["true_manifold_distance"] >= 0).all())
         True
     """
-    clean_images = clean.images()
-    _check_arguments(examples, clean_images, training, steps, step_size)
+    _check_arguments(examples, clean, training, steps, step_size, neighbours)
     spaces = {} if clean.codes is None else {"true_manifold": "true_manifold"}
     if clean.learned:
         (spaces["learned_manifold"],) = clean.learned
@@ -90,7 +90,7 @@ def measure_distances(
         )
         for kind, space in spaces.items()
     }
-    distances["neighbour"] = measure_to_neighbours(examples, clean_images, training, neighbours)
+    distances["neighbour"] = measure_to_neighbours(examples, clean.images(), training, neighbours)
     nan = torch.full((len(examples),), torch.nan)
     columns: dict[str, Any] = {}
     for kind in ("true_manifold", "learned_manifold", "neighbour"):
@@ -101,9 +101,13 @@ def measure_distances(
 
 
 def _check_arguments(
-    examples: Tensor, clean_images: Tensor, training: Split, steps: int, step_size: float
+    examples: Tensor, clean: Split, training: Split, steps: int, step_size: float, neighbours: int
 ) -> None:
-    """Raise a `ValueError` for wrong arguments of `measure_distances`, except `neighbours`."""
+    """Raise a `ValueError` for a wrong argument of `measure_distances`."""
+    for argument, split in (("clean", clean), ("training", training)):
+        if not isinstance(split, Split):
+            raise ValueError(f"{argument} must be a Split, not {type(split).__name__}")
+    clean_images = clean.images()
     require_images("examples", examples, clean_images.dtype)
     require_same_images("examples", examples, "clean images", clean_images)
     require_same_images("examples", examples, "training images", training.take(slice(1)).images())
@@ -114,6 +118,7 @@ def _check_arguments(
         )
     require_number("steps", steps, 1, is_integer=True)
     require_number("step_size", step_size, 0, is_exclusive=True)
+    require_number("neighbours", neighbours, 2, is_integer=True)
 
 
 def measure_to_manifold(

@@ -10,9 +10,19 @@ from robustgen.attacks.losses import LOSSES
 from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.backend import PLAIN
 from robustgen.data.split import Split
+from robustgen.errors import UserError
 from robustgen.evaluation.attacks import attack_cohort
-from robustgen.evaluation.image_checks import require_images
-from robustgen.specs import SearchConfig, Threat, require_name, require_number
+from robustgen.specs import L2_STEP_RULES, SearchConfig, Threat, require_name, require_number
+from robustgen.tensor_checks import (
+    compute_logits,
+    require_classes,
+    require_eval_mode,
+    require_images,
+    require_labels,
+)
+
+MAX_SEED = 2**63 - 1
+"""Largest seed of a random generator of PyTorch."""
 
 
 class SingleModelAttack(NamedTuple):
@@ -21,8 +31,11 @@ class SingleModelAttack(NamedTuple):
     Attributes:
         images: `(N, C, H, W)` adversarial images, on the device of the clean images. Without
             success, the image of highest loss; for a misclassified clean image, this image itself.
-        table: one row per image with `example`, `label`, `prediction`, `success`, `iterations`,
-            `restart`, `loss`, and the norms `l1`, `l2` and `linf` of the perturbation.
+        table: one row per image with `example`, `label`, `prediction` (class of the clean image),
+            `adversarial_prediction` (class of the returned image), `success`, `iterations` and
+            `restart` (of the success), `loss` (cross-entropy of the returned image), and the norms
+            `l1`, `l2` and `linf` of the perturbation. An image that the model misclassifies
+            (`prediction` differs from `label`) is not attacked.
     """
 
     images: Tensor
@@ -100,30 +113,34 @@ def attack(
     require_name("step_rule", step_rule, STEP_RULES)
     require_name("loss", loss, LOSSES)
     require_number("steps", steps, 0, is_integer=True)
+    require_number("seed", seed, 0, highest=MAX_SEED, is_integer=True)
     _check_images(images)
     if step_size is None:
         step_size = _default_step_size(threat, step_rule, steps, images[0].numel())
     search = SearchConfig(step_rule, step_size, steps, restarts, loss)
     _check_radius(threat, images)
-    _check_labels(labels, images)
+    require_labels("labels", labels, images.shape[:1], images.device)
     _check_model(model, images, labels)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     # In inference mode there would be no gradients with respect to the images.
     with torch.inference_mode(False), torch.enable_grad():
         data = _make_split(images.detach().clone(), labels.clone())
-        result = attack_cohort(_CohortOfOne(model), data, threat, search, [generator])
+        try:
+            result = attack_cohort(_CohortOfOne(model), data, threat, search, [generator])
+        except UserError as error:
+            raise ValueError("model has logits that are not finite") from error
     return SingleModelAttack(result.images[0].to(images.device), _make_table(result.rows))
 
 
 def _default_step_size(threat: Threat, step_rule: str, steps: int, pixels: int) -> float:
     """Return the step size with which a step has 2.5 times the radius over the steps as length.
 
-    A step of the rules "signed" and "adam" has a length of about 1 in each of the `pixels`
-    coordinates, so that its L2 norm is the root of their number. A step of the rule "normalized"
-    has the L2 norm 1, so that its coordinates are about 1 over this root.
+    A step of the rules `L2_STEP_RULES` has the L2 norm 1, so that its coordinates are about 1 over
+    the root of the number of `pixels`. A step of other rules has a length of about 1 in each
+    coordinate, so that its L2 norm is this root.
     """
     length = 2.5 * threat.radius / max(steps, 1)
-    if step_rule == "normalized":
+    if step_rule in L2_STEP_RULES:
         return length * pixels**0.5 if threat.norm == "linf" else length
     return length / pixels**0.5 if threat.norm == "l2" else length
 
@@ -139,7 +156,10 @@ def _make_split(images: Tensor, labels: Tensor) -> Split:
 def _make_table(rows: dict[str, Any]) -> pd.DataFrame:
     """Return the columns that apply to one model and to the space `image`, as a table."""
     norms = {f"image_{name}": name for name in ("l1", "l2", "linf")}
-    names = ["example", "label", "prediction", "success", "iterations", "restart", "loss", *norms]
+    names = [
+        *("example", "label", "prediction", "adversarial_prediction", "success"),
+        *("iterations", "restart", "loss", *norms),
+    ]
     table = pd.DataFrame({name: pd.array(rows[name]) for name in names}).rename(columns=norms)
     return table.astype({"iterations": "Int64", "restart": "Int64"})
 
@@ -161,37 +181,29 @@ def _check_radius(threat: Threat, images: Tensor) -> None:
         )
 
 
-def _check_labels(labels: Tensor, images: Tensor) -> None:
-    """Raise a `ValueError` unless `labels` holds one class for each image, on their device."""
-    if not isinstance(labels, Tensor) or labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must be a tensor ({len(images)},), one class for each image")
-    if labels.dtype != torch.int64:
-        raise ValueError(f"labels must be of type torch.int64, not {labels.dtype}")
-    if labels.device != images.device:
-        raise ValueError(f"labels are on {labels.device}, but images on {images.device}")
-
-
 def _check_model(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Raise a `ValueError` unless `model` maps the images to logits for all labels."""
+    """Raise a `ValueError` unless `model` has a gradient and logits for all labels."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    if any(module.training for module in model.modules()):
-        raise ValueError("model is in train mode; call model.eval() before the attack")
+    require_eval_mode("model", model)
     device = next((parameter.device for parameter in model.parameters()), images.device)
     if device != images.device:
         raise ValueError(f"model is on {device}, but images on {images.device}")
-    try:
-        with torch.no_grad():
-            logits = model(images[:1])
-    except RuntimeError as error:
+    logits = compute_logits("model", model, images[:1], (1,))
+    require_classes("labels", labels, logits.shape[1])
+    if not _has_image_gradient(model, images[:1]):
         raise ValueError(
-            f"model cannot classify images of shape {tuple(images.shape)}, (N, C, H, W): {error}"
-        ) from error
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != 1:
-        raise ValueError("model must map images (N, C, H, W) to logits (N, K)")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= logits.shape[1]:
-        raise ValueError(
-            f"labels reach from {low} to {high}, but the model has classes 0 to "
-            f"{logits.shape[1] - 1}"
+            "model has logits without a gradient with respect to the images; remove detach() and "
+            "no_grad() from its forward pass"
         )
+
+
+def _has_image_gradient(model: nn.Module, images: Tensor) -> bool:
+    """Whether the logits of `images` depend on them in a way that autograd can follow."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = images.detach().clone().requires_grad_()
+        logits = model(leaf)
+        if not logits.requires_grad:
+            return False
+        (gradient,) = torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+    return gradient is not None

@@ -49,6 +49,8 @@ def load_tensors(
             header = json.loads((file.metadata() or {}).get("robustgen", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         saved_digest = header.pop("digest", None)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist; run the study with it as a target") from error
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is not a readable safetensors file: {error}; {remedy(path)}"

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.backend import PLAIN, Backend, ForwardFn, State, functional_forward, vmapped_forward
+from robustgen.errors import UserError
 from robustgen.io.tensors import load_tensors, save_tensors, version_key
 from robustgen.models import architectures
+from robustgen.specs import require_name, require_number
 
 
 class Cohort(nn.Module):
@@ -23,6 +25,15 @@ class Cohort(nn.Module):
         seeds: the M seeds, which identify the members.
         stacked_params: parameters and buffers `(M, ...)`; "." in their names is written "__".
         backend: computes the forward pass.
+
+    Examples:
+        >>> import robustgen, torch
+        >>> cohort = robustgen.Cohort("convnet", (1, 28, 28), classes=10, seeds=[0, 1, 2])
+        >>> cohort.initialize([torch.Generator().manual_seed(seed) for seed in cohort.seeds])
+        >>> cohort.eval()(torch.rand(3, 5, 1, 28, 28)).shape
+        torch.Size([3, 5, 10])
+        >>> cohort.member(0)(torch.rand(5, 1, 28, 28)).shape
+        torch.Size([5, 10])
     """
 
     def __init__(
@@ -33,7 +44,23 @@ class Cohort(nn.Module):
         seeds: Sequence[int],
         backend: Backend = PLAIN,
     ) -> None:
+        """Make a cohort whose weights are zero until `initialize` is called.
+
+        Args:
+            architecture: a key of `models.architectures.ARCHITECTURES`.
+            shape: C, H and W of the images.
+            classes: K, number of classes.
+            seeds: M different seeds, which identify the members.
+            backend: computes the forward pass.
+
+        Raises:
+            ValueError: an argument is not as described; the message names it.
+        """
         super().__init__()
+        require_name("architecture", architecture, architectures.ARCHITECTURES)
+        require_number("classes", classes, 2, is_integer=True)
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds are {list(seeds)}, but must be one or more different numbers")
         self._eval_cache: tuple[list[Tensor], object, ForwardFn] | None = None
         self.architecture, self.shape, self.classes = architecture, shape, classes
         self.seeds, self.backend = list(seeds), backend
@@ -69,7 +96,15 @@ class Cohort(nn.Module):
             getattr(self.stacked_params, _to_attr_name(name)).fill_(1 if is_variance else 0)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits `(M, B, K)` of images `(M, B, C, H, W)`; member i takes `images[i]`."""
+        """Return logits `(M, B, K)` of images `(M, B, C, H, W)`; member i takes `images[i]`.
+
+        Raises:
+            ValueError: the images have another shape.
+        """
+        shape = images.shape[:1] + images.shape[2:]
+        if images.dim() != 5 or shape != (len(self.seeds), *self.shape):
+            axes = ", ".join(map(str, (len(self.seeds), "B", *self.shape)))
+            raise ValueError(f"images have the shape {tuple(images.shape)}, but must have ({axes})")
         if self.training:
             return self.backend.forward(*self._module_and_state())(images)
         return self.eval_forward()(images)
@@ -119,7 +154,16 @@ class Cohort(nn.Module):
         return self
 
     def member(self, position: int) -> nn.Module:
-        """Copy the member at `position` to a plain module, in eval mode and on the same device."""
+        """Copy the member at `position` to a plain module, in eval mode and on the same device.
+
+        Raises:
+            ValueError: the cohort has no member at this position.
+        """
+        if not 0 <= position < len(self.seeds):
+            raise ValueError(
+                f"position is {position}, but must be from 0 to {len(self.seeds) - 1}, one for "
+                "each seed"
+            )
         model = architectures.build(self.architecture, self.shape, self.classes)
         state = {
             _to_state_name(name): tensor[position].clone()
@@ -153,9 +197,11 @@ class Cohort(nn.Module):
         """Load a saved cohort, in eval mode.
 
         Raises:
-            UserError: the file is missing or damaged.
+            UserError: the file is missing or damaged, or is no file of a cohort.
         """
         state, header = load_tensors(path, device)
+        if "architecture" not in header:
+            raise UserError(f"{path} is no file of classifiers")
         shape = tuple(header["shape"])
         cohort = cls(header["architecture"], shape, header["classes"], header["seeds"], backend)
         cohort.to(device)

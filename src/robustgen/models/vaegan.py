@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from robustgen.backend import PLAIN, Backend
 from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
+from robustgen.errors import UserError
 from robustgen.io.tensors import load_tensors, save_tensors
 from robustgen.models.vaegan_networks import Decoder, Discriminator, Encoder, Shape
 from robustgen.specs import BOUND, VaeGanConfig
@@ -110,12 +111,23 @@ def load_manifold(files: Sequence[str], data: Split, split: str, backend: Backen
 
     Args:
         files: the file of the codes, which names the space, and the VAE-GAN of each class.
-        data: the first rows of `split`.
+        data: the whole split, or its first rows; select rows afterwards with `take`.
         split: "train" or "test".
         backend: prepares the decoders.
+
+    Raises:
+        UserError: a file is missing or damaged, the first one has no codes, or there are neither
+            one VAE-GAN nor one for each class.
     """
     device = data.labels.device
     codes, header = load_tensors(files[0], device)
+    if "space" not in header or split not in codes:
+        raise UserError(f"{files[0]} has no codes of the split {split!r} on a learned manifold")
+    if len(files) - 1 not in (1, len(data.classes)):
+        raise UserError(
+            f"there are {len(files) - 1} VAE-GANs, but there must be one, or one for each of the "
+            f"{len(data.classes)} classes"
+        )
     decoders = [VaeGan.load(path, device).decoder.fold_batch_norm() for path in files[1:]]
     manifold = LearnedManifold(
         codes[split][: len(data)], ClassDecoders([backend.prepare(decoder) for decoder in decoders])

@@ -24,6 +24,7 @@ from robustgen.models.cohort import Cohort
 from robustgen.optimizers import Optimizer, set_learning_rate
 from robustgen.progress import log_progress
 from robustgen.specs import AdversarialTraining, TrainConfig
+from robustgen.tensor_checks import require_classes, require_generators, require_pixels
 
 log = logging.getLogger("robustgen")
 
@@ -34,7 +35,13 @@ class Generators:
 
     Attributes:
         batches: M CPU generators for the order of the images.
-        attacks: M CPU generators for the starts of the attacks.
+        attacks: M CPU generators for the starts of the attacks; normal training needs none.
+
+    Examples:
+        >>> import robustgen, torch
+        >>> batches, attacks = ([torch.Generator().manual_seed(seed)] for seed in (1, 2))
+        >>> len(robustgen.Generators(batches, attacks).batches)
+        1
     """
 
     batches: Sequence[torch.Generator]
@@ -69,8 +76,25 @@ def train(
         Learning curves, columns of `schemas.CURVES`.
 
     Raises:
+        ValueError: an argument is not as described; the message names it.
         UserError: the loss is no longer finite.
+
+    Examples:
+        >>> import robustgen, torch
+        >>> images = robustgen.open_study("results/smoke").split("fonts", "train").take(slice(60))
+        >>> cohort = robustgen.Cohort("convnet", (1, 28, 28), classes=3, seeds=[0, 1])
+        >>> cohort.initialize([torch.Generator().manual_seed(seed) for seed in cohort.seeds])
+        >>> batch_generators, attack_generators = (
+        ...     [torch.Generator().manual_seed(first + seed) for seed in cohort.seeds]
+        ...     for first in (10, 20)
+        ... )
+        >>> generators = robustgen.Generators(batch_generators, attack_generators)
+        >>> config = robustgen.TrainConfig(epochs=2, batch_size=20)
+        >>> curves = robustgen.train(cohort, images, config, None, generators)
+        >>> curves["seed"], curves["epoch"], cohort.training
+        ([0, 1, 0, 1], [1, 1, 2, 2], False)
     """
+    _check_arguments(cohort, data, method, generators)
     optimizer = cohort.backend.make_adam(
         cohort.parameters(), config.learning_rate, config.weight_decay
     )
@@ -88,6 +112,27 @@ def train(
         state.end_epoch(lr)
     cohort.eval()
     return state.curves
+
+
+def _check_arguments(
+    cohort: Cohort, data: Split, method: AdversarialTraining | None, generators: Generators
+) -> None:
+    """Raise a `ValueError` for a wrong argument of `train`."""
+    if not isinstance(cohort, Cohort):
+        raise ValueError(f"cohort must be a Cohort, not {type(cohort).__name__}")
+    if not len(data):
+        raise ValueError("data has no images")
+    shape = tuple(data.bank.shape[1:])
+    if shape != tuple(cohort.shape):
+        raise ValueError(
+            f"data has images of shape {shape}, but cohort was made for {tuple(cohort.shape)}"
+        )
+    require_classes("the labels of data", data.labels, cohort.classes)
+    if data.bank.is_floating_point():
+        require_pixels("the images of data", data.bank)
+    require_generators("generators.batches", generators.batches, len(cohort.seeds))
+    if method is not None:
+        require_generators("generators.attacks", generators.attacks, len(cohort.seeds))
 
 
 def _make_step(

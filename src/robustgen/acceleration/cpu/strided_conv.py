@@ -124,10 +124,18 @@ def native_conv_grads(
 class PolyphaseInputGrad:
     """The gradient of a strided convolution with respect to its input, for a constant weight.
 
-    Pixels are computed in blocks, each from the n x n outputs whose windows begin in it and the
-    outputs before them: a convolution of stride n with one channel for each number of a block.
-    n is 1, or larger if pixels have few channels, so that a block fills the vector registers. For
-    few outputs, `winograd` needs fewer products.
+    The input is divided into blocks of b x b pixels, with b = n · stride. The gradient at a block
+    depends on the n x n outputs whose windows begin in it, and on k / stride - 1 outputs before
+    them in each direction. All blocks are one convolution over the outputs, with stride n and
+    b · b · C output channels. n is 1 unless C · stride² is below `SIMD_FLOATS`, so that the
+    channels of a block fill the vector registers. For few outputs, `winograd` needs fewer products.
+
+    Attributes:
+        groups, channels: G, number of groups, and C, input channels of a group.
+        weight, stride, padding: those of the convolution.
+        n: outputs along a side of a block whose windows begin in it.
+        block: height and width of a block, in pixels.
+        outputs_before: outputs above and left of them on which a block depends.
     """
 
     def __init__(self, weight: Tensor, stride: Pair, padding: Pair, groups: int) -> None:
@@ -150,7 +158,10 @@ class PolyphaseInputGrad:
 
     @cached_property
     def kernel(self) -> Tensor:
-        """The weight of the convolution that computes blocks, `(G b b C, O, *, *)`."""
+        """The weight of the convolution that computes blocks, `(G b b C, O, *, *)`.
+
+        b is the side of a block in pixels, and `*` the number of outputs on which it depends.
+        """
         phases = self._phase_weights(self.weight, self.stride)
         phases = phases.reshape(self.groups, -1, *phases.shape[1:])
         kernel = phases.permute(0, 3, 5, 2, 1, 4, 6).flatten(0, 3)
@@ -170,7 +181,13 @@ class PolyphaseInputGrad:
         return padded_weight[..., rows[:, :, None, None], columns]
 
     def _tap_indices(self, size: int, stride: int, device: torch.device) -> Tensor:
-        """Return the index of the weight of each pixel of a block in each output, or `size`."""
+        """Return, along one axis, the kernel index that connects each pixel with each output.
+
+        Where none does, the index is `size`, which selects the padded zero.
+
+        Returns:
+            `(b, *)`, for the b pixels of a block and the outputs on which it depends.
+        """
         outputs = torch.arange(1 - size // stride, self.n, device=device)
         pixels = torch.arange(stride * self.n, device=device)
         index = pixels[:, None] - stride * outputs

@@ -24,7 +24,10 @@ class FusedActiveExamples(ActiveExamples):
 
     @classmethod
     def share(cls, active: ActiveExamples) -> Self:
-        """Return the same examples: both objects share all attributes."""
+        """Return fused examples that share the attributes of `active`.
+
+        A change of one of the two objects is a change of both.
+        """
         fused = cls.__new__(cls)
         fused.__dict__ = active.__dict__
         return fused

@@ -1,0 +1,238 @@
+"""Wrong arguments of the public functions for cohorts: one sentence that names the argument."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import CLASSES, make_cohort, make_generators, make_split
+
+import robustgen
+from robustgen.evaluation.attacks import predict
+from robustgen.models.vaegan import load_manifold
+
+SEEDS = [0, 1]
+IMAGES = make_split("test").take(slice(4))
+THREAT = robustgen.Threat("image", "linf", 0.1)
+SEARCH = robustgen.SearchConfig("signed", step_size=0.05, steps=1)
+
+
+def make_search_generators(count: int = 2) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
+def with_labels(labels: torch.Tensor) -> robustgen.data.split.Split:
+    return replace(IMAGES, labels=labels)
+
+
+def with_bank(bank: torch.Tensor) -> robustgen.data.split.Split:
+    return replace(IMAGES, bank=bank)
+
+
+COHORT = make_cohort(SEEDS).eval()
+BATCH = IMAGES.expand(2)
+SPACE = robustgen.make_space("image", BATCH)
+DATA_MISTAKES = {
+    "no images": ({"data": IMAGES.take(slice(0))}, "data has no images"),
+    "a label above K": (
+        {"data": with_labels(torch.tensor([0, 1, 2, 7]))},
+        "the labels of data reach from 0 to 7, but the model has classes 0 to 3",
+    ),
+    "a negative label": (
+        {"data": with_labels(torch.tensor([0, 1, 2, -1]))},
+        "the labels of data reach from -1 to 2",
+    ),
+    "images above 1": ({"data": with_bank(IMAGES.bank * 5)}, r"the images of data must lie in \["),
+}
+ATTACK_MISTAKES = {
+    **DATA_MISTAKES,
+    "images of another size": (
+        {"data": with_bank(IMAGES.bank[..., :20, :20])},
+        r"cohort cannot classify images of shape \(2, 1, 1, 20, 20\)",
+    ),
+    "a generator for two models": (
+        {"generators": make_search_generators(1)},
+        "generators must be 2 random generators on the CPU",
+    ),
+    "seeds for generators": ({"generators": [0, 1]}, "generators must be 2 random generators"),
+    "an unknown space": ({"threat": robustgen.Threat("imge", "linf", 0.1)}, "space is 'imge'"),
+    "an unknown step rule": (
+        {"search": replace(SEARCH, step_rule="sign")},
+        "step_rule is 'sign', but must be one of",
+    ),
+    "an unknown loss": ({"search": replace(SEARCH, loss="ce")}, "loss is 'ce', but must be one of"),
+}
+
+
+@pytest.mark.parametrize(("mistake", "sentence"), ATTACK_MISTAKES.values(), ids=ATTACK_MISTAKES)
+def test_a_wrong_argument_of_an_attack_is_named(mistake, sentence):
+    arguments = {"data": IMAGES, "threat": THREAT, "search": SEARCH, **mistake}
+    arguments.setdefault("generators", make_search_generators())
+    with pytest.raises(ValueError, match=sentence):
+        robustgen.attack_cohort(COHORT, **arguments)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda cohort: predict(cohort, IMAGES),
+        lambda cohort: robustgen.attack_cohort(
+            cohort, IMAGES, THREAT, SEARCH, make_search_generators()
+        ),
+    ],
+    ids=["predict", "attack_cohort"],
+)
+def test_a_cohort_in_train_mode_is_refused_and_not_changed(function):
+    cohort = make_cohort(SEEDS).train()
+    state = {name: tensor.clone() for name, tensor in cohort.state_dict().items()}
+    with pytest.raises(ValueError, match=r"cohort is in train mode; call cohort\.eval\(\) first"):
+        function(cohort)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in cohort.state_dict().items())
+
+
+SEARCH_MISTAKES = {
+    "a name for a space": ({"space": "image"}, "space must be a Space, not str; see make_space"),
+    "labels of one model": ({"labels": IMAGES.labels}, r"labels must be a tensor \(2, 4\)"),
+    "32-bit labels": ({"labels": BATCH.labels.int()}, "labels must be of type torch.int64, not"),
+    "a label above K": ({"labels": BATCH.labels + 4}, "labels reach from 4 to 7, but the model"),
+    "one generator": ({"generators": make_search_generators(1)}, "generators must be 2 random"),
+    "a mask of one model": (
+        {"skip": torch.zeros(4, dtype=torch.bool)},
+        r"skip must be a tensor \(2, 4\) of type torch\.bool",
+    ),
+    "a mask of integers": (
+        {"skip": torch.zeros(2, 4, dtype=torch.int64)},
+        r"skip must be a tensor \(2, 4\) of type torch\.bool",
+    ),
+    "a model of other logits": (
+        {"model": lambda images: images},
+        r"model must map images to logits, here of shape \(2, 4, K\)",
+    ),
+    "a model in train mode": ({"model": make_cohort(SEEDS).train()}, "model is in train mode"),
+}
+
+
+@pytest.mark.parametrize(("mistake", "sentence"), SEARCH_MISTAKES.values(), ids=SEARCH_MISTAKES)
+def test_a_wrong_argument_of_a_search_is_named(mistake, sentence):
+    arguments = {
+        "model": COHORT,
+        "space": SPACE,
+        "labels": BATCH.labels,
+        "threat": THREAT,
+        "search": SEARCH,
+        "generators": make_search_generators(),
+        **mistake,
+    }
+    with pytest.raises(ValueError, match=sentence):
+        robustgen.run_search(**arguments, stop_at_success=True)
+
+
+TRAINING_MISTAKES = {
+    **DATA_MISTAKES,
+    "one model": ({"cohort": COHORT.member(0)}, "cohort must be a Cohort, not Sequential"),
+    "images of another size": (
+        {"data": with_bank(IMAGES.bank[..., :20, :20])},
+        r"data has images of shape \(1, 20, 20\), but cohort was made for \(1, 28, 28\)",
+    ),
+    "generators of one model": (
+        {"generators": make_generators([0])},
+        "generators.batches must be 2 random generators",
+    ),
+    "no generators of attacks": (
+        {"generators": robustgen.Generators(make_search_generators(), [])},
+        "generators.attacks must be 2 random generators",
+    ),
+}
+
+
+@pytest.mark.parametrize(("mistake", "sentence"), TRAINING_MISTAKES.values(), ids=TRAINING_MISTAKES)
+def test_a_wrong_argument_of_training_is_named(mistake, sentence):
+    arguments = {
+        "cohort": make_cohort(SEEDS),
+        "data": IMAGES,
+        "config": robustgen.TrainConfig(epochs=1, batch_size=4),
+        "method": robustgen.AdversarialTraining(THREAT, SEARCH),
+        "generators": make_generators(SEEDS),
+        **mistake,
+    }
+    with pytest.raises(ValueError, match=sentence):
+        robustgen.train(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("epochs", 0, "epochs is 0, but must be an integer of at least 1"),
+        ("batch_size", -5, "batch_size is -5, but must be an integer of at least 2"),
+        ("learning_rate", 0, "learning_rate is 0, but must be a finite number above 0"),
+        ("learning_rate_decay", float("nan"), "learning_rate_decay is nan"),
+        ("weight_decay", -1, "weight_decay is -1, but must be a finite number of at least 0"),
+    ],
+)
+def test_a_wrong_setting_of_training_is_named(key, value, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        robustgen.TrainConfig(**{key: value})
+
+
+COHORT_MISTAKES = {
+    "an unknown network": ({"architecture": "resnet"}, "architecture is 'resnet', but must be one"),
+    "a list of networks": ({"architecture": ["convnet"]}, r"architecture is \['convnet'\], but"),
+    "no classes": ({"classes": 0}, "classes is 0, but must be an integer of at least 2"),
+    "no seeds": ({"seeds": []}, r"seeds are \[\], but must be one or more different numbers"),
+    "equal seeds": ({"seeds": [1, 1]}, r"seeds are \[1, 1\], but must be one or more different"),
+    "small images": ({"shape": (1, 4, 4)}, "images of 4x4 are too small"),
+}
+
+
+@pytest.mark.parametrize(("mistake", "sentence"), COHORT_MISTAKES.values(), ids=COHORT_MISTAKES)
+def test_a_wrong_argument_of_a_cohort_is_named(mistake, sentence):
+    arguments = {
+        "architecture": "convnet",
+        "shape": (1, 28, 28),
+        "classes": CLASSES,
+        "seeds": SEEDS,
+        **mistake,
+    }
+    with pytest.raises(ValueError, match=sentence):
+        robustgen.Cohort(**arguments)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 4, 1, 28, 28), (2, 4, 1, 20, 20)], ids=str)
+def test_images_of_a_wrong_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"images have the shape .* must have \(2, B, 1, 28, 28\)"):
+        COHORT(torch.rand(shape))
+
+
+@pytest.mark.parametrize("position", [-1, 2])
+def test_an_unknown_member_is_refused(position):
+    with pytest.raises(ValueError, match=f"position is {position}, but must be from 0 to 1"):
+        COHORT.member(position)
+
+
+def test_an_unknown_split_is_refused(study):
+    folder = study / "results/smoke/fonts/dataset"
+    files = folder / "images.safetensors", folder / "examples.parquet"
+    with pytest.raises(ValueError, match="split is 'validation', but must be one of 'train', 't"):
+        robustgen.load_split(*files, "validation")
+
+
+def test_a_file_without_classifiers_is_refused(study):
+    path = study / "results/smoke/fonts/dataset/images.safetensors"
+    with pytest.raises(robustgen.UserError, match=r"images\.safetensors is no file of classifiers"):
+        robustgen.Cohort.load(path)
+    with pytest.raises(robustgen.UserError, match=r"no\.safetensors does not exist; run the study"):
+        robustgen.Cohort.load(path.with_name("no.safetensors"))
+
+
+def test_wrong_files_of_a_manifold_are_refused(study):
+    test = robustgen.open_study(study / "results/smoke").split("fonts")
+    folder = study / "results/smoke/fonts/manifolds"
+    codes, *models = (
+        str(folder / f"{name}.safetensors")
+        for name in ("learned_manifold", "class0", "class1", "class2")
+    )
+    with pytest.raises(robustgen.UserError, match="there are 2 VAE-GANs, but there must be one, o"):
+        load_manifold([codes, *models[:2]], test, "test")
+    with pytest.raises(robustgen.UserError, match=r"class0\.safetensors has no codes of the split"):
+        load_manifold(models, test, "test")
+    with pytest.raises(robustgen.UserError, match="has no codes of the split 'validation'"):
+        load_manifold([codes, *models], test, "validation")
