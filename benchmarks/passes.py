@@ -4,7 +4,8 @@
 
 Searches are measured with these forward passes: the architecture mapped over the models by `vmap`
 (plain); the same with folded batch normalization; the folded models one by one, compiled by
-`torch.compile`, whose compilation is timed apart; layers with hand-written backward passes, for
+`torch.compile`, whose compilation is timed apart; the layers that training uses, with constant
+weights; layers with hand-written backward passes, for
 models one by one and batched, where the input gradients of no layer, the first layer or every layer
 are those of `strided_conv`; and the setting of this processor, with `winograd` as well. Then
 follow searches on batches of 100 images per model, of which more or fewer are computed together;
@@ -87,6 +88,15 @@ def compile_models(model: nn.Module, state: State) -> ForwardFn:
     return forward
 
 
+def build_training_layers(model: nn.Module, state: State) -> ForwardFn:
+    """Return the forward pass of the folded models with the layers that training uses."""
+    folded_model, folded_state = fold_batch_norm(model, state)
+    training_model = deepcopy(folded_model).train()  # it has no batch normalization
+    forward = training_layers.build_training_forward(training_model, folded_state)
+    assert forward is not None, "the layers of the network are not supported"
+    return forward
+
+
 def make_searches(compute_device: torch.device) -> dict[str, Callable[[], object]]:
     """Make searches with each kind of forward pass."""
     batch = make_batch(EXAMPLES, compute_device)
@@ -113,6 +123,7 @@ def make_searches(compute_device: torch.device) -> dict[str, Callable[[], object
         "plain": vmapped_forward(model, state),
         "folded": vmapped_forward(*fold_batch_norm(model, state)),
         "folded, compiled by torch.compile": compiled_forward,
+        "folded, layers of training": build_training_layers(model, state),
         **{
             f"layers, {chunks}, strided gradient in {layers}": build_forward(size, channels)
             for chunks, size in chunk_sizes.items()

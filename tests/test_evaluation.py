@@ -16,7 +16,7 @@ from tiny import (
 )
 from torch import Tensor
 
-from robustgen.attacks.search import SearchResult, run_search_from_starts
+from robustgen.attacks.search import SearchResult, ascend, run_search_from_starts
 from robustgen.attacks.spaces import SPACES
 from robustgen.data.split import Split
 from robustgen.errors import UserError
@@ -127,6 +127,20 @@ def test_table_and_examples_equal_the_result_of_the_search(cohort, data, space, 
         torch.testing.assert_close(get_column(rows, f"{name}_l1"), delta.abs().sum(2))
         torch.testing.assert_close(get_column(rows, f"{name}_l2"), delta.square().sum(2).sqrt())
         torch.testing.assert_close(get_column(rows, f"{name}_linf"), delta.abs().amax(2))
+
+
+def test_an_attack_searches_with_the_backend_of_the_cohort(cohort, data):
+    restarts = []
+
+    def count_and_ascend(*arguments):
+        restarts.append(arguments)
+        ascend(*arguments)
+
+    expected = attack_cohort(cohort, data, THREAT, SEARCH, make_generators())
+    cohort.backend = replace(cohort.backend, ascend=count_and_ascend)
+    result = attack_cohort(cohort, data, THREAT, SEARCH, make_generators())
+    assert len(restarts) == SEARCH.restarts
+    assert torch.equal(result.codes, expected.codes)
 
 
 def test_rows_are_in_order_of_models_and_then_of_examples(cohort, data):

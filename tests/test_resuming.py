@@ -85,7 +85,7 @@ def attack_forty_images(cohort, data, threat, checkpoint=None):
 
 @pytest.mark.parametrize("space", ["image", "true_manifold", "learned_manifold"])
 def test_a_resumed_attack_ends_with_the_same_examples(
-    trained, test_images, space, tmp_path, monkeypatch
+    trained, test_images, space, tmp_path, monkeypatch, caplog
 ):
     """The attack has four batches and is interrupted between them."""
     monkeypatch.setattr(evaluation, "BATCH_SIZE", 10)
@@ -100,7 +100,9 @@ def test_a_resumed_attack_ends_with_the_same_examples(
                     attack_forty_images(trained, test_images, threat, checkpoint)
         with monkeypatch.context() as patch:
             interrupt_after(patch, evaluation, "_attack_batch", 4 - sum(interrupts))
-            resumed = attack_forty_images(trained, test_images, threat, checkpoint)
+            with caplog.at_level("INFO"):
+                resumed = attack_forty_images(trained, test_images, threat, checkpoint)
+        assert f"resuming after {10 * sum(interrupts)} images" in caplog.messages
         assert torch.equal(resumed.images, expected.images)
         assert torch.equal(resumed.codes, expected.codes)
         for name, column in expected.rows.items():

@@ -65,6 +65,7 @@ def _is_trainable(layer: nn.Module) -> bool:
 
 
 def _forward(n_models: int, layers: Sequence[LayerFn], images: Tensor) -> Tensor:
+    """Return logits `(M, B, K)` of images `(M, B, C, H, W)`."""
     x = to_channels_last(images.transpose(0, 1).flatten(1, 2))
     for layer in layers:
         x = layer(x)
@@ -92,6 +93,7 @@ class _ChannelsLast(torch.autograd.Function):
 
 
 def _conv(layer: nn.Conv2d, params: State, x: Tensor) -> Tensor:
+    """Return the outputs `(B, M O, H', W')` of M convolutions of inputs `(B, M C, H, W)`."""
     weight = params["weight"].flatten(0, 1)
     bias = params["bias"].flatten() if "bias" in params else None
     if grouped_conv.supports(layer, weight):
@@ -107,6 +109,10 @@ def _conv(layer: nn.Conv2d, params: State, x: Tensor) -> Tensor:
 def _batch_norm(
     layer: nn.BatchNorm1d | nn.BatchNorm2d, params: State, x: Tensor, relu: bool = False
 ) -> Tensor:
+    """Return inputs `(B, M C, ...)` normalized per channel, and update the running statistics.
+
+    With `relu`, a ReLU follows.
+    """
     if x.device.type != "cpu":
         params["num_batches_tracked"].add_(1)
         mean, variance, weight, bias = (
@@ -129,6 +135,7 @@ def _batch_norm(
 
 
 def _linear(layer: nn.Linear, params: State, x: Tensor) -> Tensor:
+    """Return the outputs `(B, M O)` of M linear layers for inputs `(B, M I)`."""
     if grouped_conv.supports(layer, params["weight"]):
         weight_1x1 = params["weight"].flatten(0, 1)[..., None, None]
         flat_bias = params["bias"].flatten() if "bias" in params else None
@@ -144,12 +151,14 @@ def _linear(layer: nn.Linear, params: State, x: Tensor) -> Tensor:
 
 
 def _flatten(layer: nn.Flatten, params: State, x: Tensor) -> Tensor:
+    """Return inputs `(B, M C, H, W)` as `(B, M C H W)`; their gradients get the channels last."""
     del layer, params
     y: Tensor = _ChannelsLast.apply(x)
     return y.flatten(1)
 
 
 def _elementwise(layer: nn.Module, params: State, x: Tensor) -> Tensor:
+    """Return the output of a layer without parameters, which may work in place."""
     del params
     # An in-place layer must not overwrite what the previous layer saved, nor the caller's images.
     y: Tensor = layer(x.clone() if getattr(layer, "inplace", False) else x)

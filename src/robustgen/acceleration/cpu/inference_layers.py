@@ -83,6 +83,7 @@ def _with_relu(layer: Layer) -> Layer:
 
 
 def _conv(layer: nn.Conv2d, params: State, n_models: int) -> Layer:
+    """Return M convolutions of inputs `(B, M C, H, W)`, with the fastest input gradient."""
     weight = to_channels_last(params["weight"].flatten(0, 1))
     bias = params["bias"].flatten() if "bias" in params else None
     stride, padding, groups = layer.stride, layer.padding, n_models * layer.groups
@@ -110,6 +111,7 @@ def _conv(layer: nn.Conv2d, params: State, n_models: int) -> Layer:
 
 
 def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, params: State, n_models: int) -> Layer:
+    """Return batch normalization of `(B, M C, ...)` with the running statistics of M models."""
     del n_models
     mean, variance, weight, bias = (
         params[key].flatten() if key in params else None for key in BATCH_NORM_KEYS
@@ -123,6 +125,7 @@ def _batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, params: State, n_models:
 
 
 def _linear(layer: nn.Linear, params: State, n_models: int) -> Layer:
+    """Return M linear layers, `(B, M I)` to `(B, M O)`."""
     del layer
     weight = params["weight"]
     bias = params["bias"].unsqueeze(1) if "bias" in params else None
@@ -143,6 +146,7 @@ def _linear(layer: nn.Linear, params: State, n_models: int) -> Layer:
 
 
 def _flatten(layer: nn.Flatten, params: State, n_models: int) -> Layer:
+    """Return the flattening of `(B, M C, H, W)` to `(B, M C H W)`."""
     del layer, params, n_models
     return lambda x: (x.flatten(1), lambda gradient: to_channels_last(gradient.reshape(x.shape)))
 
