@@ -60,7 +60,7 @@ def add_manifolds(data: Split) -> tuple[Split, Split]:
         models.append(model.eval().requires_grad_(False))
     codes = encode(models, data)
     plain_decoders = [deepcopy(model.decoder) for model in models]
-    fast_decoders = [VAEGANS.prepare(model.decoder.fold_batch_norm()) for model in models]
+    fast_decoders = [VAEGANS.prepare_decoder(model.decoder) for model in models]
     fast_data, plain_data = (
         replace(data, learned={"learned_manifold": LearnedManifold(codes, ClassDecoders(decoders))})
         for decoders in (fast_decoders, plain_decoders)

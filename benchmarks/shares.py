@@ -30,6 +30,7 @@ from torch import Tensor
 from robustgen.acceleration import batched_forward, training_layers
 from robustgen.acceleration.cpu import inference_layers, vaegan_layers, winograd
 from robustgen.backend import PLAIN
+from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.data.split import Split
 from robustgen.evaluation.distances import measure_to_manifold
 
@@ -65,6 +66,9 @@ SWITCHES: dict[str, list[tuple[object, str, object]]] = {
     ],
     "batch normalization of training (cpu.batch_norm)": [
         (training_layers, "batch_norm_train", normalize_by_formula)
+    ],
+    "decoders folded, and layer by layer (fold_decoder)": [
+        (vaegan_layers, "fold_decoder", lambda decoder: decoder)
     ],
     "layers of VAE-GANs (cpu.vaegan_layers)": [(vaegan_layers, "FASTER_TYPES", {})],
 }
@@ -137,9 +141,8 @@ def prepare_decoders(data: Split) -> Split:
     """Return the split with decoders that have the layers which are switched on."""
     learned = {}
     for space, manifold in data.learned.items():
-        copy = deepcopy(manifold.decoders)
-        for decoder in copy.decoders:
-            VAEGANS.prepare(decoder)
+        decoders = [VAEGANS.prepare_decoder(deepcopy(d)) for d in manifold.decoders.decoders]
+        copy = ClassDecoders(decoders)
         learned[space] = replace(manifold, decoders=copy)
     return replace(data, learned=learned)
 

@@ -47,6 +47,10 @@ with job.run_job("log", script):
 VARIANTS = {
     "as in this package": ("", ""),
     "with garbage collection during imports": ("import torch", ""),
+    "with PyTorch's Adam": (
+        "",
+        "import torch; torch.optim.Adam([torch.zeros(3, requires_grad=True)]).step()",
+    ),
     "with an import of pandas": ("", "import pandas, pyarrow.compute, pyarrow.dataset"),
     "with a full shutdown of the interpreter": ("", "job._exit_now = lambda failure: None"),
 }

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from robustgen import device
 from robustgen.acceleration.backends import for_vaegans
 from robustgen.acceleration.cpu import winograd
+from robustgen.acceleration.fold_batch_norm import fold_decoder
 from robustgen.data import learned_manifold
 from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.models.vaegan import VaeGan
@@ -119,10 +120,10 @@ def compare_layers(channels: tuple[int, ...], rounds: int) -> None:
         variant: model.eval().requires_grad_(False).decoder for variant, model in models.items()
     }
     steps = {variant: make_search_step(decoder) for variant, decoder in decoders.items()}
-    steps["accelerated, folded"] = make_search_step(decoders["accelerated"].fold_batch_norm())
+    steps["accelerated, folded"] = make_search_step(fold_decoder(decoders["accelerated"]))
     steps["accelerated, folded, without winograd"] = without_winograd(steps["accelerated, folded"])
     compare(f"{name}: search step", steps, rounds)
-    class_decoders = [decoders["accelerated"].fold_batch_norm() for _ in range(CLASSES)]
+    class_decoders = [fold_decoder(decoders["accelerated"]) for _ in range(CLASSES)]
     class_steps = {
         "one decoder after another": make_class_search_step(class_decoders, layer_by_layer=False),
         "layer by layer": make_class_search_step(class_decoders, layer_by_layer=True),

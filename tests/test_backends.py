@@ -14,6 +14,7 @@ from robustgen.acceleration.verified_search import CHECKED_STEPS, verify_ascend
 from robustgen.attacks.search import ascend, run_search_from_starts
 from robustgen.attacks.spaces import SPACES
 from robustgen.backend import PLAIN, Backend, vmapped_forward
+from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.errors import UserError
 from robustgen.models.cohort import Cohort
 from robustgen.specs import SearchConfig, Threat
@@ -135,6 +136,22 @@ def compare_prepare(backend: Backend, *_) -> None:
         torch.testing.assert_close(tensor, plain)
 
 
+def compare_prepare_decoder(backend: Backend, *_) -> None:
+    """Compare decoded images and their gradients, of one class and of two."""
+    results = []
+    for variant in (backend, PLAIN):
+        models = [vaegan(name, RECIPE).eval().requires_grad_(False).double() for name in "AB"]
+        decoders = [variant.prepare_decoder(model.decoder) for model in models]
+        assert not any(decoder.training for decoder in decoders)
+        codes = torch.linspace(-2, 2, 6 * RECIPE.latent).view(6, -1).double().requires_grad_()
+        for class_decoders in (decoders[:1], decoders):
+            images = ClassDecoders(class_decoders)(codes, torch.tensor([0, 1, 1, 0, 1, 0]))
+            (gradient,) = torch.autograd.grad(images.square().sum(), codes)
+            results.append([images, gradient])
+    for accelerated, plain in zip(results[:2], results[2:], strict=True):
+        torch.testing.assert_close(accelerated, plain)
+
+
 COMPARISONS = {
     "forward": compare_forward,
     "ascend": compare_ascend,
@@ -142,6 +159,7 @@ COMPARISONS = {
     "compile_step": compare_compile_step,
     "make_adam": compare_make_adam,
     "prepare": compare_prepare,
+    "prepare_decoder": compare_prepare_decoder,
 }
 
 

@@ -9,6 +9,7 @@ from conftest import CLASSES, RECIPE, make_split, vaegan, with_manifolds
 from torch import nn
 
 from robustgen.acceleration.cpu.vaegan_layers import prepare
+from robustgen.acceleration.fold_batch_norm import fold_decoder
 from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.errors import UserError
 from robustgen.io.provenance import provenance
@@ -165,9 +166,9 @@ def test_a_folded_decoder_computes_the_same_images_and_gradients(shape):
             for i, values in enumerate((norm.running_mean, norm.running_var, norm.weight)):
                 torch.nn.init.uniform_(values, 0.5, 2, generator=generator(0, "norm", i))
     with pytest.raises(ValueError, match="train mode"):
-        model.decoder.fold_batch_norm()
+        fold_decoder(model.decoder)
     decoder = prepare(model).eval().decoder
-    folded = decoder.fold_batch_norm()
+    folded = fold_decoder(decoder)
     assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in folded.modules())
     assert not any(p.requires_grad for p in folded.parameters())
     codes = torch.randn(9, 4, generator=generator(0, "codes")).double().requires_grad_()
@@ -202,9 +203,7 @@ def test_a_diverging_training_is_reported_in_one_sentence():
 def test_each_code_of_a_batch_is_decoded_by_the_decoder_of_its_class(classes, is_folded):
     """Images and gradients equal those of codes one by one; folded decoders run layer by layer."""
     models = [vaegan(str(k)).eval().requires_grad_(False) for k in range(classes)]
-    decoders = ClassDecoders(
-        [m.decoder.fold_batch_norm() if is_folded else m.decoder for m in models]
-    )
+    decoders = ClassDecoders([fold_decoder(m.decoder) if is_folded else m.decoder for m in models])
     rng = torch.Generator().manual_seed(0)
     codes = torch.randn(3, 20, 4, generator=rng).requires_grad_()
     labels = torch.randint(CLASSES, (3, 20), generator=rng)
@@ -225,7 +224,7 @@ def test_each_code_of_a_batch_is_decoded_by_the_decoder_of_its_class(classes, is
 def count_saved_numbers(classes, is_folded):
     """Count the numbers that autograd saves when 40 codes are decoded, without the weights."""
     models = [vaegan(str(k)).eval().requires_grad_(False) for k in range(classes)]
-    decoders = [m.decoder.fold_batch_norm() if is_folded else m.decoder for m in models]
+    decoders = [fold_decoder(m.decoder) if is_folded else m.decoder for m in models]
     weights = {w.data_ptr() for decoder in decoders for w in decoder.state_dict().values()}
     saved_numbers = {}
 
@@ -283,7 +282,7 @@ def test_saved_codes_and_decoders_are_loaded_again(tmp_path):
     save_tensors(files[0], {"test": codes}, {"space": "learned_manifold"})
     manifold = load_manifold(files, data.take(slice(12)), "test").learned["learned_manifold"]
     assert torch.equal(manifold.codes, codes[:12])
-    decoders = ClassDecoders([model.decoder.fold_batch_norm() for model in models])
+    decoders = ClassDecoders([model.decoder for model in models])
     labels = data.labels[:12]
     assert torch.equal(manifold.decoders(manifold.codes, labels), decoders(codes[:12], labels))
 

@@ -105,7 +105,7 @@ SEARCH_MISTAKES = {
     ),
     "a model of other logits": (
         {"model": lambda images: images},
-        r"model must map images to logits, here of shape \(2, 4, K\)",
+        r"model must map images to logits, here of shape \(2, 1, K\)",
     ),
     "a model in train mode": ({"model": make_cohort(SEEDS).train()}, "model is in train mode"),
 }

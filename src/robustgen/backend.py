@@ -78,6 +78,8 @@ class Backend:
         make_adam: the optimizer of training and of distances.
         prepare: from a module to the module, whose layers may be replaced in place by faster ones
             with the same state.
+        prepare_decoder: from the decoder of a VAE-GAN, in eval mode, to a module that decodes the
+            same images, for searches.
     """
 
     name: str = "plain"
@@ -87,6 +89,7 @@ class Backend:
     compile_step: Callable[[Step], Step] = keep_step
     make_adam: MakeAdam = make_adam
     prepare: Callable[[nn.Module], nn.Module] = keep_module
+    prepare_decoder: Callable[[nn.Module], nn.Module] = keep_module
 
 
 PLAIN = Backend()

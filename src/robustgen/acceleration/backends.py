@@ -41,7 +41,12 @@ def for_vaegans(device: torch.device) -> Backend:
     """
     if not _is_accelerated(device):
         return PLAIN
-    return Backend(name=NAME, make_adam=make_fast_adam, prepare=vaegan_layers.prepare)
+    return Backend(
+        name=NAME,
+        make_adam=make_fast_adam,
+        prepare=vaegan_layers.prepare,
+        prepare_decoder=vaegan_layers.prepare_decoder,
+    )
 
 
 def _is_accelerated(device: torch.device) -> bool:
@@ -56,6 +61,7 @@ def make_cpu_backend() -> Backend:
         forward=batched_forward,
         make_adam=make_fast_adam,
         prepare=vaegan_layers.prepare,
+        prepare_decoder=vaegan_layers.prepare_decoder,
     )
 
 
@@ -73,4 +79,5 @@ def make_cuda_backend() -> Backend:
         compile_step=CudaGraphed,
         make_adam=make_fast_adam,
         prepare=vaegan_layers.prepare,
+        prepare_decoder=vaegan_layers.prepare_decoder,
     )

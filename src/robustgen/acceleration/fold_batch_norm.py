@@ -5,11 +5,12 @@ the plain ones up to rounding; `benchmarks/passes.py` measures the gain.
 """
 
 from collections import OrderedDict
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from robustgen.acceleration.supported_layers import BATCH_NORM_KEYS
 from robustgen.backend import State
@@ -36,6 +37,29 @@ def fold_batch_norm(model: nn.Module, state: State) -> tuple[nn.Module, dict[str
             layers[norm_name] = nn.Identity()
             _fold(folded_state, name, norm_name, norm.eps)
     return nn.Sequential(layers).eval(), folded_state
+
+
+def fold_decoder(decoder: nn.Module) -> nn.Module:
+    """Return the decoder of a VAE-GAN without batch normalization, as one sequence of layers.
+
+    The result is in eval mode and has constant weights. `models.vaegan_networks.Decoder` is not
+    imported, so that a change of it does not concern jobs without a learned manifold.
+
+    Raises:
+        ValueError: the decoder is in train mode.
+    """
+    if decoder.training:
+        raise ValueError("a decoder in train mode cannot be folded; call eval() first")
+    layers: list[nn.Module] = []
+    parts = (decoder.get_submodule(name).children() for name in ("start", "layers"))
+    for layer in chain.from_iterable(parts):
+        if isinstance(layer, nn.BatchNorm1d):
+            layers[-1] = fuse_linear_bn_eval(layers[-1], layer)  # type: ignore[type-var]
+        elif isinstance(layer, nn.BatchNorm2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer, transpose=True)  # type: ignore[type-var]
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers).eval().requires_grad_(False)
 
 
 def _is_foldable(layer: nn.Module) -> TypeGuard[nn.BatchNorm1d | nn.BatchNorm2d]:

@@ -175,9 +175,11 @@ def _check_arguments(
     if skip is not None and (skip.shape != shape or skip.dtype != torch.bool):
         raise ValueError(f"skip must be a tensor {tuple(shape)} of type torch.bool")
     if labels.numel():
+        first = space.select(labels.new_zeros(len(codes), 1))
         with torch.no_grad():
-            images = space.decode(codes)
-        require_classes("labels", labels, compute_logits("model", model, images, shape).shape[-1])
+            images = first.decode(first.clean_codes)
+        logits = compute_logits("model", model, images, (len(codes), 1))
+        require_classes("labels", labels, logits.shape[-1])
 
 
 def ascend(

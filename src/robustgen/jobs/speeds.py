@@ -169,7 +169,7 @@ def _time_vaegan(config: VaeGanConfig, data: Split) -> tuple[float, Split]:
     train_once = partial(train_vaegan, model, data, generator(0, "plan"), backend=backend)
     seconds = _time(train_once) / len(data)
     codes = torch.zeros(len(data), config.latent, device=compute_device)
-    decoder = backend.prepare(model.decoder.requires_grad_(False).fold_batch_norm())
+    decoder = backend.prepare_decoder(model.eval().decoder.requires_grad_(False))
     decoders = ClassDecoders([decoder] * len(data.classes))
     learned = {name: LearnedManifold(codes, decoders) for name in LEARNED_MANIFOLDS}
     return seconds, replace(data, learned=learned)

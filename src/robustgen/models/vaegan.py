@@ -128,8 +128,6 @@ def load_manifold(files: Sequence[str], data: Split, split: str, backend: Backen
             f"there are {len(files) - 1} VAE-GANs, but there must be one, or one for each of the "
             f"{len(data.classes)} classes"
         )
-    decoders = [VaeGan.load(path, device).decoder.fold_batch_norm() for path in files[1:]]
-    manifold = LearnedManifold(
-        codes[split][: len(data)], ClassDecoders([backend.prepare(decoder) for decoder in decoders])
-    )
+    decoders = [backend.prepare_decoder(VaeGan.load(path, device).decoder) for path in files[1:]]
+    manifold = LearnedManifold(codes[split][: len(data)], ClassDecoders(decoders))
     return replace(data, learned={header["space"]: manifold})

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from robustgen.errors import UserError
 
@@ -72,27 +71,6 @@ class Decoder(nn.Module):
         """Return the images."""
         images: Tensor = self.layers(self.start(codes))
         return images
-
-    def fold_batch_norm(self) -> nn.Sequential:
-        """Return the decoder without batch normalization, in eval mode and with constant weights.
-
-        In eval mode batch normalization is an affine map, which is folded into the layer before it.
-        The images are equal up to rounding, and are decoded faster.
-
-        Raises:
-            ValueError: the decoder is in train mode.
-        """
-        if self.training:
-            raise ValueError("a decoder in train mode cannot be folded; call eval() first")
-        layers: list[nn.Module] = []
-        for layer in (*self.start, *self.layers):
-            if isinstance(layer, nn.BatchNorm1d):
-                layers[-1] = fuse_linear_bn_eval(layers[-1], layer)  # type: ignore[type-var]
-            elif isinstance(layer, nn.BatchNorm2d):
-                layers[-1] = fuse_conv_bn_eval(layers[-1], layer, transpose=True)  # type: ignore[type-var]
-            else:
-                layers.append(layer)
-        return nn.Sequential(*layers).eval().requires_grad_(False)
 
 
 class Discriminator(nn.Module):

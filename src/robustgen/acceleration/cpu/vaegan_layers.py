@@ -15,6 +15,7 @@ from robustgen.acceleration.cpu.strided_conv import (
 )
 from robustgen.acceleration.cpu.transposed_conv import conv_transpose2d, conv_transpose2d_per_group
 from robustgen.acceleration.cpu.winograd import prefers_winograd
+from robustgen.acceleration.fold_batch_norm import fold_decoder
 from robustgen.acceleration.supported_layers import stride_divides_kernel, to_channels_last
 from robustgen.io.tensors import version_key
 
@@ -90,6 +91,14 @@ def prepare(module: nn.Module) -> nn.Module:
             layer.__class__ = FASTER_TYPES[type(layer)]  # type: ignore[assignment]
             layer.weight.data = layer.weight.data.clone(memory_format=torch.channels_last)
     return module
+
+
+def prepare_decoder(decoder: nn.Module) -> nn.Module:
+    """Return a decoder in eval mode with folded batch normalization and faster convolutions.
+
+    As a sequence of layers, the decoders of several classes are computed layer by layer.
+    """
+    return prepare(fold_decoder(decoder))
 
 
 def _is_supported(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
