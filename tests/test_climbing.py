@@ -76,7 +76,7 @@ def kernel(monkeypatch) -> KernelSwitch:
 
 def make_random_cohort(build, channels: int, monkeypatch) -> Cohort:
     """Two models of one architecture with random weights."""
-    monkeypatch.setattr(architectures, "build", lambda *_: build(channels))
+    monkeypatch.setitem(architectures.ARCHITECTURES, "other", lambda *_: build(channels))
     cohort = Cohort("other", (channels, 6, 7), 5, [0, 1], CPU_BACKEND).eval()
     rng = torch.Generator().manual_seed(3)
     for weights in cohort.parameters():

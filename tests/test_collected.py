@@ -83,7 +83,7 @@ def clothes(tmp_path, monkeypatch):
             )
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "resources", resources)
     monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", [])
-    monkeypatch.setattr(public, "INSTALLED", tmp_path / "usr")
+    monkeypatch.setattr(public, "FASHION_MNIST_FOLDER", tmp_path / "usr")
     return arrays
 
 
@@ -99,7 +99,7 @@ def test_fashion_mnist_is_read(tmp_path, clothes):
 
 
 def test_an_installed_package_is_used(tmp_path, clothes, monkeypatch):
-    monkeypatch.setattr(public, "INSTALLED", tmp_path / "data/fashion_mnist")
+    monkeypatch.setattr(public, "FASHION_MNIST_FOLDER", tmp_path / "data/fashion_mnist")
     bank, _ = collect("fashion_mnist", downloads={"folder": str(tmp_path / "empty")}, **SETTINGS)
     assert len(bank) == 30
     assert not (tmp_path / "empty").exists()

@@ -84,7 +84,7 @@ def installed(name: str) -> Callable[[Path, pytest.MonkeyPatch], Case]:
     """A file of Fashion-MNIST in Debian's format, whose checksum differs from torchvision's."""
 
     def write(folder: Path, patch: pytest.MonkeyPatch) -> Case:
-        patch.setattr(public, "INSTALLED", folder)
+        patch.setattr(public, "FASHION_MNIST_FOLDER", folder)
         for split in ("train", "t10k"):
             write_file(folder / f"{split}-images-idx3-ubyte.gz", encode_idx(grey(20)))
             write_file(folder / f"{split}-labels-idx1-ubyte.gz", encode_idx(LABELS))
