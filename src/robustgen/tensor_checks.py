@@ -48,16 +48,18 @@ def require_pixels(argument: str, images: Tensor) -> None:
         )
 
 
-def require_same_images(argument: str, images: Tensor, other_argument: str, other: Tensor) -> None:
+def require_same_images(
+    argument: str, images: Tensor, other_argument: str, other_images: Tensor
+) -> None:
     """Require two batches to have the same shape `(C, H, W)` and device."""
-    if images.shape[1:] != other.shape[1:]:
+    if images.shape[1:] != other_images.shape[1:]:
         raise ValueError(
             f"{argument} have the shape {tuple(images.shape[1:])}, but {other_argument} "
-            f"{tuple(other.shape[1:])}"
+            f"{tuple(other_images.shape[1:])}"
         )
-    if images.device != other.device:
+    if images.device != other_images.device:
         raise ValueError(
-            f"{argument} are on {images.device}, but {other_argument} on {other.device}"
+            f"{argument} are on {images.device}, but {other_argument} on {other_images.device}"
         )
 
 
