@@ -15,10 +15,12 @@ from robustgen.attacks.spaces import SPACES
 from robustgen.data import affine
 from robustgen.evaluation.distances import (
     _angle,
+    _blur,
     measure_distances,
     measure_to_manifold,
     measure_to_neighbours,
 )
+from robustgen.optimizers import make_adam
 from robustgen.specs import BOUND
 
 IDENTITY = torch.tensor(affine.IDENTITY)
@@ -155,6 +157,29 @@ def test_an_impossible_number_of_neighbours_is_refused(neighbours):
     training, clean = make_split("train"), make_split("test").take(slice(2)).images()
     with pytest.raises(ValueError, match="but must be from 2 to 960"):
         measure_to_neighbours(clean, clean, training, neighbours)
+
+
+@pytest.mark.parametrize(("width", "profile"), [(1, [1]), (3, [1, 2, 3, 2, 1])])
+def test_a_blur_averages_twice_over_squares(width, profile):
+    image = torch.zeros(1, 1, 9, 9)
+    image[0, 0, 4, 4] = 1
+    margin = (9 - len(profile)) // 2
+    row = F.pad(torch.tensor(profile) / sum(profile), (margin, margin))
+    torch.testing.assert_close(_blur(image, width)[0, 0], row[:, None] * row)
+
+
+def test_distances_are_measured_with_the_given_optimizer():
+    clean, calls = make_split("test").take(slice(2)), []
+
+    def make_and_count(*arguments):
+        calls.append(arguments)
+        return make_adam(*arguments)
+
+    settings = {"steps": 1, "step_size": 0.1, "neighbours": 2}
+    measure_distances(
+        clean.images(), clean, make_split("train"), **settings, make_adam=make_and_count
+    )
+    assert calls
 
 
 WRONG_ARGUMENTS = {
