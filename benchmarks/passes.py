@@ -77,9 +77,10 @@ def compile_models(model: nn.Module, state: State) -> ForwardFn:
     folded_model, folded_state = fold_batch_norm(model, state)
     compiled_models = []
     for i in range(MODELS):
-        member = deepcopy(folded_model).requires_grad_(False)
-        member.load_state_dict({name: tensor[i] for name, tensor in folded_state.items()})
-        compiled_models.append(torch.compile(member))
+        member = deepcopy(folded_model)
+        member_state = {name: tensor[i] for name, tensor in folded_state.items()}
+        member.load_state_dict(member_state, assign=True)
+        compiled_models.append(torch.compile(member.requires_grad_(False)))
 
     def forward(images: Tensor) -> Tensor:
         pairs = zip(compiled_models, images, strict=True)
