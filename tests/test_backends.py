@@ -11,11 +11,12 @@ from torch import nn
 from robustgen.acceleration import backends, verification
 from robustgen.acceleration.verification import Verifier, verify_forward
 from robustgen.acceleration.verified_search import CHECKED_STEPS, verify_ascend
-from robustgen.attacks.search import ascend, run_search_from_starts
+from robustgen.attacks.search import ascend, run_search, run_search_from_starts
 from robustgen.attacks.spaces import SPACES
 from robustgen.backend import PLAIN, Backend, vmapped_forward
 from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.errors import UserError
+from robustgen.evaluation.attacks import attack_cohort, predict
 from robustgen.models.cohort import Cohort
 from robustgen.specs import SearchConfig, Threat
 
@@ -182,6 +183,34 @@ def test_the_environment_chooses_the_plain_backend(monkeypatch):
     monkeypatch.setenv("ROBUSTGEN_BACKEND", "fast")
     with pytest.raises(UserError, match="ROBUSTGEN_BACKEND is 'fast', but must be accelerated or"):
         backends.for_cohorts(CPU)
+
+
+@pytest.mark.parametrize("function", ["attack_cohort", "run_search", "predict"])
+def test_the_first_call_of_a_model_has_enough_images_to_verify_kernels(
+    trained, test_images, function, monkeypatch
+):
+    """A check of the arguments with fewer images would leave most of the verification out."""
+    counts: list[int] = []
+
+    def count_images(_forward, images):
+        counts.append(images.shape[1])
+        return 1.0
+
+    monkeypatch.setattr(verification.VerifiedForward, "_compare", count_images)
+    cohort = make_cohort([0, 1, 2], backend=backends.make_cuda_backend())
+    cohort.load_state_dict(trained.state_dict())
+    cohort.eval()
+    images, generators = test_images.take(slice(20)), make_generators([0, 1, 2]).attacks
+    threat, search = Threat("image", "linf", 0.1), SearchConfig("signed", 0.1, 1)
+    if function == "predict":
+        predict(cohort, images)
+    elif function == "attack_cohort":
+        attack_cohort(cohort, images, threat, search, generators)
+    else:
+        batch = images.expand(3)
+        space = SPACES["image"](batch)
+        run_search(cohort, space, batch.labels, threat, search, generators, stop_at_success=True)
+    assert counts[0] >= verification.CHECKED_IMAGES
 
 
 def wrong_forward(model, state):

@@ -22,8 +22,9 @@ from robustgen.progress import log_progress
         (MemoryError("9 TiB are too much"), "not enough memory: 9 TiB are too much"),
         (RuntimeError("you can't allocate memory"), "not enough memory: you can't"),
         (torch.OutOfMemoryError("CUDA out of memory."), "not enough memory: CUDA"),
+        (ValueError("model cannot run: CUDA out of memory."), "not enough memory: model cannot"),
     ],
-    ids=["a mistake", "no memory", "no memory for torch", "no memory on a GPU"],
+    ids=["a mistake", "no memory", "no memory for torch", "no memory on a GPU", "as a cause"],
 )
 def test_an_error_that_a_user_can_fix_is_one_sentence(tmp_path, error, message):
     with pytest.raises(SystemExit, match=message), run_job(tmp_path / "log"):

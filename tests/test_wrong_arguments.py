@@ -7,6 +7,7 @@ import torch
 from conftest import CLASSES, make_cohort, make_generators, make_split
 
 import robustgen
+from robustgen.data.split import Split
 from robustgen.evaluation.attacks import predict
 from robustgen.models.vaegan import load_manifold
 
@@ -20,11 +21,11 @@ def make_search_generators(count: int = 2) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in range(count)]
 
 
-def with_labels(labels: torch.Tensor) -> robustgen.data.split.Split:
+def with_labels(labels: torch.Tensor) -> Split:
     return replace(IMAGES, labels=labels)
 
 
-def with_bank(bank: torch.Tensor) -> robustgen.data.split.Split:
+def with_bank(bank: torch.Tensor) -> Split:
     return replace(IMAGES, bank=bank)
 
 
@@ -47,7 +48,7 @@ ATTACK_MISTAKES = {
     **DATA_MISTAKES,
     "images of another size": (
         {"data": with_bank(IMAGES.bank[..., :20, :20])},
-        r"cohort cannot classify images of shape \(2, 1, 1, 20, 20\)",
+        r"images have the shape \(2, 4, 1, 20, 20\), but must have \(2, B, 1, 28, 28\)",
     ),
     "a generator for two models": (
         {"generators": make_search_generators(1)},
@@ -105,7 +106,7 @@ SEARCH_MISTAKES = {
     ),
     "a model of other logits": (
         {"model": lambda images: images},
-        r"model must map images to logits, here of shape \(2, 1, K\)",
+        r"model must map images to logits, here of shape \(2, 4, K\)",
     ),
     "a model in train mode": ({"model": make_cohort(SEEDS).train()}, "model is in train mode"),
 }

@@ -26,7 +26,7 @@ from robustgen.io.schemas import (
 from robustgen.io.tensors import load_tensors
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import load_manifold
-from robustgen.specs import LEARNED_MANIFOLDS, split_into_cohorts
+from robustgen.specs import LEARNED_MANIFOLDS, split_into_cohorts, vaegan_names
 
 _SCHEMAS = {
     "claims": CLAIMS,
@@ -118,9 +118,8 @@ class StudyResults:
         has_manifolds = dataset in self.config["manifolds"]
         self._require("manifold", manifold, LEARNED_MANIFOLDS if has_manifolds else ())
         folder = self.folder / dataset / "manifolds"
-        parts = [f"class{label}" for label in range(len(data.classes))]
-        parts = ["all"] if manifold == "data_manifold" else parts
-        files = [str(folder / f"{name}.safetensors") for name in (manifold, *parts)]
+        names = manifold, *vaegan_names(manifold, len(data.classes))
+        files = [str(folder / f"{name}.safetensors") for name in names]
         return load_manifold(files, data, split)
 
     def cohort(self, dataset: str, method: str, *, n: int, seed: int = 0) -> Cohort:

@@ -100,6 +100,16 @@ def split_into_cohorts(seeds: int, cohort_size: int) -> list[tuple[int, int]]:
     return [(first, min(first + cohort_size, seeds) - 1) for first in firsts]
 
 
+def vaegan_names(space: str, classes: int) -> list[str]:
+    """Return the names of the VAE-GANs of a learned manifold, without suffix, as their files have.
+
+    Args:
+        space: one of `LEARNED_MANIFOLDS`.
+        classes: number of classes of the data set.
+    """
+    return ["all"] if space == "data_manifold" else [f"class{label}" for label in range(classes)]
+
+
 @dataclass(frozen=True)
 class Threat:
     """The allowed perturbations: a ball around the code of an image.

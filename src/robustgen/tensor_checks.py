@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 SLACK = 1e-5
-"""Distance from [0, 1] up to which a pixel may lie outside by rounding, as decoded pixels do."""
+"""Allowed rounding error: of pixels and codes beyond their bounds, and relative to a radius."""
+PROBE_IMAGES = 8
+"""Images per model with which a model is called before its work begins. On a GPU its first call
+verifies the kernels, so there must not be fewer than `acceleration.verification` compares."""
 
 
 def require_images(argument: str, images: Tensor, dtype: torch.dtype = torch.float32) -> None:
@@ -110,7 +113,7 @@ def require_generators(argument: str, generators: Sequence[torch.Generator], n_m
 def compute_logits(
     argument: str, model: Callable[[Tensor], Tensor], images: Tensor, shape: Sequence[int]
 ) -> Tensor:
-    """Return the logits of a few images, to check the model before its work begins.
+    """Return the logits of a few images, and check that they are logits.
 
     Args:
         argument: name of the model, for the message.
@@ -122,8 +125,7 @@ def compute_logits(
         ValueError: the model fails on the images, or returns something else than logits.
     """
     try:
-        with torch.no_grad():
-            logits = model(images)
+        logits = model(images)
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"{argument} cannot classify images of shape {tuple(images.shape)}: {error}"

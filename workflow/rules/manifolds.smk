@@ -1,16 +1,14 @@
 """Learned manifolds: a VAE-GAN per class and one for all classes, and the codes of every image."""
 
 from robustgen.config.job_params import vaegan_params
-from robustgen.specs import LEARNED_MANIFOLDS
+from robustgen.specs import LEARNED_MANIFOLDS, vaegan_names
 
 MANIFOLD = f"{RESULTS}/{{dataset}}/manifolds"
 
 
 def vaegan_parts(dataset, space):
     """Return the names of the VAE-GANs of a space: one for each class, or one for all classes."""
-    if space == "data_manifold":
-        return ["all"]
-    return [f"class{label}" for label in range(STUDY.datasets[dataset].classes)]
+    return vaegan_names(space, STUDY.datasets[dataset].classes)
 
 
 def manifold_files(dataset, space):

@@ -17,6 +17,7 @@ from robustgen.backend import PLAIN, Backend
 from robustgen.sampling import expand_trailing_dims
 from robustgen.specs import SearchConfig, Threat
 from robustgen.tensor_checks import (
+    PROBE_IMAGES,
     compute_logits,
     require_classes,
     require_eval_mode,
@@ -175,10 +176,11 @@ def _check_arguments(
     if skip is not None and (skip.shape != shape or skip.dtype != torch.bool):
         raise ValueError(f"skip must be a tensor {tuple(shape)} of type torch.bool")
     if labels.numel():
-        first = space.select(labels.new_zeros(len(codes), 1))
+        count = min(PROBE_IMAGES, codes.shape[1])
+        probe = space.select(torch.arange(count, device=codes.device).expand(len(codes), -1))
         with torch.no_grad():
-            images = first.decode(first.clean_codes)
-        logits = compute_logits("model", model, images, (len(codes), 1))
+            images = probe.decode(probe.clean_codes)
+            logits = compute_logits("model", model, images, (len(codes), count))
         require_classes("labels", labels, logits.shape[-1])
 
 

@@ -21,7 +21,6 @@ from robustgen.progress import log, log_progress
 from robustgen.specs import SearchConfig, Threat
 from robustgen.tensor_checks import (
     SLACK,
-    compute_logits,
     require_classes,
     require_eval_mode,
     require_generators,
@@ -92,6 +91,7 @@ def predict(cohort: AttackedModels, data: Split) -> dict[str, Any]:
         for start in range(0, len(data), BATCH_SIZE):
             batch = data.take(slice(start, start + BATCH_SIZE)).expand(len(cohort.seeds))
             logits = cohort(batch.images())
+            require_classes("the labels of data", batch.labels, logits.shape[-1])
             if not logits.isfinite().all():
                 raise UserError(
                     "training diverged: logits are not finite; set a lower classifier.learning_rate"
@@ -165,16 +165,12 @@ def attack_cohort(
 
 
 def _check_arguments(cohort: AttackedModels, data: Split) -> None:
-    """Raise a `ValueError` unless the models are in eval mode and fit the images."""
+    """Raise a `ValueError` unless the models are in eval mode and there are images in [0, 1]."""
     require_eval_mode("cohort", cohort)
     if not len(data):
         raise ValueError("data has no images")
     if data.bank.is_floating_point():
         require_pixels("the images of data", data.bank)
-    n_models = len(cohort.seeds)
-    images = data.take(slice(1)).expand(n_models).images()
-    logits = compute_logits("cohort", cohort, images, (n_models, 1))
-    require_classes("the labels of data", data.labels, logits.shape[-1])
 
 
 def choose_batch_size(cohort: AttackedModels, data: Split, restarts: int) -> int:
@@ -200,7 +196,9 @@ def _attack_batch(
     space = make_space(threat.space, batch)
     clean_images = batch.images()
     with torch.no_grad():
-        prediction = predict_class(cohort(clean_images))
+        logits = cohort(clean_images)
+        require_classes("the labels of data", batch.labels, logits.shape[-1])
+        prediction = predict_class(logits)
         decoded_prediction = prediction
         if space.is_latent:
             decoded_prediction = predict_class(cohort(space.decode(space.clean_codes)))

@@ -80,7 +80,11 @@ def measure_distances(
         >>> bool((distances["true_manifold_distance"] >= 0).all())
         True
     """
-    _check_arguments(examples, clean, training, steps, step_size, neighbours)
+    for argument, split in (("clean", clean), ("training", training)):
+        if not isinstance(split, Split):
+            raise ValueError(f"{argument} must be a Split, not {type(split).__name__}")
+    clean_images = clean.images()
+    _check_arguments(examples, clean_images, training, steps, step_size, neighbours)
     spaces = {} if clean.codes is None else {"true_manifold": "true_manifold"}
     if clean.learned:
         (spaces["learned_manifold"],) = clean.learned
@@ -90,7 +94,7 @@ def measure_distances(
         )
         for kind, space in spaces.items()
     }
-    distances["neighbour"] = measure_to_neighbours(examples, clean.images(), training, neighbours)
+    distances["neighbour"] = measure_to_neighbours(examples, clean_images, training, neighbours)
     nan = torch.full((len(examples),), torch.nan)
     columns: dict[str, Any] = {}
     for kind in ("true_manifold", "learned_manifold", "neighbour"):
@@ -101,13 +105,14 @@ def measure_distances(
 
 
 def _check_arguments(
-    examples: Tensor, clean: Split, training: Split, steps: int, step_size: float, neighbours: int
+    examples: Tensor,
+    clean_images: Tensor,
+    training: Split,
+    steps: int,
+    step_size: float,
+    neighbours: int,
 ) -> None:
-    """Raise a `ValueError` for a wrong argument of `measure_distances`."""
-    for argument, split in (("clean", clean), ("training", training)):
-        if not isinstance(split, Split):
-            raise ValueError(f"{argument} must be a Split, not {type(split).__name__}")
-    clean_images = clean.images()
+    """Raise a `ValueError` for wrong examples or a wrong number in `measure_distances`."""
     require_images("examples", examples, clean_images.dtype)
     require_same_images("examples", examples, "clean images", clean_images)
     require_same_images("examples", examples, "training images", training.take(slice(1)).images())

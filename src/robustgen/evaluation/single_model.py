@@ -189,21 +189,21 @@ def _check_model(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     device = next((parameter.device for parameter in model.parameters()), images.device)
     if device != images.device:
         raise ValueError(f"model is on {device}, but images on {images.device}")
-    logits = compute_logits("model", model, images[:1], (1,))
-    require_classes("labels", labels, logits.shape[1])
-    if not _has_image_gradient(model, images[:1]):
+    with torch.inference_mode(False), torch.enable_grad():
+        image = images[:1].detach().clone().requires_grad_()
+        logits = compute_logits("model", model, image, (1,))
+        require_classes("labels", labels, logits.shape[1])
+        has_gradient = _depends_on(logits, image)
+    if not has_gradient:
         raise ValueError(
             "model has logits without a gradient with respect to the images; remove detach() and "
             "no_grad() from its forward pass"
         )
 
 
-def _has_image_gradient(model: nn.Module, images: Tensor) -> bool:
-    """Whether the logits of `images` depend on them in a way that autograd can follow."""
-    with torch.inference_mode(False), torch.enable_grad():
-        leaf = images.detach().clone().requires_grad_()
-        logits = model(leaf)
-        if not logits.requires_grad:
-            return False
-        (gradient,) = torch.autograd.grad(logits.sum(), leaf, allow_unused=True)
+def _depends_on(logits: Tensor, images: Tensor) -> bool:
+    """Whether autograd has recorded how `logits` depend on `images`."""
+    if not logits.requires_grad:
+        return False
+    (gradient,) = torch.autograd.grad(logits.sum(), images, allow_unused=True)
     return gradient is not None

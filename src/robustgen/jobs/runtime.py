@@ -119,6 +119,4 @@ def _require_planned_code(script: SnakemakeScript) -> None:
 def _is_out_of_memory(error: Exception) -> bool:
     """Whether an error of Python, of PyTorch's allocator or of a GPU means that memory ran out."""
     phrases = ("can't allocate memory", "CUDA out of memory")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
-    )
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in phrases)
