@@ -101,7 +101,7 @@ def split_into_cohorts(seeds: int, cohort_size: int) -> list[tuple[int, int]]:
 
 
 def vaegan_names(space: str, classes: int) -> list[str]:
-    """Return the names of the VAE-GANs of a learned manifold, without suffix, as their files have.
+    """Return the names of the VAE-GANs of a learned manifold, which are the stems of their files.
 
     Args:
         space: one of `LEARNED_MANIFOLDS`.

@@ -113,7 +113,7 @@ def require_generators(argument: str, generators: Sequence[torch.Generator], n_m
 def compute_logits(
     argument: str, model: Callable[[Tensor], Tensor], images: Tensor, shape: Sequence[int]
 ) -> Tensor:
-    """Return the logits of a few images, and check that they are logits.
+    """Return the logits that a model computes for images, or raise an error that names the model.
 
     Args:
         argument: name of the model, for the message.

@@ -135,7 +135,8 @@ class PolyphaseInputGrad:
         weight, stride, padding: those of the convolution.
         n: outputs along a side of a block whose windows begin in it.
         block: height and width of a block, in pixels.
-        outputs_before: outputs above and left of them on which a block depends.
+        outputs_before: rows and columns of outputs above and to the left of these n x n outputs, on
+            which a block depends too.
     """
 
     def __init__(self, weight: Tensor, stride: Pair, padding: Pair, groups: int) -> None:

@@ -96,7 +96,8 @@ def prepare(module: nn.Module) -> nn.Module:
 def prepare_decoder(decoder: nn.Module) -> nn.Module:
     """Return a decoder in eval mode with folded batch normalization and faster convolutions.
 
-    As a sequence of layers, the decoders of several classes are computed layer by layer.
+    The result is one sequence of layers, so that the decoders of several classes can be computed
+    together, layer by layer.
     """
     return prepare(fold_decoder(decoder))
 
