@@ -198,7 +198,7 @@ def snakemake(
         args: targets and options of Snakemake.
         config: the config file of the study.
         project: the clone whose workflow and package run.
-        variables: further environment variables.
+        variables: further environment variables. With one, a dry run is a child process too.
 
     Returns:
         The exit status and the output.
@@ -276,7 +276,7 @@ def study(tmp_path_factory) -> Path:
     """
     base = tmp_path_factory.getbasetemp()
     base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    folder = Path(os.environ.get("ROBUSTGEN_TEST_STUDY", base / "study"))
+    folder = Path(os.environ.get("ROBUSTGEN_TEST_STUDY") or base / "study")
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()

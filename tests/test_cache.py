@@ -41,6 +41,7 @@ def request(folder: Path, study: str, *args: str, file: str = CODES_FILE, **keys
     return snakemake(folder, "--cores=2", "--cache", *args, "--", target, config=config, **cache)
 
 
+@pytest.mark.long
 def test_equal_parts_of_two_studies_are_computed_once(shared):
     """Settings that these stages do not use may differ."""
     run = request(shared, "second", methods={"normal": {}}, seeds=4)
@@ -53,6 +54,7 @@ def test_equal_parts_of_two_studies_are_computed_once(shared):
     assert "Nothing to be done" in dry_run.stdout + dry_run.stderr
 
 
+@pytest.mark.long
 def test_only_changed_parts_are_computed(shared):
     """With another beta, this VAE-GAN and the codes that depend on it are computed."""
     manifold = {**SMOKE["manifolds"]["fonts"], "betas": {1: 2.0}}

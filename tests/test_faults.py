@@ -133,6 +133,7 @@ def test_a_killed_job_is_reported_and_the_next_run_resumes(study, copied):
     assert filecmp.cmp(study / ROWS, copied / ROWS, shallow=False)
 
 
+@pytest.mark.long
 def test_a_second_run_is_refused_and_a_stopped_run_resumes(study, copied):
     missing = [
         str(path.relative_to(study)) for path in (study / DATA).glob("attacks/regular/*/n60/*t")

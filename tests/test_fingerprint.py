@@ -168,6 +168,12 @@ def test_scripts_depend_on_the_definitions_that_they_use():
     assert not {name for name in attack if name.startswith("training/vaegan")}
 
 
+NOT_IN_FINGERPRINTS = {"__init__:__getattr__"}
+"""Functions of the package that jobs call and that cannot change a result.
+
+An import of a submodule calls this one first, and gets an `AttributeError`.
+"""
+
 TRACING = """
 import json, os, sys
 
@@ -223,7 +229,8 @@ def test_the_fingerprint_contains_all_functions_that_jobs_call(tmp_path, monkeyp
             f"{Path(file).relative_to(LIBRARY).with_suffix('')}:{function}"
             for file, function in job["calls"]
         }
-        missing = called_functions - used_definitions(script, excluded_modules)
+        used_functions = used_definitions(script, excluded_modules) | NOT_IN_FINGERPRINTS
+        missing = called_functions - used_functions
         if missing:
             missing_functions[path.name] = missing
     scripts_of_public_data = {"images"}

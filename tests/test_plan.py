@@ -98,6 +98,7 @@ def test_the_plan_has_the_jobs_of_snakemake(demo, tmp_path):
     assert lines[-1] == f"{total - starts * 3 / 4:.1f} minutes with 4 jobs at a time"
 
 
+@pytest.mark.long
 def test_measured_speeds_can_be_used_on_another_machine(demo, tmp_path, monkeypatch):
     monkeypatch.setattr("robustgen.jobs.speeds.IMAGES", 60)  # too few for accurate speeds
     study = Study.parse({**demo.to_config(), "seeds": 1, "cohort_size": 1})
