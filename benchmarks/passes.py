@@ -5,14 +5,13 @@
 Searches are measured with these forward passes: the architecture mapped over the models by `vmap`
 (plain); the same with folded batch normalization; the folded models one by one, compiled by
 `torch.compile`, whose compilation is timed apart; the layers that training uses, with constant
-weights; layers with hand-written backward passes, for
-models one by one and batched, where the input gradients of no layer, the first layer or every layer
-are those of `strided_conv`; and the setting of this processor, with `winograd` as well. Then
-follow searches on batches of 100 images per model, of which more or fewer are computed together;
-gradients of training, with batch normalization by its formula, by PyTorch's kernels, which are
-inexact with the channels last, and by `batch_norm`; warps of letters with PyTorch's grid and with
-that of `affine`, and their gradients; and processes that keep freed memory or return it to the
-system. The variants take turns. Compare their ratios.
+weights; layers with hand-written backward passes, for models one by one and batched, where the
+input gradients of no layer, the first layer or every layer are those of `strided_conv`; and the
+setting of this processor. Then follow searches on batches of 100 images per model, of which more or
+fewer are computed together; gradients of training, with batch normalization by its formula, by
+PyTorch's kernels, which are inexact with the channels last, and by `batch_norm`; warps of letters
+with PyTorch's grid and with that of `affine`, and their gradients; and processes that keep freed
+memory or return it to the system. The variants take turns. Compare their ratios.
 """
 
 import subprocess
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 
 from robustgen import device
 from robustgen.acceleration import backends, batched_forward, training_layers
-from robustgen.acceleration.cpu import inference_layers, strided_conv, winograd
+from robustgen.acceleration.cpu import inference_layers, strided_conv
 from robustgen.acceleration.fold_batch_norm import fold_batch_norm
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import make_image_space
@@ -132,14 +131,7 @@ def make_searches(compute_device: torch.device) -> dict[str, Callable[[], object
         },
         CURRENT_SETTING: batched_forward.batched_forward(model, state),
     }
-
-    def run(forward: ForwardFn, points: tuple[float, ...]) -> float:
-        with patch.object(winograd, "INTERPOLATION_POINTS", points):
-            return search_images(forward, batch)
-
-    # Without interpolation points, `winograd` is not used.
-    points = {CURRENT_SETTING: winograd.INTERPOLATION_POINTS}
-    return {name: partial(run, forward, points.get(name, ())) for name, forward in forwards.items()}
+    return {name: partial(search_images, forward, batch) for name, forward in forwards.items()}
 
 
 def make_chunked_searches(compute_device: torch.device) -> dict[str, Callable[[], object]]:

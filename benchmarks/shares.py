@@ -28,7 +28,7 @@ from timing import seconds_of
 from torch import Tensor
 
 from robustgen.acceleration import batched_forward, training_layers
-from robustgen.acceleration.cpu import inference_layers, vaegan_layers, winograd
+from robustgen.acceleration.cpu import inference_layers, vaegan_layers
 from robustgen.backend import PLAIN
 from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.data.split import Split
@@ -56,7 +56,6 @@ SWITCHES: dict[str, list[tuple[object, str, object]]] = {
     "strided gradients of attacks (cpu.strided_conv)": [
         (inference_layers, "supports_strided", lambda _: False)
     ],
-    "fewer products (cpu.winograd)": [(winograd, "INTERPOLATION_POINTS", ())],
     "several models together (MODELS_PER_CHUNK)": [(batched_forward, "MODELS_PER_CHUNK", 1)],
     "chunks that fit the cache (CPU_CHUNK_IMAGES)": [
         (batched_forward, "CPU_CHUNK_IMAGES", 1 << 30)

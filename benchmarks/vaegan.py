@@ -3,10 +3,10 @@
     python benchmarks/vaegan.py
 
 The variants are PyTorch's layers, PyTorch's layers with their weights channels-last, and those of
-the accelerated backend, with and without `winograd`. A search step decodes codes and takes the
-gradient with respect to them, also with folded batch normalization. Codes of ten classes are
-decoded by the decoder of their class, one decoder after another or all decoders layer by layer. The
-variants take turns. Compare their ratios.
+the accelerated backend. A search step decodes codes and takes the gradient with respect to them,
+also with folded batch normalization. Codes of ten classes are decoded by the decoder of their
+class, one decoder after another or all decoders layer by layer. The variants take turns. Compare
+their ratios.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from robustgen import device
 from robustgen.acceleration.backends import for_vaegans
-from robustgen.acceleration.cpu import winograd
 from robustgen.acceleration.fold_batch_norm import fold_decoder
 from robustgen.data import learned_manifold
 from robustgen.data.learned_manifold import ClassDecoders
@@ -56,16 +55,6 @@ def make_update(model: VaeGan) -> Callable[[], object]:
     networks = model.train().children()
     optimizers = [torch.optim.Adam(network.parameters(), 0.005) for network in networks]
     return partial(_update, model, optimizers, images, generator(0, "training"))
-
-
-def without_winograd(run: Callable[[], object]) -> Callable[[], object]:
-    """Make the same function without `winograd`, which needs interpolation points."""
-
-    def run_without_points() -> None:
-        with patch.object(winograd, "INTERPOLATION_POINTS", ()):
-            run()
-
-    return run_without_points
 
 
 def make_codes() -> Tensor:
@@ -112,16 +101,12 @@ def compare_layers(channels: tuple[int, ...], rounds: int) -> None:
     vae = make_vaegan(channels, channels_last=True, prepare=True, gamma=0.0)
     updates = {variant: make_update(model) for variant, model in models.items()}
     updates["accelerated, gamma 0"] = make_update(vae)
-    updates["accelerated, gamma 0, without winograd"] = without_winograd(
-        updates["accelerated, gamma 0"]
-    )
     compare(f"{name}: training step", updates, rounds)
     decoders = {
         variant: model.eval().requires_grad_(False).decoder for variant, model in models.items()
     }
     steps = {variant: make_search_step(decoder) for variant, decoder in decoders.items()}
     steps["accelerated, folded"] = make_search_step(fold_decoder(decoders["accelerated"]))
-    steps["accelerated, folded, without winograd"] = without_winograd(steps["accelerated, folded"])
     compare(f"{name}: search step", steps, rounds)
     class_decoders = [fold_decoder(decoders["accelerated"]) for _ in range(CLASSES)]
     class_steps = {

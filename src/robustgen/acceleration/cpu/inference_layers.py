@@ -35,7 +35,7 @@ Layer = Callable[[Tensor], tuple[Tensor, VJP]]
 
 MAX_CHANNELS_FOR_STRIDED_GRAD = 1 << 30 if HAS_AVX512 else MIN_CHANNELS_FOR_NATIVE_GRAD
 """Number of input channels below which `strided_conv` computes the gradient of a strided
-convolution. With more it is PyTorch's, unless `winograd` is used."""
+convolution. With more it is PyTorch's."""
 
 
 def build_layers(model: nn.Module, state: State) -> list[Layer] | None:
@@ -89,15 +89,14 @@ def _conv(layer: nn.Conv2d, params: State, n_models: int) -> Layer:
     stride, padding, groups = layer.stride, layer.padding, n_models * layer.groups
     geometry: Any = stride, padding, layer.dilation, groups
     to_input: Any = *geometry, (True, False, False)
-    has_strided_grad = supports_strided(layer) and weight.device.type == "cpu"
-    strided_grad = None
-    if has_strided_grad:
-        strided_grad = PolyphaseInputGrad(weight, stride, padding, groups)  # type: ignore[arg-type]
     has_few_channels = layer.in_channels // layer.groups < MAX_CHANNELS_FOR_STRIDED_GRAD
+    strided_grad = None
+    if has_few_channels and supports_strided(layer) and weight.device.type == "cpu":
+        strided_grad = PolyphaseInputGrad(weight, stride, padding, groups)  # type: ignore[arg-type]
 
     def vjp(gradient: Tensor, x: Tensor) -> Tensor:
         """Return the gradient with respect to the input `x`."""
-        if strided_grad and (has_few_channels or strided_grad.prefers_winograd(gradient.shape[2:])):
+        if strided_grad:
             return strided_grad(gradient, x.shape[2:])
         # `torch.nn.grad.conv2d_input` returns the same, but allocates an input first.
         input_grad, *_ = native_conv_grads(gradient, x, weight, None, *to_input)

@@ -3,8 +3,7 @@
 With stride s, the gradients at the s x s pixels of a block depend on the same few outputs. They are
 computed as s x s channels of an image of blocks, by a convolution of stride 1, and then rearranged
 to pixels (a polyphase, or sub-pixel, decomposition). This takes the same sums as PyTorch's gradient
-in less time. For few outputs, `winograd` needs fewer products. `transposed_conv` uses this module.
-`benchmarks/passes.py` measures searches with it.
+in less time. `transposed_conv` uses this module. `benchmarks/passes.py` measures searches with it.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from robustgen.acceleration.cpu.winograd import WinogradInputGrad, prefers_winograd
 from robustgen.acceleration.supported_layers import (
     Pair,
     stride_divides_kernel,
@@ -28,7 +26,7 @@ T = TypeVar("T")
 MIN_CHANNELS_FOR_NATIVE_GRAD = 16
 """Number of input channels from which PyTorch's input gradient is faster than this one, except with
 AVX-512. With many channels the rearrangement costs more than it saves. Transposed convolutions are
-faster than PyTorch's up to this number, and above it where `winograd` is used."""
+faster than PyTorch's up to this number."""
 SIMD_FLOATS = 16
 """Single-precision numbers in the widest vector register (AVX-512)."""
 
@@ -128,7 +126,7 @@ class PolyphaseInputGrad:
     depends on the n x n outputs whose windows begin in it, and on k / stride - 1 outputs before
     them in each direction. All blocks are one convolution over the outputs, with stride n and
     b · b · C output channels. n is 1 unless C · stride² is below `SIMD_FLOATS`, so that the
-    channels of a block fill the vector registers. For few outputs, `winograd` needs fewer products.
+    channels of a block fill the vector registers.
 
     Attributes:
         groups, channels: G, number of groups, and C, input channels of a group.
@@ -151,11 +149,6 @@ class PolyphaseInputGrad:
             weight.shape[2] // stride[0] - 1,
             weight.shape[3] // stride[1] - 1,
         )
-        self._winograd_plans: dict[torch.Size, WinogradInputGrad] = {}
-
-    def prefers_winograd(self, output_size: torch.Size) -> bool:
-        """Whether `winograd` needs fewer products for outputs of this size `(H', W')`."""
-        return self.n == 1 and prefers_winograd(output_size, self.weight.shape[2:], self.stride)
 
     @cached_property
     def kernel(self) -> Tensor:
@@ -207,13 +200,6 @@ class PolyphaseInputGrad:
     def conv(self, x: Tensor) -> Tensor:
         """Return the convolution of images `(B, G C, H, W)` without a bias: `(B, G O, H', W')`."""
         return F.conv2d(x, self.weight, None, self.stride, self.padding, 1, self.groups)
-
-    def winograd_plan(self, output_size: torch.Size) -> WinogradInputGrad:
-        """Return the computation with fewer products, for outputs of this size."""
-        if output_size not in self._winograd_plans:
-            geometry = self.stride, self.padding, self.groups, output_size
-            self._winograd_plans[output_size] = WinogradInputGrad(self.weight, *geometry)
-        return self._winograd_plans[output_size]
 
     def padding_for(self, output_size: torch.Size, size: torch.Size) -> tuple[list[int], Pair]:
         """Return the padding of the outputs: asymmetric for `F.pad`, symmetric for `F.conv2d`."""
@@ -281,14 +267,8 @@ def input_grad_per_group(
         gradient: with respect to the output, `(B, G O, H', W')`, fastest with the channels last.
         size: height and width of the input.
     """
-    first, output_size = convs[0], gradient.shape[2:]
-    if first.prefers_winograd(output_size):
-        plans = [conv.winograd_plan(output_size) for conv in convs]
-        multiply = WinogradInputGrad.pointwise_products
-        return plans[0](
-            gradient, size, lambda values: map_row_groups(multiply, plans, counts, values, dim=1)
-        )
-    asymmetric, symmetric = first.padding_for(output_size, size)
+    first = convs[0]
+    asymmetric, symmetric = first.padding_for(gradient.shape[2:], size)
     if any(asymmetric):
         gradient = F.pad(gradient, asymmetric)
 
@@ -303,10 +283,9 @@ def map_row_groups(
     arguments: Sequence[T],
     counts: list[int],
     x: Tensor,
-    dim: int = 0,
 ) -> Tensor:
     """Concatenate `fn(argument, rows)` over groups of rows, each with an argument of its own."""
     if len(arguments) == 1:
         return fn(arguments[0], x)
-    groups = zip(arguments, torch.split(x, counts, dim), strict=True)
-    return torch.cat([fn(argument, rows) for argument, rows in groups if rows.shape[dim]], dim)
+    groups = zip(arguments, torch.split(x, counts), strict=True)
+    return torch.cat([fn(argument, rows) for argument, rows in groups if len(rows)])

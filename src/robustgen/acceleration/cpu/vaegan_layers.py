@@ -14,7 +14,6 @@ from robustgen.acceleration.cpu.strided_conv import (
     conv2d,
 )
 from robustgen.acceleration.cpu.transposed_conv import conv_transpose2d, conv_transpose2d_per_group
-from robustgen.acceleration.cpu.winograd import prefers_winograd
 from robustgen.acceleration.fold_batch_norm import fold_decoder
 from robustgen.acceleration.supported_layers import stride_divides_kernel, to_channels_last
 from robustgen.io.tensors import version_key
@@ -38,7 +37,7 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, images: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Return the transposed convolution, `(B, O, H', W')`; PyTorch's own with `output_size`."""
-        if not self._is_faster(images) or output_size is not None:
+        if not self._is_faster or output_size is not None:
             return super().forward(images, output_size)
         geometry = (self.stride, self.padding, self.output_padding)
         prepared = None if self.weight.requires_grad else self._prepared_weight()
@@ -50,7 +49,7 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
     ) -> Tensor:
         """Apply layers of one shape to `x`, each to its own rows; see `learned_manifold`."""
         first = layers[0]
-        if x.device.type != "cpu" or not first._is_faster(x) or first.weight.requires_grad:
+        if x.device.type != "cpu" or not first._is_faster or first.weight.requires_grad:
             parts = zip(layers, torch.split(x, counts), strict=True)
             return torch.cat([layer(part) for layer, part in parts if len(part)])
         biases = [layer.bias for layer in layers if layer.bias is not None]
@@ -58,10 +57,10 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
         prepared = [layer._prepared_weight() for layer in layers]
         return conv_transpose2d_per_group(x, prepared, stacked_biases, counts, first.output_padding)  # type: ignore[arg-type]
 
-    def _is_faster(self, x: Tensor) -> bool:
+    @property
+    def _is_faster(self) -> bool:
         """Whether this implementation is faster than PyTorch's."""
-        has_winograd = prefers_winograd(x.shape[2:], self.kernel_size, self.stride)
-        return has_winograd or self.out_channels <= MIN_CHANNELS_FOR_NATIVE_GRAD
+        return self.out_channels <= MIN_CHANNELS_FOR_NATIVE_GRAD
 
     def _prepared_weight(self) -> PolyphaseInputGrad:
         """Return the constant weight as `strided_conv` prepares it; cached until it is modified."""
