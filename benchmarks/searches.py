@@ -36,7 +36,7 @@ from robustgen.io.checkpoints import Checkpoint
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan, encode
 from robustgen.seeding import generator
-from robustgen.specs import BOUND, SearchConfig, Threat, VaeGanConfig
+from robustgen.specs import LATENT_BOUND, SearchConfig, Threat, VaeGanConfig
 from robustgen.training.vaegan import train_vaegan
 
 STEPS, BATCH_SIZE, MODELS, IMAGES, RADIUS = 40, 100, 3, 200, 0.3
@@ -95,7 +95,9 @@ def search_in_loop(models: Sequence[nn.Module], data: Split, space_name: str) ->
             batch = data.take(slice(start, start + BATCH_SIZE))
             space = SPACES[space_name](batch.expand(1))
             clean_codes = space.clean_codes[0]
-            lower, upper = (-BOUND, BOUND) if batch.learned else (space.lower, space.upper)
+            lower, upper = (
+                (-LATENT_BOUND, LATENT_BOUND) if batch.learned else (space.lower, space.upper)
+            )
             codes = space.sample(threat, [generator(0, "start", seed)])[0]
             best_loss = torch.full((len(batch),), -torch.inf, device=DEVICE)
             is_success = torch.zeros(len(batch), dtype=torch.bool, device=DEVICE)

@@ -64,20 +64,20 @@ def test_known_warps(parameters, expected):
 
 
 def test_ranges_are_those_of_the_paper():
-    assert affine.RANGES["hard"] == (
+    assert affine.PARAMETER_RANGES["hard"] == (
         (-0.2, -0.2, -0.5, -0.5, 0.75, -math.pi / 2),
         (0.2, 0.2, 0.5, 0.5, 1.15, math.pi / 2),
     )
-    assert affine.RANGES["moderate"][1] == (0.2, 0.2, 0.4, 0.4, 1.15, math.pi / 3)
-    assert affine.RANGES["slight"] == (
+    assert affine.PARAMETER_RANGES["moderate"][1] == (0.2, 0.2, 0.4, 0.4, 1.15, math.pi / 3)
+    assert affine.PARAMETER_RANGES["slight"] == (
         (-0.15, -0.15, -0.2, -0.2, 0.85, -math.pi / 10),
         (0.15, 0.15, 0.2, 0.2, 1.15, math.pi / 10),
     )
-    assert affine.RANGES["easy"][0] == (-0.1, -0.1, -0.2, -0.2, 0.9, -math.pi / 6)
+    assert affine.PARAMETER_RANGES["easy"][0] == (-0.1, -0.1, -0.2, -0.2, 0.9, -math.pi / 6)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from(sorted(affine.RANGES)))
+@given(st.integers(0, 2**31), st.sampled_from(sorted(affine.PARAMETER_RANGES)))
 def test_warped_images_stay_in_range_and_keep_their_leading_shape(seed, name):
     rng = torch.Generator().manual_seed(seed)
     lower, upper = affine.parameter_bounds(name)

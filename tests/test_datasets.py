@@ -40,7 +40,7 @@ def test_the_first_n_are_balanced_for_every_n(codes):
 @pytest.mark.parametrize("name", ["easy", "moderate", "hard"])
 def test_parameters_fill_their_ranges_uniformly(name):
     rows = draw_codes(**{**SETTINGS, "train_draws": 400}, transformations=name).to_pandas()
-    for parameter, lower, upper in zip(PARAMETERS, *affine.RANGES[name], strict=True):
+    for parameter, lower, upper in zip(PARAMETERS, *affine.PARAMETER_RANGES[name], strict=True):
         uniform = (rows[parameter].to_numpy().astype(float) - lower) / (upper - lower)
         assert uniform.min() >= -1e-6
         assert uniform.max() <= 1 + 1e-6

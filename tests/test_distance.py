@@ -21,7 +21,7 @@ from robustgen.evaluation.distances import (
     measure_to_neighbours,
 )
 from robustgen.optimizers import make_adam
-from robustgen.specs import BOUND
+from robustgen.specs import LATENT_BOUND
 
 IDENTITY = torch.tensor(affine.IDENTITY)
 
@@ -117,7 +117,7 @@ def test_distance_to_a_learned_manifold_equals_brute_force():
     generator = torch.Generator().manual_seed(0)
     examples = torch.rand(split.images().shape, generator=generator, dtype=torch.float64)
     result = measure_to_manifold(examples, split, "learned_manifold", steps=300, step_size=0.05)
-    grid = torch.linspace(-BOUND, BOUND, 201, dtype=torch.float64)
+    grid = torch.linspace(-LATENT_BOUND, LATENT_BOUND, 201, dtype=torch.float64)
     codes = torch.cartesian_prod(grid, grid)
     decoders = split.learned["learned_manifold"].decoders.decoders
     for distance, example, label in zip(result.distance, examples, split.labels, strict=True):
@@ -128,7 +128,9 @@ def test_distance_to_a_learned_manifold_equals_brute_force():
 def test_examples_on_the_learned_manifold_have_no_distance_to_it():
     split = make_tiny_split()
     manifold = split.learned["learned_manifold"]
-    codes = (manifold.codes.clamp(-BOUND, BOUND) + 0.3).clamp(-BOUND, BOUND)
+    codes = (manifold.codes.clamp(-LATENT_BOUND, LATENT_BOUND) + 0.3).clamp(
+        -LATENT_BOUND, LATENT_BOUND
+    )
     examples = manifold.decoders(codes, split.labels)
     settings = {"steps": 300, "step_size": 0.05, "neighbours": 5}
     columns = measure_distances(examples, split, make_tiny_split(30), **settings)

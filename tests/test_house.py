@@ -18,7 +18,7 @@ from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.config import blocks as settings
 from robustgen.config import datasets as data_settings
 from robustgen.config import manifolds as manifold_settings
-from robustgen.data.affine import RANGES
+from robustgen.data.affine import PARAMETER_RANGES
 from robustgen.data.sources import PUBLIC_READERS, USER_READERS
 from robustgen.models.architectures import ARCHITECTURES
 from robustgen.specs import NORMS, SearchConfig, TrainConfig, VaeGanConfig
@@ -142,8 +142,8 @@ REGISTRIES = {
     "step rule of a method": (settings.Method, "step_rule", STEP_RULES),
     "step rule of an attack": (settings.Attack, "step_rule", STEP_RULES),
     "architecture": (settings.Classifier, "architecture", ARCHITECTURES),
-    "transformations of fonts": (data_settings.Fonts, "transformations", RANGES),
-    "transformations of collected images": (data_settings.ImageDataset, "transformations", RANGES),
+    "transformations of fonts": (data_settings.Fonts, "transformations", PARAMETER_RANGES),
+    "transformations of images": (data_settings.ImageDataset, "transformations", PARAMETER_RANGES),
 }
 
 

@@ -22,7 +22,7 @@ from robustgen.figures.manifold import SheetImages, plot_manifold
 from robustgen.io.parquet import read_table, write_table
 from robustgen.io.schemas import QUALITY
 from robustgen.models.vaegan import encode
-from robustgen.specs import BOUND, Threat
+from robustgen.specs import LATENT_BOUND, Threat
 
 THREAT = Threat("learned_manifold", "linf", 0.3)
 
@@ -49,7 +49,7 @@ class ConstantVaeGan(nn.Module):
     @property
     def decoder(self):
         grey = nn.Module()
-        grey.forward = lambda codes: ((codes[:, 0] + BOUND) / (2 * BOUND))[
+        grey.forward = lambda codes: ((codes[:, 0] + LATENT_BOUND) / (2 * LATENT_BOUND))[
             :, None, None, None
         ].expand(-1, 1, 28, 28)
         return grey.eval()
@@ -131,7 +131,7 @@ def test_samples_of_a_model_of_all_classes_have_no_accuracy():
 
 def test_samples_from_the_prior_lie_within_the_bounds():
     codes = sample_prior(20_000, vaegan("prior"), torch.Generator().manual_seed(0))
-    assert codes.abs().max() <= BOUND
+    assert codes.abs().max() <= LATENT_BOUND
     assert codes.mean().item() == pytest.approx(0, abs=0.02)
     assert codes.var().item() == pytest.approx(
         0.774, abs=0.02
@@ -146,7 +146,7 @@ def test_a_sheet_has_images_reconstructions_samples_and_interpolations():
     for label, model in enumerate(models):
         images = test.take(torch.nonzero(test.labels == label)[:5, 0]).images()
         assert torch.equal(torch.from_numpy(arrays["images"][label]), images)
-        expected = model.decoder(model.encode(images).clamp(-BOUND, BOUND))
+        expected = model.decoder(model.encode(images).clamp(-LATENT_BOUND, LATENT_BOUND))
         torch.testing.assert_close(torch.from_numpy(arrays["reconstructions"][label]), expected)
         ends = torch.from_numpy(arrays["interpolations"][label])[[0, -1]]
         torch.testing.assert_close(ends, expected[:2])

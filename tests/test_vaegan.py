@@ -17,7 +17,7 @@ from robustgen.io.tensors import save_tensors
 from robustgen.models.vaegan import VaeGan, encode, load_manifold
 from robustgen.models.vaegan_networks import Decoder, Discriminator, Encoder
 from robustgen.seeding import generator
-from robustgen.specs import BOUND, VaeGanConfig
+from robustgen.specs import LATENT_BOUND, VaeGanConfig
 from robustgen.training.vaegan import train_vaegan
 
 
@@ -260,8 +260,10 @@ def test_images_are_encoded_by_the_model_of_their_class_and_clamped(classes):
     for row in range(0, len(data), 17):
         model = models[int(data.labels[row]) % classes]
         code = model.encode(data.take(slice(row, row + 1)).images())[0]
-        torch.testing.assert_close(codes[row], code.clamp(-BOUND, BOUND), atol=1e-4, rtol=1e-4)
-    assert codes.abs().max() == BOUND
+        torch.testing.assert_close(
+            codes[row], code.clamp(-LATENT_BOUND, LATENT_BOUND), atol=1e-4, rtol=1e-4
+        )
+    assert codes.abs().max() == LATENT_BOUND
 
 
 def test_selected_images_have_their_own_codes():

@@ -24,7 +24,7 @@ coordinate."""
 ArchitectureName = Literal["convnet"]
 """Names of networks, the keys of `models.architectures.ARCHITECTURES`."""
 TransformationsName = Literal["slight", "easy", "moderate", "hard"]
-"""Names of ranges of transformations, the keys of `RANGES`."""
+"""Names of ranges of transformations, the keys of `PARAMETER_RANGES`."""
 
 FONTS_IMAGE_SIZE = 28
 """Side of an image of FONTS in pixels; the paper's setting."""
@@ -34,11 +34,11 @@ LEARNED_MANIFOLDS = ("learned_manifold", "data_manifold")
 MANIFOLDS = ("true_manifold", *LEARNED_MANIFOLDS)
 """Spaces that are manifolds of the data, in the order of tables and figures."""
 
-BOUND = 2.0
+LATENT_BOUND = 2.0
 """Largest absolute value of a coordinate of a latent code, where the prior is standard normal
 (Stutz et al., CVPR 2019, section 3.2)."""
 
-RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+PARAMETER_RANGES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     name: ((-t, -t, -h, -h, low, -r), (t, t, h, h, high, r))
     for name, (t, h, low, high, r) in {
         "slight": (0.15, 0.2, 0.85, 1.15, math.pi / 10),

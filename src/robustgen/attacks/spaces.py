@@ -12,7 +12,7 @@ from robustgen.data import affine
 from robustgen.data.learned_manifold import ClassDecoders
 from robustgen.data.split import Split
 from robustgen.sampling import expand_trailing_dims, sample_unit_ball
-from robustgen.specs import BOUND, Threat, require_name
+from robustgen.specs import LATENT_BOUND, Threat, require_name
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ def _make_learned_space(name: str, batch: Split) -> Space:
     if name not in batch.learned:
         raise ValueError(f"{name} was not learned for this data set")
     manifold = batch.learned[name]
-    clean_codes = manifold.codes.clamp(-BOUND, BOUND)
-    return LearnedSpace(clean_codes, -BOUND, BOUND, batch.labels, manifold.decoders)
+    clean_codes = manifold.codes.clamp(-LATENT_BOUND, LATENT_BOUND)
+    return LearnedSpace(clean_codes, -LATENT_BOUND, LATENT_BOUND, batch.labels, manifold.decoders)
 
 
 SPACES: dict[str, Callable[[Split], Space]] = {

@@ -10,7 +10,7 @@ from robustgen.config.blocks import Attack, Method
 from robustgen.config.messages import join_words
 from robustgen.config.study_blocks import StudyBlocks
 from robustgen.errors import UserError
-from robustgen.specs import BOUND, L2_STEP_RULES, LEARNED_MANIFOLDS, RANGES
+from robustgen.specs import L2_STEP_RULES, LATENT_BOUND, LEARNED_MANIFOLDS, PARAMETER_RANGES
 
 
 def require_possible_radii(study: StudyBlocks) -> None:
@@ -54,10 +54,10 @@ def _widths(study: StudyBlocks, dataset: str, space: str) -> list[float] | None:
     if space == "image":
         return [1.0] * math.prod(data.shape)
     if space in LEARNED_MANIFOLDS:
-        return [2 * BOUND] * study.manifolds[dataset].latent
+        return [2 * LATENT_BOUND] * study.manifolds[dataset].latent
     if space not in ("true_manifold", "transformation"):
         return None
-    lower, upper = RANGES[data.transformations]  # type: ignore[attr-defined]  # all kinds have it
+    lower, upper = PARAMETER_RANGES[data.transformations]  # type: ignore[attr-defined]  # all kinds have it
     return [top - bottom for bottom, top in zip(lower, upper, strict=True)]
 
 

@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.specs import RANGES as RANGES
+from robustgen.specs import PARAMETER_RANGES as PARAMETER_RANGES
 
 IDENTITY = (0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 """Parameters that do not change an image."""
 
 
 def parameter_bounds(name: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Return lower and upper bounds, each `(6,)`, of the ranges called `name` in `RANGES`."""
-    lower, upper = RANGES[name]
+    """Return lower and upper bounds, each `(6,)`, of the range `name` in `PARAMETER_RANGES`."""
+    lower, upper = PARAMETER_RANGES[name]
     return torch.tensor(lower, device=device), torch.tensor(upper, device=device)
 
 

@@ -13,7 +13,7 @@ class LearnedManifold:
     """Images of a data set, or a selection of them, on a learned manifold.
 
     Attributes:
-        codes: `(..., D)` codes of the images, within `specs.BOUND`.
+        codes: `(..., D)` codes of the images, within `specs.LATENT_BOUND`.
         decoders: the decoders of the classes.
     """
 

@@ -17,7 +17,7 @@ from robustgen.data.split import Split
 from robustgen.io.schemas import QUALITY, empty
 from robustgen.models.predictions import predict_class
 from robustgen.models.vaegan import IMAGES_PER_CHUNK, VaeGan
-from robustgen.specs import BOUND, Threat
+from robustgen.specs import LATENT_BOUND, Threat
 
 _MEASURES = [f.name for f in QUALITY if f.nullable and f.name not in ("label", "class")]
 MISSING_IMAGE_GREY = 0.75
@@ -78,13 +78,13 @@ def _measure_class(
     """Measures of each image `(B,)` and code `(B, D)` of a class with at least one image."""
     label = int(class_split.labels[0])
     model = models[label] if len(models) > 1 else models[0]
-    bound, decoders = class_split.ranges[0].new_tensor(BOUND), ClassDecoders([model.decoder])
+    bound, decoders = class_split.ranges[0].new_tensor(LATENT_BOUND), ClassDecoders([model.decoder])
     chunks: list[dict[str, Tensor]] = []
     for start in range(0, len(class_split), IMAGES_PER_CHUNK):
         batch = class_split.take(slice(start, start + IMAGES_PER_CHUNK))
         images = batch.images()
         mean, log_variance = model.encoder(images)
-        codes = mean.clamp(-BOUND, BOUND)
+        codes = mean.clamp(-LATENT_BOUND, LATENT_BOUND)
         reconstructions = model.decoder(codes)
         space = LearnedSpace(codes[None], -bound, bound, batch.labels[None], decoders)
         stepped = space.decode(space.sample(threat, [rng]))[0]
@@ -115,9 +115,9 @@ def _judge_samples(
 
 
 def sample_prior(count: int, model: VaeGan, rng: torch.Generator) -> Tensor:
-    """Return codes `(count, D)` from the standard normal prior, truncated to ±`BOUND`."""
+    """Return codes `(count, D)` from the standard normal prior, truncated to ±`LATENT_BOUND`."""
     codes = torch.empty(count, model.config.latent)
-    torch.nn.init.trunc_normal_(codes, a=-BOUND, b=BOUND, generator=rng)
+    torch.nn.init.trunc_normal_(codes, a=-LATENT_BOUND, b=LATENT_BOUND, generator=rng)
     return codes.to(next(model.parameters()).device)
 
 
@@ -133,7 +133,7 @@ def _make_row(measures: Mapping[str, Tensor]) -> dict[str, Any]:
         "code_mean": codes.mean(0).square().mean().sqrt(),
         "code_variance": codes.var(0, correction=0),
         "posterior_variance": measures["posterior"],
-        "out_of_bounds": codes.abs() > BOUND,
+        "out_of_bounds": codes.abs() > LATENT_BOUND,
         "accuracy": is_correct,
         "reconstruction_accuracy": is_reconstruction_correct,
         "reconstruction_agreement": is_reconstruction_correct[is_correct],
@@ -171,7 +171,7 @@ def make_sheet(
         images = test.select_class(label).take(slice(columns)).images()
         if len(images):
             images = images[torch.arange(columns, device=images.device) % len(images)]
-            codes = model.encode(images).clamp(-BOUND, BOUND)
+            codes = model.encode(images).clamp(-LATENT_BOUND, LATENT_BOUND)
             weights = torch.linspace(0, 1, columns, device=codes.device)[:, None]
             rows = {
                 "images": images,

@@ -17,7 +17,7 @@ from robustgen.data.split import Split
 from robustgen.errors import UserError
 from robustgen.io.tensors import load_tensors, save_tensors
 from robustgen.models.vaegan_networks import Decoder, Discriminator, Encoder, Shape
-from robustgen.specs import BOUND, VaeGanConfig
+from robustgen.specs import LATENT_BOUND, VaeGanConfig
 
 IMAGES_PER_CHUNK = 1000
 """Images that are encoded or decoded together without gradients, to bound the memory."""
@@ -93,7 +93,7 @@ class VaeGan(nn.Module):
 def encode(models: Sequence[VaeGan], data: Split) -> Tensor:
     """Return codes `(N, D)` of all images of `data`, from the model of their class or the only one.
 
-    Codes are clamped to `specs.BOUND`, as attacks clamp them.
+    Codes are clamped to `specs.LATENT_BOUND`, as attacks clamp them.
     """
     shape = len(data), models[0].config.latent
     codes = data.bank.new_empty(shape, dtype=torch.float32)
@@ -103,7 +103,7 @@ def encode(models: Sequence[VaeGan], data: Split) -> Tensor:
             rows = torch.nonzero(data.labels == label)[:, 0]
         for chunk in torch.split(rows, IMAGES_PER_CHUNK):
             codes[chunk] = model.encode(data.take(chunk).images())
-    return codes.clamp_(-BOUND, BOUND)
+    return codes.clamp_(-LATENT_BOUND, LATENT_BOUND)
 
 
 def load_manifold(files: Sequence[str], data: Split, split: str, backend: Backend = PLAIN) -> Split:
