@@ -29,6 +29,7 @@ INSTALL := "$(BIN)/python" -m pip install --quiet --constraint constraints.txt -
 SNAKEMAKE := $(RUN) -P -m snakemake --cores $(CORES)
 REPORT := results/demo/report.html
 LOCK := .lock.json
+TWO_WORKERS := --numprocesses 2 --dist worksteal
 
 # Variables with which other modules would be imported, or packages installed elsewhere
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONINSPECT PIP_USER PIP_TARGET PIP_PREFIX
@@ -47,15 +48,18 @@ ifneq "$(shell case $$(umask) in (*0??) echo usable;; esac)" "usable"
 $(error the umask $(shell umask) hides new files from their owner: set another one, such as 022)
 endif
 
-.PHONY: demo test test-long test-slurm mutants lint docs bench plan lock clean
+.PHONY: demo test test-slow test-long test-slurm mutants lint docs bench plan lock clean
 
 demo: $(READY) ## the study on FONTS, from font files to figures and verdicts
 	ROBUSTGEN_SUMMARY=no $(SNAKEMAKE)
 	$(SNAKEMAKE) --report $(REPORT)
 	@$(RUN) -P -m robustgen.jobs.closing results/demo
 
-test: $(VENV)/.ready-test browser ## what must pass before every commit
-	"$(BIN)/python" -m pytest --numprocesses 2 --dist worksteal
+test: $(VENV)/.ready-test ## what must pass before every commit, with one smoke study
+	"$(BIN)/python" -m pytest $(TWO_WORKERS)
+
+test-slow: $(VENV)/.ready-test browser ## further runs of Snakemake, and GPU kernels on the CPU
+	"$(BIN)/python" -m pytest $(TWO_WORKERS) -m 'slow and not long'
 
 test-long: $(VENV)/.ready-test browser ## what takes minutes; needs the extra paper-fonts
 	$(INSTALL) '.[paper-fonts]'

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, SMOKE, snakemake, write_config
 
+pytestmark = pytest.mark.slow
+
 CODES_FILE = "fonts/manifolds/learned_manifold.safetensors"
 FONTS = {**SMOKE["datasets"]["fonts"], "letters": "AB"}
 

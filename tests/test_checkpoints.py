@@ -85,6 +85,7 @@ def test_finished_training_is_not_repeated(undisturbed, tmp_path, monkeypatch):
     assert filecmp.cmp(path, tmp_path / "again", shallow=False)
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_resumed(tmp_path, caplog):
     command = (
         "import sys, pathlib, test_checkpoints as t; from robustgen import device; device.setup();"

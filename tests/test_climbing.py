@@ -15,6 +15,8 @@ from robustgen.models.cohort import Cohort
 from robustgen.seeding import generator
 from robustgen.specs import SearchConfig, Threat
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("triton")
 if torch.cuda.is_available():
     pytest.skip("test_gpu.py tests the kernels on a GPU", allow_module_level=True)

@@ -30,7 +30,7 @@ from robustgen.config.blocks import Settings
 from robustgen.config.job_params import images_params
 from robustgen.config.study import Study
 from robustgen.data import sources, user_images
-from robustgen.data.affine import RANGES
+from robustgen.data.affine import PARAMETER_RANGES
 from robustgen.io import schemas
 from robustgen.models.architectures import ARCHITECTURES
 from robustgen.models.cohort import Cohort
@@ -122,7 +122,7 @@ def test_documented_limits_of_evidence_equal_those_of_the_code() -> None:
 
 def test_documented_ranges_of_transformations_equal_those_of_the_code() -> None:
     text = (DOCS / "configuration.md").read_text("utf-8")
-    for name, (lower, (shift, _, shear, _, scale, rotation)) in RANGES.items():
+    for name, (lower, (shift, _, shear, _, scale, rotation)) in PARAMETER_RANGES.items():
         row = f"| `{name}` | ±{shift:g} | ±{shear:g} | {lower[4]:g} to {scale:g} "
         assert f"{row}| ±π/{round(np.pi / rotation)} |" in text
 
@@ -366,6 +366,7 @@ def test_the_documented_loss_attacks(trained: Cohort, test_images) -> None:
     assert torch.equal(result.loss > 0, result.success)
 
 
+@pytest.mark.slow
 def test_the_documented_figure_is_drawn_and_no_other_job_runs(study: Path, tmp_path: Path) -> None:
     project, folder = copy_project(tmp_path / "project"), tmp_path / "work"
     shutil.copytree(study, folder, symlinks=True)

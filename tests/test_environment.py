@@ -154,6 +154,7 @@ def test_an_interpreter_whose_path_needs_quotes_is_found_by_the_search_path(clon
     assert outcome["PATH"] == f"{clone}/.venv/bin:/bin"
 
 
+@pytest.mark.slow
 def test_a_clone_in_any_folder_runs_jobs(clone):
     results = clone / "my results"
     command = [clone / ".venv/bin/python", "-P", "-m", "snakemake", "--configfile", STUDY]
@@ -230,6 +231,7 @@ SHELLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variables", SHELLS.values(), ids=SHELLS)
 def test_other_shells_plan_the_study(tmp_path, variables):
     run = snakemake(tmp_path, "-n", **variables)

@@ -23,6 +23,8 @@ from conftest import (
     write_config,
 )
 
+pytestmark = pytest.mark.slow
+
 DATA = "results/smoke/fonts"
 COHORT = f"{DATA}/classifiers/normal/n60/seeds0-1.safetensors"
 ROWS = f"{DATA}/attacks/regular/normal/n60/seeds0-1.parquet"

@@ -12,6 +12,8 @@ from robustgen.backend import PLAIN, Backend
 from robustgen.seeding import generator
 from robustgen.specs import SearchConfig, Threat
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("triton")
 if torch.cuda.is_available():
     pytest.skip("test_gpu.py tests the kernels on a GPU", allow_module_level=True)

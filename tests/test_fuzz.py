@@ -61,6 +61,7 @@ CHANGES: list[Callable[[random.Random, Any], None]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_a_randomly_changed_config_is_valid_or_refused_in_one_sentence(seed):
     """A hundred configs per seed, each with one to three changes."""

@@ -143,6 +143,7 @@ FILES = {
 """Functions that write a file and return its `Case`, and the number of damaged copies."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("write", "copies"), FILES.values(), ids=FILES)
 def test_a_damaged_file_is_read_or_refused(tmp_path, monkeypatch, write, copies):
     path, read = write(tmp_path, monkeypatch)

@@ -103,6 +103,7 @@ def test_relus_before_and_after_the_convolution_are_computed_with_it(name):
     torch.testing.assert_close(grouped_conv.from_grouped(gradient), expected_gradient, **TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_forward_pass_of_an_attacked_cohort_equals_the_plain_one(supported_layers, monkeypatch):
     monkeypatch.setattr(batched_forward, "MODELS_PER_CHUNK", 2)
     cohort = make_cohort([0, 1], (1, 16, 16), classes=3).eval()
@@ -118,6 +119,7 @@ def test_the_forward_pass_of_an_attacked_cohort_equals_the_plain_one(supported_l
     assert supported_layers.count("Linear") == 2
 
 
+@pytest.mark.slow
 def test_the_gradients_of_a_training_cohort_equal_those_of_single_models(supported_layers):
     cohort = make_cohort([0, 1], (1, 16, 16), classes=3)
     members = [cohort.member(i).train() for i in range(2)]

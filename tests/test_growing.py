@@ -144,6 +144,7 @@ print(increase, result.images.nbytes / 1e6, result.images.sum().isfinite().item(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     """The adversarial images of 4,000 images and three models have 75 MB."""

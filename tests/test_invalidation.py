@@ -9,6 +9,8 @@ import pytest
 from conftest import ROOT, SMOKE, copy_project, count_planned_jobs, snakemake, write_config
 from edits import add_comment, change_code, change_docstring, reformat
 
+pytestmark = pytest.mark.slow
+
 THREATS, ATTACKS, METHODS = SMOKE["threats"], SMOKE["attacks"], SMOKE["methods"]
 FONTS, MANIFOLD = SMOKE["datasets"]["fonts"], SMOKE["manifolds"]["fonts"]
 ON_DATA = {"space": "data_manifold", "norm": "linf", "radius": 0.1}

@@ -77,6 +77,7 @@ def test_the_time_of_a_job_is_its_work_times_the_speed(demo, rule, wildcards, ex
     assert seconds == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_plan_has_the_jobs_of_snakemake(demo, tmp_path):
     run = snakemake(tmp_path, "-n", config=ROOT / "config" / "config.yaml")
     jobs = list(plan.parse_jobs(run.stdout + run.stderr))
@@ -369,6 +370,7 @@ def run_plan(*options: str | Path, folder: Path = ROOT, **variables: str):
     )
 
 
+@pytest.mark.slow
 def test_a_failed_dry_run_ends_the_plan_before_the_measurement(tmp_path):
     run = run_plan("--configfile", ROOT / "config/smoke.yaml", folder=tmp_path)
     assert run.returncode == 1
@@ -384,6 +386,7 @@ def speeds_file(tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_study_can_have_several_config_files(tmp_path, speeds_file):
     """Later files override the first; a name may have spaces."""
     second_file = tmp_path / "second file.yaml"

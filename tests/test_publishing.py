@@ -19,6 +19,7 @@ use rule * from robustgen
 """
 
 
+@pytest.mark.slow
 def test_the_workflow_runs_as_a_module_in_an_empty_folder(tmp_path):
     """The default target is the whole study; all other rules are those of a clone."""
     (tmp_path / "workflow").mkdir()

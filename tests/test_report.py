@@ -30,10 +30,13 @@ RETRIED_ERRORS = (
     StaleElementReferenceException,
 )
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER) and not os.environ.get("CI"),
-    reason="chromium and chromedriver are not installed",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER) and not os.environ.get("CI"),
+        reason="chromium and chromedriver are not installed",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,8 @@ def make_checkpoint(folder, interrupts: tuple[int, ...]) -> Checkpoint:
 def train_cohort(data, method, checkpoint=None):
     """Train a new cohort; return its learning curves and its weights."""
     cohort, generators = make_cohort(SEEDS), make_generators(SEEDS)
-    curves = train(cohort, data.take(slice(120)), SCHEDULE, method, generators, checkpoint)
+    schedule = replace(SCHEDULE, batch_size=20)
+    curves = train(cohort, data.take(slice(48)), schedule, method, generators, checkpoint)
     return curves, cohort.state_dict()
 
 

@@ -222,6 +222,7 @@ def plan_study(folder: Path, config: Path, *options: str) -> tuple[dict[str, int
     return count_planned_jobs(run), seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("config", "expected"), PLANS.items(), ids=PLANS)
 def test_the_shipped_studies_are_planned(tmp_path, config, expected):
     jobs, seconds = plan_study(tmp_path, ROOT / "config" / config)
@@ -259,6 +260,7 @@ BAD_CONFIGS = {
 }
 
 
+@pytest.mark.slow
 def test_a_weak_search_is_warned_of_before_any_job(tmp_path):
     attacks = {**ATTACKS, "regular": {**ATTACKS["regular"], "steps": 2}}
     run = snakemake(tmp_path, "-n", config=write_config(tmp_path, attacks=attacks))
@@ -267,6 +269,7 @@ def test_a_weak_search_is_warned_of_before_any_job(tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keys", "sentence"), BAD_CONFIGS.values(), ids=BAD_CONFIGS.keys())
 def test_a_bad_config_is_reported_in_one_sentence_before_any_job(tmp_path, keys, sentence):
     run = snakemake(tmp_path, "--cores", "1", config=write_config(tmp_path, **keys))
@@ -288,6 +291,7 @@ def make_dangling_link(path: Path) -> None:
     path.symlink_to(path.with_name("missing"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make_obstacle", "folder"),
     [
@@ -333,6 +337,7 @@ FONT_FILES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("files", "sentence"), FONT_FILES.values(), ids=FONT_FILES.keys())
 def test_bad_font_files_are_reported_and_leave_no_results(tmp_path, files, sentence):
     folder = tmp_path / "fonts"
@@ -397,6 +402,7 @@ QUALITY = "results/smoke/tables/manifolds.txt"
 RECORD = "results/smoke/study.json"
 
 
+@pytest.mark.slow
 def test_a_study_of_the_users_arrays_runs(tmp_path):
     """The arrays are in colour, one VAE-GAN learns all classes, and the profile is for one GPU."""
     learned = {"latent": 2, "channels": [4], "epochs": 1, "batch_size": 10, "judge": {"images": 20}}
@@ -565,6 +571,7 @@ def test_the_documented_study_of_the_users_images_runs_through(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_letters_and_images_may_share_a_study(tmp_path):
     datasets = {**SMOKE["datasets"], **write_arrays(tmp_path / "mine.npz")}
     keys = {**IMAGE_STUDY, "sizes": [18], "datasets": datasets}
@@ -573,6 +580,7 @@ def test_letters_and_images_may_share_a_study(tmp_path):
     assert [jobs[rule] for rule in rules] == [1, 1, 1, 2, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_checked_before_any_job(tmp_path):
     for number in range(40):
         folder = tmp_path / "photos" / "ab"[number % 2]
@@ -607,6 +615,7 @@ BAD_ARRAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("replacements", "sentence"), BAD_ARRAYS.values(), ids=BAD_ARRAYS.keys())
 def test_bad_arrays_are_reported_and_leave_no_results(tmp_path, replacements, sentence):
     datasets = write_arrays(tmp_path / "mine.npz", **replacements)
