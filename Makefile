@@ -61,9 +61,9 @@ test: $(VENV)/.ready-test ## what must pass before every commit, with one smoke 
 test-slow: $(VENV)/.ready-test browser ## further runs of Snakemake, and GPU kernels on the CPU
 	"$(BIN)/python" -m pytest $(TWO_WORKERS) -m 'slow and not long'
 
-test-long: $(VENV)/.ready-test browser ## what takes minutes; needs the extra paper-fonts
+test-long: $(VENV)/.ready-test ## what takes minutes; needs the extra paper-fonts
 	$(INSTALL) '.[paper-fonts]'
-	"$(BIN)/python" -m pytest -m long
+	"$(BIN)/python" -m pytest $(TWO_WORKERS) -m long
 
 test-slurm: $(VENV)/.ready-test $(VENV)/.ready-slurm cluster ## the study on a SLURM of one node
 	"$(BIN)/python" -m pytest -m slurm -rs

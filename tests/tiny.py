@@ -17,7 +17,7 @@ SHAPE = (1, 2, 3)
 CLASSES = 3
 SIZE = 6
 """Number of pixels of an image."""
-PARAMETER_RANGES = [-0.2] * 4 + [0.8, -0.2], [0.2] * 4 + [1.2, 0.2]
+PARAMETER_BOUNDS = [-0.2] * 4 + [0.8, -0.2], [0.2] * 4 + [1.2, 0.2]
 """Lower and upper bounds of the six affine parameters."""
 DOUBLE: Any = {"dtype": torch.float64}
 """Arguments for double precision, in which rounding does not change the order of two losses."""
@@ -60,7 +60,7 @@ def make_decoder(seed: int) -> nn.Module:
 def make_tiny_split(examples: int = 12) -> Split:
     """Return random images, each with a label, six affine parameters and two latent codes."""
     generator = torch.Generator().manual_seed(1)
-    lower, upper = (torch.tensor(bound, **DOUBLE) for bound in PARAMETER_RANGES)
+    lower, upper = (torch.tensor(bound, **DOUBLE) for bound in PARAMETER_BOUNDS)
     codes = lower + (upper - lower) * torch.rand(examples, 6, generator=generator, **DOUBLE)
     latents = 1.5 * torch.randn(examples, 2, generator=generator, **DOUBLE)
     decoders = ClassDecoders([make_decoder(label) for label in range(CLASSES)])
