@@ -4,14 +4,15 @@
 
 Each acceleration is switched off alone, and a piece of the work of each stage is timed with and
 without it, in turns, in CPU seconds. The change of a stage is weighted with the seconds that the
-jobs of the finished study took. The measurement takes a quarter of an hour and needs an idle
-machine: on a busy one, ratios of single pairs differ by a third.
+jobs of the finished study took. The measurement takes half an hour and needs an idle machine: on a
+busy one, ratios of single pairs differ by a third. The row "nothing" compares equal runs, and shows
+how far a ratio deviates by chance.
 """
 
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -46,6 +47,7 @@ def normalize_by_formula(
 
 
 SWITCHES: dict[str, list[tuple[object, str, object]]] = {
+    "nothing": [],
     "batch normalization folded (fold_batch_norm)": [
         (batched_forward, "fold_batch_norm", lambda model, state: (model, state))
     ],
@@ -148,17 +150,22 @@ def prepare_decoders(data: Split) -> Split:
 def measure_ratios(work: Work) -> dict[str, float]:
     """Return the time without each acceleration, as a multiple of the time with all of them."""
     work.run()  # the first run takes longer
-    return {name: median(measure_pair(work, name) for _ in range(PAIRS)) for name in SWITCHES}
+    return {name: median(measure_pairs(work, name)) for name in SWITCHES}
 
 
-def measure_pair(work: Work, name: str) -> float:
-    """Return the CPU time of one run without an acceleration, divided by that of one with it."""
-    start = time.process_time()
-    work.run()
-    middle = time.process_time()
-    with switched_off(name):
-        work.run()
-    return (time.process_time() - middle) / (middle - start)
+def measure_pairs(work: Work, name: str) -> Iterator[float]:
+    """Yield the CPU time of a run without an acceleration, divided by that of a run with it.
+
+    The two runs of a pair follow each other, in an order that alternates.
+    """
+    for pair in range(PAIRS):
+        seconds: dict[bool, float] = {}
+        for is_on in (True, False) if pair % 2 else (False, True):
+            with nullcontext() if is_on else switched_off(name):
+                start = time.process_time()
+                work.run()
+                seconds[is_on] = time.process_time() - start
+        yield seconds[False] / seconds[True]
 
 
 if __name__ == "__main__":
