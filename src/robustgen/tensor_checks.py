@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 SLACK = 1e-5
-"""Allowed rounding error: of pixels and codes beyond their bounds, and relative to a radius."""
+"""Tolerance for rounding errors: how far a pixel or a code may lie outside of its bounds, and by
+which share of the radius a perturbation may exceed it."""
 PROBE_IMAGES = 8
-"""Images per model with which a model is called before its work begins. On a GPU its first call
-verifies the kernels, so there must not be fewer than `acceleration.verification` compares."""
+"""Number of images per model on which a model is tried before a search. On a GPU this first call
+verifies the kernels, so the number must be at least `acceleration.verification.CHECKED_IMAGES`."""
 
 
 def require_images(argument: str, images: Tensor, dtype: torch.dtype = torch.float32) -> None:

@@ -112,7 +112,7 @@ def _check_arguments(
     step_size: float,
     neighbours: int,
 ) -> None:
-    """Raise a `ValueError` for wrong examples or a wrong number in `measure_distances`."""
+    """Raise a `ValueError` unless `examples` fit the images and the numbers are allowed."""
     require_images("examples", examples, clean_images.dtype)
     require_same_images("examples", examples, "clean images", clean_images)
     require_same_images("examples", examples, "training images", training.take(slice(1)).images())

@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 MIN_CHANNELS_FOR_NATIVE_GRAD = 16
 """Number of input channels from which PyTorch's input gradient is faster than this one, except with
-AVX-512. With many channels the rearrangement costs more than it saves. Transposed convolutions are
-faster than PyTorch's up to this number."""
+AVX-512. With many channels the rearrangement costs more than it saves. A transposed convolution by
+this module is faster than PyTorch's up to this number of output channels."""
 SIMD_FLOATS = 16
 """Single-precision numbers in the widest vector register (AVX-512)."""
 
