@@ -63,10 +63,13 @@ def read_calls(folder: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+PYTEST = '".venv/bin/python" -m pytest --numprocesses 2 --dist worksteal'
+
 TARGETS = {
     "demo": '".venv/bin/python" -P -m snakemake --cores all --report results/demo/report.html',
-    "test": '".venv/bin/python" -m pytest --numprocesses 2',
-    "test-long": '".venv/bin/python" -m pytest -m long',
+    "test": PYTEST + "\n",
+    "test-slow": PYTEST + " -m 'slow and not long'\n",
+    "test-long": PYTEST + " -m long\n",
     "test-slurm": '".venv/bin/python" -m pytest -m slurm -rs',
     "lint": '".venv/bin/python" -m snakefmt --line-length 100 --check Snakefile workflow',
     "docs": '".venv/bin/python" -m mkdocs build --strict',
