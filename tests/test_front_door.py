@@ -18,6 +18,7 @@ from robustgen.evaluation.single_model import _default_step_size
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import ATTACKS
 from robustgen.io.tensors import load_tensors
+from robustgen.models.vaegan import load_manifold
 from robustgen.results import StudyResults
 
 
@@ -333,3 +334,33 @@ def test_an_unknown_attack_split_table_or_folder_is_named(study, tmp_path):
         (tmp_path / "study.json").write_text(text)
         with pytest.raises(robustgen.UserError, match=r"study\.json (is not|cannot be) "):
             robustgen.open_study(tmp_path)
+
+
+def test_an_unknown_split_is_refused(study):
+    folder = study / "results/smoke/fonts/dataset"
+    files = folder / "images.safetensors", folder / "examples.parquet"
+    with pytest.raises(ValueError, match="split is 'validation', but must be one of 'train', 't"):
+        robustgen.load_split(*files, "validation")
+
+
+def test_a_file_without_classifiers_is_refused(study):
+    path = study / "results/smoke/fonts/dataset/images.safetensors"
+    with pytest.raises(robustgen.UserError, match=r"images\.safetensors is no file of classifiers"):
+        robustgen.Cohort.load(path)
+    with pytest.raises(robustgen.UserError, match=r"no\.safetensors does not exist; run the study"):
+        robustgen.Cohort.load(path.with_name("no.safetensors"))
+
+
+def test_wrong_files_of_a_manifold_are_refused(study):
+    test = robustgen.open_study(study / "results/smoke").split("fonts")
+    folder = study / "results/smoke/fonts/manifolds"
+    codes, *models = (
+        str(folder / f"{name}.safetensors")
+        for name in ("learned_manifold", "class0", "class1", "class2")
+    )
+    with pytest.raises(robustgen.UserError, match="there are 2 VAE-GANs, but there must be one, o"):
+        load_manifold([codes, *models[:2]], test, "test")
+    with pytest.raises(robustgen.UserError, match=r"class0\.safetensors has no codes of the split"):
+        load_manifold(models, test, "test")
+    with pytest.raises(robustgen.UserError, match="has no codes of the split 'validation'"):
+        load_manifold([codes, *models], test, "validation")
