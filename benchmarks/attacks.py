@@ -84,7 +84,7 @@ def compare_attacks(model_name: str, cohort: Cohort, test: Split, radius: float)
     with torch.no_grad():
         is_correct = model(test.images()).argmax(1) == test.labels
     correct_rows = torch.nonzero(is_correct)[:IMAGES, 0]
-    data = test.take(correct_rows)
+    data = test.select(correct_rows)
     x, y = data.images().contiguous(), data.labels
     own_attacks = {
         "robustgen, until success": make_attack(cohort, radius, until_success=True),
@@ -124,7 +124,7 @@ def compare_attacks(model_name: str, cohort: Cohort, test: Split, radius: float)
 def rows() -> list[Row]:
     """Measure attacks on a normally trained and on an adversarially trained model."""
     data = load_letters()
-    training_data, test = data["train"].take(slice(2000)), data["test"]
+    training_data, test = data["train"].select(slice(2000)), data["test"]
     normal, robust = train_cohort(training_data), train_cohort(training_data, ADVERSARIAL)
     return [
         *compare_attacks("a normal model", normal, test, 0.3),

@@ -182,14 +182,14 @@ def compare_accelerations(data: Split) -> list[Row]:
 def rows() -> list[Row]:
     """Measure accelerations, epochs and attacks."""
     data = load_letters()
-    training_data, test = data["train"].take(slice(2000)), data["test"]
+    training_data, test = data["train"].select(slice(2000)), data["test"]
     cohorts = {size: train_cohort(training_data, n_models=size) for size in COHORT_SIZES}
     is_correct = torch.ones(len(test), dtype=torch.bool, device=DEVICE)
     for cohort in cohorts.values():
         predictions = torch.as_tensor(predict(cohort, test)["prediction"], device=DEVICE)
         is_correct &= (predictions.view(len(cohort.seeds), -1) == test.labels).all(0)
     correct_rows = torch.nonzero(is_correct)[:, 0]
-    images = test.take(correct_rows[torch.arange(IMAGES, device=DEVICE) % len(correct_rows)])
+    images = test.select(correct_rows[torch.arange(IMAGES, device=DEVICE) % len(correct_rows)])
     return [
         *compare_accelerations(training_data),
         *compare_epochs(training_data),

@@ -60,11 +60,13 @@ def train_epoch_in_loop(data: Split, method: AdversarialTraining | None) -> None
         model, rng = cohort.member(seed), generator(0, "batches", seed)
         optimizer = torch.optim.Adam(model.parameters(), EPOCH.learning_rate, weight_decay=1e-4)
         for rows in torch.randperm(len(data), generator=rng).split(BATCH_SIZE):
-            batch = data.take(rows)
+            batch = data.select(rows)
             clean_count = len(batch) if method is None else len(batch) // 2
             x, y = batch.images(), batch.labels
             if method is not None:
-                examples = attack_plainly(model, batch.take(slice(clean_count, None)), method, rng)
+                examples = attack_plainly(
+                    model, batch.select(slice(clean_count, None)), method, rng
+                )
                 x = torch.cat([x[:clean_count], examples])
             losses = F.cross_entropy(model.train()(x), y, reduction="none")
             loss = (
@@ -115,7 +117,7 @@ def count_epoch_flop(data: Split, method: AdversarialTraining | None) -> float:
 
 def compare_cohort_sizes(data: Split) -> list[Row]:
     """Measure epochs of adversarial training with 1, 5 and 20 models, per model."""
-    data, method = data.take(slice(500)).materialize(), METHODS["adversarial"]
+    data, method = data.select(slice(500)).materialize(), METHODS["adversarial"]
     variants = {
         f"cohort of {n_models}": Variant(
             partial(train_epoch, data, method, n_models), n_models * len(data)
@@ -163,7 +165,7 @@ def compare_sizes(data: Split, flop: float) -> list[Row]:
     method = METHODS["adversarial"]
     variants = {
         f"{size} images": Variant(
-            partial(train_epoch, data.take(slice(size)).materialize(), method), MODELS * size
+            partial(train_epoch, data.select(slice(size)).materialize(), method), MODELS * size
         )
         for size in (500, 2000, 10_000)
     }
@@ -172,8 +174,8 @@ def compare_sizes(data: Split, flop: float) -> list[Row]:
 
 def rows() -> list[Row]:
     """Measure all epochs, on images that are decoded in advance."""
-    data = load_letters(train_draws=10)["train"]
-    manifold_data, plain_data = add_manifolds(data.take(slice(IMAGES)).materialize())
+    data = load_letters(train_images_per_glyph=10)["train"]
+    manifold_data, plain_data = add_manifolds(data.select(slice(IMAGES)).materialize())
     flop = count_epoch_flop(manifold_data, METHODS["adversarial"])
     return [
         *compare_cohort_sizes(data),

@@ -18,7 +18,7 @@ def rows() -> list[Row]:
 
     Exits if the neighbours differ.
     """
-    data = load_letters(train_draws=10)
+    data = load_letters(train_images_per_glyph=10)
     training_data = data["train"].materialize()
     examples = data["test"].images()[:EXAMPLES].flatten(1)
     points, queries = training_data.images().flatten(1).cpu().numpy(), examples.cpu().numpy()

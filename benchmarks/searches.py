@@ -72,7 +72,7 @@ def search_batches(cohort: Cohort, data: Split, space_name: str) -> float:
     """Search in all steps, for all models of a cohort together; return the success rate."""
     successes, n_models = 0, len(cohort.seeds)
     for start in range(0, len(data), BATCH_SIZE):
-        batch = data.take(slice(start, start + BATCH_SIZE)).expand(n_models)
+        batch = data.select(slice(start, start + BATCH_SIZE)).expand(n_models)
         result = run_search(
             cohort,
             SPACES[space_name](batch),
@@ -92,7 +92,7 @@ def search_in_loop(models: Sequence[nn.Module], data: Split, space_name: str) ->
     threat, successes = Threat(space_name, "linf", RADIUS), 0
     for seed, model in enumerate(models):
         for start in range(0, len(data), BATCH_SIZE):
-            batch = data.take(slice(start, start + BATCH_SIZE))
+            batch = data.select(slice(start, start + BATCH_SIZE))
             space = SPACES[space_name](batch.expand(1))
             clean_codes = space.clean_codes[0]
             lower, upper = (
@@ -121,7 +121,7 @@ def compare_with_loops(data: dict[str, Split], manifold_data: tuple[Split, Split
 
     Exits if their success rates differ.
     """
-    cohort = train_cohort(data["train"].take(slice(2000)), n_models=MODELS)
+    cohort = train_cohort(data["train"].select(slice(2000)), n_models=MODELS)
     models = [cohort.member(i).requires_grad_(False) for i in range(MODELS)]
     rows: list[Row] = []
     data_by_space = {
@@ -129,7 +129,7 @@ def compare_with_loops(data: dict[str, Split], manifold_data: tuple[Split, Split
         "learned_manifold": manifold_data,
     }
     for space_name, splits in data_by_space.items():
-        fast_data, plain_data = (split.take(slice(IMAGES)) for split in splits)
+        fast_data, plain_data = (split.select(slice(IMAGES)) for split in splits)
         runs: dict[str, Callable[[], float]] = {
             "plain loop": partial(search_in_loop, models, plain_data, space_name),
             "robustgen": partial(search_batches, cohort, fast_data, space_name),
@@ -149,7 +149,7 @@ def compare_with_loops(data: dict[str, Split], manifold_data: tuple[Split, Split
 
 def compare_cohort_sizes(data: Split) -> list[Row]:
     """Measure attacks on 1, 5 and 20 models with equally many images each, per model."""
-    data, variants = data.take(slice(IMAGES)), {}
+    data, variants = data.select(slice(IMAGES)), {}
     for n_models in (1, 5, 20):
         cohort = make_cohort(n_models).eval()
         run = partial(search_batches, cohort, data, "image")
@@ -159,7 +159,7 @@ def compare_cohort_sizes(data: Split) -> list[Row]:
 
 def compare_image_counts(data: Split) -> list[Row]:
     """Measure attacks on one model with more and more images, as in a job of a study."""
-    cohort, variants = train_cohort(data.take(slice(2000))), {}
+    cohort, variants = train_cohort(data.select(slice(2000))), {}
     threat, search = Threat("image", "linf", 0.002), SearchConfig("signed", 0.002 / 30, STEPS)
 
     def run(images: Split) -> None:
@@ -168,10 +168,10 @@ def compare_image_counts(data: Split) -> list[Row]:
             attack_cohort(cohort, images, threat, search, [generator(0, "start")], checkpoint)
 
     is_correct = cohort.member(0)(data.images()).argmax(1) == data.labels
-    correct_images = data.take(torch.nonzero(is_correct)[:, 0])
+    correct_images = data.select(torch.nonzero(is_correct)[:, 0])
     for count in (100, 1000, 10_000):
         # Every batch has the same images, and so the same work.
-        images = correct_images.take(torch.arange(count, device=DEVICE) % BATCH_SIZE)
+        images = correct_images.select(torch.arange(count, device=DEVICE) % BATCH_SIZE)
         variants[f"{count} images"] = Variant(partial(run, images), count * STEPS)
     flop = count_pass_flop(cohort.member(0))
     return measure("attack on more images", variants, flop, rounds=3)
@@ -180,7 +180,7 @@ def compare_image_counts(data: Split) -> list[Row]:
 def compare_threads(data: Split) -> list[Row]:
     """Measure one job with several threads beside as many jobs with one thread each."""
     cohort = make_cohort(MODELS).eval()
-    data, variants = data.take(slice(IMAGES)), {}
+    data, variants = data.select(slice(IMAGES)), {}
 
     def run_threads(count: int) -> None:
         torch.set_num_threads(count)
@@ -210,7 +210,7 @@ def compare_threads(data: Split) -> list[Row]:
 
 def rows() -> list[Row]:
     """Measure all searches; threads only on a CPU."""
-    data = load_letters(train_draws=10)
+    data = load_letters(train_images_per_glyph=10)
     manifold_data = add_manifolds(data["test"])
     return [
         *compare_with_loops(data, manifold_data),

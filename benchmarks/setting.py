@@ -38,21 +38,25 @@ SCHEDULE = TrainConfig(
 ADVERSARIAL = AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("adam", 0.04, 5))
 
 
-def load_letters(train_draws: int = 4, test_draws: int = 2) -> dict[str, Split]:
+def load_letters(
+    train_images_per_glyph: int = 4, test_images_per_glyph: int = 2
+) -> dict[str, Split]:
     """Render FONTS with 100 fonts; by split, 1000 images per draw."""
-    bank = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images).flatten(0, 1)[:, None]
+    source_images = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images).flatten(0, 1)[
+        :, None
+    ]
     table = draw_codes(
         study_seed=0,
         dataset="fonts",
         fonts=100,
         letters=LETTERS,
         transformations="hard",
-        train_draws=train_draws,
-        test_draws=test_draws,
+        train_images_per_glyph=train_images_per_glyph,
+        test_images_per_glyph=test_images_per_glyph,
     )
     with TemporaryDirectory() as folder:
         images, examples = Path(folder, "images.safetensors"), Path(folder, "examples.parquet")
-        save_tensors(images, {"images": bank}, {})
+        save_tensors(images, {"images": source_images}, {})
         write_table(examples, table, table.schema)
         return {split: load_split(images, examples, split, DEVICE) for split in ("train", "test")}
 

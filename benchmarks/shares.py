@@ -99,8 +99,8 @@ def switched_off(name: str) -> Iterator[None]:
 
 def make_work() -> list[Work]:
     """Return the work of the stages; all of it prepares its layers when it runs."""
-    letters = load_letters(train_draws=2)
-    data = letters["train"].take(slice(IMAGES)).materialize()
+    letters = load_letters(train_images_per_glyph=2)
+    data = letters["train"].select(slice(IMAGES)).materialize()
     plain_data = add_manifolds(data)[1]
     cohort = train_cohort(data, n_models=3)
 
@@ -113,12 +113,12 @@ def make_work() -> list[Work]:
         # A new copy: the forward pass of a cohort is prepared once.
         copy = type(cohort)("convnet", (1, 28, 28), 10, cohort.seeds, cohort.backend).to(DEVICE)
         copy.load_state_dict(cohort.state_dict())
-        batch = prepare_decoders(plain_data).take(slice(ATTACKED_IMAGES))
+        batch = prepare_decoders(plain_data).select(slice(ATTACKED_IMAGES))
         for space in ("image", "image", "true_manifold", "learned_manifold"):
             search_batches(copy.eval(), batch, space)
 
     def measure_all_distances() -> None:
-        batch = prepare_decoders(plain_data).take(slice(50))
+        batch = prepare_decoders(plain_data).select(slice(50))
         for space in ("true_manifold", "learned_manifold"):
             measure_to_manifold(
                 batch.images(),

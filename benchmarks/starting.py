@@ -59,10 +59,14 @@ VARIANTS = {
 
 def write_data(folder: Path) -> None:
     """Write a data set as a job reads it."""
-    bank = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images).flatten(0, 1)[:, None]
+    source_images = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images).flatten(0, 1)[
+        :, None
+    ]
     settings = dict(study_seed=0, dataset="fonts", fonts=100, letters=LETTERS)
-    table = draw_codes(**settings, transformations="hard", train_draws=96, test_draws=4)
-    save_tensors(folder / "images.safetensors", {"images": bank}, {})
+    table = draw_codes(
+        **settings, transformations="hard", train_images_per_glyph=96, test_images_per_glyph=4
+    )
+    save_tensors(folder / "images.safetensors", {"images": source_images}, {})
     write_table(folder / "examples.parquet", table, table.schema)
 
 

@@ -35,7 +35,7 @@ if not torch.cuda.is_available():
 
 ROOT = Path(__file__).parents[1]
 CLASSES = 4
-RECIPE = VaeGanConfig(latent=4, channels=(8, 16), epochs=3, batch_size=20)
+RECIPE = VaeGanConfig(latent_dim=4, channels=(8, 16), epochs=3, batch_size=20)
 NAMES = "LTOP"
 
 
@@ -51,20 +51,20 @@ def _deterministic():
 
 def letters(fonts: int = 6) -> torch.Tensor:
     """Draw four shapes per font, with strokes of its width: `(fonts * 4, 1, 28, 28)` in [0, 1]."""
-    bank = torch.zeros(fonts, CLASSES, 1, 28, 28)
+    source_images = torch.zeros(fonts, CLASSES, 1, 28, 28)
     for font in range(fonts):
         width = 2 + font % 3
-        bank[font, 0, 0, 7:21, 7 : 7 + width] = 1  # L
-        bank[font, 0, 0, 21 - width : 21, 7:19] = 1
-        bank[font, 1, 0, 7:21, 13 : 13 + width] = 1  # T
-        bank[font, 1, 0, 7 : 7 + width, 7:21] = 1
-        bank[font, 2, 0, 7:21, 7:21] = 1  # a ring
-        bank[font, 2, 0, 7 + width : 21 - width, 7 + width : 21 - width] = 0
-        bank[font, 3, 0, 12 : 12 + width, 7:21] = 1  # a plus with a foot
-        bank[font, 3, 0, 7:21, 12 : 12 + width] = 1
-        bank[font, 3, 0, 21 - width : 21, 12:20] = 1
-        bank[font] *= 1 - 0.05 * font
-    return bank.flatten(0, 1)
+        source_images[font, 0, 0, 7:21, 7 : 7 + width] = 1  # L
+        source_images[font, 0, 0, 21 - width : 21, 7:19] = 1
+        source_images[font, 1, 0, 7:21, 13 : 13 + width] = 1  # T
+        source_images[font, 1, 0, 7 : 7 + width, 7:21] = 1
+        source_images[font, 2, 0, 7:21, 7:21] = 1  # a ring
+        source_images[font, 2, 0, 7 + width : 21 - width, 7 + width : 21 - width] = 0
+        source_images[font, 3, 0, 12 : 12 + width, 7:21] = 1  # a plus with a foot
+        source_images[font, 3, 0, 7:21, 12 : 12 + width] = 1
+        source_images[font, 3, 0, 21 - width : 21, 12:20] = 1
+        source_images[font] *= 1 - 0.05 * font
+    return source_images.flatten(0, 1)
 
 
 def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:
@@ -75,13 +75,13 @@ def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:
         fonts=fonts,
         letters=NAMES,
         transformations=ranges,
-        train_draws=40,
-        test_draws=10,
+        train_images_per_glyph=40,
+        test_images_per_glyph=10,
     ).to_pandas()
     rows = table[table["split"] == split]
     return Split(
-        bank=letters(fonts),
-        source=torch.from_numpy(rows["source"].to_numpy().astype(np.int64)),
+        source_images=letters(fonts),
+        source_index=torch.from_numpy(rows["source_index"].to_numpy().astype(np.int64)),
         labels=torch.from_numpy(rows["label"].to_numpy().astype(np.int64)),
         codes=torch.tensor(rows[list(PARAMETERS)].to_numpy()),
         ranges=affine.parameter_bounds(ranges),
@@ -135,7 +135,7 @@ def with_manifolds(split: Split) -> Split:
 @pytest.fixture(scope="session")
 def training_images() -> Split:
     """480 training images with codes on untrained learned manifolds."""
-    return with_manifolds(make_split("train").take(slice(480)))
+    return with_manifolds(make_split("train").select(slice(480)))
 
 
 @pytest.fixture(scope="session")

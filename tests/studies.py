@@ -19,7 +19,7 @@ sizes: [20, 40]
 seeds: 3
 cohort_size: 3
 datasets:
-  letters: {kind: fonts, fonts: 5, letters: AB, train_draws: 6, test_draws: 2}
+  letters: {kind: fonts, fonts: 5, letters: AB, train_images_per_glyph: 6, test_images_per_glyph: 2}
 threats:
   ball: {space: image, norm: linf, radius: 0.3}
   manifold: {space: true_manifold, norm: l2, radius: 1}

@@ -27,7 +27,7 @@ BACKENDS = {"on a CPU": backends.make_cpu_backend(), "on a GPU": backends.make_c
 
 def compare_forward(backend: Backend, trained: Cohort, test_images) -> None:
     """Compare logits and gradients in both modes, and buffers."""
-    images = test_images.take(slice(20)).expand(3).images()
+    images = test_images.select(slice(20)).expand(3).images()
     results = []
     for variant in (backend, PLAIN):
         cohort = make_cohort([0, 1, 2], backend=variant)
@@ -47,7 +47,7 @@ def compare_forward(backend: Backend, trained: Cohort, test_images) -> None:
 def compare_ascend(backend: Backend, trained: Cohort, test_images) -> None:
     """Compare the results of searches in three spaces."""
     for space_name in ("image", "true_manifold", "learned_manifold"):
-        batch = test_images.take(slice(20)).expand(3)
+        batch = test_images.select(slice(20)).expand(3)
         space = SPACES[space_name](batch)
         generator = torch.Generator().manual_seed(0)
         noise = [2 * torch.rand(space.clean_codes.shape, generator=generator) - 1]
@@ -144,7 +144,7 @@ def compare_prepare_decoder(backend: Backend, *_) -> None:
         models = [vaegan(name, RECIPE).eval().requires_grad_(False).double() for name in "AB"]
         decoders = [variant.prepare_decoder(model.decoder) for model in models]
         assert not any(decoder.training for decoder in decoders)
-        codes = torch.linspace(-2, 2, 6 * RECIPE.latent).view(6, -1).double().requires_grad_()
+        codes = torch.linspace(-2, 2, 6 * RECIPE.latent_dim).view(6, -1).double().requires_grad_()
         for class_decoders in (decoders[:1], decoders):
             images = ClassDecoders(class_decoders)(codes, torch.tensor([0, 1, 1, 0, 1, 0]))
             (gradient,) = torch.autograd.grad(images.square().sum(), codes)
@@ -200,7 +200,7 @@ def test_the_first_call_of_a_model_has_enough_images_to_verify_kernels(
     cohort = make_cohort([0, 1, 2], backend=backends.make_cuda_backend())
     cohort.load_state_dict(trained.state_dict())
     cohort.eval()
-    images, generators = test_images.take(slice(20)), make_generators([0, 1, 2]).attacks
+    images, generators = test_images.select(slice(20)), make_generators([0, 1, 2]).attacks
     threat, search = Threat("image", "linf", 0.1), SearchConfig("signed", 0.1, 1)
     if function == "predict":
         predict(cohort, images)
@@ -228,7 +228,7 @@ def wrong_backward(model, state):
 @pytest.mark.parametrize("forward", [wrong_forward, wrong_backward])
 @pytest.mark.parametrize("training", [True, False])
 def test_a_wrong_forward_pass_is_not_used(test_images, caplog, forward, training):
-    images = test_images.take(slice(20)).expand(2).images()
+    images = test_images.select(slice(20)).expand(2).images()
     logits = []
     for variant in (verify_forward(Verifier(), forward), vmapped_forward):
         cohort = make_cohort([0, 1], backend=Backend(forward=variant)).train(training)
@@ -254,7 +254,7 @@ def test_a_correct_forward_pass_is_used(test_images, caplog):
         return forward
 
     cohort = make_cohort([0, 1], backend=Backend(forward=verify_forward(Verifier(), count_calls)))
-    images = test_images.take(slice(20)).expand(2).images()
+    images = test_images.select(slice(20)).expand(2).images()
     for _ in range(3):
         cohort.eval()(images)
     assert calls == [verification.CHECKED_IMAGES, 20, 20, 20]
@@ -262,7 +262,7 @@ def test_a_correct_forward_pass_is_used(test_images, caplog):
 
 
 def test_verification_of_a_forward_pass_changes_no_buffers(test_images):
-    images = test_images.take(slice(20)).expand(2).images()
+    images = test_images.select(slice(20)).expand(2).images()
     buffers = []
     for forward in (verify_forward(Verifier(), vmapped_forward), vmapped_forward):
         cohort = make_cohort([0, 1], backend=Backend(forward=forward)).train()
@@ -277,7 +277,7 @@ def test_a_wrong_search_is_not_used(trained, test_images, caplog, stop_at_succes
     def search_with_large_steps(model, active, threat, search, *arguments):
         ascend(model, active, threat, replace(search, step_size=2 * search.step_size), *arguments)
 
-    batch = test_images.take(slice(20)).expand(3)
+    batch = test_images.select(slice(20)).expand(3)
     space = SPACES["image"](batch)
     noise = [torch.zeros_like(space.clean_codes)]
     arguments = (trained, space, batch.labels, Threat("image", "linf", 0.3))
@@ -304,7 +304,7 @@ def test_a_correct_search_is_used(trained, test_images, caplog):
         steps.append(search.steps)
         ascend(model, active, threat, search, *arguments)
 
-    batch = test_images.take(slice(20)).expand(3)
+    batch = test_images.select(slice(20)).expand(3)
     space = SPACES["image"](batch)
     noise = [torch.zeros_like(space.clean_codes)] * 2
     run_search_from_starts(

@@ -69,16 +69,16 @@ def test_only_changed_parts_are_computed(shared):
 @pytest.mark.long
 def test_a_damaged_file_in_the_cache_is_named(shared, tmp_path):
     shutil.copytree(shared / "cache", tmp_path / "cache")
-    bank = "fonts/dataset/images.safetensors"
-    damaged = tmp_path / "cache" / cached_files(shared / "results/first")[bank].name
+    images = "fonts/dataset/images.safetensors"
+    damaged = tmp_path / "cache" / cached_files(shared / "results/first")[images].name
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
     trained = "fonts/classifiers/normal/n60/seeds0-1.safetensors"
     run = request(tmp_path, "first", file=trained)
     assert run.returncode != 0
-    assert f"remove {damaged} and run again with results/first/{bank} as a target" in run.stderr
+    assert f"remove {damaged} and run again with results/first/{images} as a target" in run.stderr
     damaged.unlink()
-    assert computed_files(request(tmp_path, "first", file=bank)) == [
-        bank[6:],
+    assert computed_files(request(tmp_path, "first", file=images)) == [
+        images[6:],
         "dataset/fonts.parquet",
     ]
 
@@ -105,7 +105,7 @@ def test_a_missing_cache_folder_is_one_sentence(tmp_path, value, sentence):
 FILES_OF_USER = {
     "images": ("path", "user_files_digest=lambda wildcards: USER_FILES_DIGESTS[wildcards.dataset]"),
     "prototypes": (
-        "fonts_from",
+        "font_source",
         "font_files_digest=lambda wildcards: FONT_FILES_DIGESTS[wildcards.dataset]",
     ),
 }

@@ -41,7 +41,7 @@ def train_and_save(
 ) -> dict[str, list]:
     """Train a VAE-GAN, save it at `path`, and return its learning curves."""
     model = vaegan("one", config)
-    data = make_split("train").take(slice(60))
+    data = make_split("train").select(slice(60))
     curves = train_vaegan(model, data, generator(0, "training"), checkpoint)
     model.save(path, {}, {})
     return curves
@@ -190,9 +190,9 @@ def test_an_identity_changes_with_each_of_its_parts():
 
 def test_a_model_is_trained_once_for_the_same_identity(tmp_path, caplog):
     """Equal images, settings and code are trained once; other images are trained again."""
-    data = make_split("train").take(slice(60))
+    data = make_split("train").select(slice(60))
     paths = [tmp_path / name for name in ("first", "repeated", "changed")]
-    inputs = (data, data, data.take(slice(40)))
+    inputs = (data, data, data.select(slice(40)))
     for path, images in zip(paths, inputs, strict=True):
         model = vaegan("one")
         identity = job_identity({}, "code", [images.images()], torch.device("cpu"), "plain")

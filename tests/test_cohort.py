@@ -61,7 +61,7 @@ def test_initialization_is_glorot_uniform():
 @pytest.mark.parametrize("training", [False, True])
 def test_the_reference_forward_pass_equals_each_member_bit_for_bit(trained, test_images, training):
     """In eval mode and without gradients; the mode of the cohort is kept."""
-    batch = test_images.take(slice(20)).expand(3).images().requires_grad_()
+    batch = test_images.select(slice(20)).expand(3).images().requires_grad_()
     cohort = make_cohort([0, 1, 2])
     cohort.load_state_dict(trained.state_dict())
     cohort.train(training)
@@ -73,7 +73,7 @@ def test_the_reference_forward_pass_equals_each_member_bit_for_bit(trained, test
 
 
 def test_forward_equals_single_models_in_both_modes(trained, test_images):
-    batch = test_images.take(slice(60)).expand(3).images()
+    batch = test_images.select(slice(60)).expand(3).images()
     cohort = make_cohort([0, 1, 2])
     cohort.load_state_dict(trained.state_dict())
     members = [cohort.member(i).train() for i in range(3)]
@@ -102,9 +102,14 @@ METHODS = {
 def test_training_does_not_depend_on_the_other_members(training_images, method):
     """In double precision: training amplifies rounding, and in single precision the difference
     could also be that of random numbers of another member."""
-    data = training_images.take(slice(100))
+    data = training_images.select(slice(100))
     lower, upper = (limits.double() for limits in data.ranges)
-    data = replace(data, bank=data.bank.double(), codes=data.codes.double(), ranges=(lower, upper))
+    data = replace(
+        data,
+        source_images=data.source_images.double(),
+        codes=data.codes.double(),
+        ranges=(lower, upper),
+    )
     cohort = make_cohort([0, 1, 2]).double()
     train(cohort, data, SCHEDULE, method, make_generators([0, 1, 2]))
     single = make_cohort([1]).double()
@@ -124,7 +129,7 @@ def test_an_attack_does_not_depend_on_the_other_members(
     search = SearchConfig("adam", 0.05, 5, restarts=2)
 
     def attack(cohort: Cohort, seeds: list[int]):
-        batch = test_images.take(slice(30)).expand(len(seeds))
+        batch = test_images.select(slice(30)).expand(len(seeds))
         generators = make_generators(seeds).attacks
         return run_search(
             cohort,
@@ -152,7 +157,7 @@ def test_a_cohort_is_saved_with_its_provenance_and_loaded_again(tmp_path, traine
     loaded = Cohort.load(path, backend=CPU_BACKEND)
     assert loaded.seeds == [0, 1, 2]
     assert not loaded.training
-    batch = test_images.take(slice(20)).expand(3).images()
+    batch = test_images.select(slice(20)).expand(3).images()
     assert torch.equal(loaded(batch), trained(batch))
     second_path = tmp_path / "second.safetensors"
     trained.save(second_path, {"rate": 0.01}, provenance("cpu"))
@@ -249,7 +254,7 @@ def test_an_attacked_cohort_of_any_architecture_equals_its_members(
 def test_results_do_not_depend_on_the_sizes_of_chunks(
     monkeypatch, trained, test_images, chunk_images, models_per_chunk
 ):
-    images = test_images.take(slice(10)).expand(3).images().requires_grad_()
+    images = test_images.select(slice(10)).expand(3).images().requires_grad_()
     logits = trained(images)
     (gradient,) = torch.autograd.grad(logits.square().sum(), images)
     monkeypatch.setattr(batched_forward, "CPU_CHUNK_IMAGES", chunk_images)
@@ -264,7 +269,7 @@ def test_results_do_not_depend_on_the_sizes_of_chunks(
 
 
 def test_modified_weights_are_used_without_a_change_of_mode(test_images):
-    cohort, batch = make_cohort([0, 1]).eval(), test_images.take(slice(5)).expand(2).images()
+    cohort, batch = make_cohort([0, 1]).eval(), test_images.select(slice(5)).expand(2).images()
     logits = cohort(batch)
     with torch.no_grad():
         cohort.stacked_params.get_parameter("0__weight").mul_(2)

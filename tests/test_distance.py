@@ -34,27 +34,27 @@ def restrict_to_translations(split):
 
 
 def test_distance_to_the_manifold_equals_brute_force():
-    clean = restrict_to_translations(make_split("test").take(slice(6)))
+    clean = restrict_to_translations(make_split("test").select(slice(6)))
     rng = torch.Generator().manual_seed(0)
     codes = clean.codes.clone()
     codes[:, :2] = torch.rand(6, 2, generator=rng) * 0.2 - 0.1
     noise = 0.1 * torch.rand(6, 1, 28, 28, generator=rng)
-    examples = (affine.warp(clean.source_images(), codes) + noise).clamp(0, 1)
+    examples = (affine.warp(clean.unwarped_images(), codes) + noise).clamp(0, 1)
     result = measure_to_manifold(examples, clean, "true_manifold", steps=200, step_size=0.05)
     grid = torch.linspace(-0.2, 0.2, 161)
     for i in range(6):
         grid_codes = IDENTITY.repeat(161 * 161, 1)
         grid_codes[:, :2] = torch.cartesian_prod(grid, grid)
-        source = clean.take(slice(i, i + 1)).source_images().expand(len(grid_codes), -1, -1, -1)
+        source = clean.select(slice(i, i + 1)).unwarped_images().expand(len(grid_codes), -1, -1, -1)
         squares = (affine.warp(source, grid_codes) - examples[i]).square().flatten(1).sum(1)
         assert result.distance[i].item() == pytest.approx(squares.min().sqrt().item(), rel=0.01)
 
 
 def test_examples_on_the_manifold_have_no_distance_and_no_angle():
-    clean = restrict_to_translations(make_split("test").take(slice(8)))
+    clean = restrict_to_translations(make_split("test").select(slice(8)))
     codes = clean.codes.clone()
     codes[:, 0] = 0.05
-    examples = affine.warp(clean.source_images(), codes)
+    examples = affine.warp(clean.unwarped_images(), codes)
     result = measure_to_manifold(examples, clean, "true_manifold", steps=300, step_size=0.05)
     assert result.distance.max() < 0.1
     assert result.angle.max() < 5
@@ -68,13 +68,17 @@ def test_examples_on_the_manifold_far_from_their_clean_code_have_no_distance():
     delta = 0.3 * (2 * torch.rand(clean.codes.shape, generator=rng) - 1).sign()
     codes = (clean.codes + delta).clamp(lower, upper)
     result = measure_to_manifold(
-        affine.warp(clean.source_images(), codes), clean, "true_manifold", steps=200, step_size=0.05
+        affine.warp(clean.unwarped_images(), codes),
+        clean,
+        "true_manifold",
+        steps=200,
+        step_size=0.05,
     )
     assert (result.distance < 0.5).float().mean() > 0.94  # 0.85 without the blurred descent
 
 
 def test_noise_leaves_the_manifold_at_a_right_angle():
-    clean = make_split("test").take(slice(20))
+    clean = make_split("test").select(slice(20))
     rng = torch.Generator().manual_seed(0)
     noise = 0.3 * (torch.rand(20, 1, 28, 28, generator=rng) * 2 - 1).sign()
     result = measure_to_manifold(
@@ -85,7 +89,7 @@ def test_noise_leaves_the_manifold_at_a_right_angle():
 
 
 def test_clean_images_have_no_angle():
-    clean = make_split("test").take(slice(5))
+    clean = make_split("test").select(slice(5))
     result = measure_to_manifold(clean.images(), clean, "true_manifold", steps=5, step_size=0.05)
     assert (result.distance == 0).all()
     assert result.angle.isnan().all()
@@ -93,7 +97,7 @@ def test_clean_images_have_no_angle():
 
 def test_distance_to_neighbours_equals_brute_force(monkeypatch):
     monkeypatch.setattr("robustgen.evaluation.distances.PIXELS_PER_CHUNK", 28 * 28)
-    training, clean = make_split("train"), make_split("test").take(slice(8)).images()
+    training, clean = make_split("train"), make_split("test").select(slice(8)).images()
     rng = torch.Generator().manual_seed(1)
     examples = (clean + 0.2 * torch.rand(clean.shape, generator=rng)).clamp(0, 1)
     result = measure_to_neighbours(examples, clean, training, 10)
@@ -147,16 +151,16 @@ def test_examples_on_the_learned_manifold_have_no_distance_to_it():
 
 def test_repeated_neighbours_do_not_change_the_span():
     """Two equal images span no direction, so that a basis must not contain one."""
-    training = make_split("train").take(torch.arange(6).repeat(3))
-    clean = make_split("test").take(slice(4)).images()
+    training = make_split("train").select(torch.arange(6).repeat(3))
+    clean = make_split("test").select(slice(4)).images()
     repeated = measure_to_neighbours(clean, clean, training, 18)
-    unique = measure_to_neighbours(clean, clean, training.take(slice(6)), 6)
+    unique = measure_to_neighbours(clean, clean, training.select(slice(6)), 6)
     torch.testing.assert_close(repeated.distance, unique.distance, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("neighbours", [1, 961], ids=["one", "more than the training images"])
 def test_an_impossible_number_of_neighbours_is_refused(neighbours):
-    training, clean = make_split("train"), make_split("test").take(slice(2)).images()
+    training, clean = make_split("train"), make_split("test").select(slice(2)).images()
     with pytest.raises(ValueError, match="but must be from 2 to 960"):
         measure_to_neighbours(clean, clean, training, neighbours)
 
@@ -171,7 +175,7 @@ def test_a_blur_averages_twice_over_squares(width, profile):
 
 
 def test_distances_are_measured_with_the_given_optimizer():
-    clean, calls = make_split("test").take(slice(2)), []
+    clean, calls = make_split("test").select(slice(2)), []
 
     def make_and_count(*arguments):
         calls.append(arguments)
@@ -218,7 +222,7 @@ WRONG_ARGUMENTS = {
 
 @pytest.mark.parametrize(("mistake", "sentence"), WRONG_ARGUMENTS.values(), ids=WRONG_ARGUMENTS)
 def test_a_wrong_argument_is_named(mistake, sentence):
-    clean = make_split("test").take(slice(4))
+    clean = make_split("test").select(slice(4))
     arguments = {
         "examples": clean.images(),
         "clean": clean,
@@ -232,8 +236,10 @@ def test_a_wrong_argument_is_named(mistake, sentence):
 
 
 def test_without_a_manifold_its_columns_are_empty():
-    clean = make_split("test").take(slice(4))
-    images_only = replace(clean, bank=clean.images(), source=torch.arange(4), codes=None)
+    clean = make_split("test").select(slice(4))
+    images_only = replace(
+        clean, source_images=clean.images(), source_index=torch.arange(4), codes=None
+    )
     columns = measure_distances(
         clean.images(), images_only, make_split("train"), steps=1, step_size=0.1, neighbours=5
     )
@@ -251,7 +257,7 @@ def test_without_examples_all_columns_have_no_rows(training_images, test_images)
     learned = {"learned_manifold": test_images.learned["learned_manifold"]}
     columns = measure_distances(
         torch.empty(0, 1, 28, 28),
-        replace(test_images, learned=learned).take(slice(0)),
+        replace(test_images, learned=learned).select(slice(0)),
         training_images,
         steps=2,
         step_size=0.05,

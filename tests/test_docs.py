@@ -280,7 +280,7 @@ def test_the_documented_way_to_read_a_table_works(study, monkeypatch, capsys) ->
 def test_the_documented_step_rule_attacks(trained: Cohort, test_images) -> None:
     names = execute(step_rules, read_block("extending.md", "src/robustgen/attacks/step_rules.py"))
     assert step_rules.STEP_RULES["momentum"] is names["Momentum"]
-    batch = test_images.take(slice(40)).expand(3)
+    batch = test_images.select(slice(40)).expand(3)
     generators = [generator(0, "a page", seed) for seed in range(3)]
     threat, search = Threat("image", "linf", 0.3), SearchConfig("momentum", 0.05, 12)
     space = spaces.SPACES["image"](batch)
@@ -296,7 +296,7 @@ def test_the_documented_space_raises_the_loss_within_its_bounds(
     trained: Cohort, test_images
 ) -> None:
     execute(spaces, read_block("extending.md", "src/robustgen/attacks/spaces.py"))
-    batch = test_images.take(slice(40)).expand(3)
+    batch = test_images.select(slice(40)).expand(3)
     space = spaces.SPACES["contrast"](batch)
     torch.testing.assert_close(space.decode(space.clean_codes), batch.images())
     threat, losses = Threat("contrast", "linf", 0.4), []
@@ -321,7 +321,7 @@ def test_the_documented_architecture_is_trained_as_a_cohort(training_images) -> 
     cohort.initialize([generator(0, "initialization", seed) for seed in (0, 1)])
     curves = train(cohort, training_images, SCHEDULE, None, make_generators([0, 1]))
     assert curves["error_clean"][-1] < curves["error_clean"][0]
-    batch = training_images.take(slice(5)).expand(2).images()
+    batch = training_images.select(slice(5)).expand(2).images()
     expected = torch.stack([cohort.member(i)(batch[i]) for i in range(2)])
     torch.testing.assert_close(cohort(batch), expected, atol=1e-4, rtol=1e-4)
 
@@ -334,10 +334,10 @@ def test_the_documented_kind_of_data_set_is_read(user_files: Path) -> None:
     assert (data.classes, data.train_examples, data.test_examples) == (2, 128, 32)
     assert data.shape == (1, 8, 8)
     old_signature = data.signature()
-    bank, examples = sources.collect(
+    source_images, examples = sources.collect(
         **images_params(study, "digits"), path="digits.txt", downloads={}
     )
-    assert bank.shape == (160, 1, 8, 8)
+    assert source_images.shape == (160, 1, 8, 8)
     assert examples.num_rows == 160
     with (user_files / "digits.txt").open("a") as file:
         file.write(" ")
@@ -347,7 +347,7 @@ def test_the_documented_kind_of_data_set_is_read(user_files: Path) -> None:
 @pytest.mark.usefixtures("registries")
 def test_the_documented_loss_attacks(trained: Cohort, test_images) -> None:
     execute(losses, read_block("extending.md", "src/robustgen/attacks/losses.py"))
-    batch = test_images.take(slice(40)).expand(3)
+    batch = test_images.select(slice(40)).expand(3)
     logits = trained(batch.images()).detach().requires_grad_()
     loss, grad_logits = losses.LOSSES["margin"](logits, batch.labels)
     assert torch.equal(loss > 0, logits.argmax(-1) != batch.labels)

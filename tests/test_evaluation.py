@@ -211,7 +211,7 @@ def test_a_success_that_the_reference_models_deny_is_refuted(data, caplog):
 
 def fill_images(split: Split, pixel: float) -> Split:
     """Return the split with images whose pixels all have the value `pixel`."""
-    return replace(split, bank=torch.full_like(split.bank, pixel), codes=None)
+    return replace(split, source_images=torch.full_like(split.source_images, pixel), codes=None)
 
 
 IS_ODD = torch.arange(EXAMPLES) % 2 == 1
@@ -324,7 +324,10 @@ def test_ties_are_counted_in_the_log(cohort, data, caplog, monkeypatch):
     predict(cohort, data)
     assert not caplog.records
     monkeypatch.setattr(cohort, "forward", lambda images: images.flatten(2)[..., :CLASSES].ceil())
-    predict(cohort, replace(data, bank=data.bank.clone().index_fill_(0, torch.tensor(0), 0)))
+    predict(
+        cohort,
+        replace(data, source_images=data.source_images.clone().index_fill_(0, torch.tensor(0), 0)),
+    )
     assert [record.getMessage() for record in caplog.records] == [
         f"{MEMBERS * EXAMPLES} of {MEMBERS * EXAMPLES} predictions count as wrong: "
         "their highest logits are equal"
@@ -386,8 +389,8 @@ def test_results_do_not_depend_on_the_number_of_batches_attacked_together(
 )
 def test_large_images_are_attacked_in_fewer_batches_on_a_gpu(side, restarts, expected):
     rows = torch.zeros(3, dtype=torch.int64, device="meta")  # treated like a GPU: it is no CPU
-    bank = torch.empty(1, 1, side, side, device="meta")
-    split = Split(bank, rows, rows, None, (rows, rows), ("a", "b"))
+    source_images = torch.empty(1, 1, side, side, device="meta")
+    split = Split(source_images, rows, rows, None, (rows, rows), ("a", "b"))
     cohort = make_cohort([0], (1, 28, 28), classes=2)
     assert evaluation.choose_batch_size(cohort, split, restarts) == expected
 
@@ -395,7 +398,7 @@ def test_large_images_are_attacked_in_fewer_batches_on_a_gpu(side, restarts, exp
 def test_the_models_of_a_trained_cohort_agree_with_the_table(trained, test_images):
     """The single model, as a plain module, misclassifies the image of every recorded success."""
     for name in SPACES:
-        threat, data = Threat(name, "linf", 0.2), test_images.take(slice(60))
+        threat, data = Threat(name, "linf", 0.2), test_images.select(slice(60))
         search = SearchConfig("adam", 0.02, 10)
         result = attack_cohort(trained, data, threat, search, make_generators(3))
         rows, images = result.rows, result.images

@@ -208,7 +208,7 @@ def limited_memory(size: int) -> Iterator[None]:
 
 def test_a_job_without_enough_memory_is_one_sentence(tmp_path):
     """The codes of twelve million images of each letter take gigabytes."""
-    fonts = {**SMOKE["datasets"]["fonts"], "train_draws": 10**6}
+    fonts = {**SMOKE["datasets"]["fonts"], "train_images_per_glyph": 10**6}
     config = write_config(tmp_path, datasets={"fonts": fonts})
     with limited_memory(1_500_000_000):
         run = snakemake(tmp_path, f"{DATA}/dataset/examples.parquet", "--cores=1", config=config)

@@ -94,7 +94,7 @@ def test_jobs_do_not_import_slow_modules(tmp_path):
     """These imports would take a tenth of the start of most jobs."""
     save_tensors(tmp_path / "images.safetensors", {"images": torch.zeros(1, 1, 8, 8).byte()}, {})
     schema = EXAMPLES.with_metadata({"ranges": "easy", "classes": '["a", "b"]'})
-    rows = {"split": ["train", "test"] * 2, "label": [0, 0, 1, 1], "source": [0] * 4}
+    rows = {"split": ["train", "test"] * 2, "label": [0, 0, 1, 1], "source_index": [0] * 4}
     write_table(tmp_path / "examples.parquet", rows, schema)
     run = subprocess.run([sys.executable, "-c", JOB], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

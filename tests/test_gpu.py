@@ -48,8 +48,8 @@ def move_split(split: Split, device: str) -> Split:
     lower, upper = (limits.to(device) for limits in split.ranges)
     return replace(
         split,
-        bank=split.bank.to(device),
-        source=split.source.to(device),
+        source_images=split.source_images.to(device),
+        source_index=split.source_index.to(device),
         labels=split.labels.to(device),
         codes=None if split.codes is None else split.codes.to(device),
         ranges=(lower, upper),
@@ -81,7 +81,7 @@ def copy_weights(cohort: Cohort) -> dict[str, torch.Tensor]:
 
 
 def test_logits_and_gradients_of_attacked_models_equal_those_of_the_cpu(trained, test_images):
-    images = test_images.take(slice(60)).expand(3).images().requires_grad_()
+    images = test_images.select(slice(60)).expand(3).images().requires_grad_()
     logits = trained(images)
     (gradient,) = torch.autograd.grad(logits.square().sum(), images)
     gpu_images = images.detach().to(GPU).requires_grad_()
@@ -94,7 +94,7 @@ def test_logits_and_gradients_of_attacked_models_equal_those_of_the_cpu(trained,
 
 
 def test_gradients_of_training_equal_those_of_the_cpu(trained, test_images):
-    images = test_images.take(slice(60)).expand(3).images()
+    images = test_images.select(slice(60)).expand(3).images()
     gradients = {}
     for device in ("cpu", GPU):
         cohort = copy_trained(trained, device).train()
@@ -106,7 +106,7 @@ def test_gradients_of_training_equal_those_of_the_cpu(trained, test_images):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_replayed_training_steps_equal_eager_ones(training_images, name):
-    data, accelerated = training_images.take(slice(90)), choose_backend(GPU)
+    data, accelerated = training_images.select(slice(90)), choose_backend(GPU)
     weights, curves = train_three(data, METHODS[name], backend=accelerated)
     repeated_weights, _ = train_three(data, METHODS[name])
     assert compute_digest(weights) == compute_digest(repeated_weights)
@@ -132,7 +132,7 @@ def test_an_attack_with_kernels_equals_the_plain_one(trained, test_images, caplo
 
 def test_no_kernel_fails_its_verification(training_images, test_images, trained, caplog):
     for method in METHODS.values():
-        train_three(training_images.take(slice(90)), method)
+        train_three(training_images.select(slice(90)), method)
     data = move_split(test_images, GPU)
     for space in ("image", "true_manifold", "transformation"):
         for rule in ("adam", "signed", "normalized"):
@@ -200,14 +200,14 @@ def test_a_step_that_cannot_be_captured_is_called_each_time_with_one_warning(cap
 
 
 def test_losses_of_normal_training_equal_those_of_the_cpu(training_images):
-    data = training_images.take(slice(90))
+    data = training_images.select(slice(90))
     _, curves = train_three(data, None)
     _, cpu_curves = train_three(data, None, "cpu")
     assert curves["loss_clean"] == pytest.approx(cpu_curves["loss_clean"], rel=2e-2, abs=2e-2)
 
 
 def test_a_resumed_training_equals_an_undisturbed_one(training_images, tmp_path, monkeypatch):
-    data, method = training_images.take(slice(90)), METHODS["adversarial"]
+    data, method = training_images.select(slice(90)), METHODS["adversarial"]
     undisturbed, _ = train_three(data, method)
     checkpoint = Checkpoint(tmp_path / "checkpoint", {}, interval_s=0)
     update, calls = classifiers._update, []
@@ -251,7 +251,7 @@ def test_starts_and_successes_of_attacks_equal_those_of_the_cpu(trained, test_im
 
 
 def test_distances_equal_those_of_the_cpu(test_images):
-    data = test_images.take(slice(40))
+    data = test_images.select(slice(40))
     examples = (data.images() + 0.1).clamp(0, 1)
     means = []
     for device in ("cpu", GPU):

@@ -131,13 +131,13 @@ rngs = [torch.Generator().manual_seed(i) for i in range(3)]
 cohort = Cohort("convnet", (1, 28, 28), 10, range(3), backends.for_cohorts(compute_device))
 cohort.initialize(rngs)
 rows = torch.arange(max_images) % 100
-bank = torch.rand(100, 1, 28, 28)
-data = Split(bank, rows, rows % 10, None, (rows, rows), tuple("ABCDEFGHIJ"))
+source_images = torch.rand(100, 1, 28, 28)
+data = Split(source_images, rows, rows % 10, None, (rows, rows), tuple("ABCDEFGHIJ"))
 threat, search = Threat("image", "linf", 0.3), SearchConfig("signed", 0.1, 1)
 for images in (200, 200, max_images):  # the second run still allocates memory for later runs
     peak_before = peak_megabytes()
     checkpoint = Checkpoint(Path(sys.argv[1], "a.checkpoint.safetensors"), {}, interval_s=1e9)
-    batch = data.take(slice(images))
+    batch = data.select(slice(images))
     result = attack_cohort(cohort.eval(), batch, threat, search, rngs, checkpoint)
 increase = peak_megabytes() - peak_before  # before the images are read, which maps them to memory
 print(increase, result.images.nbytes / 1e6, result.images.sum().isfinite().item())

@@ -44,7 +44,7 @@ def test_first_successes_equal_those_of_foolbox(
     cohort = type(trained)(trained.architecture, trained.shape, trained.classes, trained.seeds)
     cohort.load_state_dict(trained.state_dict())
     cohort.double().eval()
-    batch = test_images.take(slice(EXAMPLES)).expand(3)
+    batch = test_images.select(slice(EXAMPLES)).expand(3)
     images = batch.images().double()
     noise = sample_unit_ball(
         threat.norm, images.shape[1:], [torch.Generator().manual_seed(i) for i in range(3)]

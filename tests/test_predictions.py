@@ -31,7 +31,7 @@ def test_a_model_with_equal_logits_classifies_no_image_correctly(caplog):
         if weights.is_floating_point() and "running" not in name:
             weights.zero_()
     with caplog.at_level(logging.WARNING, "robustgen"):
-        table = predict(cohort, make_split("test").take(slice(12)))
+        table = predict(cohort, make_split("test").select(slice(12)))
     assert set(table["prediction"]) == {NO_CLASS}
     assert "12 of 12 predictions count as wrong" in caplog.text
 

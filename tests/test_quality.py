@@ -80,7 +80,7 @@ def test_the_quality_of_constant_vaegans():
     test = make_split("test")
     rows = quality_by_label([ConstantVaeGan(mean) for mean in means], test=test)
     assert list(rows) == [0, 1, 2, 3, None]
-    class_images = [test.take(test.labels == k).images() for k in range(CLASSES)]
+    class_images = [test.select(test.labels == k).images() for k in range(CLASSES)]
     for label, grey in enumerate((0.49, 0.51, 1.0, 1.0)):
         row, differences = rows[label], (class_images[label] - grey).flatten(1)
         assert row["class"] == test.classes[label]
@@ -144,7 +144,7 @@ def test_a_sheet_has_images_reconstructions_samples_and_interpolations():
     arrays = make_sheet(models, test, 5, torch.Generator().manual_seed(0))
     assert {value.shape for value in arrays.values()} == {(CLASSES, 5, 1, 28, 28)}
     for label, model in enumerate(models):
-        images = test.take(torch.nonzero(test.labels == label)[:5, 0]).images()
+        images = test.select(torch.nonzero(test.labels == label)[:5, 0]).images()
         assert torch.equal(torch.from_numpy(arrays["images"][label]), images)
         expected = model.decoder(model.encode(images).clamp(-LATENT_BOUND, LATENT_BOUND))
         torch.testing.assert_close(torch.from_numpy(arrays["reconstructions"][label]), expected)
@@ -157,7 +157,7 @@ def test_a_sheet_has_images_reconstructions_samples_and_interpolations():
 
 def test_images_of_a_small_class_are_repeated():
     models = [vaegan("one").eval().requires_grad_(False)]
-    test = make_split("test").take(slice(3 * CLASSES))
+    test = make_split("test").select(slice(3 * CLASSES))
     arrays = make_sheet(models, test, 8, torch.Generator())
     assert (arrays["images"][:, :3] == arrays["images"][:, 3:6]).all()
 
@@ -165,7 +165,7 @@ def test_images_of_a_small_class_are_repeated():
 @pytest.mark.parametrize("space", ["learned_manifold", "data_manifold"])
 def test_a_class_without_test_images_has_no_measures(space):
     test = make_split("test")
-    test = test.take(test.labels != 2)
+    test = test.select(test.labels != 2)
     models = [ConstantVaeGan([-0.04, 0, 0, 0])] * (CLASSES if space == "learned_manifold" else 1)
     rows = quality_by_label(models, replace(THREAT, space=space), test=test)
     row = rows[2]
@@ -179,7 +179,7 @@ def test_a_class_without_test_images_has_no_measures(space):
 def test_table_and_text_of_a_class_without_test_images(tmp_path):
     test = make_split("test")
     rows = quality_by_label(
-        [ConstantVaeGan([-0.04, 0, 0, 0])] * CLASSES, test=test.take(test.labels != 0)
+        [ConstantVaeGan([-0.04, 0, 0, 0])] * CLASSES, test=test.select(test.labels != 0)
     )
     write_table(
         tmp_path / "quality.parquet", pa.Table.from_pylist([*rows.values()], QUALITY), QUALITY
@@ -198,7 +198,7 @@ def test_a_class_without_test_images_has_only_samples_on_a_sheet(models):
     networks = [vaegan(str(k)).eval().requires_grad_(False) for k in range(models)]
     incomplete, complete = (
         make_sheet(networks, split, 5, torch.Generator().manual_seed(0))
-        for split in (test.take(test.labels != 1), test)
+        for split in (test.select(test.labels != 1), test)
     )
     for name, images in incomplete.items():
         assert images.shape == (CLASSES, 5, 1, 28, 28)
@@ -213,4 +213,4 @@ def test_codes_do_not_depend_on_whether_a_class_is_missing():
     test = make_split("test")
     networks = [vaegan(str(k)).eval().requires_grad_(False) for k in range(CLASSES)]
     rows = test.labels != 1
-    assert torch.equal(encode(networks, test.take(rows)), encode(networks, test)[rows])
+    assert torch.equal(encode(networks, test.select(rows)), encode(networks, test)[rows])

@@ -41,7 +41,7 @@ def test_a_radius_larger_than_the_space_is_refused(threat, sentence):
 
 def test_a_radius_larger_than_a_learned_manifold_is_refused():
     config = changed((("threats", "ball", "space"), "learned_manifold"))
-    config["manifolds"] = {"letters": {"latent": 3}}
+    config["manifolds"] = {"letters": {"latent_dim": 3}}
     config["methods"] = {"plain": {}}
     config["threats"]["ball"]["radius"] = 4.1
     assert "must be at most 4, the largest linf distance" in refused(config)

@@ -53,7 +53,7 @@ def train_cohort(data, method, checkpoint=None):
     """Train a new cohort; return its learning curves and its weights."""
     cohort, generators = make_cohort(SEEDS), make_generators(SEEDS)
     schedule = replace(SCHEDULE, batch_size=20)
-    curves = train(cohort, data.take(slice(48)), schedule, method, generators, checkpoint)
+    curves = train(cohort, data.select(slice(48)), schedule, method, generators, checkpoint)
     return curves, cohort.state_dict()
 
 
@@ -81,7 +81,7 @@ def test_a_resumed_training_ends_with_the_same_weights(
 def attack_forty_images(cohort, data, threat, checkpoint=None):
     """Attack the first forty images with new generators."""
     generators = [generator(0, "attack", seed) for seed in cohort.seeds]
-    return attack_cohort(cohort, data.take(slice(40)), threat, SEARCH, generators, checkpoint)
+    return attack_cohort(cohort, data.select(slice(40)), threat, SEARCH, generators, checkpoint)
 
 
 @pytest.mark.parametrize("space", ["image", "true_manifold", "learned_manifold"])

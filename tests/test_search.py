@@ -124,7 +124,7 @@ def compare_with_loop(space_name, threat, search, noise, stop_at_success, skip=N
         for example in range(len(batch.labels[0])):
             if skip is not None and skip[member, example]:
                 continue
-            single = batch.take((slice(member, member + 1), slice(example, example + 1)))
+            single = batch.select((slice(member, member + 1), slice(example, example + 1)))
             single_space = SPACES[space_name](single)
             clean_code = space.clean_codes[member, example]
             expected = search_one_example(
@@ -226,7 +226,7 @@ def test_the_model_is_not_called_if_every_example_is_skipped():
 def test_a_success_replaces_an_earlier_code_of_higher_loss():
     """With three classes, the loss can fall while a wrong class overtakes the true one."""
     logits = {0.0: [0.0, -0.1, -0.2], 0.5: [2.0, 2.5, -9.0]}
-    batch = make_tiny_split(1).take(torch.zeros(1, 1, dtype=torch.int64))
+    batch = make_tiny_split(1).select(torch.zeros(1, 1, dtype=torch.int64))
     clean_codes = torch.zeros(1, 1, 1, 2, 3)
 
     class LinearModel:

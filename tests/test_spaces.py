@@ -20,7 +20,7 @@ SPACE_AND_NORM = [(space, norm) for space in SPACES for norm in ("linf", "l2")]
 @settings(max_examples=20, deadline=None)
 @given(radius=st.floats(1e-3, 2), seed=st.integers(0, 2**31))
 def test_projections_and_samples_lie_in_ball_and_bounds(test_images, name, norm, radius, seed):
-    batch, threat = test_images.take(slice(8)).expand(2), Threat(name, norm, radius)
+    batch, threat = test_images.select(slice(8)).expand(2), Threat(name, norm, radius)
     space = SPACES[name](batch)
     rng = torch.Generator().manual_seed(seed)
     distant_codes = space.clean_codes + 3 * torch.randn(space.clean_codes.shape, generator=rng)
@@ -90,7 +90,10 @@ def test_decoded_images_of_each_space():
         space = SPACES[name](batch)
         torch.testing.assert_close(space.decode(space.clean_codes)[1], split.images())
     delta = 0.1 * torch.ones(2, 12, 6, dtype=torch.float64)
-    for name, sources in (("true_manifold", split.bank), ("transformation", split.images())):
+    for name, sources in (
+        ("true_manifold", split.source_images),
+        ("transformation", split.images()),
+    ):
         space = SPACES[name](batch)
         expected = affine.warp(sources, (space.clean_codes + delta)[0])
         torch.testing.assert_close(space.decode(space.clean_codes + delta)[0], expected)

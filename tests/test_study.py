@@ -37,11 +37,11 @@ def test_missing_keys_have_their_defaults() -> None:
             "fonts": {
                 "kind": "fonts",
                 "fonts": 1000,
-                "fonts_from": "installed",
+                "font_source": "installed",
                 "letters": "ABCDEFGHIJ",
                 "transformations": "hard",
-                "train_draws": 96,
-                "test_draws": 16,
+                "train_images_per_glyph": 96,
+                "test_images_per_glyph": 16,
             }
         },
         "classifier": {
@@ -66,7 +66,10 @@ def test_missing_keys_have_their_defaults() -> None:
 
 
 def test_defaults_shrink_with_the_study() -> None:
-    small = (("datasets", "letters", "train_draws"), 4)  # 40 train images, 20 test images
+    small = (
+        ("datasets", "letters", "train_images_per_glyph"),
+        4,
+    )  # 40 train images, 20 test images
     study = Study.parse(
         changed(small, (("distances",), OUT), (("attacks", "codes", "examples"), OUT))
     )
@@ -136,10 +139,10 @@ def test_paths_in_the_home_folder_are_recorded_as_written(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "fonts").mkdir()
-    fonts = (("datasets", "letters", "fonts_from"), "~/fonts")
+    fonts = (("datasets", "letters", "font_source"), "~/fonts")
     downloads = (("downloads",), {"folder": "~/data", "mirror": "~/mirror"})
     study = Study.parse(changed(fonts, downloads))
-    assert study.to_config()["datasets"]["letters"]["fonts_from"] == "~/fonts"
+    assert study.to_config()["datasets"]["letters"]["font_source"] == "~/fonts"
     assert study.downloads.model_dump() == {"folder": "~/data", "mirror": "~/mirror"}
 
 
@@ -205,9 +208,9 @@ def test_the_config_of_the_paper_has_the_settings_of_the_paper() -> None:
     assert [study.manifolds[name].epochs for name in study.datasets] == [10, 30, 30]
     faces = Study.parse(shipped("celeba.yaml"))
     assert vaegan_params(faces, "faces", "all")["recipe"].pop("beta") == 3.0
-    for paper_study, latent in ((study, 10), (faces, 25)):
+    for paper_study, latent_dim in ((study, 10), (faces, 25)):
         for name, manifold in paper_study.manifolds.items():
-            assert manifold.latent == latent, name
+            assert manifold.latent_dim == latent_dim, name
             assert manifold.channels == (64, 128, 256)
             assert (manifold.gamma, manifold.weight_decay) == (1.0, 1e-4)
             assert (manifold.learning_rate, manifold.learning_rate_decay) == (0.005, 0.9)

@@ -107,7 +107,10 @@ def test_channels_that_shrink_an_image_to_no_pixels_are_refused() -> None:
 
 
 def test_a_learned_manifold_needs_two_images_of_each_class() -> None:
-    one_image = (("datasets", "letters", "train_draws"), 1), (("datasets", "letters", "fonts"), 1)
+    one_image = (
+        (("datasets", "letters", "train_images_per_glyph"), 1),
+        (("datasets", "letters", "fonts"), 1),
+    )
     config = changed(*one_image, (("manifolds",), {"letters": {}}), (("sizes",), [2]))
     assert refused(config) == (
         "manifolds.letters needs 2 or more training images of each class of datasets.letters"

@@ -48,7 +48,8 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("datasets", "letters", "letter"),
         "AB",
         "datasets.letters.letter is not a known key (did you mean letters?); allowed are kind, "
-        "fonts, fonts_from, letters, transformations, train_draws and test_draws",
+        "fonts, font_source, letters, transformations, train_images_per_glyph and "
+        "test_images_per_glyph",
     ),
     "key that is no text": (
         ("classifier",),
@@ -331,9 +332,9 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         "datasets.letters.transformations is 'harder', but must be slight, easy, moderate or hard",
     ),
     "fonts from nowhere": (
-        ("datasets", "letters", "fonts_from"),
+        ("datasets", "letters", "font_source"),
         "",
-        "datasets.letters.fonts_from is '', but must be installed, or the path of a folder of "
+        "datasets.letters.font_source is '', but must be installed, or the path of a folder of "
         "fonts, as text",
     ),
     "unknown architecture": (
@@ -510,6 +511,26 @@ RENAMED: dict[str, tuple[Keys, Any, str]] = {
         {"letters": {"judge": {"rate_decay": 0.9}}},
         "manifolds.letters.judge.rate_decay is called learning_rate_decay now: rename the key",
     ),
+    "latent of VAE-GANs": (
+        ("manifolds",),
+        {"letters": {"latent": 5}},
+        "manifolds.letters.latent is called latent_dim now: rename the key",
+    ),
+    "fonts_from of data sets": (
+        ("datasets", "letters"),
+        {"kind": "fonts", "fonts_from": "installed"},
+        "datasets.letters.fonts_from is called font_source now: rename the key",
+    ),
+    "train_draws of data sets": (
+        ("datasets", "letters"),
+        {"kind": "fonts", "train_draws": 5},
+        "datasets.letters.train_draws is called train_images_per_glyph now: rename the key",
+    ),
+    "test_draws of data sets": (
+        ("datasets", "letters"),
+        {"kind": "fonts", "test_draws": 5},
+        "datasets.letters.test_draws is called test_images_per_glyph now: rename the key",
+    ),
     "rate of judges, which never was a key": (
         ("manifolds",),
         {"letters": {"judge": {"rate": 0.1}}},
@@ -608,7 +629,7 @@ KINDS_OF_PATHS: dict[str, tuple[str, str, dict[str, Any]]] = {
     # kind: (key, expected type, sentence by path of the wrong type)
     "images": ("path", "folder", {"file": "is a file, but must be a folder to take images from"}),
     "npz": ("path", "file", {"folder": "is a folder, but must be a file to take images from"}),
-    "fonts": ("fonts_from", "folder", {"file": "is a file, but must be a folder to take fonts"}),
+    "fonts": ("font_source", "folder", {"file": "is a file, but must be a folder to take fonts"}),
 }
 
 

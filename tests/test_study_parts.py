@@ -56,8 +56,8 @@ def test_params_of_jobs() -> None:
         "fonts": 5,
         "letters": "AB",
         "transformations": "hard",
-        "train_draws": 6,
-        "test_draws": 2,
+        "train_images_per_glyph": 6,
+        "test_images_per_glyph": 2,
     }
     assert jobs["train plain"] == {
         "study_seed": 0,
@@ -101,11 +101,11 @@ def test_params_of_jobs() -> None:
         (("seeds",), 6, set()),
         (("sizes",), [20, 40, 60], set()),
         (("datasets", "letters", "fonts"), 6, {"fonts", "codes"}),
-        (("datasets", "letters", "fonts_from"), str(CONFIGS), set()),
+        (("datasets", "letters", "font_source"), str(CONFIGS), set()),
         (("datasets", "letters", "letters"), "XY", {"fonts", "codes"}),
         (("datasets", "letters", "transformations"), "easy", {"codes"}),
-        (("datasets", "letters", "train_draws"), 7, {"codes"}),
-        (("datasets", "letters", "test_draws"), 3, {"codes"}),
+        (("datasets", "letters", "train_images_per_glyph"), 7, {"codes"}),
+        (("datasets", "letters", "test_images_per_glyph"), 3, {"codes"}),
         (("datasets", "others"), {"kind": "fonts", "letters": "AB"}, set()),
         (("classifier",), {"epochs": 2}, TRAINING),
         (("classifier",), {"batch_size": 50}, TRAINING),
@@ -189,7 +189,7 @@ def test_the_place_of_files_is_in_the_record_but_in_no_params(kind: str, tmp_pat
         path = str(folder / "mine.npz" if kind == "npz" else folder)
         data = {"kind": kind, "path": path}
         if kind == "fonts":
-            data = {**valid()["datasets"]["letters"], "fonts_from": path}
+            data = {**valid()["datasets"]["letters"], "font_source": path}
         studies.append(Study.parse(changed((("datasets", "letters"), data), *MANIFOLD_OUT)))
     study, other_study = studies
     if kind != "fonts":

@@ -107,8 +107,10 @@ METHODS_BY_HAND = {"normal": None, "adversarial": METHODS["adversarial"], "noise
 @pytest.mark.parametrize("name", METHODS_BY_HAND)
 def test_training_equals_a_simple_loop(training_images, name):
     """Weights and learning curves are equal, with batches of an odd size and a smaller last one."""
-    data = training_images.take(slice(120))
-    data = replace(data, bank=data.images().double(), source=torch.arange(120), codes=None)
+    data = training_images.select(slice(120))
+    data = replace(
+        data, source_images=data.images().double(), source_index=torch.arange(120), codes=None
+    )
     config, method = replace(SCHEDULE, epochs=3, batch_size=35), METHODS_BY_HAND[name]
     cohort = make_cohort([5]).double()
     model = cohort.member(0).double()
@@ -134,7 +136,7 @@ def test_normal_training_reaches_a_low_test_error(trained, test_images):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_lowers_loss_and_error_of_both_halves(training_images, name):
     cohort = make_cohort([0, 1])
-    data = training_images.take(slice(200))
+    data = training_images.select(slice(200))
     curves = train(cohort, data, SCHEDULE, METHODS[name], make_generators([0, 1]))
     assert not cohort.training
     assert curves["seed"] == [0, 1] * SCHEDULE.epochs
@@ -150,12 +152,12 @@ def test_every_method_lowers_loss_and_error_of_both_halves(training_images, name
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_second_half_of_a_batch_is_the_result_of_the_search(training_images, name):
-    method, batch = METHODS[name], training_images.take(slice(40)).expand(2)
+    method, batch = METHODS[name], training_images.select(slice(40)).expand(2)
     cohort = make_cohort([0, 1])
     probe_space = _make_probe_space(training_images, method)
     starts = _sample_starts(cohort, probe_space, 40, method, make_generators([0, 1]).attacks)
     clean, attacked, result = _make_halves(cohort, batch, method, starts)
-    second_half = batch.take((slice(None), slice(20, None)))
+    second_half = batch.select((slice(None), slice(20, None)))
     space = SPACES[method.threat.space](second_half)
     assert torch.equal(clean, batch.images()[:, :20])
     assert torch.equal(attacked, space.decode(result.codes))
@@ -164,7 +166,7 @@ def test_the_second_half_of_a_batch_is_the_result_of_the_search(training_images,
 
 
 def test_curves_of_normal_training_have_no_values_for_attacked_images(training_images):
-    data = training_images.take(slice(60))
+    data = training_images.select(slice(60))
     curves = train(make_cohort([0]), data, SCHEDULE, None, make_generators([0]))
     for column in ("loss_attacked", "error_attacked", "success_rate"):
         assert curves[column] == [None] * SCHEDULE.epochs
@@ -188,7 +190,7 @@ def test_diverged_training_is_refused_with_epoch_and_learning_rate(training_imag
     cohort, config = make_cohort([0]), TrainConfig(3, 50, 0.25, 0.95, 0.0)
     next(cohort.parameters()).data.fill_(torch.nan)
     with pytest.raises(UserError, match=r"not finite in epoch 1 at learning rate 0\.25"):
-        train(cohort, training_images.take(slice(60)), config, None, make_generators([0]))
+        train(cohort, training_images.select(slice(60)), config, None, make_generators([0]))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from robustgen.training.vaegan import train_vaegan
 def select_class(label: int):
     """Training images of one class."""
     data = make_split("train")
-    return data.take(torch.nonzero(data.labels == label)[:, 0])
+    return data.select(torch.nonzero(data.labels == label)[:, 0])
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 56, 48), (1, 9, 15)])
@@ -71,19 +71,21 @@ def test_training_improves_reconstructions_and_is_repeatable(tmp_path):
     assert not model.training
     loaded = VaeGan.load(paths[0])
     assert loaded.config == RECIPE
-    images = data.take(slice(20)).images()
+    images = data.select(slice(20)).images()
     assert torch.equal(loaded.encode(images), model.encode(images))
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
 def test_the_losses_equal_those_of_the_paper():
     """Each term of the first batch is computed separately from the same random numbers."""
-    config = VaeGanConfig(latent=4, channels=(8, 16), epochs=1, batch_size=30, beta=2.0, gamma=0.5)
-    data = select_class(1).take(slice(30))
+    config = VaeGanConfig(
+        latent_dim=4, channels=(8, 16), epochs=1, batch_size=30, beta=2.0, gamma=0.5
+    )
+    data = select_class(1).select(slice(30))
     model, expected_model = vaegan("one", config), vaegan("one", config)
     curves = train_vaegan(model, data, generator(0, "training"))
     rng = generator(0, "training")
-    images = data.take(torch.randperm(30, generator=rng)).images()
+    images = data.select(torch.randperm(30, generator=rng)).images()
     expected_model.train()
     mean, log_variance = expected_model.encoder(images)
     posterior = torch.distributions.Normal(mean, (log_variance / 2).exp())
@@ -132,13 +134,13 @@ def update_plainly(model: VaeGan, images: torch.Tensor, rng: torch.Generator) ->
 @pytest.mark.parametrize("gamma", [0.7, 0.0])
 def test_an_update_equals_that_of_plain_layers(gamma):
     """All parameters and running statistics, except those of a discriminator that is not used."""
-    config = VaeGanConfig(latent=4, channels=(8, 24, 32), epochs=1, batch_size=30, gamma=gamma)
-    data = select_class(1).take(slice(30))
+    config = VaeGanConfig(latent_dim=4, channels=(8, 24, 32), epochs=1, batch_size=30, gamma=gamma)
+    data = select_class(1).select(slice(30))
     data = replace(data, decoded=data.images().double())
     model, expected_model = (vaegan("one", config).double() for _ in range(2))
     train_vaegan(model, data, generator(0, "training"))
     rng = generator(0, "training")
-    images = data.take(torch.randperm(30, generator=rng)).images()
+    images = data.select(torch.randperm(30, generator=rng)).images()
     update_plainly(expected_model.train(), images, rng)
     initial_state = vaegan("one", config).double().state_dict()
     updated_state = expected_model.state_dict()
@@ -160,7 +162,7 @@ def test_the_discriminator_is_not_used_without_gamma():
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 13, 18)])
 def test_a_folded_decoder_computes_the_same_images_and_gradients(shape):
-    model = vaegan("one", VaeGanConfig(latent=4, channels=(8, 24, 32)), shape).double()
+    model = vaegan("one", VaeGanConfig(latent_dim=4, channels=(8, 24, 32)), shape).double()
     for norm in model.decoder.modules():
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             for i, values in enumerate((norm.running_mean, norm.running_var, norm.weight)):
@@ -259,7 +261,7 @@ def test_images_are_encoded_by_the_model_of_their_class_and_clamped(classes):
     codes = encode(models, data)
     for row in range(0, len(data), 17):
         model = models[int(data.labels[row]) % classes]
-        code = model.encode(data.take(slice(row, row + 1)).images())[0]
+        code = model.encode(data.select(slice(row, row + 1)).images())[0]
         torch.testing.assert_close(
             codes[row], code.clamp(-LATENT_BOUND, LATENT_BOUND), atol=1e-4, rtol=1e-4
         )
@@ -269,7 +271,7 @@ def test_images_are_encoded_by_the_model_of_their_class_and_clamped(classes):
 def test_selected_images_have_their_own_codes():
     data = with_manifolds(make_split("test"))
     rows = torch.tensor([[3, 1], [7, 7]])
-    selection = data.take(rows)
+    selection = data.select(rows)
     for space, manifold in data.learned.items():
         assert torch.equal(selection.learned[space].codes, manifold.codes[rows])
 
@@ -282,7 +284,7 @@ def test_saved_codes_and_decoders_are_loaded_again(tmp_path):
         model.eval().requires_grad_(False).save(file, {}, provenance("cpu"))
     codes = encode(models, data)
     save_tensors(files[0], {"test": codes}, {"space": "learned_manifold"})
-    manifold = load_manifold(files, data.take(slice(12)), "test").learned["learned_manifold"]
+    manifold = load_manifold(files, data.select(slice(12)), "test").learned["learned_manifold"]
     assert torch.equal(manifold.codes, codes[:12])
     decoders = ClassDecoders([model.decoder for model in models])
     labels = data.labels[:12]
@@ -290,7 +292,7 @@ def test_saved_codes_and_decoders_are_loaded_again(tmp_path):
 
 
 def test_a_decoder_in_inference_mode_uses_modified_weights():
-    codes = torch.randn(3, RECIPE.latent, generator=generator(0, "codes"))
+    codes = torch.randn(3, RECIPE.latent_dim, generator=generator(0, "codes"))
     expected = vaegan("A").eval().decoder.requires_grad_(False)(codes)
     with torch.inference_mode():
         decoder = vaegan("A").eval().decoder.requires_grad_(False)

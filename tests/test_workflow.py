@@ -348,7 +348,7 @@ def test_bad_font_files_are_reported_and_leave_no_results(tmp_path, files, sente
     folder.mkdir()
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    fonts = {**SMOKE["datasets"]["fonts"], "fonts_from": str(folder)}
+    fonts = {**SMOKE["datasets"]["fonts"], "font_source": str(folder)}
     config = write_config(tmp_path, datasets={"fonts": fonts})
     run = snakemake(tmp_path, "--cores", "1", config=config)
     assert run.returncode != 0
@@ -409,7 +409,13 @@ RECORD = "results/smoke/study.json"
 @pytest.mark.slow
 def test_a_study_of_the_users_arrays_runs(tmp_path):
     """The arrays are in colour, one VAE-GAN learns all classes, and the profile is for one GPU."""
-    learned = {"latent": 2, "channels": [4], "epochs": 1, "batch_size": 10, "judge": {"images": 20}}
+    learned = {
+        "latent_dim": 2,
+        "channels": [4],
+        "epochs": 1,
+        "batch_size": 10,
+        "judge": {"images": 20},
+    }
     attack = {"threat": "on_data_manifold", "steps": 2, "examples": 6}
     keys = {
         **IMAGE_STUDY,

@@ -11,7 +11,7 @@ from robustgen.data.split import Split
 from robustgen.evaluation.attacks import predict
 
 SEEDS = [0, 1]
-IMAGES = make_split("test").take(slice(4))
+IMAGES = make_split("test").select(slice(4))
 THREAT = robustgen.Threat("image", "linf", 0.1)
 SEARCH = robustgen.SearchConfig("signed", step_size=0.05, steps=1)
 
@@ -24,15 +24,15 @@ def with_labels(labels: torch.Tensor) -> Split:
     return replace(IMAGES, labels=labels)
 
 
-def with_bank(bank: torch.Tensor) -> Split:
-    return replace(IMAGES, bank=bank)
+def with_source_images(source_images: torch.Tensor) -> Split:
+    return replace(IMAGES, source_images=source_images)
 
 
 COHORT = make_cohort(SEEDS).eval()
 BATCH = IMAGES.expand(2)
 SPACE = robustgen.make_space("image", BATCH)
 DATA_MISTAKES = {
-    "no images": ({"data": IMAGES.take(slice(0))}, "data has no images"),
+    "no images": ({"data": IMAGES.select(slice(0))}, "data has no images"),
     "a label above K": (
         {"data": with_labels(torch.tensor([0, 1, 2, 7]))},
         "the labels of data reach from 0 to 7, but the model has classes 0 to 3",
@@ -41,12 +41,15 @@ DATA_MISTAKES = {
         {"data": with_labels(torch.tensor([0, 1, 2, -1]))},
         "the labels of data reach from -1 to 2",
     ),
-    "images above 1": ({"data": with_bank(IMAGES.bank * 5)}, r"the images of data must lie in \["),
+    "images above 1": (
+        {"data": with_source_images(IMAGES.source_images * 5)},
+        r"the images of data must lie in \[",
+    ),
 }
 ATTACK_MISTAKES = {
     **DATA_MISTAKES,
     "images of another size": (
-        {"data": with_bank(IMAGES.bank[..., :20, :20])},
+        {"data": with_source_images(IMAGES.source_images[..., :20, :20])},
         r"images have the shape \(2, 4, 1, 20, 20\), but must have \(2, B, 1, 28, 28\)",
     ),
     "a generator for two models": (
@@ -130,7 +133,7 @@ TRAINING_MISTAKES = {
     **DATA_MISTAKES,
     "one model": ({"cohort": COHORT.member(0)}, "cohort must be a Cohort, not Sequential"),
     "images of another size": (
-        {"data": with_bank(IMAGES.bank[..., :20, :20])},
+        {"data": with_source_images(IMAGES.source_images[..., :20, :20])},
         r"data has images of shape \(1, 20, 20\), but cohort was made for \(1, 28, 28\)",
     ),
     "generators of one model": (

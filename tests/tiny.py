@@ -65,8 +65,8 @@ def make_tiny_split(examples: int = 12) -> Split:
     latents = 1.5 * torch.randn(examples, 2, generator=generator, **DOUBLE)
     decoders = ClassDecoders([make_decoder(label) for label in range(CLASSES)])
     return Split(
-        bank=torch.rand(examples, *SHAPE, generator=generator, **DOUBLE),
-        source=torch.arange(examples),
+        source_images=torch.rand(examples, *SHAPE, generator=generator, **DOUBLE),
+        source_index=torch.arange(examples),
         labels=torch.arange(examples) % CLASSES,
         codes=codes,
         ranges=(lower, upper),
@@ -88,8 +88,10 @@ def in_single_precision(split: Split) -> Split:
     }
     lower, upper = (bound.float() for bound in split.ranges)
     codes = None if split.codes is None else split.codes.float()
-    bank = split.bank.float()
-    return replace(split, bank=bank, codes=codes, ranges=(lower, upper), learned=learned)
+    source_images = split.source_images.float()
+    return replace(
+        split, source_images=source_images, codes=codes, ranges=(lower, upper), learned=learned
+    )
 
 
 def label_as_predicted(batch: Split, cohort: TinyCohort, wrong_count: int = 0) -> Split:

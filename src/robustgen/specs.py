@@ -256,7 +256,7 @@ class VaeGanConfig:
     """The layers and the training of a VAE-GAN; the defaults are the paper's for FONTS.
 
     Attributes:
-        latent: D, number of coordinates of a code.
+        latent_dim: D, number of coordinates of a code.
         channels: channels of the convolutions, from the image inwards.
         beta: weight of the L1 reconstruction loss, which is summed over an image.
         gamma: weight of the decoder's loss against the discriminator. With 0 there is no
@@ -268,7 +268,7 @@ class VaeGanConfig:
         weight_decay: L2 penalty on the weights.
     """
 
-    latent: int = 10
+    latent_dim: int = 10
     channels: tuple[int, ...] = (64, 128, 256)
     beta: float = 3.0
     gamma: float = 1.0

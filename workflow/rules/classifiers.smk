@@ -5,7 +5,7 @@ from robustgen.config.job_params import training_params
 
 rule train:
     input:
-        bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         manifold=manifold_files_of(lambda wildcards: STUDY.methods[wildcards.method]),
     output:

@@ -7,13 +7,13 @@ FONT_DATASETS = [name for name, dataset in STUDY.datasets.items() if dataset.kin
 
 with exit_on_user_error():
     FONT_FILES_DIGESTS = {
-        name: signature(STUDY.datasets[name].fonts_from) for name in FONT_DATASETS
+        name: signature(STUDY.datasets[name].font_source) for name in FONT_DATASETS
     }
 
 
 rule prototypes:
     output:
-        bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         fonts=f"{RESULTS}/{{dataset}}/dataset/fonts.parquet",
     log:
         f"{RESULTS}/logs/{{dataset}}/prototypes.log",
@@ -59,7 +59,7 @@ rule codes:
 
 rule prototype_sheet:
     input:
-        bank=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
     output:
         **figure("prototypes", "{dataset}/figures", dataset="{dataset}"),
     log:

@@ -20,10 +20,12 @@ with run_job(snakemake.log[0], snakemake):
     settings = {**snakemake.params.settings, "method": wildcards.method, "n": int(wildcards.n)}
     compute_device = device.setup()
     backend = backends.for_cohorts(compute_device)
-    test = load_split(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
+    test = load_split(
+        snakemake.input.source_images, snakemake.input.examples, "test", compute_device
+    )
     if snakemake.input.manifold:
         test = load_manifold(snakemake.input.manifold, test, "test", backend)
-    test = test.take(slice(settings["examples"]))
+    test = test.select(slice(settings["examples"]))
     cohort = Cohort.load(snakemake.input.cohort, compute_device, backend)
 
     purpose = ("attack", *(settings[key] for key in ("attack", "dataset", "method", "n")))

@@ -19,8 +19,12 @@ with run_job(snakemake.log[0], snakemake):
     examples = settings.pop("examples")
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
-    training = load_split(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
-    test = load_split(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
+    training = load_split(
+        snakemake.input.source_images, snakemake.input.examples, "train", compute_device
+    )
+    test = load_split(
+        snakemake.input.source_images, snakemake.input.examples, "test", compute_device
+    )
     if snakemake.input.manifold:
         test = load_manifold(snakemake.input.manifold, test, "test", backend)
     tensors, _ = load_tensors(snakemake.input.adversarial_examples, compute_device)
@@ -38,7 +42,7 @@ with run_job(snakemake.log[0], snakemake):
         torch.tensor(attacks[name].to_numpy(np.int64), device=compute_device)
         for name in ("row", "example")
     )
-    images, clean = tensors["images"].flatten(0, 1)[image_rows], test.take(example_rows)
+    images, clean = tensors["images"].flatten(0, 1)[image_rows], test.select(example_rows)
     distances = measure_distances(images, clean, training, **settings, make_adam=backend.make_adam)
 
     columns = {name: attacks[name].to_numpy() for name in ("seed", "example", "success")}

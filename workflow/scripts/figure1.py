@@ -11,7 +11,7 @@ from robustgen.io.tensors import load_tensors
 from robustgen.jobs.runtime import run_job
 
 with run_job(snakemake.log[0], snakemake):
-    test = load_split(snakemake.input.bank, snakemake.input.examples, "test")
+    test = load_split(snakemake.input.source_images, snakemake.input.examples, "test")
     tables, adversarial_images = {}, {}
     for attack, table_path, examples_path in zip(
         snakemake.params.attacks,
@@ -33,7 +33,7 @@ with run_job(snakemake.log[0], snakemake):
     for attack, table in tables.items():
         predictions = predicted_names(table.loc[rows], class_names)
         columns[attack] = AttackedImages(adversarial_images[attack][rows].numpy(), predictions)
-    originals = test.take(rows)
+    originals = test.select(rows)
     names = [class_names[label] for label in originals.labels]
     save(
         plot_examples(originals.images().numpy(), names, columns),

@@ -17,11 +17,13 @@ with run_job(snakemake.log[0], snakemake):
     settings, code = snakemake.params.settings, snakemake.params.code
     compute_device = device.setup()
     backend = backends.for_cohorts(compute_device)
-    data = load_split(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
-    data = data.take(slice(settings["n"]))
+    data = load_split(
+        snakemake.input.source_images, snakemake.input.examples, "train", compute_device
+    )
+    data = data.select(slice(settings["n"]))
 
     purpose = (settings["study_seed"], "judge", settings["dataset"], settings["n"])
-    classifier, shape = settings["classifier"], tuple(data.bank.shape[1:])
+    classifier, shape = settings["classifier"], tuple(data.source_images.shape[1:])
     judge = Cohort(classifier["architecture"], shape, len(data.classes), [0], backend)
     judge.initialize([generator(*purpose, "initialization")])
     judge.to(compute_device)

@@ -13,9 +13,9 @@ from robustgen.jobs.runtime import run_job
 with run_job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings
     # The place of the fonts is not in the params, so that a change of it runs no job again.
-    folder = snakemake.config["datasets"][snakemake.wildcards.dataset].get("fonts_from", INSTALLED)
-    letters = draw_prototypes(**settings, fonts_from=folder)
+    folder = snakemake.config["datasets"][snakemake.wildcards.dataset].get("font_source", INSTALLED)
+    letters = draw_prototypes(**settings, font_source=folder)
     images = torch.as_tensor(letters.images).flatten(0, 1)[:, None]
     header = {"settings": settings, "provenance": provenance("cpu")}
-    save_tensors(snakemake.output.bank, {"images": images}, header)
+    save_tensors(snakemake.output.source_images, {"images": images}, header)
     write_table(snakemake.output.fonts, letters.table, FONTS)

@@ -20,8 +20,10 @@ with run_job(snakemake.log[0], snakemake):
     n, seeds = int(wildcards.n), range(int(wildcards.first), int(wildcards.last) + 1)
     compute_device = device.setup()
     backend = backends.for_cohorts(compute_device)
-    data = load_split(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
-    data = data.take(slice(n))
+    data = load_split(
+        snakemake.input.source_images, snakemake.input.examples, "train", compute_device
+    )
+    data = data.select(slice(n))
     if snakemake.input.manifold:
         data = load_manifold(snakemake.input.manifold, data, "train", backend)
 
@@ -31,7 +33,7 @@ with run_job(snakemake.log[0], snakemake):
     batches = [generator(study_seed, "batches", dataset, n, seed) for seed in seeds]
     attacks = [generator(study_seed, "training attacks", dataset, name, n, seed) for seed in seeds]
 
-    classifier, shape = settings["classifier"], tuple(data.bank.shape[1:])
+    classifier, shape = settings["classifier"], tuple(data.source_images.shape[1:])
     cohort = Cohort(classifier["architecture"], shape, len(data.classes), seeds, backend)
     cohort.initialize(initialization)
     cohort.to(compute_device)
@@ -46,7 +48,9 @@ with run_job(snakemake.log[0], snakemake):
     config, method = TrainConfig.from_params(classifier), AdversarialTraining.from_params(settings)
     curves = train(cohort, data, config, method, Generators(batches, attacks), checkpoint)
 
-    test = load_split(snakemake.input.bank, snakemake.input.examples, "test", compute_device)
+    test = load_split(
+        snakemake.input.source_images, snakemake.input.examples, "test", compute_device
+    )
     write_table(output.predictions, predict(cohort, test), PREDICTIONS)
     write_table(output.curves, curves, CURVES)
     cohort.save(output.cohort, {**settings, "n": n}, provenance(compute_device, backend.name))

@@ -19,20 +19,22 @@ with run_job(snakemake.log[0], snakemake):
     settings, part = snakemake.params.settings, snakemake.params.part
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
-    data = load_split(snakemake.input.bank, snakemake.input.examples, "train", compute_device)
+    data = load_split(
+        snakemake.input.source_images, snakemake.input.examples, "train", compute_device
+    )
     name = "all"
     if part != "all":
         label = int(part.removeprefix("class"))
         name = f"class {data.classes[label]}"
         data = data.select_class(label)
-    data = data.take(slice(settings["images"])).materialize()
+    data = data.select(slice(settings["images"])).materialize()
 
     # The class is identified by its name: its number may change when a class is added.
     purpose = (settings["study_seed"], "vaegan", settings["dataset"], name)
     config = VaeGanConfig.from_mapping(settings["recipe"])
-    model = VaeGan(tuple(data.bank.shape[1:]), config)
+    model = VaeGan(tuple(data.source_images.shape[1:]), config)
     model.initialize(generator(*purpose, "initialization"))
-    images = data.bank if data.decoded is None else data.decoded
+    images = data.source_images if data.decoded is None else data.decoded
     identity = job_identity(
         {**settings, "name": name}, snakemake.params.code, [images], compute_device, backend.name
     )

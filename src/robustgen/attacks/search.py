@@ -81,7 +81,7 @@ def run_search(
         >>> import robustgen, torch
         >>> study = robustgen.open_study("results/smoke")
         >>> cohort = study.cohort("fonts", "normal", n=60)
-        >>> images = study.split("fonts").take(slice(8)).expand(len(cohort.seeds))
+        >>> images = study.split("fonts").select(slice(8)).expand(len(cohort.seeds))
         >>> space = robustgen.make_space("true_manifold", images)
         >>> threat = robustgen.Threat("true_manifold", "l2", 0.5)
         >>> generators = [torch.Generator().manual_seed(seed) for seed in cohort.seeds]

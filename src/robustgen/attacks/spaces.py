@@ -165,7 +165,7 @@ def make_true_manifold(batch: Split) -> Space:
     """
     if batch.codes is None:
         raise ValueError("true_manifold needs a data set whose manifold is known")
-    return AffineSpace(batch.codes, *batch.ranges, batch.source_images())
+    return AffineSpace(batch.codes, *batch.ranges, batch.unwarped_images())
 
 
 def make_transformation(batch: Split) -> Space:
@@ -209,7 +209,7 @@ def make_space(name: str, batch: Split) -> Space:
 
     Examples:
         >>> import robustgen
-        >>> images = robustgen.open_study("results/smoke").split("fonts").take(slice(8))
+        >>> images = robustgen.open_study("results/smoke").split("fonts").select(slice(8))
         >>> space = robustgen.make_space("true_manifold", images.expand(2))
         >>> space.clean_codes.shape, space.decode(space.clean_codes).shape
         (torch.Size([2, 8, 6]), torch.Size([2, 8, 1, 28, 28]))

@@ -39,7 +39,14 @@ from robustgen.specs import (
     TrainConfig,
 )
 
-RENAMED_KEYS = {"rate": "learning_rate", "rate_decay": "learning_rate_decay"}
+RENAMED_KEYS = {
+    "rate": "learning_rate",
+    "rate_decay": "learning_rate_decay",
+    "latent": "latent_dim",
+    "fonts_from": "font_source",
+    "train_draws": "train_images_per_glyph",
+    "test_draws": "test_images_per_glyph",
+}
 """Former names of keys, each with the current name."""
 
 

@@ -27,10 +27,10 @@ class Fonts(Dataset):
     """FONTS: letters of many fonts, whose manifold is known."""
     fonts: PositiveInt = 1000
     """Number of fonts."""
-    fonts_from: Annotated[
+    font_source: Annotated[
         FilePath, AllowedText("installed, or the path of a folder of fonts, as text")
     ] = INSTALLED
-    """Where fonts are taken from: the installed font packages, or a folder of TTF and OTF files."""
+    """The source of the fonts: the installed font packages, or a folder of TTF and OTF files."""
     letters: Annotated[
         str,
         Field(pattern="^[A-Za-z0-9]{2,}$"),
@@ -41,16 +41,16 @@ class Fonts(Dataset):
     transformations: TransformationsName = "hard"
     """The ranges from which the six parameters of each image are drawn. They also bound the space
     `transformation`."""
-    train_draws: PositiveInt = 96
-    """Training images of each font and letter."""
-    test_draws: PositiveInt = 16
-    """Test images of each font and letter."""
+    train_images_per_glyph: PositiveInt = 96
+    """Training images of each glyph, that is, of each letter in each font."""
+    test_images_per_glyph: PositiveInt = 16
+    """Test images of each glyph."""
 
     @model_validator(mode="after")
     def _check_folder(self) -> Self:
-        if self.fonts_from == INSTALLED:
+        if self.font_source == INSTALLED:
             return self
-        return self.check_path("fonts_from", lambda path: require_folder(path, FONTS_PURPOSE))
+        return self.check_path("font_source", lambda path: require_folder(path, FONTS_PURPOSE))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,12 +65,12 @@ class Fonts(Dataset):
     @property
     def train_examples(self) -> int:
         """Number of images of all fonts and letters in the train split."""
-        return self.fonts * self.classes * self.train_draws
+        return self.fonts * self.classes * self.train_images_per_glyph
 
     @property
     def test_examples(self) -> int:
         """Number of images of all fonts and letters in the test split."""
-        return self.fonts * self.classes * self.test_draws
+        return self.fonts * self.classes * self.test_images_per_glyph
 
     @property
     def megabytes(self) -> int:

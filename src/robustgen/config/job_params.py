@@ -19,7 +19,7 @@ def prototypes_params(study: Study, dataset: str) -> dict[str, Any]:
 
 def codes_params(study: Study, dataset: str) -> dict[str, Any]:
     """Return the settings of drawing the codes of FONTS."""
-    settings = study.datasets[dataset].model_dump(exclude={"kind", "fonts_from"})
+    settings = study.datasets[dataset].model_dump(exclude={"kind", "font_source"})
     return {"study_seed": study.seed, "dataset": dataset, **settings}
 
 

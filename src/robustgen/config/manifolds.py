@@ -64,7 +64,7 @@ class Judge(Settings):
 class Manifold(Settings):
     """VAE-GANs that learn a data set's manifold; the defaults are the paper's for FONTS."""
 
-    latent: LayerWidth = VaeGanConfig.latent
+    latent_dim: LayerWidth = VaeGanConfig.latent_dim
     """Coordinates of a code."""
     channels: Annotated[tuple[LayerWidth, ...], Field(strict=False, min_length=1)] = (
         VaeGanConfig.channels

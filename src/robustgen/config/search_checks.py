@@ -54,7 +54,7 @@ def _widths(study: StudyBlocks, dataset: str, space: str) -> list[float] | None:
     if space == "image":
         return [1.0] * math.prod(data.shape)
     if space in LEARNED_MANIFOLDS:
-        return [2 * LATENT_BOUND] * study.manifolds[dataset].latent
+        return [2 * LATENT_BOUND] * study.manifolds[dataset].latent_dim
     if space not in ("true_manifold", "transformation"):
         return None
     lower, upper = PARAMETER_RANGES[data.transformations]  # type: ignore[attr-defined]  # all kinds have it

@@ -65,12 +65,12 @@ def build_dataset(
     transformations: str,
     test_share: float = 0.0,
 ) -> tuple[Tensor, pa.Table]:
-    """Build the bank `(P, C, H, W)`, uint8, and the table (`schemas.EXAMPLES`) of a data set.
+    """Build the images `(P, C, H, W)`, uint8, and the table (`schemas.EXAMPLES`) of a data set.
 
     Each split gets equally many images of every class, as many as its smallest class has, drawn at
-    random and in the balanced order that `data.split` describes. The bank contains only these
-    images, in the same order. Classes without test images are left out of the test split, and the
-    log names them.
+    random and in the balanced order that `data.split` describes. No other image is returned,
+    and the images have the order of the table. Classes without test images are left out of the test
+    split, and the log names them.
 
     Args:
         raw: the images to choose from.
@@ -108,7 +108,7 @@ def build_dataset(
         "label": np.concatenate(
             [split.labels[split_rows] for split, split_rows in splits.values()]
         ),
-        "source": np.arange(sum(map(len, images))),
+        "source_index": np.arange(sum(map(len, images))),
     }
     table = pa.table(columns).cast(EXAMPLES).replace_schema_metadata(metadata)
     return torch.from_numpy(np.concatenate(images)), table

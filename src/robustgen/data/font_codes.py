@@ -19,36 +19,39 @@ def draw_codes(
     fonts: int,
     letters: str,
     transformations: str,
-    train_draws: int,
-    test_draws: int,
+    train_images_per_glyph: int,
+    test_images_per_glyph: int,
 ) -> pa.Table:
     """Draw the codes of FONTS (Stutz et al., CVPR 2019, section 3.1 and its supplement).
 
-    For every letter of every font, `train_draws` codes are drawn for training and `test_draws` for
-    testing. Their six parameters are uniform in the ranges called `transformations`. The codes of a
-    letter do not depend on the other letters.
+    For each glyph, that is, each letter in each font, `train_images_per_glyph` codes are drawn for
+    training and `test_images_per_glyph` for testing. Their six parameters are uniform in the ranges
+    called `transformations`. The codes of a letter do not depend on the other letters.
 
     Returns:
         A table of `schemas.CODES`, train before test, each split in the balanced order that
-        `data.split` describes. The `source` of a row is `font * len(letters) + label`.
+        `data.split` describes. The `source_index` of a row is `font * len(letters) + label`.
     """
     lower, upper = affine.parameter_bounds(transformations)
     classes = len(letters)
     tables = []
-    for split, draws in (("train", train_draws), ("test", test_draws)):
+    image_counts = {"train": train_images_per_glyph, "test": test_images_per_glyph}
+    for split, per_glyph in image_counts.items():
         rngs = [generator(study_seed, "codes", dataset, split, letter) for letter in letters]
-        source = np.repeat(np.arange(fonts * classes), draws)
-        source = source[balanced_order(source % classes, rngs)]
-        uniform = torch.stack([torch.rand((fonts * draws, 6), generator=rng) for rng in rngs], 1)
+        source_index = np.repeat(np.arange(fonts * classes), per_glyph)
+        source_index = source_index[balanced_order(source_index % classes, rngs)]
+        uniform = torch.stack(
+            [torch.rand((fonts * per_glyph, 6), generator=rng) for rng in rngs], 1
+        )
         codes = lower + (upper - lower) * uniform.flatten(0, 1)
         codes = codes.clamp(lower, upper)  # rounding may exceed the bounds
-        split_names = pa.array(np.full(len(source), split)).cast(CODES.field("split").type)
+        split_names = pa.array(np.full(len(source_index), split)).cast(CODES.field("split").type)
         columns = {
             "split": split_names,
-            "label": source % classes,
-            "source": source,
-            "font": source // classes,
-            "letter": np.array(list(letters))[source % classes],
+            "label": source_index % classes,
+            "source_index": source_index,
+            "font": source_index // classes,
+            "letter": np.array(list(letters))[source_index % classes],
             **dict(zip(PARAMETERS, codes.numpy().T, strict=True)),
         }
         tables.append(pa.table(columns))

@@ -217,19 +217,19 @@ def list_folder_styles(path: str | Path) -> list[Style]:
     return _round_robin(styles for _, styles in sorted(families.items()))
 
 
-def signature(fonts_from: str = INSTALLED) -> str:
+def signature(font_source: str = INSTALLED) -> str:
     """Return a digest that changes if the available fonts change; it is fast.
 
     Installed fonts count by the names and versions of their packages, files in a folder by their
     relative paths and contents.
 
     Args:
-        fonts_from: "installed", or the path of a folder.
+        font_source: "installed", or the path of a folder.
 
     Raises:
         UserError: no fonts are installed, or the folder does not exist or has no font files.
     """
-    if fonts_from == INSTALLED:
+    if font_source == INSTALLED:
         groups = ("fontpkg.family", "fonts_ttf")  # the groups that `fontpkg.families` reads
         points = [point for group in groups for point in entry_points(group=group)]
         if not points:
@@ -238,7 +238,7 @@ def signature(fonts_from: str = INSTALLED) -> str:
             (point.name, point.value, point.dist.version if point.dist else "") for point in points
         ]
     else:
-        folder = require_folder(fonts_from, FONTS_PURPOSE)
+        folder = require_folder(font_source, FONTS_PURPOSE)
         files, _ = _list_font_files(folder)
         fonts = [(file.relative_to(folder).as_posix(), _digest_file(file), "") for file in files]
     return hashlib.sha256(json.dumps(sorted(fonts)).encode()).hexdigest()

@@ -175,7 +175,7 @@ def _select_fonts(
     return selected, images, left_out
 
 
-def draw_prototypes(fonts: int, letters: str, fonts_from: str = INSTALLED) -> Prototypes:
+def draw_prototypes(fonts: int, letters: str, font_source: str = INSTALLED) -> Prototypes:
     """Draw the letters of the first `fonts` usable and distinct fonts.
 
     A font is left out if it lacks a letter; if a letter is blank, barely visible, larger than 28×28
@@ -185,20 +185,20 @@ def draw_prototypes(fonts: int, letters: str, fonts_from: str = INSTALLED) -> Pr
     Args:
         fonts: number of fonts, at least 1.
         letters: the classes, one character each.
-        fonts_from: "installed", or a folder of .ttf and .otf files.
+        font_source: "installed", or a folder of .ttf and .otf files.
 
     Raises:
         UserError: there are not enough usable fonts, a file is damaged, or a file in the folder has
             none of the letters.
     """
-    if fonts_from == INSTALLED:
+    if font_source == INSTALLED:
         styles, location, hint = (
             list_installed_styles(),
             "installed",
             f"get more with {INSTALL_HINT}",
         )
     else:
-        styles, location = list_folder_styles(fonts_from), f"in {fonts_from}"
+        styles, location = list_folder_styles(font_source), f"in {font_source}"
         hint = "put more .ttf or .otf files there"
         for style in styles:
             if missing_glyphs(style.file, style.sha256, letters) == letters:

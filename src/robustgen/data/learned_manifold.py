@@ -20,7 +20,7 @@ class LearnedManifold:
     codes: Tensor
     decoders: "ClassDecoders"
 
-    def take(self, index: Tensor | slice | tuple[slice, ...]) -> "LearnedManifold":
+    def select(self, index: Tensor | slice | tuple[slice, ...]) -> "LearnedManifold":
         """Return the manifold with the codes `codes[index]` and the same decoders."""
         return replace(self, codes=self.codes[index])
 

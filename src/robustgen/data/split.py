@@ -1,7 +1,7 @@
 """Data sets in the one form that everything after their preparation uses.
 
-A data set is a bank of source images and a table of examples. An example is an image of the bank
-(`schemas.EXAMPLES`) or, where the manifold is known, an image of the bank warped by six parameters
+A data set consists of source images and a table of examples. An example is a source image
+(`schemas.EXAMPLES`) or, where the manifold is known, a source image warped by six parameters
 (`schemas.CODES`). A warped image is decoded on demand, so that it always agrees with its code.
 
 The examples of each split are ordered such that every K consecutive ones contain each of the K
@@ -37,8 +37,8 @@ class Split:
     """The examples of one split, or a selection of them.
 
     Attributes:
-        bank: `(P, C, H, W)` source images, uint8 in 0…255 or floats in [0, 1].
-        source: `(...)` index of each example's source image in the bank, int64.
+        source_images: `(P, C, H, W)` source images, uint8 in 0…255 or floats in [0, 1].
+        source_index: `(...)` position of each example's image in `source_images`, int64.
         labels: `(...)` classes, int64.
         codes: `(..., 6)` parameters of the warp, or None if examples are not warped.
         ranges: lower and upper bounds, each `(6,)`, of the codes; without codes, of the
@@ -48,8 +48,8 @@ class Split:
         learned: codes and decoders of learned manifolds, by name of the space.
     """
 
-    bank: Tensor
-    source: Tensor
+    source_images: Tensor
+    source_index: Tensor
     labels: Tensor
     codes: Tensor | None
     ranges: tuple[Tensor, Tensor]
@@ -60,25 +60,25 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, index: Tensor | slice | tuple[slice, ...]) -> "Split":
+    def select(self, index: Tensor | slice | tuple[slice, ...]) -> "Split":
         """Select examples; the shape of `index` becomes the leading shape."""
         return replace(
             self,
-            source=self.source[index],
+            source_index=self.source_index[index],
             labels=self.labels[index],
             codes=None if self.codes is None else self.codes[index],
             decoded=None if self.decoded is None else self.decoded[index],
-            learned={name: manifold.take(index) for name, manifold in self.learned.items()},
+            learned={name: manifold.select(index) for name, manifold in self.learned.items()},
         )
 
     def select_class(self, label: int) -> "Split":
         """Select the examples of one class; labels must have the shape `(N,)`."""
-        return self.take(torch.nonzero(self.labels == label)[:, 0])
+        return self.select(torch.nonzero(self.labels == label)[:, 0])
 
     def expand(self, members: int) -> "Split":
         """Repeat the N examples for each of M models: leading shape `(M, N)`."""
         rows = torch.arange(len(self), device=self.labels.device)
-        return self.take(rows.expand(members, -1))
+        return self.select(rows.expand(members, -1))
 
     def materialize(self) -> "Split":
         """Return a copy for repeated passes.
@@ -87,9 +87,11 @@ class Split:
         use, with unchanged type.
         """
         if self.codes is None:
-            rows = torch.arange(self.source.numel(), device=self.source.device)
-            bank = self.bank[self.source.flatten()]
-            return replace(self, bank=bank, source=rows.view_as(self.source))
+            rows = torch.arange(self.source_index.numel(), device=self.source_index.device)
+            source_images = self.source_images[self.source_index.flatten()]
+            return replace(
+                self, source_images=source_images, source_index=rows.view_as(self.source_index)
+            )
         return replace(self, decoded=self.images())
 
     def identity_tensors(self) -> list[Tensor]:
@@ -98,11 +100,11 @@ class Split:
         learned = [
             tensor for manifold in self.learned.values() for tensor in manifold.identity_tensors()
         ]
-        return [self.bank, self.source, self.labels, *self.ranges, *codes, *learned]
+        return [self.source_images, self.source_index, self.labels, *self.ranges, *codes, *learned]
 
-    def source_images(self) -> Tensor:
+    def unwarped_images(self) -> Tensor:
         """Return the source images `(..., C, H, W)` in [0, 1]; of FONTS, the letter prototypes."""
-        images = self.bank[self.source]
+        images = self.source_images[self.source_index]
         return images if images.is_floating_point() else images.float() / 255
 
     def images(self) -> Tensor:
@@ -110,13 +112,13 @@ class Split:
         if self.decoded is not None:
             return self.decoded
         if self.codes is None:
-            return self.source_images()
+            return self.unwarped_images()
         if self.labels.dim() != 1 or len(self) <= EXAMPLES_PER_CHUNK:
-            return affine.warp(self.source_images(), self.codes)
-        images = self.codes.new_empty((len(self), *self.bank.shape[1:]))
+            return affine.warp(self.unwarped_images(), self.codes)
+        images = self.codes.new_empty((len(self), *self.source_images.shape[1:]))
         for start in range(0, len(self), EXAMPLES_PER_CHUNK):
             rows = slice(start, start + EXAMPLES_PER_CHUNK)
-            images[rows] = self.take(rows).images()
+            images[rows] = self.select(rows).images()
         return images
 
 
@@ -156,12 +158,12 @@ def balanced_order(labels: np.ndarray, generators: Sequence[torch.Generator]) ->
 
 
 def load_split(
-    bank: str | Path, examples: str | Path, split: str, device: torch.device | str = "cpu"
+    source_images: str | Path, examples: str | Path, split: str, device: torch.device | str = "cpu"
 ) -> Split:
     """Load the split called `split` ("train" or "test") of a data set.
 
     Args:
-        bank: safetensors file with `images` `(P, C, H, W)`, uint8.
+        source_images: safetensors file with `images` `(P, C, H, W)`, uint8.
         examples: Parquet file of `schemas.EXAMPLES` or `schemas.CODES`, whose header contains the
             name of the `ranges` and, as JSON, the names of the `classes`.
         split: name of the split.
@@ -180,7 +182,7 @@ def load_split(
         (torch.Size([1, 28, 28]), ('A', 'B', 'C'))
     """
     require_name("split", split, SPLITS)
-    tensors, _ = load_tensors(bank)
+    tensors, _ = load_tensors(source_images)
     table = read_table(examples, CODES, EXAMPLES)
     is_selected = np.concatenate([_equals(chunk, split) for chunk in table["split"].chunks])
 
@@ -192,8 +194,9 @@ def load_split(
         codes = torch.stack([read_column(name) for name in PARAMETERS], 1).to(device)
     header = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
     return Split(
-        bank=tensors["images"].to(device),  # uint8, because floats of a large bank may not fit
-        source=read_column("source").long().to(device),
+        # uint8, because a large data set may not fit into memory as floats
+        source_images=tensors["images"].to(device),
+        source_index=read_column("source_index").long().to(device),
         labels=read_column("label").long().to(device),
         codes=codes,
         ranges=affine.parameter_bounds(header["ranges"], device),

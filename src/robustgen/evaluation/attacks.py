@@ -89,7 +89,7 @@ def predict(cohort: AttackedModels, data: Split) -> dict[str, Any]:
     predictions = []
     with torch.no_grad():
         for start in range(0, len(data), BATCH_SIZE):
-            batch = data.take(slice(start, start + BATCH_SIZE)).expand(len(cohort.seeds))
+            batch = data.select(slice(start, start + BATCH_SIZE)).expand(len(cohort.seeds))
             logits = cohort(batch.images())
             require_classes("the labels of data", batch.labels, logits.shape[-1])
             if not logits.isfinite().all():
@@ -133,7 +133,7 @@ def attack_cohort(
         >>> import robustgen, torch
         >>> study = robustgen.open_study("results/smoke")
         >>> cohort = study.cohort("fonts", "normal", n=60)
-        >>> images = study.split("fonts").take(slice(8))
+        >>> images = study.split("fonts").select(slice(8))
         >>> threat = robustgen.Threat("image", "linf", 0.1)
         >>> search = robustgen.SearchConfig("signed", step_size=0.02, steps=10)
         >>> generators = [torch.Generator().manual_seed(seed) for seed in cohort.seeds]
@@ -151,7 +151,7 @@ def attack_cohort(
     _store_columns(columns, saved_columns, 0, len(data))
     with examples:
         for start in log_progress(range(examples_done, len(data), batch_size), "batch"):
-            batch = data.take(slice(start, start + batch_size)).expand(len(cohort.seeds))
+            batch = data.select(slice(start, start + batch_size)).expand(len(cohort.seeds))
             result = _attack_batch(cohort, batch, threat, search, generators)
             examples.write_batch(start, {name: result.pop(name) for name in examples.shapes})
             _store_columns(columns, result, start, len(data))
@@ -169,8 +169,8 @@ def _check_arguments(cohort: AttackedModels, data: Split) -> None:
     require_eval_mode("cohort", cohort)
     if not len(data):
         raise ValueError("data has no images")
-    if data.bank.is_floating_point():
-        require_pixels("the images of data", data.bank)
+    if data.source_images.is_floating_point():
+        require_pixels("the images of data", data.source_images)
 
 
 def choose_batch_size(cohort: AttackedModels, data: Split, restarts: int) -> int:
@@ -180,7 +180,7 @@ def choose_batch_size(cohort: AttackedModels, data: Split, restarts: int) -> int
     """
     if data.labels.device.type == "cpu":
         return BATCH_SIZE
-    image_numbers = data.take(slice(1)).images().numel()
+    image_numbers = data.select(slice(1)).images().numel()
     start_numbers = BATCH_SIZE * image_numbers * len(cohort.seeds) * restarts
     return BATCH_SIZE * max(1, min(MAX_BATCHES_ON_GPU, MAX_START_NUMBERS // start_numbers))
 
@@ -284,7 +284,7 @@ def _make_example_store(
     cohort: AttackedModels, data: Split, threat: Threat, checkpoint: Checkpoint | None
 ) -> ExampleStore:
     """Return an empty store for images and codes: files beside the checkpoint, or memory."""
-    first = data.take(slice(1)).expand(len(cohort.seeds))
+    first = data.select(slice(1)).expand(len(cohort.seeds))
     templates = {"images": first.images(), "codes": make_space(threat.space, first).clean_codes}
     shapes = {
         name: (len(template), len(data), *template.shape[2:])

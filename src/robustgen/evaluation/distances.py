@@ -73,7 +73,7 @@ def measure_distances(
         >>> import robustgen, torch
         >>> study = robustgen.open_study("results/smoke")
         >>> images = study.examples("fonts", "regular", "normal", n=60).images[:4]
-        >>> clean, training = study.split("fonts").take(slice(4)), study.split("fonts", "train")
+        >>> clean, training = study.split("fonts").select(slice(4)), study.split("fonts", "train")
         >>> distances = robustgen.measure_distances(
         ...     torch.from_numpy(images), clean, training, steps=5, step_size=0.05, neighbours=9
         ... )
@@ -115,7 +115,7 @@ def _check_arguments(
     """Raise a `ValueError` unless `examples` fit the images and the numbers are allowed."""
     require_images("examples", examples, clean_images.dtype)
     require_same_images("examples", examples, "clean images", clean_images)
-    require_same_images("examples", examples, "training images", training.take(slice(1)).images())
+    require_same_images("examples", examples, "training images", training.select(slice(1)).images())
     if len(examples) != len(clean_images):
         raise ValueError(
             f"examples are {len(examples)} images, but clean are {len(clean_images)}, though each "
@@ -158,7 +158,7 @@ def measure_to_manifold(
     chunks = []
     pixels = PIXELS_PER_CHUNK * (1 if examples.device.type == "cpu" else CHUNKS_ON_GPU)
     for rows in _split_rows(examples, pixels, f"distance to {space}"):
-        targets, clean_chunk = examples[rows], clean.take(rows)
+        targets, clean_chunk = examples[rows], clean.select(rows)
         manifold = make_space(space, clean_chunk.expand(1))
         with torch.no_grad():
             origins = manifold.decode(manifold.clean_codes)[0]
@@ -237,7 +237,7 @@ def measure_to_neighbours(
     neighbour_rows = _find_neighbours(flat, training, neighbours)
     chunks = []
     for rows in _split_rows(flat, PIXELS_PER_CHUNK, "distance to neighbours"):
-        points = training.take(neighbour_rows[rows]).images().flatten(2).double()
+        points = training.select(neighbour_rows[rows]).images().flatten(2).double()
         centre = points.mean(1, keepdim=True)
         basis = _orthonormal_basis((points - centre).mT)
         from_centre = flat[rows].double() - centre[:, 0]
@@ -253,7 +253,7 @@ def _find_neighbours(flat: Tensor, training: Split, neighbours: int) -> Tensor:
     shortest = torch.empty(len(flat), 0, device=flat.device)
     nearest_rows = torch.empty(len(flat), 0, dtype=torch.int64, device=flat.device)
     for rows in _split_rows(training, 40 * PIXELS_PER_CHUNK, "nearest images"):
-        images = training.take(rows).images().flatten(1)
+        images = training.select(rows).images().flatten(1)
         # The squared norm of the example is omitted: it is the same for all training images.
         distances = images.square().sum(1) - 2 * flat @ images.T
         chunk_rows = torch.arange(len(training), device=flat.device)[rows].expand_as(distances)
@@ -298,7 +298,7 @@ def _split_rows(images: Tensor | Split, pixels: int, name: str) -> Iterator[slic
         pixels: the largest number of pixels per slice.
         name: name of the progress bar.
     """
-    first = images[:1] if isinstance(images, Tensor) else images.take(slice(1)).images()
+    first = images[:1] if isinstance(images, Tensor) else images.select(slice(1)).images()
     size = max(pixels // max(first.numel(), 1), 1)
     for start in log_progress(range(0, len(images), size), name):
         yield slice(start, start + size)

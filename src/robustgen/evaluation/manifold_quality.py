@@ -81,7 +81,7 @@ def _measure_class(
     bound, decoders = class_split.ranges[0].new_tensor(LATENT_BOUND), ClassDecoders([model.decoder])
     chunks: list[dict[str, Tensor]] = []
     for start in range(0, len(class_split), IMAGES_PER_CHUNK):
-        batch = class_split.take(slice(start, start + IMAGES_PER_CHUNK))
+        batch = class_split.select(slice(start, start + IMAGES_PER_CHUNK))
         images = batch.images()
         mean, log_variance = model.encoder(images)
         codes = mean.clamp(-LATENT_BOUND, LATENT_BOUND)
@@ -116,7 +116,7 @@ def _judge_samples(
 
 def sample_prior(count: int, model: VaeGan, rng: torch.Generator) -> Tensor:
     """Return codes `(count, D)` from the standard normal prior, truncated to ±`LATENT_BOUND`."""
-    codes = torch.empty(count, model.config.latent)
+    codes = torch.empty(count, model.config.latent_dim)
     torch.nn.init.trunc_normal_(codes, a=-LATENT_BOUND, b=LATENT_BOUND, generator=rng)
     return codes.to(next(model.parameters()).device)
 
@@ -168,7 +168,7 @@ def make_sheet(
         samples = model.decoder(sample_prior(columns, model, rng))
         grey = torch.full_like(samples, MISSING_IMAGE_GREY)
         rows = dict.fromkeys(("images", "reconstructions", "interpolations"), grey)
-        images = test.select_class(label).take(slice(columns)).images()
+        images = test.select_class(label).select(slice(columns)).images()
         if len(images):
             images = images[torch.arange(columns, device=images.device) % len(images)]
             codes = model.encode(images).clamp(-LATENT_BOUND, LATENT_BOUND)

@@ -10,7 +10,7 @@ from robustgen.errors import UserError
 
 IMAGES_PURPOSE, FONTS_PURPOSE = "to take images from", "to take fonts from"
 INSTALLED = "installed"
-"""The value of `fonts_from` that means the installed font packages instead of a folder."""
+"""The value of `font_source` that means the installed font packages instead of a folder."""
 _MAX_PATH_CHARACTERS = 200
 """Characters of a path that a message shows."""
 

@@ -57,7 +57,7 @@ EXAMPLES = pa.schema(
     [
         _field("split", pa.dictionary(pa.int8(), pa.string()), "", "train or test"),
         _LABEL,
-        _field("source", pa.int32(), "1", "row of the source image in `images.safetensors`"),
+        _field("source_index", pa.int32(), "1", "row of the source image in `images.safetensors`"),
     ]
 )
 """Images of a data set: a row per image, which is its source image, warped by the parameters if

@@ -161,14 +161,14 @@ def _time_vaegan(config: VaeGanConfig, data: Split) -> tuple[float, Split]:
         The seconds per image of an epoch, and the data with its decoder in every learned space.
     """
     compute_device = data.labels.device
-    channels, height, width = data.bank.shape[1:]
+    channels, height, width = data.source_images.shape[1:]
     model = VaeGan((channels, height, width), config)
     model.initialize(generator(0, "plan"))
     model.to(compute_device)
     backend = backends.for_vaegans(compute_device)
     train_once = partial(train_vaegan, model, data, generator(0, "plan"), backend=backend)
     seconds = _time(train_once) / len(data)
-    codes = torch.zeros(len(data), config.latent, device=compute_device)
+    codes = torch.zeros(len(data), config.latent_dim, device=compute_device)
     decoder = backend.prepare_decoder(model.eval().decoder.requires_grad_(False))
     decoders = ClassDecoders([decoder] * len(data.classes))
     learned = {name: LearnedManifold(codes, decoders) for name in LEARNED_MANIFOLDS}
@@ -258,8 +258,10 @@ def _random_split(shape: tuple[int, int, int], classes: int, compute_device: tor
     """Make random images, each warped by the identity."""
     rows = torch.arange(IMAGES, device=compute_device)
     return Split(
-        bank=torch.rand(len(rows), *shape, generator=generator(0, "plan")).to(compute_device),
-        source=rows,
+        source_images=torch.rand(len(rows), *shape, generator=generator(0, "plan")).to(
+            compute_device
+        ),
+        source_index=rows,
         labels=rows % classes,
         codes=torch.tensor(affine.IDENTITY, device=compute_device).expand(len(rows), 6),
         ranges=affine.parameter_bounds("hard", compute_device),
@@ -271,7 +273,7 @@ def _time_attack(cohort: Cohort, data: Split, space: str, rngs: list[torch.Gener
     """Return the seconds of a search step, per image and model."""
     batch_size = choose_batch_size(cohort, data, 1)
     rows = torch.arange(batch_size, device=data.labels.device) % len(data)
-    batch = data.take(rows).expand(len(rngs))
+    batch = data.select(rows).expand(len(rngs))
     search, threat = SearchConfig("adam", 1e-3, STEPS), Threat(space, "linf", 0.1)
 
     def attack_once() -> None:
@@ -292,7 +294,7 @@ def _time_attack(cohort: Cohort, data: Split, space: str, rngs: list[torch.Gener
 
 def _time_distance(data: Split, space: str) -> float:
     """Return the seconds of a step of both descents to a manifold, per example."""
-    selected = data.take(slice(IMAGES))
+    selected = data.select(slice(IMAGES))
     examples = selected.images()
     measure_once = partial(
         measure_to_manifold,

@@ -34,8 +34,8 @@ class VaeGan(nn.Module):
     def __init__(self, shape: Shape, config: VaeGanConfig) -> None:
         super().__init__()
         self.shape, self.config = shape, config
-        self.encoder = Encoder(shape, config.latent, config.channels)
-        self.decoder = Decoder(shape, config.latent, config.channels)
+        self.encoder = Encoder(shape, config.latent_dim, config.channels)
+        self.decoder = Decoder(shape, config.latent_dim, config.channels)
         self.discriminator = Discriminator(shape, config.channels)
 
     def initialize(self, generator: torch.Generator) -> None:
@@ -95,14 +95,14 @@ def encode(models: Sequence[VaeGan], data: Split) -> Tensor:
 
     Codes are clamped to `specs.LATENT_BOUND`, as attacks clamp them.
     """
-    shape = len(data), models[0].config.latent
-    codes = data.bank.new_empty(shape, dtype=torch.float32)
+    shape = len(data), models[0].config.latent_dim
+    codes = data.source_images.new_empty(shape, dtype=torch.float32)
     for label, model in enumerate(models):
         rows = torch.arange(len(data), device=codes.device)
         if len(models) > 1:
             rows = torch.nonzero(data.labels == label)[:, 0]
         for chunk in torch.split(rows, IMAGES_PER_CHUNK):
-            codes[chunk] = model.encode(data.take(chunk).images())
+            codes[chunk] = model.encode(data.select(chunk).images())
     return codes.clamp_(-LATENT_BOUND, LATENT_BOUND)
 
 

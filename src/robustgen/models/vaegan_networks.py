@@ -17,10 +17,10 @@ class Encoder(nn.Module):
     Convolutions of 4x4 and stride 2, each with batch normalization and ReLU, and a linear layer.
     """
 
-    def __init__(self, shape: Shape, latent: int, channels: Sequence[int]) -> None:
+    def __init__(self, shape: Shape, latent_dim: int, channels: Sequence[int]) -> None:
         super().__init__()
         self.features = _make_convolutions(shape, channels, kernel=4, padding=1)
-        self.ends = nn.Linear(_count_features(shape, channels), 2 * latent)
+        self.ends = nn.Linear(_count_features(shape, channels), 2 * latent_dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log variance."""
@@ -36,12 +36,12 @@ class Decoder(nn.Module):
     follows.
     """
 
-    def __init__(self, shape: Shape, latent: int, channels: Sequence[int]) -> None:
+    def __init__(self, shape: Shape, latent_dim: int, channels: Sequence[int]) -> None:
         super().__init__()
         sizes = _image_sizes(shape, len(channels))
         features = _count_features(shape, channels)
         self.start = nn.Sequential(
-            nn.Linear(latent, features, bias=False),
+            nn.Linear(latent_dim, features, bias=False),
             nn.BatchNorm1d(features),
             nn.ReLU(),
             nn.Unflatten(1, (channels[-1], *sizes[-1])),

@@ -81,7 +81,7 @@ def train(
 
     Examples:
         >>> import robustgen, torch
-        >>> images = robustgen.open_study("results/smoke").split("fonts", "train").take(slice(60))
+        >>> images = robustgen.open_study("results/smoke").split("fonts", "train").select(slice(60))
         >>> cohort = robustgen.Cohort("convnet", (1, 28, 28), classes=3, seeds=[0, 1])
         >>> cohort.initialize([torch.Generator().manual_seed(seed) for seed in cohort.seeds])
         >>> batch_generators, attack_generators = (
@@ -122,14 +122,14 @@ def _check_arguments(
         raise ValueError(f"cohort must be a Cohort, not {type(cohort).__name__}")
     if not len(data):
         raise ValueError("data has no images")
-    shape = tuple(data.bank.shape[1:])
+    shape = tuple(data.source_images.shape[1:])
     if shape != tuple(cohort.shape):
         raise ValueError(
             f"data has images of shape {shape}, but cohort was made for {tuple(cohort.shape)}"
         )
     require_classes("the labels of data", data.labels, cohort.classes)
-    if data.bank.is_floating_point():
-        require_pixels("the images of data", data.bank)
+    if data.source_images.is_floating_point():
+        require_pixels("the images of data", data.source_images)
     require_generators("generators.batches", generators.batches, len(cohort.seeds))
     if method is not None:
         require_generators("generators.attacks", generators.attacks, len(cohort.seeds))
@@ -159,7 +159,7 @@ def _make_step(
 def _make_probe_space(data: Split, method: AdversarialTraining) -> Space:
     """Return the space of the method around the first image, which gives the shape of codes."""
     row = torch.zeros(1, 1, dtype=torch.int64, device=data.labels.device)
-    return make_space(method.threat.space, data.take(row))
+    return make_space(method.threat.space, data.select(row))
 
 
 def _sample_starts(
@@ -204,7 +204,7 @@ def _update(
         Loss (nat) and error of each image, both `(M, b)`, and the success of the attack on each
         attacked image, which are the last images of the batch.
     """
-    batch = data.take(rows)
+    batch = data.select(rows)
     clean, attacked, result = _make_halves(cohort, batch, method, starts)
     cohort.train()
     logits = cohort(torch.cat([clean, attacked], dim=1))
@@ -235,7 +235,7 @@ def _make_halves(
         images = batch.images()
         return images, images[:, :0], None
     half = batch.labels.shape[1] // 2
-    second_half = batch.take((slice(None), slice(half, None)))
+    second_half = batch.select((slice(None), slice(half, None)))
     space = make_space(method.threat.space, second_half)
     cohort.eval()
     result = run_search_from_starts(
@@ -248,7 +248,7 @@ def _make_halves(
         stop_at_success=False,
         backend=cohort.backend,
     )
-    first_half = batch.take((slice(None), slice(half)))
+    first_half = batch.select((slice(None), slice(half)))
     with torch.no_grad():
         return first_half.images(), space.decode(result.codes), result
 

@@ -168,7 +168,7 @@ def _train_epoch(
     sums = torch.zeros(4 if model.config.gamma else 2, dtype=torch.float64)
     epoch_batches = shuffle_into_batches(len(data), model.config.batch_size, [generator])
     for rows in epoch_batches:
-        images = data.take(rows[0].to(data.labels.device)).images()
+        images = data.select(rows[0].to(data.labels.device)).images()
         sums += torch.tensor(_update(model, optimizers, images, generator))
     return [float(mean) for mean in sums / len(epoch_batches)]
 
