@@ -97,6 +97,13 @@ SEARCH_MISTAKES = {
     "labels of one model": ({"labels": IMAGES.labels}, r"labels must be a tensor \(2, 4\)"),
     "32-bit labels": ({"labels": BATCH.labels.int()}, "labels must be of type torch.int64, not"),
     "a label above K": ({"labels": BATCH.labels + 4}, "labels reach from 4 to 7, but the model"),
+    "a label above K in a batch of fewer images than classes": (
+        {
+            "space": robustgen.make_space("image", IMAGES.select(slice(2)).expand(2)),
+            "labels": torch.tensor([[0, 0], [0, 4]]),
+        },
+        "labels reach from 0 to 4, but the model has classes 0 to 3",
+    ),
     "one generator": ({"generators": make_search_generators(1)}, "generators must be 2 random"),
     "a mask of one model": (
         {"skip": torch.zeros(4, dtype=torch.bool)},
@@ -127,6 +134,18 @@ def test_a_wrong_argument_of_a_search_is_named(mistake, sentence):
     }
     with pytest.raises(ValueError, match=sentence):
         robustgen.run_search(**arguments, stop_at_success=True)
+
+
+def test_a_search_does_not_call_a_model_in_train_mode():
+    """A call would change the running statistics of the user's model before it is refused."""
+    cohort = make_cohort(SEEDS).train()
+    before = {name: tensor.clone() for name, tensor in cohort.state_dict().items()}
+    generators = make_search_generators()
+    with pytest.raises(ValueError, match="model is in train mode"):
+        robustgen.run_search(
+            cohort, SPACE, BATCH.labels, THREAT, SEARCH, generators, stop_at_success=True
+        )
+    assert all(torch.equal(tensor, before[name]) for name, tensor in cohort.state_dict().items())
 
 
 TRAINING_MISTAKES = {
