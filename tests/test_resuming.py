@@ -59,7 +59,7 @@ def train_cohort(data, method, checkpoint=None):
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_a_resumed_training_ends_with_the_same_weights(
-    training_images, method, tmp_path, monkeypatch
+    training_images, method, tmp_path, monkeypatch, caplog
 ):
     """Four epochs of three updates are interrupted within and between epochs and in the last."""
     curves, state = train_cohort(training_images, method)
@@ -72,7 +72,12 @@ def test_a_resumed_training_ends_with_the_same_weights(
                     train_cohort(training_images, method, checkpoint)
         with monkeypatch.context() as patch:
             interrupt_after(patch, training, "_update", 12 - sum(interrupts))
-            resumed_curves, resumed_state = train_cohort(training_images, method, checkpoint)
+            with caplog.at_level("INFO"):
+                resumed_curves, resumed_state = train_cohort(training_images, method, checkpoint)
+        finished_epochs, updates = divmod(sum(interrupts), 3)
+        # The checkpoint of an epoch's last update is written before the epoch ends.
+        epoch, updates = (finished_epochs, 3) if updates == 0 else (finished_epochs + 1, updates)
+        assert f"resuming in epoch {epoch} after {updates} updates" in caplog.messages
         assert resumed_curves == curves
         for name in state:
             assert torch.equal(state[name], resumed_state[name]), (interrupts, name)

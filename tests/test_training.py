@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from conftest import SCHEDULE, make_cohort, make_generators
 
+from robustgen.attacks.search import ascend
 from robustgen.attacks.spaces import SPACES
+from robustgen.backend import PLAIN, Step
 from robustgen.data.split import Split, shuffle_into_batches
 from robustgen.errors import UserError
 from robustgen.evaluation.attacks import predict
@@ -105,7 +107,7 @@ METHODS_BY_HAND = {"normal": None, "adversarial": METHODS["adversarial"], "noise
 
 
 @pytest.mark.parametrize("name", METHODS_BY_HAND)
-def test_training_equals_a_simple_loop(training_images, name):
+def test_training_equals_a_simple_loop(training_images, name, caplog):
     """Weights and learning curves are equal, with batches of an odd size and a smaller last one.
 
     The weight decay is large, because Adam alone hides a wrong scale of the losses.
@@ -118,7 +120,8 @@ def test_training_equals_a_simple_loop(training_images, name):
     method, seeds = METHODS_BY_HAND[name], [5, 6]
     cohort = make_cohort(seeds).double()
     models = [cohort.member(position).double() for position in range(len(seeds))]
-    curves = train(cohort, data, config, method, make_generators(seeds))
+    with caplog.at_level("INFO"):
+        curves = train(cohort, data, config, method, make_generators(seeds))
     for position, (model, seed) in enumerate(zip(models, seeds, strict=True)):
         rows = train_by_hand(model, data, config, method, seed)
         for key, tensor in cohort.member(position).double().state_dict().items():
@@ -130,6 +133,10 @@ def test_training_equals_a_simple_loop(training_images, name):
             assert curves[column][position :: len(seeds)] == expected, (column, seed)
     assert curves["seed"] == seeds * config.epochs
     assert curves["epoch"] == [1, 1, 2, 2, 3, 3]
+    for epoch in range(config.epochs):
+        errors = ", ".join(f"{error:.3f}" for error in curves["error_clean"][2 * epoch :][:2])
+        sentence = f"epoch {epoch + 1}: error on clean training images {errors}"
+        assert sentence in caplog.messages
     rates = [0.01, 0.01 * 0.95, 0.01 * 0.95**2]
     assert curves["learning_rate"][:: len(seeds)] == pytest.approx(rates)
 
@@ -205,5 +212,33 @@ def test_diverged_training_is_refused_with_epoch_and_learning_rate(training_imag
     [("image", False), ("true_manifold", False), ("learned_manifold", True)],
 )
 def test_only_a_space_with_several_decoders_synchronizes(training_images, space, needs_host_sync):
+    """Its updates are not compiled, because a compiled step must not wait for the device."""
     method = AdversarialTraining(Threat(space, "linf", 0.1), SearchConfig("signed", 0.1, 1))
     assert _make_probe_space(training_images, method).needs_host_sync is needs_host_sync
+    compiled_steps: list[Step] = []
+
+    def compile_step(step: Step) -> Step:
+        compiled_steps.append(step)
+        return step
+
+    cohort = make_cohort([0])
+    cohort.backend = replace(PLAIN, compile_step=compile_step)
+    data, config = training_images.select(slice(8)), replace(SCHEDULE, epochs=1)
+    train(cohort, data, config, method, make_generators([0]))
+    assert len(compiled_steps) == (0 if needs_host_sync else 1)
+    train(cohort, data, config, None, make_generators([0]))
+    assert len(compiled_steps) == (1 if needs_host_sync else 2)
+
+
+def test_training_searches_with_the_backend_of_the_cohort(training_images):
+    searches = []
+
+    def ascend_and_record(*arguments):
+        searches.append(arguments)
+        ascend(*arguments)
+
+    cohort, data = make_cohort([0]), training_images.select(slice(40))
+    cohort.backend = replace(PLAIN, ascend=ascend_and_record)
+    config = replace(SCHEDULE, epochs=2, batch_size=20)
+    train(cohort, data, config, METHODS["adversarial"], make_generators([0]))
+    assert len(searches) == 2 * 2
