@@ -123,7 +123,7 @@ def test_a_selection_of_examples_has_their_codes_and_images(name):
 
 def test_a_space_that_the_data_set_lacks_is_refused():
     split = make_tiny_split()
-    with pytest.raises(ValueError, match="true_manifold needs a data set whose manifold is known"):
+    with pytest.raises(ValueError, match=r"^true_manifold needs a data set whose manifold is"):
         SPACES["true_manifold"](replace(split, codes=None).expand(2))
     with pytest.raises(ValueError, match="data_manifold was not learned for this data set"):
         SPACES["data_manifold"](split.expand(2))
@@ -160,6 +160,17 @@ def test_points_are_written_to_the_output_tensor(norm):
     points = sample_unit_ball(norm, (4, 3), [torch.Generator().manual_seed(0)], buffer)
     assert points.data_ptr() == buffer.data_ptr()
     assert torch.equal(points, sample_unit_ball(norm, (4, 3), [torch.Generator().manual_seed(0)]))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_points_of_more_models_than_generators_are_refused(norm):
+    with pytest.raises(ValueError, match="zip"):
+        sample_unit_ball(norm, (4, 3), [torch.Generator()], torch.empty(2, 4, 3))
+
+
+def test_points_of_an_unknown_norm_are_refused():
+    with pytest.raises(ValueError, match=r"^norm is 'l1', but must be one of 'linf', 'l2'$"):
+        sample_unit_ball("l1", (4, 3), [torch.Generator()])
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
