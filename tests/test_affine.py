@@ -99,3 +99,9 @@ def test_the_grid_and_its_gradient_equal_those_of_torch(shape):
     (gradient,) = torch.autograd.grad(grid, matrices, grad_grid)
     (expected_gradient,) = torch.autograd.grad(expected, matrices, grad_grid)
     torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_matrices_keep_the_leading_shape_of_their_parameters():
+    parameters = torch.rand(2, 3, 6, generator=torch.Generator().manual_seed(0))
+    expected = affine.affine_matrices(parameters.flatten(0, 1))
+    assert torch.equal(affine.affine_matrices(parameters), expected.view(2, 3, 2, 3))
