@@ -13,6 +13,7 @@ from tiny import make_tiny_split
 
 from robustgen.attacks.spaces import SPACES
 from robustgen.data import affine
+from robustgen.data.split import Split
 from robustgen.evaluation.distances import (
     _angle,
     _blur,
@@ -188,6 +189,11 @@ def test_distances_are_measured_with_the_given_optimizer():
     assert calls
 
 
+def crop_images(split: Split, side: int) -> Split:
+    """Return the split with the upper left corners of its source images, without warps."""
+    return replace(split, source_images=split.source_images[..., :side, :side], codes=None)
+
+
 WRONG_ARGUMENTS = {
     "one example": (
         {"examples": torch.zeros(1, 28, 28)},
@@ -202,6 +208,10 @@ WRONG_ARGUMENTS = {
     "images of another size": (
         {"examples": torch.zeros(4, 1, 8, 8)},
         r"examples have the shape \(1, 8, 8\), but clean images \(1, 28, 28\)",
+    ),
+    "training images of another size": (
+        {"training": crop_images(make_split("train"), 8)},
+        r"^examples have the shape \(1, 28, 28\), but training images \(1, 8, 8\)",
     ),
     "too few examples": (
         {"examples": torch.zeros(3, 1, 28, 28)},
