@@ -139,13 +139,15 @@ def test_a_wrong_argument_of_a_search_is_named(mistake, sentence):
 def test_a_search_does_not_call_a_model_in_train_mode():
     """A call would change the running statistics of the user's model before it is refused."""
     cohort = make_cohort(SEEDS).train()
-    before = {name: tensor.clone() for name, tensor in cohort.state_dict().items()}
+    initial_state = {name: tensor.clone() for name, tensor in cohort.state_dict().items()}
     generators = make_search_generators()
     with pytest.raises(ValueError, match="model is in train mode"):
         robustgen.run_search(
             cohort, SPACE, BATCH.labels, THREAT, SEARCH, generators, stop_at_success=True
         )
-    assert all(torch.equal(tensor, before[name]) for name, tensor in cohort.state_dict().items())
+    assert all(
+        torch.equal(tensor, initial_state[name]) for name, tensor in cohort.state_dict().items()
+    )
 
 
 TRAINING_MISTAKES = {
