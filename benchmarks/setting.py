@@ -41,10 +41,8 @@ ADVERSARIAL = AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("ad
 def load_letters(
     train_images_per_glyph: int = 4, test_images_per_glyph: int = 2
 ) -> dict[str, Split]:
-    """Render FONTS with 100 fonts; by split, 1000 images per draw."""
-    source_images = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images).flatten(0, 1)[
-        :, None
-    ]
+    """Return the train and test split of FONTS with 1000 glyphs: 10 letters in each of 100 fonts."""
+    prototypes = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images)
     table = draw_codes(
         study_seed=0,
         dataset="fonts",
@@ -56,7 +54,7 @@ def load_letters(
     )
     with TemporaryDirectory() as folder:
         images, examples = Path(folder, "images.safetensors"), Path(folder, "examples.parquet")
-        save_tensors(images, {"images": source_images}, {})
+        save_tensors(images, {"images": prototypes.flatten(0, 1)[:, None]}, {})
         write_table(examples, table, table.schema)
         return {split: load_split(images, examples, split, DEVICE) for split in ("train", "test")}
 

@@ -59,14 +59,12 @@ VARIANTS = {
 
 def write_data(folder: Path) -> None:
     """Write a data set as a job reads it."""
-    source_images = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images).flatten(0, 1)[
-        :, None
-    ]
+    prototypes = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images)
     settings = dict(study_seed=0, dataset="fonts", fonts=100, letters=LETTERS)
     table = draw_codes(
         **settings, transformations="hard", train_images_per_glyph=96, test_images_per_glyph=4
     )
-    save_tensors(folder / "images.safetensors", {"images": source_images}, {})
+    save_tensors(folder / "images.safetensors", {"images": prototypes.flatten(0, 1)[:, None]}, {})
     write_table(folder / "examples.parquet", table, table.schema)
 
 

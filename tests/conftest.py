@@ -51,20 +51,20 @@ def _deterministic():
 
 def letters(fonts: int = 6) -> torch.Tensor:
     """Draw four shapes per font, with strokes of its width: `(fonts * 4, 1, 28, 28)` in [0, 1]."""
-    source_images = torch.zeros(fonts, CLASSES, 1, 28, 28)
+    prototypes = torch.zeros(fonts, CLASSES, 1, 28, 28)
     for font in range(fonts):
         width = 2 + font % 3
-        source_images[font, 0, 0, 7:21, 7 : 7 + width] = 1  # L
-        source_images[font, 0, 0, 21 - width : 21, 7:19] = 1
-        source_images[font, 1, 0, 7:21, 13 : 13 + width] = 1  # T
-        source_images[font, 1, 0, 7 : 7 + width, 7:21] = 1
-        source_images[font, 2, 0, 7:21, 7:21] = 1  # a ring
-        source_images[font, 2, 0, 7 + width : 21 - width, 7 + width : 21 - width] = 0
-        source_images[font, 3, 0, 12 : 12 + width, 7:21] = 1  # a plus with a foot
-        source_images[font, 3, 0, 7:21, 12 : 12 + width] = 1
-        source_images[font, 3, 0, 21 - width : 21, 12:20] = 1
-        source_images[font] *= 1 - 0.05 * font
-    return source_images.flatten(0, 1)
+        prototypes[font, 0, 0, 7:21, 7 : 7 + width] = 1  # L
+        prototypes[font, 0, 0, 21 - width : 21, 7:19] = 1
+        prototypes[font, 1, 0, 7:21, 13 : 13 + width] = 1  # T
+        prototypes[font, 1, 0, 7 : 7 + width, 7:21] = 1
+        prototypes[font, 2, 0, 7:21, 7:21] = 1  # a ring
+        prototypes[font, 2, 0, 7 + width : 21 - width, 7 + width : 21 - width] = 0
+        prototypes[font, 3, 0, 12 : 12 + width, 7:21] = 1  # a plus with a foot
+        prototypes[font, 3, 0, 7:21, 12 : 12 + width] = 1
+        prototypes[font, 3, 0, 21 - width : 21, 12:20] = 1
+        prototypes[font] *= 1 - 0.05 * font
+    return prototypes.flatten(0, 1)
 
 
 def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:

@@ -40,11 +40,11 @@ def grey(n: int, height: int = 28, width: int = 28) -> np.ndarray:
 def collect_and_load(folder: Path, kind: str, **arguments: Any) -> dict[str, Split]:
     """Collect a data set, save it, and load its splits."""
     downloads = {"folder": str(folder / "data"), "mirror": None}
-    source_images, table = collect(kind, downloads=downloads, **SETTINGS, **arguments)
-    save_tensors(folder / "source_images.safetensors", {"images": source_images}, {})
+    images, table = collect(kind, downloads=downloads, **SETTINGS, **arguments)
+    save_tensors(folder / "images.safetensors", {"images": images}, {})
     write_table(folder / "examples.parquet", table, table.schema)
     names = ("train", "test")
-    files = folder / "source_images.safetensors", folder / "examples.parquet"
+    files = folder / "images.safetensors", folder / "examples.parquet"
     return {split: load_split(*files, split) for split in names}
 
 
@@ -100,10 +100,8 @@ def test_fashion_mnist_is_read(tmp_path, clothes):
 
 def test_an_installed_package_is_used(tmp_path, clothes, monkeypatch):
     monkeypatch.setattr(public, "FASHION_MNIST_FOLDER", tmp_path / "data/fashion_mnist")
-    source_images, _ = collect(
-        "fashion_mnist", downloads={"folder": str(tmp_path / "empty")}, **SETTINGS
-    )
-    assert len(source_images) == 30
+    images, _ = collect("fashion_mnist", downloads={"folder": str(tmp_path / "empty")}, **SETTINGS)
+    assert len(images) == 30
     assert not (tmp_path / "empty").exists()
     name = "t10k-labels-idx1-ubyte.gz"
     (tmp_path / "data/fashion_mnist" / name).write_bytes(encode_idx(clothes["t10k"][1])[:-9])
@@ -123,10 +121,10 @@ def test_a_missing_file_of_a_public_data_set_is_named(tmp_path):
     not public.FASHION_MNIST_FOLDER.is_dir(), reason="no package dataset-fashion-mnist"
 )
 def test_the_real_fashion_mnist(tmp_path):
-    source_images, table = collect("fashion_mnist", downloads={"folder": str(tmp_path)}, **SETTINGS)
-    assert source_images.shape == (70_000, 1, 28, 28)
+    images, table = collect("fashion_mnist", downloads={"folder": str(tmp_path)}, **SETTINGS)
+    assert images.shape == (70_000, 1, 28, 28)
     assert table["split"].to_pandas().value_counts().to_dict() == {"train": 60_000, "test": 10_000}
-    assert float(source_images[:60_000].float().mean()) / 255 == pytest.approx(0.2860, abs=1e-4)
+    assert float(images[:60_000].float().mean()) / 255 == pytest.approx(0.2860, abs=1e-4)
 
 
 def encode_emnist(arrays: dict[str, tuple[np.ndarray, np.ndarray]]) -> bytes:
@@ -209,8 +207,8 @@ def test_splits_are_balanced_in_order_and_disjoint(counts, share, shuffle):
         raw = RawDataset("images", names, labelled)
         return build_dataset(raw, **SETTINGS, test_share=share)
 
-    source_images, table = build()
-    rows = source_images[:, 0, 0, 0].tolist()
+    selected_images, table = build()
+    rows = selected_images[:, 0, 0, 0].tolist()
     assert len(set(rows)) == len(rows) == len(counts) * min(counts)
     assert table["source_index"].to_pylist() == list(range(len(rows)))
     assert table["label"].to_pylist() == [labels[row] for row in rows]
@@ -220,7 +218,7 @@ def test_splits_are_balanced_in_order_and_disjoint(counts, share, shuffle):
         assert split_labels == list(range(len(counts))) * rounds
         assert split_labels
     second_images, second_table = build()
-    assert torch.equal(second_images, source_images)
+    assert torch.equal(second_images, selected_images)
     assert second_table.equals(table)
 
 

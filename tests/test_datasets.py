@@ -73,9 +73,9 @@ def test_a_new_letter_does_not_change_the_codes_of_the_others(codes):
 
 def test_images_are_decoded_from_their_codes(tmp_path, codes):
     source_images = (torch.rand(15, 1, 28, 28) * 255).byte()
-    save_tensors(tmp_path / "source_images.safetensors", {"images": source_images}, {})
+    save_tensors(tmp_path / "images.safetensors", {"images": source_images}, {})
     write_table(tmp_path / "codes.parquet", codes, codes.schema)
-    split = load_split(tmp_path / "source_images.safetensors", tmp_path / "codes.parquet", "test")
+    split = load_split(tmp_path / "images.safetensors", tmp_path / "codes.parquet", "test")
     rows = codes.to_pandas().query("split == 'test'")
     assert split.classes == ("X", "Y", "Z")
     assert split.labels.tolist() == rows["label"].tolist()
@@ -90,11 +90,11 @@ def test_images_are_decoded_from_their_codes(tmp_path, codes):
 
 def test_examples_without_codes_are_their_source_images(tmp_path):
     source_images = (torch.rand(4, 3, 8, 8) * 255).byte()
-    save_tensors(tmp_path / "source_images.safetensors", {"images": source_images}, {})
+    save_tensors(tmp_path / "images.safetensors", {"images": source_images}, {})
     schema = EXAMPLES.with_metadata({"ranges": "easy", "classes": '["a", "b"]'})
     rows = {"split": ["train", "train", "test", "test"], "label": [0, 1, 0, 1]}
     write_table(tmp_path / "e.parquet", {**rows, "source_index": [2, 3, 0, 1]}, schema)
-    split = load_split(tmp_path / "source_images.safetensors", tmp_path / "e.parquet", "train")
+    split = load_split(tmp_path / "images.safetensors", tmp_path / "e.parquet", "train")
     assert split.codes is None
     assert torch.equal(split.images(), source_images[[2, 3]].float() / 255)
 
@@ -129,11 +129,9 @@ def test_large_splits_are_decoded_in_chunks(monkeypatch):
 
 def test_a_damaged_file_is_one_sentence(tmp_path, codes):
     write_table(tmp_path / "codes.parquet", codes, codes.schema)
-    (tmp_path / "source_images.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(
-        UserError, match=r"source_images\.safetensors is not a readable safetensors file"
-    ):
-        load_split(tmp_path / "source_images.safetensors", tmp_path / "codes.parquet", "test")
+    (tmp_path / "images.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(UserError, match=r"images\.safetensors is not a readable safetensors file"):
+        load_split(tmp_path / "images.safetensors", tmp_path / "codes.parquet", "test")
 
 
 def test_the_balanced_order_of_equal_classes_has_every_row():

@@ -334,10 +334,10 @@ def test_the_documented_kind_of_data_set_is_read(user_files: Path) -> None:
     assert (data.classes, data.train_examples, data.test_examples) == (2, 128, 32)
     assert data.shape == (1, 8, 8)
     old_signature = data.signature()
-    source_images, examples = sources.collect(
+    images, examples = sources.collect(
         **images_params(study, "digits"), path="digits.txt", downloads={}
     )
-    assert source_images.shape == (160, 1, 8, 8)
+    assert images.shape == (160, 1, 8, 8)
     assert examples.num_rows == 160
     with (user_files / "digits.txt").open("a") as file:
         file.write(" ")

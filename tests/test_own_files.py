@@ -268,10 +268,10 @@ def test_a_copied_photo_counts_once(photos, caplog):
         path.with_name(f"copy of {path.name}").write_bytes(path.read_bytes())
     settings = make_settings("images", photos)
     with caplog.at_level(logging.INFO):
-        source_images, _ = collect_images("images", photos)
+        selected_images, _ = collect_images("images", photos)
     assert settings.counts == (2, 3, 1)
-    assert len(source_images) == settings.train_examples + settings.test_examples == 8
-    assert len({image.numpy().tobytes() for image in source_images}) == 8
+    assert len(selected_images) == settings.train_examples + settings.test_examples == 8
+    assert len({image.numpy().tobytes() for image in selected_images}) == 8
     (line,) = [line for line in caplog.messages if "left out" in line]
     assert line == (
         "8 copies of images of the same class left out, e.g. a/copy of 0.png (equal to a/0.png)"
@@ -282,9 +282,9 @@ def test_a_photo_in_two_classes_is_left_out(photos, caplog):
     (photos / "b/x.png").write_bytes((photos / "a/1.png").read_bytes())
     settings = make_settings("images", photos)
     with caplog.at_level(logging.INFO):
-        source_images, _ = collect_images("images", photos)
+        selected_images, _ = collect_images("images", photos)
     assert settings.counts == (2, 2, 1)
-    assert len(source_images) == settings.train_examples + settings.test_examples
+    assert len(selected_images) == settings.train_examples + settings.test_examples
     (line,) = [line for line in caplog.messages if "left out" in line]
     assert line == (
         "2 images that occur in more than one class left out, e.g. a/1.png (equal to b/x.png)"
@@ -320,9 +320,9 @@ def test_a_copied_array_counts_once(tmp_path, caplog):
     np.savez(path, **arrays(images, [0, 1, 0, 1, 0, 1, 0, 0]))
     settings = make_settings("npz", path)
     with caplog.at_level(logging.INFO):
-        source_images, _ = collect_images("npz", path)
+        selected_images, _ = collect_images("npz", path)
     assert settings.counts == (2, 1, 1)
-    assert len(source_images) == settings.train_examples + settings.test_examples
+    assert len(selected_images) == settings.train_examples + settings.test_examples
     assert [line for line in caplog.messages if "left out" in line] == [
         "2 copies of images of the same class left out, e.g. image 6 (equal to image 0)",
         "2 images that occur in more than one class left out, e.g. image 4 (equal to image 5)",
@@ -336,8 +336,8 @@ def test_all_images_of_a_given_test_split_are_used(tmp_path, caplog):
     split = {"test_images": images[:4], "test_labels": np.arange(4) % 2, "names": np.arange(8)}
     np.savez(path, **arrays(images, np.arange(8) % 2, **split))
     with caplog.at_level(logging.INFO):
-        source_images, _ = collect_images("npz", path)
-    assert len(source_images) == 12
+        selected_images, _ = collect_images("npz", path)
+    assert len(selected_images) == 12
     assert make_settings("npz", path).counts == (2, 4, 2)
     assert (
         "4 of 4 test images have the same pixels as training images: test errors are too low"
@@ -352,11 +352,11 @@ def test_a_class_without_test_images_is_logged(tmp_path, caplog):
     np.savez(path, **arrays(grey(9, 9, 10), np.arange(9) % 3, **split))
     settings = make_settings("npz", path)
     with caplog.at_level(logging.INFO):
-        source_images, table = collect_images("npz", path)
+        selected_images, table = collect_images("npz", path)
     assert (settings.counts, settings.test_classes) == ((3, 3, 2), 2)
     assert (settings.train_examples, settings.test_examples) == (9, 4)
     assert table["label"].to_pylist() == [0, 1, 2] * 3 + [0, 2] * 2
-    assert len(source_images) == 13
+    assert len(selected_images) == 13
     assert any(
         line.startswith("1 of 3 classes have no test images: 1;") for line in caplog.messages
     )

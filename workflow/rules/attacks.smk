@@ -5,7 +5,7 @@ from robustgen.config.job_params import attack_params
 
 rule attack:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         cohort=f"{RESULTS}/{{dataset}}/classifiers/{COHORT}.safetensors",
         manifold=manifold_files_of(lambda wildcards: STUDY.attacks[wildcards.attack]),

@@ -5,7 +5,7 @@ from robustgen.config.job_params import training_params
 
 rule train:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         manifold=manifold_files_of(lambda wildcards: STUDY.methods[wildcards.method]),
     output:

@@ -14,7 +14,7 @@ config["downloads"] = STUDY.downloads.model_dump(exclude_none=True)
 
 rule images:
     output:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
     log:
         f"{RESULTS}/logs/{{dataset}}/images.log",

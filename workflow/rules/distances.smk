@@ -5,7 +5,7 @@ from robustgen.config.job_params import distance_params
 
 rule distances:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         attack_table=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.parquet",
         adversarial_examples=f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{COHORT}.safetensors",
@@ -31,7 +31,7 @@ rule distances:
 
 rule clean_distances:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         manifold=distance_manifold_files,
     output:

@@ -44,7 +44,7 @@ def figure_files(pattern):
 
 rule figure1:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         attack_tables=figure_files("{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.parquet"),
         adversarial_examples=figure_files(

@@ -13,7 +13,7 @@ with exit_on_user_error():
 
 rule prototypes:
     output:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         fonts=f"{RESULTS}/{{dataset}}/dataset/fonts.parquet",
     log:
         f"{RESULTS}/logs/{{dataset}}/prototypes.log",
@@ -59,7 +59,7 @@ rule codes:
 
 rule prototype_sheet:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
     output:
         **figure("prototypes", "{dataset}/figures", dataset="{dataset}"),
     log:

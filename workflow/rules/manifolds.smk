@@ -51,7 +51,7 @@ def vaegan_files(wildcards):
 
 rule vaegan:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
     output:
         model=f"{MANIFOLD}/{{part}}.safetensors",
@@ -79,7 +79,7 @@ rule vaegan:
 
 rule latent_codes:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         models=vaegan_files,
     output:

@@ -10,7 +10,7 @@ LEARNED_WILDCARDS = dict(zip(("dataset", "space"), zip(*LEARNED_SPACES)))
 
 rule judge:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
     output:
         cohort=f"{MANIFOLD}/judge.safetensors",
@@ -34,7 +34,7 @@ rule judge:
 
 rule quality:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         models=vaegan_files,
         judge=rules.judge.output.cohort,
@@ -88,7 +88,7 @@ rule all_quality:
 
 rule manifold_sheet:
     input:
-        source_images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
+        images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
         models=vaegan_files,
     output:

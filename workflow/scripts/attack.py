@@ -20,9 +20,7 @@ with run_job(snakemake.log[0], snakemake):
     settings = {**snakemake.params.settings, "method": wildcards.method, "n": int(wildcards.n)}
     compute_device = device.setup()
     backend = backends.for_cohorts(compute_device)
-    test = load_split(
-        snakemake.input.source_images, snakemake.input.examples, "test", compute_device
-    )
+    test = load_split(snakemake.input.images, snakemake.input.examples, "test", compute_device)
     if snakemake.input.manifold:
         test = load_manifold(snakemake.input.manifold, test, "test", backend)
     test = test.select(slice(settings["examples"]))

@@ -19,12 +19,8 @@ with run_job(snakemake.log[0], snakemake):
     examples = settings.pop("examples")
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
-    training = load_split(
-        snakemake.input.source_images, snakemake.input.examples, "train", compute_device
-    )
-    test = load_split(
-        snakemake.input.source_images, snakemake.input.examples, "test", compute_device
-    )
+    training = load_split(snakemake.input.images, snakemake.input.examples, "train", compute_device)
+    test = load_split(snakemake.input.images, snakemake.input.examples, "test", compute_device)
     if snakemake.input.manifold:
         test = load_manifold(snakemake.input.manifold, test, "test", backend)
     tensors, _ = load_tensors(snakemake.input.adversarial_examples, compute_device)

@@ -11,7 +11,7 @@ from robustgen.io.tensors import load_tensors
 from robustgen.jobs.runtime import run_job
 
 with run_job(snakemake.log[0], snakemake):
-    test = load_split(snakemake.input.source_images, snakemake.input.examples, "test")
+    test = load_split(snakemake.input.images, snakemake.input.examples, "test")
     tables, adversarial_images = {}, {}
     for attack, table_path, examples_path in zip(
         snakemake.params.attacks,

@@ -15,5 +15,5 @@ with run_job(snakemake.log[0], snakemake):
         downloads=snakemake.config["downloads"],
     )
     header = {"settings": settings, "provenance": provenance("cpu")}
-    save_tensors(snakemake.output.source_images, {"images": images}, header)
+    save_tensors(snakemake.output.images, {"images": images}, header)
     write_table(snakemake.output.examples, examples, examples.schema)

@@ -17,9 +17,7 @@ with run_job(snakemake.log[0], snakemake):
     settings, code = snakemake.params.settings, snakemake.params.code
     compute_device = device.setup()
     backend = backends.for_cohorts(compute_device)
-    data = load_split(
-        snakemake.input.source_images, snakemake.input.examples, "train", compute_device
-    )
+    data = load_split(snakemake.input.images, snakemake.input.examples, "train", compute_device)
     data = data.select(slice(settings["n"]))
 
     purpose = (settings["study_seed"], "judge", settings["dataset"], settings["n"])

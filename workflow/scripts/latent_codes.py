@@ -14,9 +14,7 @@ with run_job(snakemake.log[0], snakemake):
     models = [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models]
     codes = {}
     for split in ("train", "test"):
-        data = load_split(
-            snakemake.input.source_images, snakemake.input.examples, split, compute_device
-        )
+        data = load_split(snakemake.input.images, snakemake.input.examples, split, compute_device)
         codes[split] = encode(models, data)
     header = {
         "space": snakemake.params.space,

@@ -7,6 +7,6 @@ from robustgen.jobs.runtime import run_job
 
 with run_job(snakemake.log[0], snakemake):
     letters = snakemake.params.letters
-    images = load_tensors(snakemake.input.source_images)[0]["images"].numpy()
+    images = load_tensors(snakemake.input.images)[0]["images"].numpy()
     sheet = images.reshape(-1, len(letters), *images.shape[-2:])
     save(plot_prototypes(sheet, letters), snakemake.output.png, snakemake.output.pdf)

@@ -17,5 +17,5 @@ with run_job(snakemake.log[0], snakemake):
     letters = draw_prototypes(**settings, font_source=folder)
     images = torch.as_tensor(letters.images).flatten(0, 1)[:, None]
     header = {"settings": settings, "provenance": provenance("cpu")}
-    save_tensors(snakemake.output.source_images, {"images": images}, header)
+    save_tensors(snakemake.output.images, {"images": images}, header)
     write_table(snakemake.output.fonts, letters.table, FONTS)

@@ -16,9 +16,7 @@ with run_job(snakemake.log[0], snakemake):
     settings, space = snakemake.params.settings, snakemake.wildcards.space
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
-    test = load_split(
-        snakemake.input.source_images, snakemake.input.examples, "test", compute_device
-    )
+    test = load_split(snakemake.input.images, snakemake.input.examples, "test", compute_device)
     columns = measure_quality(
         [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models],
         test,

@@ -20,9 +20,7 @@ with run_job(snakemake.log[0], snakemake):
     n, seeds = int(wildcards.n), range(int(wildcards.first), int(wildcards.last) + 1)
     compute_device = device.setup()
     backend = backends.for_cohorts(compute_device)
-    data = load_split(
-        snakemake.input.source_images, snakemake.input.examples, "train", compute_device
-    )
+    data = load_split(snakemake.input.images, snakemake.input.examples, "train", compute_device)
     data = data.select(slice(n))
     if snakemake.input.manifold:
         data = load_manifold(snakemake.input.manifold, data, "train", backend)
@@ -48,9 +46,7 @@ with run_job(snakemake.log[0], snakemake):
     config, method = TrainConfig.from_params(classifier), AdversarialTraining.from_params(settings)
     curves = train(cohort, data, config, method, Generators(batches, attacks), checkpoint)
 
-    test = load_split(
-        snakemake.input.source_images, snakemake.input.examples, "test", compute_device
-    )
+    test = load_split(snakemake.input.images, snakemake.input.examples, "test", compute_device)
     write_table(output.predictions, predict(cohort, test), PREDICTIONS)
     write_table(output.curves, curves, CURVES)
     cohort.save(output.cohort, {**settings, "n": n}, provenance(compute_device, backend.name))

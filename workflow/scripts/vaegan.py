@@ -19,9 +19,7 @@ with run_job(snakemake.log[0], snakemake):
     settings, part = snakemake.params.settings, snakemake.params.part
     compute_device = device.setup()
     backend = backends.for_vaegans(compute_device)
-    data = load_split(
-        snakemake.input.source_images, snakemake.input.examples, "train", compute_device
-    )
+    data = load_split(snakemake.input.images, snakemake.input.examples, "train", compute_device)
     name = "all"
     if part != "all":
         label = int(part.removeprefix("class"))

@@ -68,9 +68,8 @@ def build_dataset(
     """Build the images `(P, C, H, W)`, uint8, and the table (`schemas.EXAMPLES`) of a data set.
 
     Each split gets equally many images of every class, as many as its smallest class has, drawn at
-    random and in the balanced order that `data.split` describes. No other image is returned,
-    and the images have the order of the table. Classes without test images are left out of the test
-    split, and the log names them.
+    random and in the balanced order that `data.split` describes. The images are those of the table,
+    in its order. Classes without test images are left out of the test split, which the log says.
 
     Args:
         raw: the images to choose from.

@@ -35,14 +35,13 @@ def draw_codes(
     lower, upper = affine.parameter_bounds(transformations)
     classes = len(letters)
     tables = []
-    image_counts = {"train": train_images_per_glyph, "test": test_images_per_glyph}
-    for split, per_glyph in image_counts.items():
+    splits = (("train", train_images_per_glyph), ("test", test_images_per_glyph))
+    for split, images_per_glyph in splits:
         rngs = [generator(study_seed, "codes", dataset, split, letter) for letter in letters]
-        source_index = np.repeat(np.arange(fonts * classes), per_glyph)
+        source_index = np.repeat(np.arange(fonts * classes), images_per_glyph)
         source_index = source_index[balanced_order(source_index % classes, rngs)]
-        uniform = torch.stack(
-            [torch.rand((fonts * per_glyph, 6), generator=rng) for rng in rngs], 1
-        )
+        shape = fonts * images_per_glyph, 6
+        uniform = torch.stack([torch.rand(shape, generator=rng) for rng in rngs], 1)
         codes = lower + (upper - lower) * uniform.flatten(0, 1)
         codes = codes.clamp(lower, upper)  # rounding may exceed the bounds
         split_names = pa.array(np.full(len(source_index), split)).cast(CODES.field("split").type)

@@ -28,7 +28,7 @@ USER_READERS: dict[str, Callable[[str], RawDataset]] = {
 def collect(
     kind: str, *, downloads: Mapping[str, Any], path: str | None = None, **settings: Any
 ) -> tuple[Tensor, pa.Table]:
-    """Read the images of a data set, and return the images and the table of `build_dataset`.
+    """Read a data set; return its images and its table, which `build_dataset` describes.
 
     Args:
         kind: a key of `PUBLIC_READERS` or `USER_READERS`.

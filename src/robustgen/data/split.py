@@ -103,7 +103,7 @@ class Split:
         return [self.source_images, self.source_index, self.labels, *self.ranges, *codes, *learned]
 
     def unwarped_images(self) -> Tensor:
-        """Return the source images `(..., C, H, W)` in [0, 1]; of FONTS, the letter prototypes."""
+        """Return each example's source image, `(..., C, H, W)` in [0, 1], without its warp."""
         images = self.source_images[self.source_index]
         return images if images.is_floating_point() else images.float() / 255
 
@@ -158,12 +158,12 @@ def balanced_order(labels: np.ndarray, generators: Sequence[torch.Generator]) ->
 
 
 def load_split(
-    source_images: str | Path, examples: str | Path, split: str, device: torch.device | str = "cpu"
+    images: str | Path, examples: str | Path, split: str, device: torch.device | str = "cpu"
 ) -> Split:
     """Load the split called `split` ("train" or "test") of a data set.
 
     Args:
-        source_images: safetensors file with `images` `(P, C, H, W)`, uint8.
+        images: safetensors file with `images` `(P, C, H, W)`, uint8.
         examples: Parquet file of `schemas.EXAMPLES` or `schemas.CODES`, whose header contains the
             name of the `ranges` and, as JSON, the names of the `classes`.
         split: name of the split.
@@ -182,7 +182,7 @@ def load_split(
         (torch.Size([1, 28, 28]), ('A', 'B', 'C'))
     """
     require_name("split", split, SPLITS)
-    tensors, _ = load_tensors(source_images)
+    tensors, _ = load_tensors(images)
     table = read_table(examples, CODES, EXAMPLES)
     is_selected = np.concatenate([_equals(chunk, split) for chunk in table["split"].chunks])
 

@@ -257,10 +257,9 @@ def _time_epoch(
 def _random_split(shape: tuple[int, int, int], classes: int, compute_device: torch.device) -> Split:
     """Make random images, each warped by the identity."""
     rows = torch.arange(IMAGES, device=compute_device)
+    images = torch.rand(len(rows), *shape, generator=generator(0, "plan"))
     return Split(
-        source_images=torch.rand(len(rows), *shape, generator=generator(0, "plan")).to(
-            compute_device
-        ),
+        source_images=images.to(compute_device),
         source_index=rows,
         labels=rows % classes,
         codes=torch.tensor(affine.IDENTITY, device=compute_device).expand(len(rows), 6),
