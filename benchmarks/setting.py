@@ -41,7 +41,7 @@ ADVERSARIAL = AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("ad
 def load_letters(
     train_images_per_glyph: int = 4, test_images_per_glyph: int = 2
 ) -> dict[str, Split]:
-    """Return the train and test split of FONTS with 1000 glyphs: 10 letters in each of 100 fonts."""
+    """Return the train and test split of FONTS with 1000 glyphs: 10 letters in 100 fonts."""
     prototypes = torch.as_tensor(fonts.draw_prototypes(100, LETTERS).images)
     table = draw_codes(
         study_seed=0,
