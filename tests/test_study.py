@@ -66,10 +66,8 @@ def test_missing_keys_have_their_defaults() -> None:
 
 
 def test_defaults_shrink_with_the_study() -> None:
-    small = (
-        ("datasets", "letters", "train_images_per_glyph"),
-        4,
-    )  # 40 train images, 20 test images
+    # 40 train images, 20 test images
+    small = (("datasets", "letters", "train_images_per_glyph"), 4)
     study = Study.parse(
         changed(small, (("distances",), OUT), (("attacks", "codes", "examples"), OUT))
     )

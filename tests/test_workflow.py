@@ -215,8 +215,8 @@ PLANS = {
 def plan_study(folder: Path, config: Path, *options: str) -> tuple[dict[str, int], float]:
     """Plan a study; return the number of jobs of each rule, and the CPU time in seconds.
 
-    A variable makes the dry run a child of this process, because only the CPU time of children is
-    counted.
+    Only the CPU time of child processes is counted. The dry run is one because a variable is set;
+    without variables, a server would run it.
     """
     start = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = snakemake(folder, "-n", *options, config=config, ROBUSTGEN_DEVICE="cpu")
