@@ -29,10 +29,10 @@ from torch import Tensor
 from robustgen.attacks.search import SearchResult, run_search
 from robustgen.attacks.spaces import ImageSpace
 from robustgen.data.split import Split
-from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
+from robustgen.jobs.runtime import provenance
 from robustgen.models.cohort import Cohort
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import SearchConfig, Threat
 
 IMAGES = 1000
@@ -50,7 +50,7 @@ def search_images(
         y[None],
         Threat("image", "linf", radius),
         SearchConfig("signed", radius / 30, STEPS),
-        [generator(0, "start")],
+        [make_generator(0, "start")],
         stop_at_success=until_success,
         backend=COHORTS,
     )

@@ -25,10 +25,10 @@ from robustgen.acceleration.cuda import grouped_conv, search_step, whole_search
 from robustgen.backend import PLAIN, Backend
 from robustgen.data.split import Split
 from robustgen.evaluation.attacks import attack_cohort, predict
-from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
+from robustgen.jobs.runtime import provenance
 from robustgen.models.cohort import Cohort
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig
 from robustgen.training.classifiers import Generators, train
 
@@ -60,7 +60,7 @@ def train_epochs(
     cohort = make_cohort(n_models)
     cohort.backend = backend
     batch_generators, attack_generators = (
-        [generator(0, purpose, seed) for seed in range(n_models)]
+        [make_generator(0, purpose, seed) for seed in range(n_models)]
         for purpose in ("batches", "attacks")
     )
     config = TrainConfig(epochs, 100, 0.01, 0.95, 1e-4)
@@ -98,7 +98,7 @@ def compare_epochs(data: Split) -> list[Row]:
 def attack_until_success(cohort: Cohort, data: Split) -> float:
     """Attack with regular examples as a study does; return the success rate."""
     threat, search = Threat("image", "linf", RADIUS), SearchConfig("signed", RADIUS / 30, STEPS)
-    generators = [generator(0, "start", seed) for seed in cohort.seeds]
+    generators = [make_generator(0, "start", seed) for seed in cohort.seeds]
     result = attack_cohort(cohort, data, threat, search, generators)
     return float(result.rows["success"].mean())
 

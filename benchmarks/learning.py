@@ -22,7 +22,7 @@ from robustgen.attacks.spaces import SPACES
 from robustgen.backend import PLAIN, Backend
 from robustgen.data.split import Split
 from robustgen.models.vaegan import VaeGan
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig, VaeGanConfig
 from robustgen.training.classifiers import Generators, train
 from robustgen.training.vaegan import train_vaegan
@@ -46,7 +46,7 @@ METHODS = {"normal": None} | {
 def train_epoch(data: Split, method: AdversarialTraining | None, n_models: int = MODELS) -> None:
     """Train a cohort for one epoch."""
     batch_generators, attack_generators = (
-        [generator(0, purpose, seed) for seed in range(n_models)]
+        [make_generator(0, purpose, seed) for seed in range(n_models)]
         for purpose in ("batches", "attacks")
     )
     generators = Generators(batch_generators, attack_generators)
@@ -57,7 +57,7 @@ def train_epoch_in_loop(data: Split, method: AdversarialTraining | None) -> None
     """Train the models of a cohort for one epoch, one after another."""
     cohort = make_cohort(MODELS)
     for seed in range(MODELS):
-        model, rng = cohort.member(seed), generator(0, "batches", seed)
+        model, rng = cohort.member(seed), make_generator(0, "batches", seed)
         optimizer = torch.optim.Adam(model.parameters(), EPOCH.learning_rate, weight_decay=1e-4)
         for rows in torch.randperm(len(data), generator=rng).split(BATCH_SIZE):
             batch = data.select(rows)
@@ -106,8 +106,8 @@ def attack_plainly(
 def train_vaegan_epoch(data: Split, backend: Backend, gamma: float) -> None:
     """Train a VAE-GAN for one epoch, with the layers of a backend."""
     model = VaeGan((1, 28, 28), VaeGanConfig(channels=(16, 32, 64), gamma=gamma, epochs=1))
-    model.initialize(generator(0, "benchmark"))
-    train_vaegan(model.to(DEVICE), data, generator(0, "training"), backend=backend)
+    model.initialize(make_generator(0, "benchmark"))
+    train_vaegan(model.to(DEVICE), data, make_generator(0, "training"), backend=backend)
 
 
 def count_epoch_flop(data: Split, method: AdversarialTraining | None) -> float:

@@ -34,10 +34,10 @@ from robustgen.acceleration.fold_batch_norm import fold_batch_norm
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import make_image_space
 from robustgen.backend import ForwardFn, State, vmapped_forward
-from robustgen.data import affine
+from robustgen.data.decoders import IDENTITY, affine_matrices, warp
 from robustgen.data.split import Split
 from robustgen.models.cohort import Cohort
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import SearchConfig, Threat
 
 MODELS, EXAMPLES, STEPS, ROUNDS, BATCH_SIZE = 3, 50, 20, 15, 100
@@ -51,13 +51,14 @@ def make_cohort(compute_device: torch.device) -> Cohort:
     """Make a cohort of untrained models."""
     backend = backends.for_cohorts(compute_device)
     cohort = Cohort("convnet", (1, 28, 28), 10, range(MODELS), backend).to(compute_device)
-    cohort.initialize([generator(0, "benchmark", i) for i in range(MODELS)])
+    cohort.initialize([make_generator(0, "benchmark", i) for i in range(MODELS)])
     return cohort
 
 
 def make_batch(examples: int, compute_device: torch.device) -> Split:
     """Make random images, which are the same for each model."""
-    pixels = torch.rand(examples, 1, 28, 28, generator=generator(0, "images")).to(compute_device)
+    rng = make_generator(0, "images")
+    pixels = torch.rand(examples, 1, 28, 28, generator=rng).to(compute_device)
     rows = torch.arange(examples, device=compute_device)
     images = Split(pixels, rows, rows % 10, None, (rows, rows), tuple("ABCDEFGHIJ"))
     return images.expand(MODELS)
@@ -65,7 +66,7 @@ def make_batch(examples: int, compute_device: torch.device) -> Split:
 
 def search_images(forward: ForwardFn, batch: Split) -> float:
     """Search in all steps with a forward pass; return the sum of the losses."""
-    generators = [generator(0, "start", i) for i in range(MODELS)]
+    generators = [make_generator(0, "start", i) for i in range(MODELS)]
     threat, search = Threat("image", "linf", 0.3), SearchConfig("adam", 0.005, STEPS)
     arguments = forward, make_image_space(batch), batch.labels, threat, search, generators
     return run_search(*arguments, stop_at_success=False).loss.sum().item()
@@ -149,7 +150,7 @@ def make_chunked_searches(compute_device: torch.device) -> dict[str, Callable[[]
 def make_training_steps(compute_device: torch.device) -> dict[str, Callable[[], object]]:
     """Make gradients of training with each kind of batch normalization."""
     cohort = make_cohort(compute_device).train()
-    images = torch.rand(MODELS, BATCH_SIZE, 1, 28, 28, generator=generator(0, "images"))
+    images = torch.rand(MODELS, BATCH_SIZE, 1, 28, 28, generator=make_generator(0, "images"))
     images = images.to(compute_device)
     model, state = cohort._module_and_state()
     weights = list(cohort.parameters())
@@ -189,16 +190,14 @@ def make_training_steps(compute_device: torch.device) -> dict[str, Callable[[], 
 
 def make_warps(compute_device: torch.device) -> dict[str, Callable[[], object]]:
     """Make warps of letters, and gradients with respect to the parameters, with each grid."""
-    letters = torch.rand(MODELS * EXAMPLES, 1, 28, 28, generator=generator(0, "images"))
+    letters = torch.rand(MODELS * EXAMPLES, 1, 28, 28, generator=make_generator(0, "images"))
     letters = letters.to(compute_device)
-    codes = torch.tensor(affine.IDENTITY, device=compute_device).repeat(len(letters), 1)
-    codes += 0.3 * torch.rand(codes.shape, generator=generator(0, "codes")).to(compute_device)
+    codes = torch.tensor(IDENTITY, device=compute_device).repeat(len(letters), 1)
+    codes += 0.3 * torch.rand(codes.shape, generator=make_generator(0, "codes")).to(compute_device)
     codes.requires_grad_()
 
     def warp_by_pytorch(images: Tensor, parameters: Tensor) -> Tensor:
-        grid = F.affine_grid(
-            affine.affine_matrices(parameters), list(images.shape), align_corners=True
-        )
+        grid = F.affine_grid(affine_matrices(parameters), list(images.shape), align_corners=True)
         return F.grid_sample(images, grid, "bilinear", "zeros", align_corners=True)
 
     def run(warp: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -207,7 +206,7 @@ def make_warps(compute_device: torch.device) -> dict[str, Callable[[], object]]:
 
     return {
         "PyTorch's grid": partial(run, warp_by_pytorch),
-        "the grid of this package": partial(run, affine.warp),
+        "the grid of this package": partial(run, warp),
     }
 
 

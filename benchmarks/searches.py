@@ -29,13 +29,13 @@ from torch import nn
 
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import SPACES
-from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
+from robustgen.data.decoders import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.io.checkpoints import Checkpoint
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan, encode
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import LATENT_BOUND, SearchConfig, Threat, VaeGanConfig
 from robustgen.training.vaegan import train_vaegan
 
@@ -54,9 +54,9 @@ def add_manifolds(data: Split) -> tuple[Split, Split]:
     models = []
     for label in range(len(LETTERS)):
         model = VaeGan((1, 28, 28), VaeGanConfig(channels=(16, 32, 64), gamma=0.0, epochs=2))
-        model.initialize(generator(0, "benchmark", label))
+        model.initialize(make_generator(0, "benchmark", label))
         model.to(DEVICE)
-        train_vaegan(model, data.select_class(label), generator(0, label))
+        train_vaegan(model, data.select_class(label), make_generator(0, label))
         models.append(model.eval().requires_grad_(False))
     codes = encode(models, data)
     plain_decoders = [deepcopy(model.decoder) for model in models]
@@ -79,7 +79,7 @@ def search_batches(cohort: Cohort, data: Split, space_name: str) -> float:
             batch.labels,
             Threat(space_name, "linf", RADIUS),
             SearchConfig("signed", RADIUS / 30, STEPS),
-            [generator(0, "start", seed) for seed in cohort.seeds],
+            [make_generator(0, "start", seed) for seed in cohort.seeds],
             stop_at_success=False,
             backend=cohort.backend,
         )
@@ -98,7 +98,7 @@ def search_in_loop(models: Sequence[nn.Module], data: Split, space_name: str) ->
             lower, upper = (
                 (-LATENT_BOUND, LATENT_BOUND) if batch.learned else (space.lower, space.upper)
             )
-            codes = space.sample(threat, [generator(0, "start", seed)])[0]
+            codes = space.sample(threat, [make_generator(0, "start", seed)])[0]
             best_loss = torch.full((len(batch),), -torch.inf, device=DEVICE)
             is_success = torch.zeros(len(batch), dtype=torch.bool, device=DEVICE)
             for step in range(STEPS + 1):
@@ -165,7 +165,7 @@ def compare_image_counts(data: Split) -> list[Row]:
     def run(images: Split) -> None:
         with TemporaryDirectory() as folder:
             checkpoint = Checkpoint(Path(folder, "a.checkpoint.safetensors"), {})
-            attack_cohort(cohort, images, threat, search, [generator(0, "start")], checkpoint)
+            attack_cohort(cohort, images, threat, search, [make_generator(0, "start")], checkpoint)
 
     is_correct = cohort.member(0)(data.images()).argmax(1) == data.labels
     correct_images = data.select(torch.nonzero(is_correct)[:, 0])

@@ -22,7 +22,7 @@ from robustgen.data.split import Split, load_split
 from robustgen.io.parquet import write_table
 from robustgen.io.tensors import save_tensors
 from robustgen.models.cohort import Cohort
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig
 from robustgen.training.classifiers import Generators, train
 
@@ -62,7 +62,7 @@ def load_letters(
 def make_cohort(n_models: int) -> Cohort:
     """Make a cohort of untrained models with random weights."""
     cohort = Cohort("convnet", (1, 28, 28), len(LETTERS), range(n_models), COHORTS).to(DEVICE)
-    cohort.initialize([generator(0, "initialization", seed) for seed in range(n_models)])
+    cohort.initialize([make_generator(0, "initialization", seed) for seed in range(n_models)])
     return cohort
 
 
@@ -72,7 +72,7 @@ def train_cohort(
     """Train the paper's classifiers on all of `data`."""
     cohort = make_cohort(n_models)
     batch_generators, attack_generators = (
-        [generator(0, purpose, seed) for seed in range(n_models)]
+        [make_generator(0, purpose, seed) for seed in range(n_models)]
         for purpose in ("batches", "attacks")
     )
     train(cohort, data, SCHEDULE, method, Generators(batch_generators, attack_generators))

@@ -30,7 +30,7 @@ from torch import Tensor
 from robustgen.acceleration import batched_forward, training_layers
 from robustgen.acceleration.cpu import inference_layers, vaegan_layers
 from robustgen.backend import PLAIN
-from robustgen.data.learned_manifold import ClassDecoders
+from robustgen.data.decoders import ClassDecoders
 from robustgen.data.split import Split
 from robustgen.evaluation.distances import measure_to_manifold
 

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from robustgen import device
 from robustgen.acceleration.backends import for_vaegans
 from robustgen.acceleration.fold_batch_norm import fold_decoder
-from robustgen.data import learned_manifold
-from robustgen.data.learned_manifold import ClassDecoders
+from robustgen.data.decoders import ClassDecoders, apply_per_class
 from robustgen.models.vaegan import VaeGan
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import VaeGanConfig
 from robustgen.training.vaegan import _update
 
@@ -38,7 +37,7 @@ def make_vaegan(
 ) -> VaeGan:
     """Make a VAE-GAN, with PyTorch's layers or, if `prepare`, with those of the backend."""
     model = VaeGan((1, 28, 28), VaeGanConfig(channels=channels, gamma=gamma))
-    model.initialize(generator(0, "benchmark"))
+    model.initialize(make_generator(0, "benchmark"))
     model = model.to(DEVICE)
     if prepare:
         for_vaegans(DEVICE).prepare(model)
@@ -51,15 +50,15 @@ def make_vaegan(
 
 def make_update(model: VaeGan) -> Callable[[], object]:
     """Make a training step of the model."""
-    images = torch.rand(BATCH_SIZE, 1, 28, 28, generator=generator(0, "images")).to(DEVICE)
+    images = torch.rand(BATCH_SIZE, 1, 28, 28, generator=make_generator(0, "images")).to(DEVICE)
     networks = model.train().children()
     optimizers = [torch.optim.Adam(network.parameters(), 0.005) for network in networks]
-    return partial(_update, model, optimizers, images, generator(0, "training"))
+    return partial(_update, model, optimizers, images, make_generator(0, "training"))
 
 
 def make_codes() -> Tensor:
     """Make random codes of which gradients are taken."""
-    codes = torch.randn(CODES, 10, generator=generator(0, "codes"))
+    codes = torch.randn(CODES, 10, generator=make_generator(0, "codes"))
     return codes.to(DEVICE).requires_grad_()
 
 
@@ -81,10 +80,10 @@ def make_class_search_step(
     """Make a search step with codes of all classes."""
     class_decoders, codes = ClassDecoders(decoders), make_codes()
     labels = torch.arange(CODES, device=DEVICE) % CLASSES
-    apply = learned_manifold.apply_per_class if layer_by_layer else apply_one_by_one
+    apply = apply_per_class if layer_by_layer else apply_one_by_one
 
     def run() -> None:
-        with patch.object(learned_manifold, "apply_per_class", apply):
+        with patch("robustgen.data.decoders.apply_per_class", apply):
             torch.autograd.grad(class_decoders(codes, labels).sum(), codes)[0].sum().item()
 
     return run

@@ -19,14 +19,13 @@ from filelock import FileLock
 from robustgen import device
 from robustgen.acceleration.backends import make_cpu_backend
 from robustgen.backend import Backend
-from robustgen.data import affine
+from robustgen.data.decoders import ClassDecoders, LearnedManifold, parameter_bounds
 from robustgen.data.font_codes import draw_codes
-from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
 from robustgen.io.schemas import PARAMETERS
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan, encode
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import TrainConfig, VaeGanConfig
 from robustgen.training.classifiers import Generators, train
 
@@ -84,7 +83,7 @@ def make_split(split: str, ranges: str = "easy", fonts: int = 6) -> Split:
         source_index=torch.from_numpy(rows["source_index"].to_numpy().astype(np.int64)),
         labels=torch.from_numpy(rows["label"].to_numpy().astype(np.int64)),
         codes=torch.tensor(rows[list(PARAMETERS)].to_numpy()),
-        ranges=affine.parameter_bounds(ranges),
+        ranges=parameter_bounds(ranges),
         classes=tuple(NAMES),
     )
 
@@ -98,15 +97,15 @@ def make_cohort(
 ) -> Cohort:
     """Return an initialized, untrained cohort."""
     cohort = Cohort("convnet", shape, classes, seeds, backend)
-    cohort.initialize([generator(0, "initialization", seed) for seed in seeds])
+    cohort.initialize([make_generator(0, "initialization", seed) for seed in seeds])
     return cohort
 
 
 def make_generators(seeds: list[int]) -> Generators:
     """Return new generators for the training of models with these seeds."""
     return Generators(
-        [generator(0, "batches", seed) for seed in seeds],
-        [generator(0, "training attacks", seed) for seed in seeds],
+        [make_generator(0, "batches", seed) for seed in seeds],
+        [make_generator(0, "training attacks", seed) for seed in seeds],
     )
 
 
@@ -118,7 +117,7 @@ SCHEDULE = TrainConfig(
 def vaegan(name: str, config: VaeGanConfig = RECIPE, shape=(1, 28, 28)) -> VaeGan:
     """Return an untrained VAE-GAN, initialized from its name."""
     model = VaeGan(shape, config)
-    model.initialize(generator(0, "initialization", name))
+    model.initialize(make_generator(0, "initialization", name))
     return model
 
 

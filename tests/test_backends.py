@@ -14,7 +14,7 @@ from robustgen.acceleration.verified_search import CHECKED_STEPS, verify_ascend
 from robustgen.attacks.search import ascend, run_search, run_search_from_starts
 from robustgen.attacks.spaces import SPACES
 from robustgen.backend import PLAIN, Backend, vmapped_forward
-from robustgen.data.learned_manifold import ClassDecoders
+from robustgen.data.decoders import ClassDecoders
 from robustgen.errors import UserError
 from robustgen.evaluation.attacks import attack_cohort, predict
 from robustgen.models.cohort import Cohort

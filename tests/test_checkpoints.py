@@ -15,17 +15,12 @@ import pytest
 import torch
 from conftest import RECIPE, make_split, vaegan
 
-from robustgen.io.checkpoints import (
-    Checkpoint,
-    identity_hash,
-    job_identity,
-    load_state_tensors,
-    state_tensors,
-)
+from robustgen.io.checkpoints import Checkpoint, identity_hash, job_identity
 from robustgen.io.tensors import save_tensors
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import VaeGanConfig
 from robustgen.training import vaegan as module
+from robustgen.training.resumable import load_state_tensors, state_tensors
 from robustgen.training.vaegan import train_vaegan, train_vaegan_once
 
 IDENTITY = {"settings": {"lr": 0.1}, "code": "abc", "inputs": ["12"]}
@@ -42,7 +37,7 @@ def train_and_save(
     """Train a VAE-GAN, save it at `path`, and return its learning curves."""
     model = vaegan("one", config)
     data = make_split("train").select(slice(60))
-    curves = train_vaegan(model, data, generator(0, "training"), checkpoint)
+    curves = train_vaegan(model, data, make_generator(0, "training"), checkpoint)
     model.save(path, {}, {})
     return curves
 
@@ -199,7 +194,7 @@ def test_a_model_is_trained_once_for_the_same_identity(tmp_path, caplog):
         finished = Checkpoint(
             tmp_path / "trained" / identity_hash(identity), identity, interval_s=0
         )
-        rng = generator(0, "training")
+        rng = make_generator(0, "training")
         caplog.clear()
         with caplog.at_level("INFO", logger="robustgen"):
             curves = train_vaegan_once(
@@ -264,7 +259,7 @@ def test_the_state_of_several_optimizers_and_generators_is_restored():
             optimizer.step()
 
     model, optimizers = make_model()
-    rngs = [generator(0, "draws", i) for i in range(2)]
+    rngs = [make_generator(0, "draws", i) for i in range(2)]
     for _ in range(3):
         step(model, optimizers, rngs)
     saved = state_tensors(model.state_dict(), optimizers, rngs)
@@ -272,7 +267,7 @@ def test_the_state_of_several_optimizers_and_generators_is_restored():
         name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in saved.items()
     }
     restored, restored_optimizers = make_model()
-    restored_rngs = [generator(1, "draws", i) for i in range(2)]
+    restored_rngs = [make_generator(1, "draws", i) for i in range(2)]
     load_state_tensors(saved, restored.state_dict(), restored_optimizers, restored_rngs)
     for optimizer, restored_optimizer in zip(optimizers, restored_optimizers, strict=True):
         params, restored_params = (

@@ -12,7 +12,7 @@ from robustgen.attacks.spaces import ImageSpace
 from robustgen.backend import Backend
 from robustgen.models import architectures
 from robustgen.models.cohort import Cohort
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import SearchConfig, Threat
 
 pytestmark = pytest.mark.slow
@@ -100,7 +100,7 @@ def search_images(
         labels.view(2, 7),
         Threat("image", norm, 0.1),
         SearchConfig(rule, 0.03, 3, restarts),
-        [generator(0, i) for i in range(2)],
+        [make_generator(0, i) for i in range(2)],
         stop_at_success=stop_at_success,
         skip=skip if stop_at_success else None,
         backend=Backend(ascend=whole_search.ascend),

@@ -14,10 +14,10 @@ from robustgen.acceleration.cpu import inference_layers
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import SPACES
 from robustgen.errors import UserError
-from robustgen.io.provenance import provenance
+from robustgen.jobs.runtime import provenance
 from robustgen.models import architectures
 from robustgen.models.cohort import Cohort
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat
 from robustgen.training.classifiers import train
 
@@ -301,9 +301,9 @@ def test_training_gradients_of_any_sequence_equal_those_of_single_models(monkeyp
 
     monkeypatch.setitem(architectures.ARCHITECTURES, "other", build)
     cohort = Cohort("other", (1, 8, 8), 3, [0, 1], CPU_BACKEND)
-    cohort.initialize([generator(0, "chain", seed) for seed in range(2)])
+    cohort.initialize([make_generator(0, "chain", seed) for seed in range(2)])
     members = [cohort.member(i).train() for i in range(2)]
-    images = torch.randn(2, 5, 1, 8, 8, generator=generator(0, "images"))
+    images = torch.randn(2, 5, 1, 8, 8, generator=make_generator(0, "images"))
     images_copy = images.clone()
     cohort.train()(images).square().sum().backward()
     assert torch.equal(images, images_copy)
@@ -318,7 +318,7 @@ def test_training_gradients_of_any_sequence_equal_those_of_single_models(monkeyp
 
 def test_modified_weights_are_used_in_inference_mode():
     """Inference-mode tensors have no version counter, so no forward pass is cached."""
-    images = torch.rand(2, 3, 1, 28, 28, generator=generator(0, "images"))
+    images = torch.rand(2, 3, 1, 28, 28, generator=make_generator(0, "images"))
     expected = make_cohort([0, 1]).eval()(images)
     with torch.inference_mode():
         cohort = make_cohort([0, 1]).eval()

@@ -3,13 +3,14 @@ import pytest
 import torch
 from conftest import make_split
 
-from robustgen.data import affine
+from robustgen.data.decoders import parameter_bounds, warp
 from robustgen.data.font_codes import draw_codes
 from robustgen.data.split import Split, balanced_order, load_split
 from robustgen.errors import UserError
 from robustgen.io.parquet import write_table
 from robustgen.io.schemas import EXAMPLES, PARAMETERS
 from robustgen.io.tensors import save_tensors
+from robustgen.specs import PARAMETER_RANGES
 
 SETTINGS = dict(
     study_seed=0,
@@ -49,7 +50,7 @@ def test_parameters_fill_their_ranges_uniformly(name):
     rows = draw_codes(
         **{**SETTINGS, "train_images_per_glyph": 400}, transformations=name
     ).to_pandas()
-    for parameter, lower, upper in zip(PARAMETERS, *affine.PARAMETER_RANGES[name], strict=True):
+    for parameter, lower, upper in zip(PARAMETERS, *PARAMETER_RANGES[name], strict=True):
         uniform = (rows[parameter].to_numpy().astype(float) - lower) / (upper - lower)
         assert uniform.min() >= -1e-6
         assert uniform.max() <= 1 + 1e-6
@@ -79,7 +80,7 @@ def test_images_are_decoded_from_their_codes(tmp_path, codes):
     rows = codes.to_pandas().query("split == 'test'")
     assert split.classes == ("X", "Y", "Z")
     assert split.labels.tolist() == rows["label"].tolist()
-    expected = affine.warp(
+    expected = warp(
         source_images[torch.tensor(rows["source_index"].to_list())].float() / 255,
         torch.tensor(rows[list(PARAMETERS)].to_numpy()),
     )
@@ -110,7 +111,7 @@ def test_only_source_images_in_use_are_materialized_and_as_bytes():
     """Floats of a large data set would need four times the memory."""
     source_images = (torch.rand(30, 3, 8, 8) * 255).byte()
     source_index = torch.tensor([7, 2, 29, 2])
-    ranges = affine.parameter_bounds("slight")
+    ranges = parameter_bounds("slight")
     split = Split(source_images, source_index, source_index % 2, None, ranges, ("even", "odd"))
     materialized = split.materialize()
     assert materialized.source_images.dtype == torch.uint8

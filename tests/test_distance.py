@@ -12,7 +12,9 @@ from conftest import make_split
 from tiny import make_tiny_split
 
 from robustgen.attacks.spaces import SPACES
-from robustgen.data import affine
+from robustgen.backend import make_adam
+from robustgen.data.decoders import IDENTITY as IDENTITY_PARAMETERS
+from robustgen.data.decoders import warp
 from robustgen.data.split import Split
 from robustgen.evaluation.distances import (
     _angle,
@@ -21,10 +23,9 @@ from robustgen.evaluation.distances import (
     measure_to_manifold,
     measure_to_neighbours,
 )
-from robustgen.optimizers import make_adam
 from robustgen.specs import LATENT_BOUND
 
-IDENTITY = torch.tensor(affine.IDENTITY)
+IDENTITY = torch.tensor(IDENTITY_PARAMETERS)
 
 
 def restrict_to_translations(split):
@@ -40,14 +41,14 @@ def test_distance_to_the_manifold_equals_brute_force():
     codes = clean.codes.clone()
     codes[:, :2] = torch.rand(6, 2, generator=rng) * 0.2 - 0.1
     noise = 0.1 * torch.rand(6, 1, 28, 28, generator=rng)
-    examples = (affine.warp(clean.unwarped_images(), codes) + noise).clamp(0, 1)
+    examples = (warp(clean.unwarped_images(), codes) + noise).clamp(0, 1)
     result = measure_to_manifold(examples, clean, "true_manifold", steps=200, step_size=0.05)
     grid = torch.linspace(-0.2, 0.2, 161)
     for i in range(6):
         grid_codes = IDENTITY.repeat(161 * 161, 1)
         grid_codes[:, :2] = torch.cartesian_prod(grid, grid)
         source = clean.select(slice(i, i + 1)).unwarped_images().expand(len(grid_codes), -1, -1, -1)
-        squares = (affine.warp(source, grid_codes) - examples[i]).square().flatten(1).sum(1)
+        squares = (warp(source, grid_codes) - examples[i]).square().flatten(1).sum(1)
         assert result.distance[i].item() == pytest.approx(squares.min().sqrt().item(), rel=0.01)
 
 
@@ -55,7 +56,7 @@ def test_examples_on_the_manifold_have_no_distance_and_no_angle():
     clean = restrict_to_translations(make_split("test").select(slice(8)))
     codes = clean.codes.clone()
     codes[:, 0] = 0.05
-    examples = affine.warp(clean.unwarped_images(), codes)
+    examples = warp(clean.unwarped_images(), codes)
     result = measure_to_manifold(examples, clean, "true_manifold", steps=300, step_size=0.05)
     assert result.distance.max() < 0.1
     assert result.angle.max() < 5
@@ -69,7 +70,7 @@ def test_examples_on_the_manifold_far_from_their_clean_code_have_no_distance():
     delta = 0.3 * (2 * torch.rand(clean.codes.shape, generator=rng) - 1).sign()
     codes = (clean.codes + delta).clamp(lower, upper)
     result = measure_to_manifold(
-        affine.warp(clean.unwarped_images(), codes),
+        warp(clean.unwarped_images(), codes),
         clean,
         "true_manifold",
         steps=200,

@@ -30,12 +30,11 @@ from robustgen.config.blocks import Settings
 from robustgen.config.job_params import images_params
 from robustgen.config.study import Study
 from robustgen.data import sources, user_images
-from robustgen.data.affine import PARAMETER_RANGES
 from robustgen.io import schemas
-from robustgen.models.architectures import ARCHITECTURES
+from robustgen.models import architectures
 from robustgen.models.cohort import Cohort
-from robustgen.seeding import generator
-from robustgen.specs import SearchConfig, Threat
+from robustgen.sampling import make_generator
+from robustgen.specs import PARAMETER_RANGES, SearchConfig, Threat
 from robustgen.training.classifiers import train
 
 
@@ -134,7 +133,7 @@ def test_make_targets_and_paths_on_a_page_exist(page: Path) -> None:
     assert set(re.findall(r"(?:`|^)make ([\w-]+)", text, re.M)) <= set(targets)
     project_path = r"(?:config|profiles|benchmarks|docs|workflow|src|tests)/[\w./-]+\w"
     example_files = {
-        "src/robustgen/models/mlp.py",
+        "src/robustgen/models/architectures.py",
         "src/robustgen/figures/learning_curves.py",
         "workflow/scripts/learning_curves.py",
         "workflow/report/learning_curves.rst",
@@ -183,7 +182,7 @@ def registries() -> Iterator[None]:
     with (
         patch.dict(dataset_settings.KINDS),
         patch.dict(sources.USER_READERS),
-        patch.dict(ARCHITECTURES),
+        patch.dict(architectures.ARCHITECTURES),
         patch.dict(spaces.SPACES),
         patch.dict(losses.LOSSES),
         patch.dict(step_rules.STEP_RULES),
@@ -281,7 +280,7 @@ def test_the_documented_step_rule_attacks(trained: Cohort, test_images) -> None:
     names = execute(step_rules, read_block("extending.md", "src/robustgen/attacks/step_rules.py"))
     assert step_rules.STEP_RULES["momentum"] is names["Momentum"]
     batch = test_images.select(slice(40)).expand(3)
-    generators = [generator(0, "a page", seed) for seed in range(3)]
+    generators = [make_generator(0, "a page", seed) for seed in range(3)]
     threat, search = Threat("image", "linf", 0.3), SearchConfig("momentum", 0.05, 12)
     space = spaces.SPACES["image"](batch)
     result = run_search(
@@ -301,7 +300,7 @@ def test_the_documented_space_raises_the_loss_within_its_bounds(
     torch.testing.assert_close(space.decode(space.clean_codes), batch.images())
     threat, losses = Threat("contrast", "linf", 0.4), []
     for steps in (0, 10):
-        generators = [generator(0, "a page", seed) for seed in range(3)]
+        generators = [make_generator(0, "a page", seed) for seed in range(3)]
         search = SearchConfig("adam", 0.1, steps)
         result = run_search(
             trained, space, batch.labels, threat, search, generators, stop_at_success=False
@@ -314,11 +313,9 @@ def test_the_documented_space_raises_the_loss_within_its_bounds(
 
 @pytest.mark.usefixtures("registries")
 def test_the_documented_architecture_is_trained_as_a_cohort(training_images) -> None:
-    names: dict[str, Any] = {}
-    exec(read_block("extending.md", "src/robustgen/models/mlp.py"), names)
-    ARCHITECTURES["mlp"] = names["build"]
+    execute(architectures, read_block("extending.md", "src/robustgen/models/architectures.py"))
     cohort = Cohort("mlp", (1, 28, 28), 4, [0, 1])
-    cohort.initialize([generator(0, "initialization", seed) for seed in (0, 1)])
+    cohort.initialize([make_generator(0, "initialization", seed) for seed in (0, 1)])
     curves = train(cohort, training_images, SCHEDULE, None, make_generators([0, 1]))
     assert curves["error_clean"][-1] < curves["error_clean"][0]
     batch = training_images.select(slice(5)).expand(2).images()
@@ -359,7 +356,7 @@ def test_the_documented_loss_attacks(trained: Cohort, test_images) -> None:
         batch.labels,
         Threat("image", "linf", 0.3),
         SearchConfig("signed", 0.05, 12, loss="margin"),
-        [generator(0, "a page", seed) for seed in range(3)],
+        [make_generator(0, "a page", seed) for seed in range(3)],
         stop_at_success=True,
     )
     assert result.success.float().mean() > 0.5
@@ -402,12 +399,15 @@ def test_the_documented_extensions_break_no_test(tmp_path: Path) -> None:
         if file.is_file():
             shutil.copy(file, project)
     source = project / "src/robustgen"
-    for module in ("attacks/spaces", "attacks/losses", "attacks/step_rules", "models/mlp"):
+    for module in (
+        "attacks/spaces",
+        "attacks/losses",
+        "attacks/step_rules",
+        "models/architectures",
+    ):
         path = f"src/robustgen/{module}.py"
         append(project / path, read_block("extending.md", path))
-    registry, specs = source / "models/architectures.py", source / "specs.py"
-    replace_text(registry, "import convnet", "import convnet, mlp")
-    replace_text(registry, '"convnet": convnet.build', '"convnet": convnet.build, "mlp": mlp.build')
+    specs = source / "specs.py"
     for old_name, name in (
         ('"data_manifold"]', "contrast"),
         ('"cross_entropy"]', "margin"),

@@ -22,7 +22,7 @@ from robustgen.data.split import Split
 from robustgen.errors import UserError
 from robustgen.evaluation import attacks as evaluation
 from robustgen.evaluation.attacks import attack_cohort, predict
-from robustgen.models.predictions import NO_CLASS
+from robustgen.models.cohort import NO_CLASS
 from robustgen.sampling import sample_unit_ball
 from robustgen.specs import SearchConfig, Threat
 

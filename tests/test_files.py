@@ -13,9 +13,9 @@ import torch
 
 from robustgen.io.atomic import atomic_write
 from robustgen.io.parquet import column_to_numpy, read_table, write_table
-from robustgen.io.provenance import _read_commit
 from robustgen.io.schemas import EXAMPLES
 from robustgen.io.tensors import save_tensors
+from robustgen.jobs.runtime import _read_commit
 
 WORDS = pa.dictionary(pa.int8(), pa.string())
 COLUMNS = {

@@ -154,8 +154,8 @@ def test_scripts_depend_on_the_definitions_that_they_use():
     train = used_definitions("train")
     assert {
         "attacks/search:run_search_from_starts",
-        "models/convnet:build",
-        "data/affine:warp",
+        "models/architectures:build_convnet",
+        "data/decoders:warp",
     } <= train
     assert {"io/schemas:CURVES", "attacks/spaces:AffineSpace"} <= train
     assert {"attacks/search:ActiveExamples", "specs:TrainConfig"} <= train
@@ -164,7 +164,7 @@ def test_scripts_depend_on_the_definitions_that_they_use():
     assert "io/schemas:CLAIMS" not in train
     distances, vaegan, attack = map(used_definitions, ("distances", "vaegan", "attack"))
     assert not {name for name in distances if name.startswith("attacks/search:run")}
-    assert not {name for name in vaegan if name.startswith("models/convnet")}
+    assert not {name for name in vaegan if name.startswith("models/architectures")}
     assert not {name for name in attack if name.startswith("training/vaegan")}
 
 

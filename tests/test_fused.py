@@ -9,7 +9,7 @@ from robustgen.attacks.search import ActiveExamples, SearchResult, ascend, run_s
 from robustgen.attacks.spaces import ImageSpace
 from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.backend import PLAIN, Backend
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import SearchConfig, Threat
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def search_images(
         labels,
         Threat("image", "linf", 0.1),
         SearchConfig(rule, 0.02, 6, restarts),
-        [generator(0, i) for i in range(2)],
+        [make_generator(0, i) for i in range(2)],
         stop_at_success=stop_at_success,
         skip=skip if stop_at_success else None,
         backend=backend,

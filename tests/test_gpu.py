@@ -16,7 +16,7 @@ from robustgen.evaluation.distances import measure_to_manifold
 from robustgen.io.checkpoints import Checkpoint
 from robustgen.io.tensors import compute_digest
 from robustgen.models.cohort import Cohort
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat
 from robustgen.training import classifiers
 from robustgen.training.classifiers import train
@@ -122,7 +122,7 @@ def test_an_attack_with_kernels_equals_the_plain_one(trained, test_images, caplo
     rows = []
     for backend in (choose_backend(GPU), PLAIN):
         cohort = copy_trained(trained, GPU, backend)
-        generators = [generator(0, seed) for seed in SEEDS]
+        generators = [make_generator(0, seed) for seed in SEEDS]
         search = SearchConfig("adam", 0.01, 20, 2)
         rows.append(attack_cohort(cohort, data, threat, search, generators).rows)
     assert (rows[0]["success"] != rows[1]["success"]).mean() < 0.01
@@ -141,7 +141,7 @@ def test_no_kernel_fails_its_verification(training_images, test_images, trained,
                 data,
                 Threat(space, "linf", 0.1),
                 SearchConfig(rule, 0.01, 5),
-                [generator(0, seed) for seed in SEEDS],
+                [make_generator(0, seed) for seed in SEEDS],
             )
     assert "differs from its plain definition" not in caplog.text
     assert "cannot be captured" not in caplog.text
@@ -158,7 +158,7 @@ def test_a_wrong_kernel_is_not_used(trained, test_images, monkeypatch, caplog):
             data,
             threat,
             search,
-            [generator(0, seed) for seed in SEEDS],
+            [make_generator(0, seed) for seed in SEEDS],
         ).rows
         for backend in (backends.make_cuda_backend(), replace(choose_backend(GPU), ascend=ascend))
     ]
@@ -238,7 +238,7 @@ def test_starts_and_successes_of_attacks_equal_those_of_the_cpu(trained, test_im
     for device in ("cpu", GPU):
         cohort, data = copy_trained(trained, device), move_split(test_images, device)
         for steps in (0, 20):
-            generators = [generator(0, seed) for seed in SEEDS]
+            generators = [make_generator(0, seed) for seed in SEEDS]
             search = SearchConfig("signed", 0.01, steps, restarts=2 if steps else 1)
             results[device, steps] = attack_cohort(cohort, data, threat, search, generators)
     for steps in (0, 20):

@@ -18,10 +18,9 @@ from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.config import blocks as settings
 from robustgen.config import datasets as data_settings
 from robustgen.config import manifolds as manifold_settings
-from robustgen.data.affine import PARAMETER_RANGES
 from robustgen.data.sources import PUBLIC_READERS, USER_READERS
 from robustgen.models.architectures import ARCHITECTURES
-from robustgen.specs import NORMS, SearchConfig, TrainConfig, VaeGanConfig
+from robustgen.specs import NORMS, PARAMETER_RANGES, SearchConfig, TrainConfig, VaeGanConfig
 
 SOURCE = ROOT / "src/robustgen"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

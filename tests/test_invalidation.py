@@ -125,10 +125,10 @@ EDITS = {
         f"judge, quality, all_quality, {TRAINED}",
     ),
     "the classifiers' network": (
-        ("models/convnet.py", "build"),
+        ("models/architectures.py", "build_convnet"),
         f"judge, quality, all_quality, {TRAINED}",
     ),
-    "the VAE-GANs' networks": (("models/vaegan_networks.py", "Decoder.__init__"), LEARNED),
+    "the VAE-GANs' networks": (("models/vaegan.py", "Decoder.__init__"), LEARNED),
     "the VAE-GANs' training": (("training/vaegan.py", "_update"), LEARNED),
     "the distance to neighbours": (
         ("evaluation/distances.py", "measure_to_neighbours"),

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 
 from robustgen.acceleration.cpu.batch_norm import batch_norm_train
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 
 
 def make_inputs(n_rows, channels, mean=0.3):
     """Rows, weight and bias, and a gradient with respect to the output."""
-    rng = generator(0, "normalization", n_rows, channels)
+    rng = make_generator(0, "normalization", n_rows, channels)
     rows = torch.randn(n_rows, channels, generator=rng) + mean
     weight, bias = (torch.rand(channels, generator=rng) - 0.2 for _ in range(2))
     return rows, weight, bias, torch.randn(n_rows, channels, generator=rng)

@@ -9,7 +9,7 @@ from conftest import make_cohort, make_split
 
 from robustgen.evaluation.attacks import predict
 from robustgen.figures.selection import predicted_names
-from robustgen.models.predictions import NO_CLASS, predict_class
+from robustgen.models.cohort import NO_CLASS, predict_class
 
 LOGITS = {
     "a single highest logit": ([0.0, 2.0, 1.0], 1),

@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import SCHEDULE, make_cohort, make_generators
 
-from robustgen.data.learned_manifold import ClassDecoders
+from robustgen.data.decoders import ClassDecoders
 from robustgen.data.split import Split
 from robustgen.errors import UserError
 from robustgen.evaluation import attacks as evaluation
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.io.checkpoints import Checkpoint, job_identity
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import AdversarialTraining, SearchConfig, Threat
 from robustgen.training import classifiers as training
 from robustgen.training.classifiers import train
@@ -85,7 +85,7 @@ def test_a_resumed_training_ends_with_the_same_weights(
 
 def attack_forty_images(cohort, data, threat, checkpoint=None):
     """Attack the first forty images with new generators."""
-    generators = [generator(0, "attack", seed) for seed in cohort.seeds]
+    generators = [make_generator(0, "attack", seed) for seed in cohort.seeds]
     return attack_cohort(cohort, data.select(slice(40)), threat, SEARCH, generators, checkpoint)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny import SHAPE, make_tiny_split, project_by_hand
 
 from robustgen.attacks.spaces import SPACES, ImageSpace, gather_columns, perturbation_norms
-from robustgen.data import affine
+from robustgen.data.decoders import warp
 from robustgen.sampling import expand_trailing_dims, sample_unit_ball
 from robustgen.specs import Threat
 
@@ -95,7 +95,7 @@ def test_decoded_images_of_each_space():
         ("transformation", split.images()),
     ):
         space = SPACES[name](batch)
-        expected = affine.warp(sources, (space.clean_codes + delta)[0])
+        expected = warp(sources, (space.clean_codes + delta)[0])
         torch.testing.assert_close(space.decode(space.clean_codes + delta)[0], expected)
     learned = SPACES["learned_manifold"](batch)
     decoders = split.learned["learned_manifold"].decoders.decoders

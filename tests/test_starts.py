@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from robustgen.acceleration.random_starts import sample_starts_in_threads
-from robustgen.sampling import sample_starts, sample_unit_ball
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator, sample_starts, sample_unit_ball
 
 CPU = torch.device("cpu")
 
@@ -19,7 +18,7 @@ CPU = torch.device("cpu")
 def test_starts_equal_those_drawn_batch_after_batch(sample, norm, members, batch_sizes, restarts):
     shape = (1, 4, 5)
     generators, expected_generators = (
-        [generator(0, "start", i) for i in range(members)] for _ in range(2)
+        [make_generator(0, "start", i) for i in range(members)] for _ in range(2)
     )
     starts = list(sample(norm, batch_sizes, shape, restarts, generators, CPU))
     expected_batches = [

@@ -10,13 +10,12 @@ from torch import nn
 
 from robustgen.acceleration.cpu.vaegan_layers import prepare
 from robustgen.acceleration.fold_batch_norm import fold_decoder
-from robustgen.data.learned_manifold import ClassDecoders
+from robustgen.data.decoders import ClassDecoders
 from robustgen.errors import UserError
-from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
-from robustgen.models.vaegan import VaeGan, encode, load_manifold
-from robustgen.models.vaegan_networks import Decoder, Discriminator, Encoder
-from robustgen.seeding import generator
+from robustgen.jobs.runtime import provenance
+from robustgen.models.vaegan import Decoder, Discriminator, Encoder, VaeGan, encode, load_manifold
+from robustgen.sampling import make_generator
 from robustgen.specs import LATENT_BOUND, VaeGanConfig
 from robustgen.training.vaegan import train_vaegan
 
@@ -63,7 +62,7 @@ def test_training_improves_reconstructions_and_is_repeatable(tmp_path):
     data, paths = select_class(0), [tmp_path / name for name in ("one", "two")]
     for path in paths:
         model = vaegan("one")
-        curves = train_vaegan(model, data, generator(0, "training"))
+        curves = train_vaegan(model, data, make_generator(0, "training"))
         model.save(path, {"label": 0}, provenance("cpu"))
     assert filecmp.cmp(*paths, shallow=False)
     assert [len(column) for column in curves.values()] == [3] * 6
@@ -83,8 +82,8 @@ def test_the_losses_equal_those_of_the_paper():
     )
     data = select_class(1).select(slice(30))
     model, expected_model = vaegan("one", config), vaegan("one", config)
-    curves = train_vaegan(model, data, generator(0, "training"))
-    rng = generator(0, "training")
+    curves = train_vaegan(model, data, make_generator(0, "training"))
+    rng = make_generator(0, "training")
     images = data.select(torch.randperm(30, generator=rng)).images()
     expected_model.train()
     mean, log_variance = expected_model.encoder(images)
@@ -138,8 +137,8 @@ def test_an_update_equals_that_of_plain_layers(gamma):
     data = select_class(1).select(slice(30))
     data = replace(data, decoded=data.images().double())
     model, expected_model = (vaegan("one", config).double() for _ in range(2))
-    train_vaegan(model, data, generator(0, "training"))
-    rng = generator(0, "training")
+    train_vaegan(model, data, make_generator(0, "training"))
+    rng = make_generator(0, "training")
     images = data.select(torch.randperm(30, generator=rng)).images()
     update_plainly(expected_model.train(), images, rng)
     initial_state = vaegan("one", config).double().state_dict()
@@ -155,7 +154,7 @@ def test_an_update_equals_that_of_plain_layers(gamma):
 def test_the_discriminator_is_not_used_without_gamma():
     model = vaegan("one", replace(RECIPE, gamma=0.0))
     model.discriminator.forward = None
-    curves = train_vaegan(model, select_class(0), generator(0, "training"))
+    curves = train_vaegan(model, select_class(0), make_generator(0, "training"))
     assert curves["generator_loss"] == curves["discriminator_loss"] == [None] * 3
     assert curves["l1"][-1] < 0.7 * curves["l1"][0]
 
@@ -166,14 +165,14 @@ def test_a_folded_decoder_computes_the_same_images_and_gradients(shape):
     for norm in model.decoder.modules():
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             for i, values in enumerate((norm.running_mean, norm.running_var, norm.weight)):
-                torch.nn.init.uniform_(values, 0.5, 2, generator=generator(0, "norm", i))
+                torch.nn.init.uniform_(values, 0.5, 2, generator=make_generator(0, "norm", i))
     with pytest.raises(ValueError, match="train mode"):
         fold_decoder(model.decoder)
     decoder = prepare(model).eval().decoder
     folded = fold_decoder(decoder)
     assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in folded.modules())
     assert not any(p.requires_grad for p in folded.parameters())
-    codes = torch.randn(9, 4, generator=generator(0, "codes")).double().requires_grad_()
+    codes = torch.randn(9, 4, generator=make_generator(0, "codes")).double().requires_grad_()
     images = [network(codes) for network in (decoder, folded)]
     torch.testing.assert_close(*images, atol=1e-10, rtol=1e-10)
     gradients = [torch.autograd.grad(x.square().sum(), codes)[0] for x in images]
@@ -196,7 +195,7 @@ def test_a_diverging_training_is_reported_in_one_sentence():
         train_vaegan(
             vaegan("one", VaeGanConfig(**{**vars(RECIPE), "learning_rate": 1e30})),
             select_class(0),
-            generator(0, "training"),
+            make_generator(0, "training"),
         )
 
 
@@ -292,7 +291,7 @@ def test_saved_codes_and_decoders_are_loaded_again(tmp_path):
 
 
 def test_a_decoder_in_inference_mode_uses_modified_weights():
-    codes = torch.randn(3, RECIPE.latent_dim, generator=generator(0, "codes"))
+    codes = torch.randn(3, RECIPE.latent_dim, generator=make_generator(0, "codes"))
     expected = vaegan("A").eval().decoder.requires_grad_(False)(codes)
     with torch.inference_mode():
         decoder = vaegan("A").eval().decoder.requires_grad_(False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.backend import PLAIN
-from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
+from robustgen.data.decoders import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
 from robustgen.specs import Threat
 

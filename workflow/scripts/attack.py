@@ -6,13 +6,12 @@ from robustgen.data.split import load_split
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.io.checkpoints import Checkpoint, job_identity
 from robustgen.io.parquet import write_table
-from robustgen.io.provenance import provenance
 from robustgen.io.schemas import ATTACKS
 from robustgen.io.tensors import save_tensors
-from robustgen.jobs.runtime import run_job
+from robustgen.jobs.runtime import provenance, run_job
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import load_manifold
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import SearchConfig, Threat
 
 with run_job(snakemake.log[0], snakemake):
@@ -27,7 +26,7 @@ with run_job(snakemake.log[0], snakemake):
     cohort = Cohort.load(snakemake.input.cohort, compute_device, backend)
 
     purpose = ("attack", *(settings[key] for key in ("attack", "dataset", "method", "n")))
-    generators = [generator(settings["study_seed"], *purpose, seed) for seed in cohort.seeds]
+    generators = [make_generator(settings["study_seed"], *purpose, seed) for seed in cohort.seeds]
     inputs = [*cohort.state_dict().values(), *test.identity_tensors()]
     identity = job_identity(settings, code, inputs, compute_device, backend.name)
     checkpoint = Checkpoint.beside(snakemake.output.adversarial_examples, identity)

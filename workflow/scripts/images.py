@@ -2,9 +2,8 @@
 
 from robustgen.data.sources import collect
 from robustgen.io.parquet import write_table
-from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
-from robustgen.jobs.runtime import run_job
+from robustgen.jobs.runtime import provenance, run_job
 
 with run_job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings

@@ -5,11 +5,10 @@ from robustgen.acceleration import backends
 from robustgen.data.split import load_split
 from robustgen.io.checkpoints import Checkpoint, job_identity
 from robustgen.io.parquet import write_table
-from robustgen.io.provenance import provenance
 from robustgen.io.schemas import CURVES
-from robustgen.jobs.runtime import run_job
+from robustgen.jobs.runtime import provenance, run_job
 from robustgen.models.cohort import Cohort
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import TrainConfig
 from robustgen.training.classifiers import Generators, train
 
@@ -23,9 +22,9 @@ with run_job(snakemake.log[0], snakemake):
     purpose = (settings["study_seed"], "judge", settings["dataset"], settings["n"])
     classifier, shape = settings["classifier"], tuple(data.source_images.shape[1:])
     judge = Cohort(classifier["architecture"], shape, len(data.classes), [0], backend)
-    judge.initialize([generator(*purpose, "initialization")])
+    judge.initialize([make_generator(*purpose, "initialization")])
     judge.to(compute_device)
-    generators = Generators(batches=[generator(*purpose, "batches")], attacks=[])
+    generators = Generators(batches=[make_generator(*purpose, "batches")], attacks=[])
     identity = job_identity(settings, code, data.identity_tensors(), compute_device, backend.name)
     checkpoint = Checkpoint.beside(snakemake.output.cohort, identity)
     config = TrainConfig.from_params(classifier)

@@ -3,9 +3,8 @@
 from robustgen import device
 from robustgen.acceleration import backends
 from robustgen.data.split import load_split
-from robustgen.io.provenance import provenance
 from robustgen.io.tensors import save_tensors
-from robustgen.jobs.runtime import run_job
+from robustgen.jobs.runtime import provenance, run_job
 from robustgen.models.vaegan import VaeGan, encode
 
 with run_job(snakemake.log[0], snakemake):

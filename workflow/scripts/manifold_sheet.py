@@ -9,7 +9,7 @@ from robustgen.figures.manifold import SheetImages, plot_manifold
 from robustgen.figures.style import save
 from robustgen.jobs.runtime import run_job
 from robustgen.models.vaegan import VaeGan
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 
 COLUMNS = 8
 
@@ -19,7 +19,7 @@ with run_job(snakemake.log[0], snakemake):
     backend = backends.for_vaegans(compute_device)
     test = load_split(snakemake.input.images, snakemake.input.examples, "test", compute_device)
     models = [VaeGan.load(path, compute_device, backend) for path in snakemake.input.models]
-    samples = generator(settings["study_seed"], "sheet", settings["dataset"], space)
+    samples = make_generator(settings["study_seed"], "sheet", settings["dataset"], space)
     images = SheetImages(**make_sheet(models, test, COLUMNS, samples))
     figure = plot_manifold(drawable_names(test.classes), images)
     save(figure, snakemake.output.png, snakemake.output.pdf)

@@ -5,10 +5,9 @@ import torch
 from robustgen.data.font_prototypes import draw_prototypes
 from robustgen.io.parquet import write_table
 from robustgen.io.paths import INSTALLED
-from robustgen.io.provenance import provenance
 from robustgen.io.schemas import FONTS
 from robustgen.io.tensors import save_tensors
-from robustgen.jobs.runtime import run_job
+from robustgen.jobs.runtime import provenance, run_job
 
 with run_job(snakemake.log[0], snakemake):
     settings = snakemake.params.settings

@@ -9,7 +9,7 @@ from robustgen.io.schemas import QUALITY
 from robustgen.jobs.runtime import run_job
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import Threat
 
 with run_job(snakemake.log[0], snakemake):
@@ -22,7 +22,7 @@ with run_job(snakemake.log[0], snakemake):
         test,
         Cohort.load(snakemake.input.judge, compute_device).member(0),
         Threat(**settings["threat"]),
-        generator(settings["study_seed"], "quality", settings["dataset"], space),
+        make_generator(settings["study_seed"], "quality", settings["dataset"], space),
     )
 
     rows = len(columns["label"])

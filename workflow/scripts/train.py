@@ -6,12 +6,11 @@ from robustgen.data.split import load_split
 from robustgen.evaluation.attacks import predict
 from robustgen.io.checkpoints import Checkpoint, job_identity
 from robustgen.io.parquet import write_table
-from robustgen.io.provenance import provenance
 from robustgen.io.schemas import CURVES, PREDICTIONS
-from robustgen.jobs.runtime import run_job
+from robustgen.jobs.runtime import provenance, run_job
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import load_manifold
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import AdversarialTraining, TrainConfig
 from robustgen.training.classifiers import Generators, train
 
@@ -27,9 +26,11 @@ with run_job(snakemake.log[0], snakemake):
 
     # All methods have the same initial weights and batch order, because they are compared.
     study_seed, dataset, name = (settings[key] for key in ("study_seed", "dataset", "method"))
-    initialization = [generator(study_seed, "initialization", dataset, seed) for seed in seeds]
-    batches = [generator(study_seed, "batches", dataset, n, seed) for seed in seeds]
-    attacks = [generator(study_seed, "training attacks", dataset, name, n, seed) for seed in seeds]
+    initialization = [make_generator(study_seed, "initialization", dataset, seed) for seed in seeds]
+    batches = [make_generator(study_seed, "batches", dataset, n, seed) for seed in seeds]
+    attacks = [
+        make_generator(study_seed, "training attacks", dataset, name, n, seed) for seed in seeds
+    ]
 
     classifier, shape = settings["classifier"], tuple(data.source_images.shape[1:])
     cohort = Cohort(classifier["architecture"], shape, len(data.classes), seeds, backend)

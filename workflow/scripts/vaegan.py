@@ -7,11 +7,10 @@ from robustgen.acceleration import backends
 from robustgen.data.split import load_split
 from robustgen.io.checkpoints import Checkpoint, identity_hash, job_identity
 from robustgen.io.parquet import write_table
-from robustgen.io.provenance import provenance
 from robustgen.io.schemas import VAEGAN_CURVES
-from robustgen.jobs.runtime import run_job
+from robustgen.jobs.runtime import provenance, run_job
 from robustgen.models.vaegan import VaeGan
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import VaeGanConfig
 from robustgen.training.vaegan import train_vaegan_once
 
@@ -31,7 +30,7 @@ with run_job(snakemake.log[0], snakemake):
     purpose = (settings["study_seed"], "vaegan", settings["dataset"], name)
     config = VaeGanConfig.from_mapping(settings["recipe"])
     model = VaeGan(tuple(data.source_images.shape[1:]), config)
-    model.initialize(generator(*purpose, "initialization"))
+    model.initialize(make_generator(*purpose, "initialization"))
     images = data.source_images if data.decoded is None else data.decoded
     identity = job_identity(
         {**settings, "name": name}, snakemake.params.code, [images], compute_device, backend.name
@@ -40,7 +39,7 @@ with run_job(snakemake.log[0], snakemake):
     checkpoint = Checkpoint.beside(path, identity)
     finished_path = path.parent / "trained" / f"{identity_hash(identity)}.safetensors"
     finished = Checkpoint(finished_path, identity, interval_s=0)
-    noise = generator(*purpose, "training")
+    noise = make_generator(*purpose, "training")
     curves = train_vaegan_once(model.to(compute_device), data, noise, checkpoint, finished, backend)
 
     write_table(snakemake.output.curves, curves, VAEGAN_CURVES)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustgen.optimizers import BETA1, BETA2, EPS, Optimizer, make_adam
+from robustgen.backend import BETA1, BETA2, EPS, Optimizer, make_adam
 
 
 class SlimAdam:

@@ -42,7 +42,7 @@ def fold_batch_norm(model: nn.Module, state: State) -> tuple[nn.Module, dict[str
 def fold_decoder(decoder: nn.Module) -> nn.Module:
     """Return the decoder of a VAE-GAN without batch normalization, as one sequence of layers.
 
-    The result is in eval mode and has constant weights. `models.vaegan_networks.Decoder` is not
+    The result is in eval mode and has constant weights. `models.vaegan.Decoder` is not
     imported, so that a change of it does not concern jobs without a learned manifold.
 
     Raises:

@@ -8,8 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from robustgen.data import affine
-from robustgen.data.learned_manifold import ClassDecoders
+from robustgen.data.decoders import ClassDecoders, identity_parameters, warp
 from robustgen.data.split import Split
 from robustgen.sampling import expand_trailing_dims, sample_unit_ball
 from robustgen.specs import LATENT_BOUND, Threat, require_name
@@ -111,7 +110,7 @@ class AffineSpace(Space):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the images, warped by `codes` `(M, B, 6)`."""
-        return affine.warp(self.images, codes)
+        return warp(self.images, codes)
 
     def select(self, columns: Tensor) -> "AffineSpace":
         """Return the space around the images at positions `columns` `(M, B')` of each model."""
@@ -174,7 +173,7 @@ def make_transformation(batch: Split) -> Space:
     Its clean codes are the identity and its bounds are the ranges of the data set.
     """
     images = batch.images()
-    identity = affine.identity(images).expand(*images.shape[:2], 6)
+    identity = identity_parameters(images).expand(*images.shape[:2], 6)
     return AffineSpace(identity, *batch.ranges, images)
 
 

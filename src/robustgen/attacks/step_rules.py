@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.optimizers import BETA1, BETA2, EPS
+from robustgen.backend import BETA1, BETA2, EPS
 from robustgen.specs import require_name
 
 

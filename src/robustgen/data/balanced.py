@@ -16,7 +16,7 @@ from robustgen.data.holdout import choose_test_count
 from robustgen.data.split import balanced_order
 from robustgen.errors import UserError
 from robustgen.io.schemas import EXAMPLES
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 
 log = logging.getLogger("robustgen")
 
@@ -168,7 +168,7 @@ def _make_generators(
     raw: RawDataset, study_seed: int, dataset: str, split: str
 ) -> list[torch.Generator]:
     """Make a generator per class from its name, so that a new class does not change the others."""
-    return [generator(study_seed, "examples", dataset, split, name) for name in raw.classes]
+    return [make_generator(study_seed, "examples", dataset, split, name) for name in raw.classes]
 
 
 def _check_shapes(name: str, train: tuple[int, ...], test: tuple[int, ...]) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from robustgen.data import affine
+from robustgen.data.decoders import parameter_bounds
 from robustgen.data.split import balanced_order
 from robustgen.io.schemas import CODES, PARAMETERS
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 
 
 def draw_codes(
@@ -32,12 +32,12 @@ def draw_codes(
         A table of `schemas.CODES`, train before test, each split in the balanced order that
         `data.split` describes. The `source_index` of a row is `font * len(letters) + label`.
     """
-    lower, upper = affine.parameter_bounds(transformations)
+    lower, upper = parameter_bounds(transformations)
     classes = len(letters)
     tables = []
     splits = (("train", train_images_per_glyph), ("test", test_images_per_glyph))
     for split, images_per_glyph in splits:
-        rngs = [generator(study_seed, "codes", dataset, split, letter) for letter in letters]
+        rngs = [make_generator(study_seed, "codes", dataset, split, letter) for letter in letters]
         source_index = np.repeat(np.arange(fonts * classes), images_per_glyph)
         source_index = source_index[balanced_order(source_index % classes, rngs)]
         shape = fonts * images_per_glyph, 6

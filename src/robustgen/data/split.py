@@ -19,8 +19,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from robustgen.data import affine
-from robustgen.data.learned_manifold import LearnedManifold
+from robustgen.data.decoders import LearnedManifold, parameter_bounds, warp
 from robustgen.io.parquet import column_to_numpy, read_table
 from robustgen.io.schemas import CODES, EXAMPLES, PARAMETERS
 from robustgen.io.tensors import load_tensors
@@ -114,7 +113,7 @@ class Split:
         if self.codes is None:
             return self.unwarped_images()
         if self.labels.dim() != 1 or len(self) <= EXAMPLES_PER_CHUNK:
-            return affine.warp(self.unwarped_images(), self.codes)
+            return warp(self.unwarped_images(), self.codes)
         images = self.codes.new_empty((len(self), *self.source_images.shape[1:]))
         for start in range(0, len(self), EXAMPLES_PER_CHUNK):
             rows = slice(start, start + EXAMPLES_PER_CHUNK)
@@ -199,7 +198,7 @@ def load_split(
         source_index=read_column("source_index").long().to(device),
         labels=read_column("label").long().to(device),
         codes=codes,
-        ranges=affine.parameter_bounds(header["ranges"], device),
+        ranges=parameter_bounds(header["ranges"], device),
         classes=tuple(json.loads(header["classes"])),
     )
 

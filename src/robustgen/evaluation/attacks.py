@@ -14,9 +14,8 @@ from robustgen.attacks.spaces import Space, make_space, perturbation_norms
 from robustgen.backend import Backend
 from robustgen.data.split import Split
 from robustgen.errors import UserError
-from robustgen.io.checkpoints import Checkpoint, load_state_tensors, state_tensors
-from robustgen.io.example_store import ExampleStore
-from robustgen.models.predictions import NO_CLASS, predict_class
+from robustgen.io.checkpoints import Checkpoint, ExampleStore, generator_tensors, load_generators
+from robustgen.models.cohort import NO_CLASS, predict_class
 from robustgen.progress import log, log_progress
 from robustgen.specs import SearchConfig, Threat
 from robustgen.tensor_checks import (
@@ -158,7 +157,7 @@ def attack_cohort(
             if checkpoint and checkpoint.due():
                 end = start + batch_size
                 filled_columns = {name: column[:, :end] for name, column in columns.items()}
-                tensors = {**filled_columns, **state_tensors({}, [], generators)}
+                tensors = {**filled_columns, **generator_tensors(generators)}
                 checkpoint.write(tensors, {"digest": examples.digest()})
                 examples.keep_on_error()
     return _assemble(cohort, data, columns, examples.tensors())
@@ -322,7 +321,7 @@ def _resume(
             "the job starts from the beginning: the examples beside its checkpoint have changed"
         )
         return {}
-    load_state_tensors(tensors, {}, [], generators)
+    load_generators(tensors, generators)
     log.info("resuming after %d images", examples_done)
     return columns
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustgen.attacks.spaces import Space, make_space
+from robustgen.backend import MakeAdam, make_adam, set_learning_rate
 from robustgen.data.split import Split
-from robustgen.optimizers import MakeAdam, make_adam, set_learning_rate
 from robustgen.progress import log_progress
 from robustgen.specs import require_number
 from robustgen.tensor_checks import require_images, require_same_images

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.spaces import LearnedSpace
-from robustgen.data.learned_manifold import ClassDecoders
+from robustgen.data.decoders import ClassDecoders
 from robustgen.data.split import Split
 from robustgen.io.schemas import QUALITY, empty
-from robustgen.models.predictions import predict_class
+from robustgen.models.cohort import predict_class
 from robustgen.models.vaegan import IMAGES_PER_CHUNK, VaeGan
 from robustgen.specs import LATENT_BOUND, Threat
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from robustgen.models.predictions import NO_CLASS
+from robustgen.models.cohort import NO_CLASS
 
 
 def select_examples(attacks: Iterable[pd.DataFrame], max_count: int = 6) -> list[int]:

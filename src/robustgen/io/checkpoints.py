@@ -15,7 +15,6 @@ from torch import Tensor
 from robustgen.environment import read_checkpoint_interval
 from robustgen.errors import UserError
 from robustgen.io.tensors import compute_digest, load_tensors, save_tensors
-from robustgen.optimizers import Optimizer
 
 log = logging.getLogger("robustgen")
 
@@ -85,7 +84,7 @@ class Checkpoint:
         """Replace the file, unless it was written less than `interval_s` seconds ago.
 
         Args:
-            tensors: the state (see `state_tensors`), on any device.
+            tensors: the state (see `generator_tensors` and `training.resumable`), on any device.
             metadata: the rest of the state, in JSON types. `read` returns equal floats, also
                 infinities and NaN, and keys in the same order.
 
@@ -137,61 +136,141 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def state_tensors(
-    state: Mapping[str, Tensor],
-    optimizers: Sequence[Optimizer],
-    generators: Sequence[torch.Generator],
-) -> dict[str, Tensor]:
-    """Collect everything that training changes, as tensors for `load_state_tensors`.
-
-    Tensors of parameters, buffers and optimizers are not copied.
-
-    Args:
-        state: parameters and buffers by name.
-        optimizers: optimizers whose state consists of tensors, such as Adam.
-        generators: the random generators of the training.
-    """
-    tensors = {f"state.{name}": tensor for name, tensor in state.items()}
-    for i, optimizer in enumerate(optimizers):
-        for j, parameter in enumerate(_parameters(optimizer)):
-            for key, tensor in optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{i}.{j}.{key}"] = tensor
-    for i, generator in enumerate(generators):
-        tensors[f"generator.{i}"] = generator.get_state()
-    return tensors
+def generator_tensors(generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+    """Return the states of random generators by name, for `load_generators`."""
+    return {f"generator.{i}": generator.get_state() for i, generator in enumerate(generators)}
 
 
-@torch.no_grad()
-def load_state_tensors(
-    tensors: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    optimizers: Sequence[Optimizer],
-    generators: Sequence[torch.Generator],
-) -> None:
-    """Restore the state that `state_tensors` returned, in place.
-
-    Values are copied into the memory of the given tensors, because the memory layout decides in
-    which order convolutions sum.
-
-    Args:
-        tensors: the result of `state_tensors`.
-        state: parameters and buffers by name, as they are before training.
-        optimizers: the optimizers, as they are before training.
-        generators: the random generators, in any state.
-    """
-    for name, tensor in state.items():
-        tensor.copy_(tensors[f"state.{name}"])
-    for i, optimizer in enumerate(optimizers):
-        for j, parameter in enumerate(_parameters(optimizer)):
-            prefix = f"optimizer.{i}.{j}."
-            saved = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            for key, tensor in saved.items():
-                template = parameter if key != "step" else tensor.to(parameter.device)
-                restored = torch.empty_like(template).copy_(tensor)
-                optimizer.state.setdefault(parameter, {})[key] = restored
+def load_generators(tensors: Mapping[str, Tensor], generators: Sequence[torch.Generator]) -> None:
+    """Set random generators to the states that `generator_tensors` returned."""
     for i, generator in enumerate(generators):
         generator.set_state(tensors[f"generator.{i}"])
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+class ExampleStore:
+    """Tensors `(M, N, ...)` of single precision that are written a batch of examples at a time.
+
+    Each tensor has a file of its own. At the end the files are mapped to memory, which the system
+    can reclaim. Files are written with `write` instead, because a full disk would then raise an
+    exception; with a memory map it would kill the process (SIGBUS).
+
+    As a context manager, it removes its files if an error occurs before `keep_on_error` is called.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        path: Path | None = None,
+        *,
+        pinned: bool = False,
+    ) -> None:
+        """Make an empty store.
+
+        Args:
+            shapes: `(M, N, ...)` by name.
+            path: path of the files, each with the suffix ".<name>"; None uses memory.
+            pinned: whether to use pinned memory, to which a GPU copies at full speed.
+        """
+        self.shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
+        self._digest, self._persistent = hashlib.sha256(), False
+        self._in_memory: dict[str, Tensor] = {}
+        self._files: dict[str, Path] = {}
+        if path is None:
+            self._in_memory = {
+                name: torch.empty(shape, pin_memory=pinned) for name, shape in self.shapes.items()
+            }
+        else:
+            self._files = {name: path.with_name(f"{path.name}.{name}") for name in self.shapes}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not self._persistent:
+            for file in self._files.values():
+                file.unlink(missing_ok=True)
+
+    def write_batch(self, start: int, batch: Mapping[str, Tensor]) -> None:
+        """Write tensors `batch` `(M, B, ...)` by name, beginning at example `start`.
+
+        Raises:
+            UserError: the disk is full, or a file cannot be written.
+        """
+        for name in self.shapes:
+            tensor = batch[name].detach()
+            if name in self._in_memory:
+                for member, rows in zip(self._in_memory[name], tensor, strict=True):
+                    member[start : start + len(rows)].copy_(rows)
+            else:
+                tensor = tensor.cpu().contiguous()
+                self._digest.update(_view_bytes(tensor))
+                self._write(name, start, tensor)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of everything that was written to files, in the order of writing."""
+        return self._digest.hexdigest()
+
+    def keep_on_error(self) -> None:
+        """Keep the files if an error occurs; by default they are removed."""
+        self._persistent = True
+
+    def resume(self, starts: Sequence[int], end: int, digest: str) -> bool:
+        """Take over the files of an interrupted job, if nothing has changed them.
+
+        Args:
+            starts: the first example of each batch that was written, in order.
+            end: number of examples in these batches.
+            digest: the `digest` after the last batch.
+
+        Returns:
+            Whether the files are unchanged.
+        """
+        sha256 = hashlib.sha256()
+        try:
+            for start, stop in zip(starts, [*starts[1:], end], strict=True):
+                for name in self.shapes:
+                    self._update_digest(name, start, stop, sha256)
+        except OSError:
+            return False
+        self._persistent = sha256.hexdigest() == digest
+        if self._persistent:
+            self._digest = sha256
+        return self._persistent
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by name, after every batch was written."""
+        mapped = {
+            name: torch.from_file(str(file), False, self.shapes[name].numel(), dtype=torch.float32)
+            for name, file in self._files.items()
+        }
+        return self._in_memory | {
+            name: flat.view(self.shapes[name]) for name, flat in mapped.items()
+        }
+
+    def _write(self, name: str, start: int, batch: Tensor) -> None:
+        """Write a contiguous tensor `(M, B, ...)` to the file of its name."""
+        path, example_bytes = self._files[name], batch[0, 0].nbytes
+        try:
+            path.touch()
+            with path.open("r+b") as file:
+                for member, rows in enumerate(batch):
+                    file.seek((member * self.shapes[name][1] + start) * example_bytes)
+                    file.write(_view_bytes(rows))
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be written: {error.strerror}; correct this and run again"
+            ) from error
+
+    def _update_digest(self, name: str, start: int, stop: int, sha256: "hashlib._Hash") -> None:
+        """Add the written examples from `start` to `stop` to a digest, as `write_batch` did."""
+        members, examples, *shape = self.shapes[name]
+        example_bytes = torch.float32.itemsize * torch.Size(shape).numel()
+        with self._files[name].open("rb") as file:
+            for member in range(members):
+                file.seek((member * examples + start) * example_bytes)
+                sha256.update(file.read((stop - start) * example_bytes))
+
+
+def _view_bytes(tensor: Tensor) -> memoryview:
+    data: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
+    return data

@@ -21,15 +21,14 @@ from robustgen.attacks.spaces import SPACES
 from robustgen.config.job_params import vaegan_params
 from robustgen.config.messages import join_words
 from robustgen.config.study import Study
-from robustgen.data import affine
-from robustgen.data.learned_manifold import ClassDecoders, LearnedManifold
+from robustgen.data.decoders import IDENTITY, ClassDecoders, LearnedManifold, parameter_bounds
 from robustgen.data.split import Split
 from robustgen.evaluation.attacks import BATCH_SIZE, choose_batch_size
 from robustgen.evaluation.distances import measure_to_manifold
 from robustgen.jobs.speed_records import DatasetSpeeds, Speeds, measured_manifolds, threat_spaces
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan
-from robustgen.seeding import generator
+from robustgen.sampling import make_generator
 from robustgen.specs import (
     LEARNED_MANIFOLDS,
     AdversarialTraining,
@@ -163,10 +162,10 @@ def _time_vaegan(config: VaeGanConfig, data: Split) -> tuple[float, Split]:
     compute_device = data.labels.device
     channels, height, width = data.source_images.shape[1:]
     model = VaeGan((channels, height, width), config)
-    model.initialize(generator(0, "plan"))
+    model.initialize(make_generator(0, "plan"))
     model.to(compute_device)
     backend = backends.for_vaegans(compute_device)
-    train_once = partial(train_vaegan, model, data, generator(0, "plan"), backend=backend)
+    train_once = partial(train_vaegan, model, data, make_generator(0, "plan"), backend=backend)
     seconds = _time(train_once) / len(data)
     codes = torch.zeros(len(data), config.latent_dim, device=compute_device)
     decoder = backend.prepare_decoder(model.eval().decoder.requires_grad_(False))
@@ -193,7 +192,7 @@ def _make_cohort(
     """Return initialized models in eval mode, and the generator of each that initialized it."""
     backend = backends.for_cohorts(compute_device)
     cohort = Cohort(architecture, shape, classes, range(models), backend).to(compute_device).eval()
-    rngs = [generator(0, "plan", seed) for seed in cohort.seeds]
+    rngs = [make_generator(0, "plan", seed) for seed in cohort.seeds]
     cohort.initialize(rngs)
     return cohort, rngs
 
@@ -257,13 +256,13 @@ def _time_epoch(
 def _random_split(shape: tuple[int, int, int], classes: int, compute_device: torch.device) -> Split:
     """Make random images, each warped by the identity."""
     rows = torch.arange(IMAGES, device=compute_device)
-    images = torch.rand(len(rows), *shape, generator=generator(0, "plan"))
+    images = torch.rand(len(rows), *shape, generator=make_generator(0, "plan"))
     return Split(
         source_images=images.to(compute_device),
         source_index=rows,
         labels=rows % classes,
-        codes=torch.tensor(affine.IDENTITY, device=compute_device).expand(len(rows), 6),
-        ranges=affine.parameter_bounds("hard", compute_device),
+        codes=torch.tensor(IDENTITY, device=compute_device).expand(len(rows), 6),
+        ranges=parameter_bounds("hard", compute_device),
         classes=tuple(map(str, range(classes))),
     ).materialize()
 

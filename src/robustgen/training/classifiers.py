@@ -14,17 +14,17 @@ from torch import Tensor
 
 from robustgen.attacks.search import SearchResult, run_search_from_starts
 from robustgen.attacks.spaces import Space, make_space
-from robustgen.backend import Step
+from robustgen.backend import Optimizer, Step, set_learning_rate
 from robustgen.data.split import Split, shuffle_into_batches
 from robustgen.device import to_device_async
 from robustgen.errors import UserError
-from robustgen.io.checkpoints import Checkpoint, load_state_tensors, state_tensors
+from robustgen.io.checkpoints import Checkpoint
 from robustgen.io.schemas import CURVES, empty
 from robustgen.models.cohort import Cohort
-from robustgen.optimizers import Optimizer, set_learning_rate
 from robustgen.progress import log_progress
 from robustgen.specs import AdversarialTraining, TrainConfig
 from robustgen.tensor_checks import require_classes, require_generators, require_pixels
+from robustgen.training.resumable import load_state_tensors, state_tensors
 
 log = logging.getLogger("robustgen")
 

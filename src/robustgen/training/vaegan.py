@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.backend import PLAIN, Backend
+from robustgen.backend import PLAIN, Backend, Optimizer, set_learning_rate
 from robustgen.data.split import Split, shuffle_into_batches
 from robustgen.errors import UserError
-from robustgen.io.checkpoints import Checkpoint, load_state_tensors, state_tensors
+from robustgen.io.checkpoints import Checkpoint
 from robustgen.io.schemas import VAEGAN_CURVES, empty
 from robustgen.models.vaegan import VaeGan
-from robustgen.optimizers import Optimizer, set_learning_rate
 from robustgen.progress import log_progress
+from robustgen.training.resumable import load_state_tensors, state_tensors
 
 log = logging.getLogger("robustgen")
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from robustgen.optimizers import BETA1, BETA2, EPS
+from robustgen.backend import BETA1, BETA2, EPS
 
 ADAM_BETA2 = tl.constexpr(BETA2)
 ADAM_ONE_MINUS_BETA1 = tl.constexpr(1 - BETA1)

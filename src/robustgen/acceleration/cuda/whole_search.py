@@ -28,8 +28,8 @@ from robustgen.attacks.search import ActiveExamples
 from robustgen.attacks.search import ascend as ascend_step_by_step
 from robustgen.attacks.spaces import ImageSpace
 from robustgen.attacks.step_rules import AdamStep
+from robustgen.backend import BETA1, BETA2
 from robustgen.models.cohort import Cohort
-from robustgen.optimizers import BETA1, BETA2
 from robustgen.specs import SearchConfig, Threat
 
 IMAGES_PER_PROGRAM, NUM_WARPS = 2, 4

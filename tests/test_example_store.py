@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robustgen.errors import UserError
-from robustgen.io.example_store import ExampleStore
+from robustgen.io.checkpoints import ExampleStore
 
 SHAPES = {"images": (2, 7, 1, 3, 3), "codes": (2, 7, 4)}
 
