@@ -163,7 +163,7 @@ def test_repeated_neighbours_do_not_change_the_span():
 @pytest.mark.parametrize("neighbours", [1, 961], ids=["one", "more than the training images"])
 def test_an_impossible_number_of_neighbours_is_refused(neighbours):
     training, clean = make_split("train"), make_split("test").select(slice(2)).images()
-    with pytest.raises(ValueError, match="but must be from 2 to 960"):
+    with pytest.raises(ValueError, match=r"neighbours is .*, but must be .* 2"):
         measure_to_neighbours(clean, clean, training, neighbours)
 
 
@@ -244,6 +244,17 @@ def test_a_wrong_argument_is_named(mistake, sentence):
     }
     with pytest.raises(ValueError, match=sentence):
         measure_distances(**{**arguments, **mistake})
+
+
+def test_each_measure_refuses_wrong_images():
+    clean = make_split("test").select(slice(4))
+    images, space = clean.images(), "true_manifold"
+    with pytest.raises(ValueError, match=r"examples must lie in .* divide them by 255"):
+        measure_to_manifold(images * 255, clean, space, steps=1, step_size=0.1)
+    with pytest.raises(ValueError, match="steps is 0, but must be an integer of at least 1"):
+        measure_to_manifold(images, clean, space, steps=0, step_size=0.1)
+    with pytest.raises(ValueError, match="examples are 3 images, but clean are 4"):
+        measure_to_neighbours(images[:3], images, make_split("train"), 5)
 
 
 def test_without_a_manifold_its_columns_are_empty():

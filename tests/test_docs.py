@@ -408,8 +408,8 @@ def test_the_documented_extensions_break_no_test(tmp_path: Path) -> None:
         path = f"src/robustgen/{module}.py"
         append(project / path, read_block("extending.md", path))
     specs = source / "specs.py"
+    replace_text(specs, '    "data_manifold",\n]', '    "data_manifold",\n    "contrast",\n]')
     for old_name, name in (
-        ('"data_manifold"]', "contrast"),
         ('"cross_entropy"]', "margin"),
         ('"normalized"]', "momentum"),
         ('"convnet"]', "mlp"),

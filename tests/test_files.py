@@ -83,7 +83,7 @@ from robustgen.io.schemas import CURVES, PREDICTIONS, empty
 
 assert len(load_split("images.safetensors", "examples.parquet", "test")) == 2
 write_table("rows.parquet", dict.fromkeys(PREDICTIONS.names, np.arange(3)), PREDICTIONS)
-rows = {name: [1, 2] for name in empty(CURVES)} | {"success_rate": [None, None]}
+rows = {name: [1, 2] for name in empty(CURVES)} | {"error_attacked_eval": [None, None]}
 write_table("curves.parquet", rows, CURVES)
 slow_modules = {"pandas", "pyarrow.compute", "pyarrow.dataset", "torch._dynamo"} & set(sys.modules)
 sys.exit(f"imported: {slow_modules}" if slow_modules else 0)

@@ -164,12 +164,20 @@ MISTAKES = {
     "a negative step size": ({"step_size": -0.1}, "step_size is -0.1, but must be"),
     "one image": ({"images": IMAGES[0]}, r"images must be a tensor \(N, C, H, W\), but"),
     "no image": ({"images": IMAGES[:0]}, "with at least one image"),
-    "doubles": ({"images": IMAGES.double()}, "images must be of type torch.float32, not torch.f"),
+    "doubles": (
+        {"images": IMAGES.double()},
+        r"images must be of type torch.float32, not torch.float64; call .to\(torch.float32\)",
+    ),
     "bytes": ({"images": (IMAGES * 255).byte()}, "images must be of type torch.float32, not t"),
     "pixels to 255": (
         {"images": IMAGES * 255},
         r"images must lie in \[0, 1\], but reach from .* divide them by 255",
     ),
+    "pixels slightly above 1": (
+        {"images": IMAGES * 1.3 + 0.1},
+        r"images must lie in \[0, 1\], but reach from .*; clip them, or put a normalization",
+    ),
+    "a list of labels": ({"labels": LABELS.tolist()}, r"one class for each image, not list"),
     "NaN": ({"images": IMAGES * torch.nan}, "images contain NaN or infinity, but must lie in"),
     "labels of other images": ({"labels": LABELS[:7]}, r"labels must be a tensor \(40,\)"),
     "one-hot labels": ({"labels": torch.eye(40)}, r"labels must be a tensor \(40,\)"),

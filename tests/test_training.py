@@ -102,7 +102,7 @@ def train_by_hand(
     return rows
 
 
-COLUMNS = ("loss_clean", "error_clean", "loss_attacked", "error_attacked", "success_rate")
+COLUMNS = ("loss_clean", "error_clean", "loss_attacked", "error_attacked", "error_attacked_eval")
 METHODS_BY_HAND = {"normal": None, "adversarial": METHODS["adversarial"], "noise": METHODS["noise"]}
 
 
@@ -161,7 +161,7 @@ def test_every_method_lowers_loss_and_error_of_both_halves(training_images, name
         for seed in (0, 1):
             first_epoch, *_, last_epoch = curves[column][seed::2]  # rows alternate between seeds
             assert last_epoch < first_epoch, (column, seed)
-    assert all(0 <= rate <= 1 for rate in curves["success_rate"])
+    assert all(0 <= rate <= 1 for rate in curves["error_attacked_eval"])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -182,7 +182,7 @@ def test_the_second_half_of_a_batch_is_the_result_of_the_search(training_images,
 def test_curves_of_normal_training_have_no_values_for_attacked_images(training_images):
     data = training_images.select(slice(60))
     curves = train(make_cohort([0]), data, SCHEDULE, None, make_generators([0]))
-    for column in ("loss_attacked", "error_attacked", "success_rate"):
+    for column in ("loss_attacked", "error_attacked", "error_attacked_eval"):
         assert curves[column] == [None] * SCHEDULE.epochs
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import CLASSES, make_cohort, make_generators, make_split
+from torch import nn
 
 import robustgen
 from robustgen.data.split import Split
@@ -45,6 +46,19 @@ DATA_MISTAKES = {
         {"data": with_source_images(IMAGES.source_images * 5)},
         r"the images of data must lie in \[",
     ),
+    "images of 16-bit integers": (
+        {"data": with_source_images(IMAGES.source_images.short())},
+        r"the images of data must be uint8 or floats in \[0, 1\], not torch\.int16",
+    ),
+    "32-bit labels": (
+        {"data": with_labels(IMAGES.labels.int())},
+        r"the labels of data must be of type torch\.int64, not torch\.int32",
+    ),
+    "codes out of their ranges": (
+        {"data": replace(IMAGES, codes=IMAGES.codes * 100)},
+        "the codes of data lie outside of the bounds of their space",
+    ),
+    "images for a split": ({"data": IMAGES.images()}, "data must be a Split, not Tensor"),
 }
 ATTACK_MISTAKES = {
     **DATA_MISTAKES,
@@ -58,6 +72,14 @@ ATTACK_MISTAKES = {
     ),
     "seeds for generators": ({"generators": [0, 1]}, "generators must be 2 random generators"),
     "an unknown space": ({"threat": robustgen.Threat("imge", "linf", 0.1)}, "space is 'imge'"),
+    "a name for a threat": ({"threat": "linf"}, "threat must be a Threat, not str"),
+    "no search": ({"search": None}, "search must be a SearchConfig, not NoneType"),
+    "no generators": ({"generators": None}, "generators must be 2 random generators"),
+    "a network for a cohort": ({"cohort": nn.Identity()}, "cohort must be a Cohort, not Identity"),
+    "models on another device": (
+        {"cohort": make_cohort(SEEDS).eval().to("meta")},
+        "the models are on meta, but the images on cpu",
+    ),
     "an unknown step rule": (
         {"search": replace(SEARCH, step_rule="sign")},
         "step_rule is 'sign', but must be one of",
@@ -68,10 +90,16 @@ ATTACK_MISTAKES = {
 
 @pytest.mark.parametrize(("mistake", "sentence"), ATTACK_MISTAKES.values(), ids=ATTACK_MISTAKES)
 def test_a_wrong_argument_of_an_attack_is_named(mistake, sentence):
-    arguments = {"data": IMAGES, "threat": THREAT, "search": SEARCH, **mistake}
-    arguments.setdefault("generators", make_search_generators())
+    arguments = {
+        "cohort": COHORT,
+        "data": IMAGES,
+        "threat": THREAT,
+        "search": SEARCH,
+        "generators": make_search_generators(),
+        **mistake,
+    }
     with pytest.raises(ValueError, match=sentence):
-        robustgen.attack_cohort(COHORT, **arguments)
+        robustgen.attack_cohort(**arguments)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +121,7 @@ def test_a_cohort_in_train_mode_is_refused_and_not_changed(function):
 
 
 SEARCH_MISTAKES = {
-    "a name for a space": ({"space": "image"}, "space must be a Space, not str; see make_space"),
+    "a name for a space": ({"space": "image"}, "space must be a Space, not str"),
     "labels of one model": ({"labels": IMAGES.labels}, r"labels must be a tensor \(2, 4\)"),
     "32-bit labels": ({"labels": BATCH.labels.int()}, "labels must be of type torch.int64, not"),
     "a label above K": ({"labels": BATCH.labels + 4}, "labels reach from 4 to 7, but the model"),
@@ -115,8 +143,26 @@ SEARCH_MISTAKES = {
     ),
     "a model of other logits": (
         {"model": lambda images: images},
-        r"model must map images to logits, here of shape \(2, 4, K\)",
+        r"logits, here of shape \(2, 4, K\), not shape \(2, 4, 1, 28, 28\)",
     ),
+    "a threat in a misspelt space": (
+        {"threat": replace(THREAT, space="imag")},
+        "threat.space is 'imag', but must be one of 'image', ",
+    ),
+    "a threat in another space": (
+        {"threat": replace(THREAT, space="true_manifold")},
+        "threat.space is 'true_manifold', but space is another one, a ImageSpace",
+    ),
+    "images above 1": (
+        {"space": replace(SPACE, clean_codes=SPACE.clean_codes * 5)},
+        "the clean codes of space lie outside of the bounds of their space",
+    ),
+    "images of NaN": (
+        {"space": replace(SPACE, clean_codes=SPACE.clean_codes * torch.nan)},
+        "the clean codes of space contain NaN or infinity",
+    ),
+    "a list of masks": ({"skip": [True]}, r"skip must be a tensor \(2, 4\) of type torch\.bool"),
+    "a model that cannot be called": ({"model": None}, "model cannot classify images of shape"),
     "a model in train mode": ({"model": make_cohort(SEEDS).train()}, "model is in train mode"),
 }
 
@@ -156,6 +202,17 @@ TRAINING_MISTAKES = {
     "images of another size": (
         {"data": with_source_images(IMAGES.source_images[..., :20, :20])},
         r"data has images of shape \(1, 20, 20\), but cohort was made for \(1, 28, 28\)",
+    ),
+    "one image": ({"data": IMAGES.select(slice(1))}, "data has one image, but batch norm"),
+    "a dictionary of settings": ({"config": {}}, "config must be a TrainConfig, not dict"),
+    "a threat as method": ({"method": THREAT}, "method must be a AdversarialTraining, not Threat"),
+    "a list of generators": (
+        {"generators": make_search_generators()},
+        "generators must be a Generators, not list",
+    ),
+    "models on another device": (
+        {"cohort": make_cohort(SEEDS).to("meta")},
+        "the models are on meta, but the images on cpu",
     ),
     "generators of one model": (
         {"generators": make_generators([0])},
@@ -201,8 +258,13 @@ COHORT_MISTAKES = {
     "an unknown network": ({"architecture": "resnet"}, "architecture is 'resnet', but must be one"),
     "a list of networks": ({"architecture": ["convnet"]}, r"architecture is \['convnet'\], but"),
     "no classes": ({"classes": 0}, "classes is 0, but must be an integer of at least 2"),
-    "no seeds": ({"seeds": []}, r"seeds are \[\], but must be one or more different numbers"),
+    "no seeds": ({"seeds": []}, r"seeds are \[\], but must be one or more different integers"),
     "equal seeds": ({"seeds": [1, 1]}, r"seeds are \[1, 1\], but must be one or more different"),
+    "one seed without a list": ({"seeds": 3}, "seeds are 3, but must be one or more different"),
+    "names for seeds": ({"seeds": ["a"]}, r"seeds are \['a'\], but must be one or more different"),
+    "a shape of one number": ({"shape": 28}, r"shape is 28, but must be the integers \(C, H, W\)"),
+    "a shape without height": ({"shape": (1, 0, 28)}, r"shape is \(1, 0, 28\), but must be the"),
+    "a name of a backend": ({"backend": "plain"}, "backend must be a Backend, not str"),
     "small images": ({"shape": (1, 4, 4)}, "images of 4x4 are too small"),
 }
 
@@ -226,7 +288,42 @@ def test_images_of_a_wrong_shape_are_refused(shape):
         COHORT(torch.rand(shape))
 
 
-@pytest.mark.parametrize("position", [-1, 2])
+def test_generators_for_other_members_are_refused():
+    with pytest.raises(ValueError, match="generators must be 2 random generators on the CPU"):
+        make_cohort(SEEDS).initialize(make_search_generators(3))
+
+
+def test_an_unknown_device_is_named(tmp_path):
+    COHORT.save(tmp_path / "cohort.safetensors", {}, {})
+    with pytest.raises(ValueError, match="device is 'gpu', which cannot be used: "):
+        robustgen.Cohort.load(tmp_path / "cohort.safetensors", "gpu")
+    images = tmp_path / "cohort.safetensors"
+    with pytest.raises(robustgen.UserError, match="is no file of images"):
+        robustgen.load_split(images, tmp_path / "examples.parquet", "test")
+
+
+def test_a_split_with_columns_of_different_lengths_is_refused():
+    with pytest.raises(ValueError, match=r"source_index has the shape \(4,\), but labels have"):
+        with_labels(IMAGES.labels[:3])
+    with pytest.raises(ValueError, match=r"codes have the shape \(3, 6\), but must have \(4, 6\)"):
+        replace(IMAGES, codes=IMAGES.codes[:3])
+
+
+def test_a_method_of_other_types_is_refused():
+    with pytest.raises(ValueError, match="threat must be a Threat, not str"):
+        robustgen.AdversarialTraining("image", SEARCH)
+
+
+def test_a_model_that_classifies_no_image_correctly_is_told(caplog):
+    labels = (COHORT.member(0)(IMAGES.images()).argmax(1) + 1) % CLASSES
+    result = robustgen.attack_cohort(
+        COHORT, with_labels(labels), THREAT, SEARCH, make_search_generators()
+    )
+    assert not result.rows["success"][:4].any()
+    assert "the model of seed 0 classifies none of the 4 images correctly" in caplog.text
+
+
+@pytest.mark.parametrize("position", [-1, 2, "0"])
 def test_an_unknown_member_is_refused(position):
-    with pytest.raises(ValueError, match=f"position is {position}, but must be from 0 to 1"):
+    with pytest.raises(ValueError, match=f"position is {position!r}, but must be from 0 to 1"):
         COHORT.member(position)

@@ -42,8 +42,9 @@ class Examples(NamedTuple):
     """The adversarial examples of one attack on one classifier.
 
     Attributes:
-        images: `(N, C, H, W)` adversarial images in [0, 1].
-        codes: `(N, *D)` codes of the images, in the space of the threat.
+        images: `(N, C, H, W)` adversarial images in [0, 1], as a NumPy array; `torch.from_numpy`
+            makes a tensor of it for a model.
+        codes: `(N, *D)` codes of the images, in the space of the threat, as a NumPy array.
         table: a row per image, columns of `schemas.ATTACKS`.
     """
 
@@ -214,7 +215,7 @@ class StudyResults:
         return Examples(images, codes, table)
 
     def _stem(self, dataset: str, method: str, n: int, seed: int) -> str:
-        """The file name, without suffix, of the cohort with this seed."""
+        """Return the file name, without suffix, of the cohort with this seed."""
         self._require("dataset", dataset, self.config["datasets"])
         self._require("method", method, self.config["methods"])
         self._require("n", n, self.config["sizes"])
@@ -231,7 +232,7 @@ class StudyResults:
 
 
 def _select_seed(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The rows of one model, with an index from 0."""
+    """Return the rows of one model, with an index from 0."""
     selected: pd.DataFrame = rows[rows["seed"] == seed].reset_index(drop=True)
     return selected
 

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, Self, TypedDict, get_args
 
-SpaceName = Literal["image", "true_manifold", "transformation", "learned_manifold", "data_manifold"]
+SpaceName = Literal[
+    "image",
+    "true_manifold",
+    "transformation",
+    "learned_manifold",
+    "data_manifold",
+]
 """Names of spaces, the keys of `attacks.spaces.SPACES`."""
 NormName = Literal["linf", "l2"]
 """Names of the norms of threats."""
@@ -58,6 +64,12 @@ def require_name(argument: str, name: object, names: Collection[str]) -> None:
     if not isinstance(name, str) or name not in names:
         allowed = ", ".join(map(repr, names))
         raise ValueError(f"{argument} is {name!r}, but must be one of {allowed}")
+
+
+def require_instance(argument: str, value: object, kind: type) -> None:
+    """Raise a `ValueError` that names the argument unless `value` is an instance of `kind`."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{argument} must be a {kind.__name__}, not {type(value).__name__}")
 
 
 def require_number(
@@ -237,6 +249,11 @@ class AdversarialTraining:
 
     threat: Threat
     search: SearchConfig
+
+    def __post_init__(self) -> None:
+        """Refuse other types."""
+        require_instance("threat", self.threat, Threat)
+        require_instance("search", self.search, SearchConfig)
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> Self | None:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 SLACK = 1e-5
 """Tolerance for rounding errors: how far a pixel or a code may lie outside of its bounds, and by
 which share of the radius a perturbation may exceed it."""
+MIN_BYTE_MAXIMUM = 16
+"""Images whose largest value is above this one, and at most 255, are taken for bytes."""
 PROBE_IMAGES = 8
 """Number of images per model on which a model is tried before a search. On a GPU this first call
 verifies the kernels, so the number must be at least `acceleration.verification.CHECKED_IMAGES`."""
@@ -32,8 +34,9 @@ def require_images(argument: str, images: Tensor, dtype: torch.dtype = torch.flo
         shape = tuple(images.shape)
         raise ValueError(f"{argument} must be a tensor (N, C, H, W), but have the shape {shape}")
     if images.dtype != dtype:
-        advice = "; divide them by 255" if images.dtype == torch.uint8 else ""
-        raise ValueError(f"{argument} must be of type {dtype}, not {images.dtype}{advice}")
+        is_byte = images.dtype == torch.uint8
+        advice = "divide them by 255" if is_byte else f"call .to({dtype}) on them"
+        raise ValueError(f"{argument} must be of type {dtype}, not {images.dtype}; {advice}")
     require_pixels(argument, images)
 
 
@@ -45,11 +48,37 @@ def require_pixels(argument: str, images: Tensor) -> None:
     if not math.isfinite(low + high):
         raise ValueError(f"{argument} contain NaN or infinity, but must lie in [0, 1]")
     if not (low >= -SLACK and high <= 1 + SLACK):
-        is_byte = low >= 0 and 1 < high <= 255
-        advice = "divide them by 255" if is_byte else "put a normalization into the model"
+        is_byte = low >= 0 and MIN_BYTE_MAXIMUM < high <= 255
+        advice = (
+            "divide them by 255" if is_byte else "clip them, or put a normalization into the model"
+        )
         raise ValueError(
             f"{argument} must lie in [0, 1], but reach from {low:g} to {high:g}; {advice}"
         )
+
+
+def require_image_values(argument: str, images: Tensor) -> None:
+    """Require stored images, of any shape: uint8, or floats in [0, 1]."""
+    if images.is_floating_point():
+        require_pixels(argument, images)
+    elif images.dtype != torch.uint8:
+        raise ValueError(f"{argument} must be uint8 or floats in [0, 1], not {images.dtype}")
+
+
+def require_codes_within(
+    argument: str, codes: Tensor, lower: Tensor | float, upper: Tensor | float
+) -> None:
+    """Require finite codes `(..., *D)` within bounds, up to rounding.
+
+    Args:
+        argument: name of the argument, for the message.
+        codes: the codes; there may be none.
+        lower, upper: the bounds, broadcastable to `codes`.
+    """
+    if not codes.isfinite().all():
+        raise ValueError(f"{argument} contain NaN or infinity")
+    if ((codes < lower - SLACK) | (codes > upper + SLACK)).any():
+        raise ValueError(f"{argument} lie outside of the bounds of their space")
 
 
 def require_same_images(
@@ -61,10 +90,7 @@ def require_same_images(
             f"{argument} have the shape {tuple(images.shape[1:])}, but {other_argument} "
             f"{tuple(other_images.shape[1:])}"
         )
-    if images.device != other_images.device:
-        raise ValueError(
-            f"{argument} are on {images.device}, but {other_argument} on {other_images.device}"
-        )
+    require_same_device(argument, images.device, other_argument, other_images.device)
 
 
 def require_labels(
@@ -72,13 +98,24 @@ def require_labels(
 ) -> None:
     """Require classes, int64, of a shape and on a device. `require_classes` checks their range."""
     if not isinstance(labels, Tensor) or labels.shape != torch.Size(shape):
+        received = (
+            f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        )
         raise ValueError(
-            f"{argument} must be a tensor {tuple(shape)}, with one class for each image"
+            f"{argument} must be a tensor {tuple(shape)}, with one class for each image, "
+            f"not {received}"
         )
     if labels.dtype != torch.int64:
         raise ValueError(f"{argument} must be of type torch.int64, not {labels.dtype}")
-    if labels.device != device:
-        raise ValueError(f"{argument} are on {labels.device}, but the images on {device}")
+    require_same_device(argument, labels.device, "the images", device)
+
+
+def require_same_device(
+    argument: str, device: torch.device, other_argument: str, other_device: torch.device
+) -> None:
+    """Require two arguments, which the message names, to be on the same device."""
+    if device != other_device:
+        raise ValueError(f"{argument} are on {device}, but {other_argument} on {other_device}")
 
 
 def require_classes(argument: str, labels: Tensor, classes: int) -> None:
@@ -102,9 +139,13 @@ def require_eval_mode(argument: str, model: object) -> None:
 
 def require_generators(argument: str, generators: Sequence[torch.Generator], n_models: int) -> None:
     """Require one random generator on the CPU for each of `n_models` models."""
-    if len(generators) != n_models or not all(
-        isinstance(generator, torch.Generator) and generator.device.type == "cpu"
-        for generator in generators
+    if (
+        not isinstance(generators, Sequence)
+        or len(generators) != n_models
+        or not all(
+            isinstance(generator, torch.Generator) and generator.device.type == "cpu"
+            for generator in generators
+        )
     ):
         raise ValueError(
             f"{argument} must be {n_models} random generators on the CPU, one for each model"
@@ -127,7 +168,7 @@ def compute_logits(
     """
     try:
         logits = model(images)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # a model of the user may raise any exception
         raise ValueError(
             f"{argument} cannot classify images of shape {tuple(images.shape)}: {error}"
         ) from error
@@ -137,5 +178,11 @@ def compute_logits(
         or logits.shape[:-1] != torch.Size(shape)
     ):
         axes = ", ".join([*map(str, shape), "K"])
-        raise ValueError(f"{argument} must map images to logits, here of shape ({axes})")
+        received = (
+            f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        )
+        raise ValueError(
+            f"{argument} must map images to floating-point logits, here of shape ({axes}), "
+            f"not {received}"
+        )
     return logits

@@ -33,7 +33,7 @@ registers."""
 
 
 def batched_forward(model: nn.Module, state: State) -> ForwardFn:
-    """As `backend.vmapped_forward`, but faster for a sequence of supported layers.
+    """Return the forward pass of `backend.vmapped_forward`, faster for sequences of known layers.
 
     In eval mode batch normalization is folded into the layer before it, and the weights are
     constants: gradients are with respect to images only, and can be taken once per output.

@@ -24,9 +24,10 @@ def sample_starts_in_threads(
     generators: Sequence[torch.Generator],
     device: torch.device,
 ) -> Iterable[Tensor]:
-    """As `sampling.sample_starts`; batches before the last one must have equal sizes.
+    """Sample the starts of `sampling.sample_starts` by one thread per model.
 
-    The noise of all batches and restarts is copied to the device at once.
+    Batches before the last one must have equal sizes. The noise of all batches and restarts is
+    copied to the device at once.
     """
     point_numbers = torch.Size(shape).numel()
     numbers = restarts * sum(batch_sizes) * point_numbers

@@ -142,7 +142,7 @@ def format_quality(table: pa.Table) -> str:
 
 
 def _format_manifold(dataset: str, space: str, rows: pd.DataFrame, shares: Sequence[str]) -> str:
-    """The quality of one manifold: a line per measure, a column per class; `shares` in percent."""
+    """Format the quality of one manifold: a line per measure, a column per class; `shares` in %."""
     measures = rows.drop(columns=["dataset", "space", "label", "radius"])
     measures = measures.fillna({"class": "all"}).set_index("class")
     measures[shares] = (100 * measures[shares].astype(float)).round(1)
@@ -155,7 +155,7 @@ def _format_manifold(dataset: str, space: str, rows: pd.DataFrame, shares: Seque
 
 
 def _add_study_keys(keys: Mapping[str, Any], table: pa.Table) -> pa.Table:
-    """A table of `DISTANCES` as a table of `ALL_DISTANCES`."""
+    """Add the keys of a job to its table of `DISTANCES`, which gives one of `ALL_DISTANCES`."""
     table = table.select(DISTANCES.names)
     is_clean = pc.equal(table["attack"], CLEAN)
     columns = {name: table[name] for name in DISTANCES.names}
@@ -171,7 +171,7 @@ def _add_study_keys(keys: Mapping[str, Any], table: pa.Table) -> pa.Table:
 def _count_per_model(
     parts: Iterable[Part], keys: Sequence[str], count: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
-    """The counts of all parts, a row per model, sorted by `keys`."""
+    """Return the counts of all parts, a row per model, sorted by `keys`."""
     frames = []
     for job_keys, table in parts:
         counts = count(table.to_pandas()).reset_index()
@@ -186,14 +186,14 @@ def _count_per_model(
 
 
 def _count_errors(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Number of test images and of errors, for each seed."""
+    """Count the test images and the errors, for each seed."""
     is_wrong = predictions["prediction"] != predictions["label"]
     flags = pd.DataFrame({"examples": 1, "errors": is_wrong})
     return flags.groupby(predictions["seed"]).sum()
 
 
 def _count_successes(attacks: pd.DataFrame) -> pd.DataFrame:
-    """Number of attacked images and of successes, for each seed, of all and of correct codes."""
+    """Count attacked images and successes for each seed, of all codes and of correct ones."""
     is_correct = attacks["prediction"] == attacks["label"]
     is_code_correct = is_correct & attacks["code_correct"]
     flags = pd.DataFrame(
@@ -208,6 +208,6 @@ def _count_successes(attacks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _to_arrow(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema`, without pandas' own metadata; NaN becomes null."""
+    """Return the columns of `schema`, without pandas' own metadata; NaN becomes null."""
     table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     return table.replace_schema_metadata(schema.metadata)

@@ -208,7 +208,7 @@ def evaluate_claims(
 
 
 def _quality_by_manifold(quality: pa.Table) -> dict[tuple[str, str | None], Quality]:
-    """The quality over all classes, by data set and learned manifold."""
+    """Return the quality over all classes, by data set and learned manifold."""
     frame = quality.to_pandas()
     over_all = frame[frame["label"].isna()].set_index(["dataset", "space"])
     shares = over_all[list(Quality._fields)].astype(float)
@@ -216,13 +216,13 @@ def _quality_by_manifold(quality: pa.Table) -> dict[tuple[str, str | None], Qual
 
 
 def _sort_rows(table: pa.Table) -> pa.Table:
-    """Rows in the order of their keys, since sums and resamples depend on the order."""
+    """Sort rows by their keys, since sums and resamples depend on the order."""
     keys = ("dataset", "method", "n", "seed", "attack", "example")
     return table.sort_by([(key, "ascending") for key in keys if key in table.column_names])
 
 
 def _rows_of(statistic: Statistic, dataset_evidence: Evidence) -> list[dict[str, Any]]:
-    """The rows of one statistic on one data set and manifold."""
+    """Return the rows of one statistic on one data set and manifold."""
     reason = note = ""
     try:
         intervals, note = statistic.measure(dataset_evidence), statistic.note(dataset_evidence)

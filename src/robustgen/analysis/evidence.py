@@ -124,7 +124,7 @@ def _require_rows(rows: pd.DataFrame, description: str) -> pd.DataFrame:
 
 
 def _pairs(evidence: Evidence, measure: str) -> pd.DataFrame:
-    """Pairs of a regular and an on-manifold success on the same image and normal model.
+    """Return pairs of a regular and an on-manifold success on the same image and normal model.
 
     Args:
         evidence: what the study measured.
@@ -170,7 +170,7 @@ def _average_per_seed(values: "pd.Series[float]") -> "pd.Series[float]":
 
 
 def _intervals_by_size(values: "pd.Series[float]", bounds: tuple[float, float]) -> Intervals:
-    """The t interval over seeds for each N, which is a level of the index."""
+    """Return the t interval over seeds for each N, which is a level of the index."""
     sizes = values.index.get_level_values("n")
     return {int(n): t_interval(values[sizes == n], bounds=bounds) for n in sorted(set(sizes))}
 
@@ -270,7 +270,7 @@ def regular_slope_note(evidence: Evidence) -> str:
 
 
 def _most_informative_attack(evidence: Evidence) -> tuple[bool, str, pd.DataFrame]:
-    """The strongest regular attack that is not saturated; if all are saturated, the strongest.
+    """Return the strongest regular attack that is not saturated, or the strongest of all.
 
     An attack is saturated if its median success rate over methods and N exceeds `SATURATED_RATE`.
 
@@ -319,7 +319,7 @@ Curve = tuple["pd.Series[int]", "pd.Series[float]"]
 
 
 def _learning_curves(evidence: Evidence, method: str) -> dict[Hashable, Curve]:
-    """The learning curve of each seed of a method."""
+    """Return the learning curve of each seed of a method."""
     rows = evidence.errors[evidence.errors["method"] == method]
     rows = _require_rows(rows, f"models of {method} training")
     if rows["n"].nunique() < 2:

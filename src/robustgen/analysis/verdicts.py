@@ -75,7 +75,7 @@ def format_verdicts(
 
 
 def _role_lines(roles: Roles, on_manifold: Sequence[OnManifold]) -> list[str]:
-    """The methods and attacks with which the claims were tested."""
+    """Return the methods and attacks with which the claims were tested."""
     methods = [roles["normal"], *(pair["method"] for pair in on_manifold), roles["adversarial"]]
     attacks = [*roles["regular_attacks"], *(pair["attack"] for pair in on_manifold)]
     names = {"methods": filter(None, methods), "attacks": filter(None, attacks)}
@@ -83,7 +83,7 @@ def _role_lines(roles: Roles, on_manifold: Sequence[OnManifold]) -> list[str]:
 
 
 def _statistic_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The statistics of one claim. A note that repeats the previous one is omitted."""
+    """Return the statistics of one claim. A note that repeats the previous one is omitted."""
     lines: list[str] = []
     previous_note = ""
     for row in rows:
@@ -96,7 +96,7 @@ def _statistic_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _statistic_line(row: Mapping[str, Any]) -> str:
-    """A statistic with its interval, threshold and verdict."""
+    """Describe a statistic with its interval, threshold and verdict."""
     name = row["statistic"].replace("_", " ") + ("" if row["n"] is None else f", N = {row['n']}")
     estimate, low, high = (row[field] for field in Interval._fields)
     text = "no estimate" if estimate is None else f"{estimate:.3g}"
@@ -106,5 +106,5 @@ def _statistic_line(row: Mapping[str, Any]) -> str:
 
 
 def _short_note(row: Mapping[str, Any]) -> str:
-    """The note of a row, without the words that its verdict repeats; empty without a note."""
+    """Return the note of a row without the words of its verdict; empty without a note."""
     return str(row["rule"]).partition(NOTE_PREFIX)[2].removeprefix(UNDECIDED_PREFIX)

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from robustgen.attacks.losses import LossFn, get_loss
-from robustgen.attacks.spaces import Space, gather_columns
+from robustgen.attacks.spaces import SPACES, Space, gather_columns
 from robustgen.attacks.step_rules import StepRule, make_step_rule
 from robustgen.backend import PLAIN, Backend
 from robustgen.sampling import expand_trailing_dims
-from robustgen.specs import SearchConfig, Threat
+from robustgen.specs import SearchConfig, Threat, require_instance, require_name
 from robustgen.tensor_checks import (
     PROBE_IMAGES,
     compute_logits,
     require_classes,
+    require_codes_within,
     require_eval_mode,
     require_generators,
     require_labels,
@@ -92,7 +93,7 @@ def run_search(
         >>> result.success.shape, result.codes.shape
         (torch.Size([2, 8]), torch.Size([2, 8, 6]))
     """
-    _check_arguments(model, space, labels, generators, skip)
+    _check_arguments(model, space, labels, threat, search, generators, skip)
     codes = space.clean_codes
     starts = backend.sample_starts(
         threat.norm,
@@ -162,18 +163,27 @@ def _check_arguments(
     model: Model,
     space: Space,
     labels: Tensor,
+    threat: Threat,
+    search: SearchConfig,
     generators: Sequence[torch.Generator],
     skip: Tensor | None,
 ) -> None:
     """Raise a `ValueError` for a wrong argument of `run_search`."""
-    if not isinstance(space, Space):
-        raise ValueError(f"space must be a Space, not {type(space).__name__}; see make_space")
+    require_instance("space", space, Space)
+    require_instance("threat", threat, Threat)
+    require_instance("search", search, SearchConfig)
+    require_name("threat.space", threat.space, SPACES)
+    if (threat.space == "image") == space.is_latent:
+        kind = type(space).__name__
+        raise ValueError(f"threat.space is {threat.space!r}, but space is another one, a {kind}")
+    require_codes_within("the clean codes of space", space.clean_codes, space.lower, space.upper)
     require_eval_mode("model", model)
     codes = space.clean_codes
     shape = codes.shape[:2]
     require_labels("labels", labels, shape, codes.device)
     require_generators("generators", generators, len(codes))
-    if skip is not None and (skip.shape != shape or skip.dtype != torch.bool):
+    is_mask = isinstance(skip, Tensor) and skip.shape == shape and skip.dtype == torch.bool
+    if skip is not None and not is_mask:
         raise ValueError(f"skip must be a tensor {tuple(shape)} of type torch.bool")
     if labels.numel():
         count = min(PROBE_IMAGES, codes.shape[1])

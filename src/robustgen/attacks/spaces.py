@@ -11,7 +11,7 @@ from torch import Tensor
 from robustgen.data.decoders import ClassDecoders, identity_parameters, warp
 from robustgen.data.split import Split
 from robustgen.sampling import expand_trailing_dims, sample_unit_ball
-from robustgen.specs import LATENT_BOUND, Threat, require_name
+from robustgen.specs import LATENT_BOUND, Threat, require_instance, require_name
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,7 @@ def make_space(name: str, batch: Split) -> Space:
         (torch.Size([2, 8, 6]), torch.Size([2, 8, 1, 28, 28]))
     """
     require_name("space", name, SPACES)
+    require_instance("batch", batch, Split)
     return SPACES[name](batch)
 
 

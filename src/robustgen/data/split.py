@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from robustgen.data.decoders import LearnedManifold, parameter_bounds, warp
+from robustgen.errors import UserError
 from robustgen.io.parquet import column_to_numpy, read_table
 from robustgen.io.schemas import CODES, EXAMPLES, PARAMETERS
 from robustgen.io.tensors import load_tensors
-from robustgen.specs import require_name
+from robustgen.specs import require_instance, require_name
+from robustgen.tensor_checks import require_codes_within, require_image_values, require_labels
 
 SPLITS = ("train", "test")
 """Names of the splits of a data set."""
@@ -55,6 +57,19 @@ class Split:
     classes: tuple[str, ...]
     decoded: Tensor | None = None
     learned: Mapping[str, LearnedManifold] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse fields of different shapes."""
+        shape = self.labels.shape
+        if self.source_index.shape != shape:
+            raise ValueError(
+                f"source_index has the shape {tuple(self.source_index.shape)}, but labels have "
+                f"{tuple(shape)}"
+            )
+        if self.codes is not None and self.codes.shape != (*shape, 6):
+            raise ValueError(
+                f"codes have the shape {tuple(self.codes.shape)}, but must have {(*shape, 6)}"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -121,6 +136,23 @@ class Split:
         return images
 
 
+def require_split(argument: str, data: Split) -> None:
+    """Raise a `ValueError` unless `data` is a split with proper values.
+
+    Images must be uint8 or floats in [0, 1], labels int64, and codes within `ranges`.
+
+    Args:
+        argument: name of the argument, for the message.
+        data: the split.
+    """
+    require_instance(argument, data, Split)
+    device = data.source_images.device
+    require_labels(f"the labels of {argument}", data.labels, data.source_index.shape, device)
+    require_image_values(f"the images of {argument}", data.source_images)
+    if data.codes is not None:
+        require_codes_within(f"the codes of {argument}", data.codes, *data.ranges)
+
+
 def shuffle_into_batches(
     examples: int, batch_size: int, generators: Sequence[torch.Generator]
 ) -> Sequence[Tensor]:
@@ -182,6 +214,8 @@ def load_split(
     """
     require_name("split", split, SPLITS)
     tensors, _ = load_tensors(images)
+    if "images" not in tensors:
+        raise UserError(f"{images} is no file of images: it has no tensor of the name 'images'")
     table = read_table(examples, CODES, EXAMPLES)
     is_selected = np.concatenate([_equals(chunk, split) for chunk in table["split"].chunks])
 

@@ -12,18 +12,18 @@ from torch import Tensor
 from robustgen.attacks.search import SearchResult, run_search_from_starts
 from robustgen.attacks.spaces import Space, make_space, perturbation_norms
 from robustgen.backend import Backend
-from robustgen.data.split import Split
+from robustgen.data.split import Split, require_split
 from robustgen.errors import UserError
 from robustgen.io.checkpoints import Checkpoint, ExampleStore, generator_tensors, load_generators
-from robustgen.models.cohort import NO_CLASS, predict_class
+from robustgen.models.cohort import NO_CLASS, Cohort, predict_class
 from robustgen.progress import log, log_progress
-from robustgen.specs import SearchConfig, Threat
+from robustgen.specs import SearchConfig, Threat, require_instance
 from robustgen.tensor_checks import (
     SLACK,
     require_classes,
     require_eval_mode,
     require_generators,
-    require_pixels,
+    require_same_device,
 )
 
 BATCH_SIZE = 100
@@ -141,6 +141,8 @@ def attack_cohort(
         (torch.Size([2, 8, 1, 28, 28]), 16)
     """
     _check_arguments(cohort, data)
+    require_instance("threat", threat, Threat)
+    require_instance("search", search, SearchConfig)
     require_generators("generators", generators, len(cohort.seeds))
     examples = _make_example_store(cohort, data, threat, checkpoint)
     batch_size = choose_batch_size(cohort, data, search.restarts)
@@ -164,12 +166,15 @@ def attack_cohort(
 
 
 def _check_arguments(cohort: AttackedModels, data: Split) -> None:
-    """Raise a `ValueError` unless the models are in eval mode and there are images in [0, 1]."""
+    """Raise a `ValueError` unless the models are in eval mode and `data` has proper images."""
+    if not hasattr(cohort, "reference_forward"):
+        raise ValueError(f"cohort must be a Cohort, not {type(cohort).__name__}")
     require_eval_mode("cohort", cohort)
+    require_split("data", data)
     if not len(data):
         raise ValueError("data has no images")
-    if data.source_images.is_floating_point():
-        require_pixels("the images of data", data.source_images)
+    if isinstance(cohort, Cohort):
+        require_same_device("the models", cohort.device, "the images", data.labels.device)
 
 
 def choose_batch_size(cohort: AttackedModels, data: Split, restarts: int) -> int:
@@ -355,10 +360,24 @@ def _assemble(
         int(success.sum()),
         refuted,
     )
+    _warn_of_models_without_attack(cohort.seeds, columns["prediction"], data.labels)
     rows: dict[str, Any] = {name: _to_column(values) for name, values in columns.items()}
     for name in ("iterations", "restart"):
         rows[name] = np.ma.masked_less(rows[name], 0)
     return AttackResult({**_key_columns(cohort, data), **rows}, **examples)
+
+
+def _warn_of_models_without_attack(seeds: list[int], classes: Tensor, labels: Tensor) -> None:
+    """Log the models that classify no image correctly: `classes` `(M, N)`, `labels` `(N,)`."""
+    is_correct = (classes == labels.cpu()).any(1)
+    for seed, has_correct_image in zip(seeds, is_correct.tolist(), strict=True):
+        if not has_correct_image:
+            log.warning(
+                "the model of seed %d classifies none of the %d images correctly, so none was "
+                "attacked; are the labels those of the images?",
+                seed,
+                len(labels),
+            )
 
 
 def _warn_of_ties(classes: Tensor) -> None:

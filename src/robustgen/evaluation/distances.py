@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustgen.attacks.spaces import Space, make_space
 from robustgen.backend import MakeAdam, make_adam, set_learning_rate
-from robustgen.data.split import Split
+from robustgen.data.split import Split, require_split
 from robustgen.progress import log_progress
 from robustgen.specs import require_number
 from robustgen.tensor_checks import require_images, require_same_images
@@ -28,7 +28,7 @@ MIN_NORM = 1e-6
 
 
 @dataclass(frozen=True)
-class Distance:
+class DistanceAndAngle:
     """Distance and angle of each of B examples.
 
     Attributes:
@@ -80,11 +80,12 @@ def measure_distances(
         >>> bool((distances["true_manifold_distance"] >= 0).all())
         True
     """
-    for argument, split in (("clean", clean), ("training", training)):
-        if not isinstance(split, Split):
-            raise ValueError(f"{argument} must be a Split, not {type(split).__name__}")
+    require_split("clean", clean)
+    require_split("training", training)
     clean_images = clean.images()
-    _check_arguments(examples, clean_images, training, steps, step_size, neighbours)
+    _check_examples(examples, clean_images)
+    require_number("steps", steps, 1, is_integer=True)
+    require_number("step_size", step_size, 0, is_exclusive=True)
     spaces = {} if clean.codes is None else {"true_manifold": "true_manifold"}
     if clean.learned:
         (spaces["learned_manifold"],) = clean.learned
@@ -98,32 +99,21 @@ def measure_distances(
     nan = torch.full((len(examples),), torch.nan)
     columns: dict[str, Any] = {}
     for kind in ("true_manifold", "learned_manifold", "neighbour"):
-        distance = distances.get(kind, Distance(nan, nan))
+        distance = distances.get(kind, DistanceAndAngle(nan, nan))
         columns[f"{kind}_distance"] = _to_column(distance.distance)
         columns[f"{kind}_angle"] = _to_column(distance.angle)
     return columns
 
 
-def _check_arguments(
-    examples: Tensor,
-    clean_images: Tensor,
-    training: Split,
-    steps: int,
-    step_size: float,
-    neighbours: int,
-) -> None:
-    """Raise a `ValueError` unless `examples` fit the images and the numbers are allowed."""
+def _check_examples(examples: Tensor, clean_images: Tensor) -> None:
+    """Raise a `ValueError` unless `examples` are images, one for each clean image."""
     require_images("examples", examples, clean_images.dtype)
     require_same_images("examples", examples, "clean images", clean_images)
-    require_same_images("examples", examples, "training images", training.select(slice(1)).images())
     if len(examples) != len(clean_images):
         raise ValueError(
             f"examples are {len(examples)} images, but clean are {len(clean_images)}, though each "
             "example needs its clean image"
         )
-    require_number("steps", steps, 1, is_integer=True)
-    require_number("step_size", step_size, 0, is_exclusive=True)
-    require_number("neighbours", neighbours, 2, is_integer=True)
 
 
 def measure_to_manifold(
@@ -134,7 +124,7 @@ def measure_to_manifold(
     steps: int,
     step_size: float,
     make_adam: MakeAdam = make_adam,
-) -> Distance:
+) -> DistanceAndAngle:
     """Measure the distance to a manifold with codes (Stutz et al., section 3.3 and supplement).
 
     Adam minimizes the L2 distance of the example to the decoded code, within the bounds of the
@@ -153,8 +143,12 @@ def measure_to_manifold(
         make_adam: a function that makes the optimizer.
 
     Raises:
-        ValueError: the data set lacks this manifold.
+        ValueError: the data set lacks this manifold, or an argument is not as described.
     """
+    require_split("clean", clean)
+    _check_examples(examples, clean.images())
+    require_number("steps", steps, 1, is_integer=True)
+    require_number("step_size", step_size, 0, is_exclusive=True)
     chunks = []
     pixels = PIXELS_PER_CHUNK * (1 if examples.device.type == "cpu" else CHUNKS_ON_GPU)
     for rows in _split_rows(examples, pixels, f"distance to {space}"):
@@ -165,7 +159,7 @@ def measure_to_manifold(
         nearest = _find_nearest(targets, manifold, steps, step_size, make_adam)
         delta, tangent = (targets - origins).flatten(1), (nearest - origins).flatten(1)
         distance = (targets - nearest).flatten(1).norm(dim=1)
-        chunks.append(Distance(distance, _angle(delta, tangent)))
+        chunks.append(DistanceAndAngle(distance, _angle(delta, tangent)))
     return _concatenate(chunks)
 
 
@@ -212,7 +206,7 @@ def _blur(images: Tensor, width: int) -> Tensor:
 
 def measure_to_neighbours(
     examples: Tensor, clean: Tensor, training: Split, neighbours: int
-) -> Distance:
+) -> DistanceAndAngle:
     """Measure the distance to the span of the nearest training images (Stutz et al., section 3.3).
 
     The distance is the residual of the least-squares projection onto the span of the training
@@ -228,7 +222,11 @@ def measure_to_neighbours(
     Raises:
         ValueError: `neighbours` is below two or above the number of training images.
     """
-    if not 2 <= neighbours <= len(training):
+    require_split("training", training)
+    _check_examples(examples, clean)
+    require_same_images("examples", examples, "training images", training.select(slice(1)).images())
+    require_number("neighbours", neighbours, 2, is_integer=True)
+    if neighbours > len(training):
         raise ValueError(
             f"neighbours is {neighbours}, but must be from 2 to {len(training)}, the number of "
             "training images"
@@ -244,7 +242,7 @@ def measure_to_neighbours(
         delta = flat[rows].double() - clean[rows].flatten(1).double()
         residual = from_centre - _project(basis, from_centre)
         distance = residual.norm(dim=1).float()
-        chunks.append(Distance(distance, _angle(delta, _project(basis, delta))))
+        chunks.append(DistanceAndAngle(distance, _angle(delta, _project(basis, delta))))
     return _concatenate(chunks)
 
 
@@ -309,8 +307,8 @@ def _to_column(values: Tensor) -> Any:
     return np.ma.masked_invalid(values.cpu().numpy())
 
 
-def _concatenate(chunks: list[Distance]) -> Distance:
+def _concatenate(chunks: list[DistanceAndAngle]) -> DistanceAndAngle:
     """Join the distances of all chunks; without a chunk, return those of no example."""
     distances, angles = [chunk.distance for chunk in chunks], [chunk.angle for chunk in chunks]
     no_values = torch.empty(0)
-    return Distance(torch.cat(distances or [no_values]), torch.cat(angles or [no_values]))
+    return DistanceAndAngle(torch.cat(distances or [no_values]), torch.cat(angles or [no_values]))

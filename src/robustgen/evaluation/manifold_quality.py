@@ -122,7 +122,7 @@ def sample_prior(count: int, model: VaeGan, rng: torch.Generator) -> Tensor:
 
 
 def _make_row(measures: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The row of one class, or of all, from the measures of its images; None without images."""
+    """Return the row of one class, or of all, from measures of its images; None without images."""
     if not measures:
         return {"images": 0, **dict.fromkeys(_MEASURES)}
     is_correct, is_reconstruction_correct = measures["image"], measures["reconstruction"]

@@ -89,7 +89,7 @@ def plot_distances(
 def _select_models(
     table: pd.DataFrame, method: str | None, n: int | None
 ) -> tuple[pd.DataFrame, str]:
-    """The rows of one data set that are plotted, and which models they belong to, in words."""
+    """Return the plotted rows of one data set, and the models they belong to, in words."""
     is_clean = table["attack"] == CLEAN
     successes = table[~is_clean & table["success"].astype(bool)]
     models = "all methods"
@@ -177,7 +177,7 @@ def _plot_median(axes: Axes, y: float, values: pd.Series, plot_style: style.Plot
 
 
 def _attack_handles(styles: style.PlotStyles) -> list[Artist]:
-    """A legend entry for each attack."""
+    """Return a legend entry for each attack."""
     return [
         Patch(
             facecolor=to_rgba(plot_style.colour, _FILL_ALPHA),

@@ -101,7 +101,7 @@ def plot_examples(
 def _make_layout(
     test_images: Images, classes: Sequence[str], attacks: Mapping[str, AttackedImages]
 ) -> _Layout:
-    """The narrowest layout that has room for the names of the classes."""
+    """Return the narrowest layout that has room for the names of the classes."""
     predictions = [p for attack in attacks.values() for p in attack.predictions if p is not None]
     title_length = max(len(style.format_name(name)) for name in classes) + 3
     title_length += max((len(style.format_name(name)) for name in predictions), default=0)
@@ -170,13 +170,13 @@ def _differences(test_images: Images, attacked: AttackedImages) -> Images:
 
 
 def _max_difference(test_images: Images, attacked: AttackedImages) -> float:
-    """The end of the colour scale: the largest absolute difference of a success, and not 0."""
+    """Return the end of the colour scale: the largest absolute difference of a success; not 0."""
     differences = _differences(test_images, attacked)[_is_success(attacked)]
     return max(float(np.abs(differences).max(initial=0.0)), 1e-3)
 
 
 def _tick_labels(scale_end: float) -> list[str]:
-    """The labels of a colour scale from `-scale_end` to `scale_end`."""
+    """Return the labels of a colour scale from `-scale_end` to `scale_end`."""
     return [f"−{scale_end:.2g}", "0", f"+{scale_end:.2g}"]
 
 
@@ -223,7 +223,7 @@ def _plot_row(
 
 
 def _to_matplotlib(image: Images) -> Images:
-    """The image in the shape that matplotlib expects: (H, W), or (H, W, 3) in colour."""
+    """Return the image in the shape that matplotlib expects: (H, W), or (H, W, 3) in colour."""
     if image.ndim == 2:
         return image
     return image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)

@@ -49,7 +49,7 @@ def fallback_family(text: str) -> str | None:
 
 @lru_cache
 def _family_with(characters: frozenset[int]) -> str | None:
-    """The first installed font family, by file name, that has all `characters`."""
+    """Return the first installed font family, by file name, that has all `characters`."""
     for file in _installed_font_files():
         if characters <= _characters(file):
             fontManager.addfont(file)
@@ -59,14 +59,14 @@ def _family_with(characters: frozenset[int]) -> str | None:
 
 @lru_cache
 def _installed_font_files() -> tuple[str, ...]:
-    """The font files of the system and of font packages, sorted by name."""
+    """Return the font files of the system and of font packages, sorted by name."""
     packaged = [str(file.path) for family in fontpkg.families().values() for file in family.files]
     return tuple(sorted({*findSystemFonts(), *packaged}, key=lambda file: (Path(file).name, file)))
 
 
 @lru_cache(maxsize=4096)
 def _characters(file: str) -> frozenset[int]:
-    """The code points for which a font file has glyphs; empty if the file cannot be read."""
+    """Return the code points for which a font file has glyphs; empty if the file cannot be read."""
     try:
         return frozenset(FT2Font(file).get_charmap())
     except (OSError, RuntimeError):

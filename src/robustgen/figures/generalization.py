@@ -100,7 +100,7 @@ def _make_panels(
 
 
 def _arrange_in_bands(attacks: Mapping[str, Sequence[str]]) -> list[list[tuple[str, str]]]:
-    """The columns of each band, as pairs of data set and attack; a data set is in one band.
+    """Return the columns of each band, as pairs of data set and attack; a data set is in one band.
 
     A data set without attacks has one column, with an empty name of the attack.
     """
@@ -114,7 +114,7 @@ def _arrange_in_bands(attacks: Mapping[str, Sequence[str]]) -> list[list[tuple[s
 
 
 def _attack_title(attack: str, columns: int) -> str:
-    """The name of an attack, broken if columns are narrow; empty for the only column."""
+    """Return the name of an attack, broken if columns are narrow; empty for the only column."""
     if columns == 1:
         return ""
     return style.label(attack).replace(" (", "\n(" if columns > 2 else " (")

@@ -109,13 +109,13 @@ def _plot_sheet(classes: Sequence[str], sheet: SheetImages, shown_count: int) ->
 
 
 def _wrap(name: str) -> str:
-    """The name of a class in lines of about `_NAME_LENGTH` characters; longer words are kept."""
+    """Break the name of a class into lines of about `_NAME_LENGTH` characters, between words."""
     text = style.format_name(name).replace("_", " ")
     return textwrap.fill(text, _NAME_LENGTH, break_long_words=False)
 
 
 def _text_width(line: str) -> float:
-    """The width of a line of small text, in inches."""
+    """Return the width of a line of small text, in inches."""
     points = TextPath((0, 0), line, size=style.SMALL).get_extents().width
     return float(points) / 72 * 1.08  # characters of a PNG are whole pixels wide
 

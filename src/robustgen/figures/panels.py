@@ -189,7 +189,7 @@ def _plot_curve(
 
 
 def _dodge_step(sizes: Sequence[int], methods: int) -> float:
-    """The distance between neighbouring methods at one N, in natural logarithms of N."""
+    """Return the distance between neighbouring methods at one N, in natural logarithms of N."""
     if len(sizes) < 2:
         return 0.05
     logs = np.log(sizes)
@@ -198,7 +198,7 @@ def _dodge_step(sizes: Sequence[int], methods: int) -> float:
 
 
 def _marker_scale(mean_count: int) -> float:
-    """The size of markers relative to the usual one, in a panel of so many means."""
+    """Return the size of markers relative to the usual one, in a panel of so many means."""
     return max(0.65, min(1.0, math.sqrt(24 / mean_count)))
 
 
@@ -271,7 +271,7 @@ def set_n_axis(axes: Axes, sizes: Sequence[int], spread: float) -> None:
 
 
 def _axis_width(axes: Axes) -> float:
-    """The approximate length of the x axis in inches; the layout fixes the exact one later."""
+    """Return the approximate length of the x axis in inches; the layout fixes it later."""
     width = float(axes.figure.bbox.width / axes.figure.dpi)
     cell = axes.get_subplotspec()
     if cell is not None:

@@ -111,7 +111,7 @@ def _plot_fit(axes: Axes, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
 
 
 def _fit_handle() -> Artist:
-    """The legend entry of the fitted line."""
+    """Return the legend entry of the fitted line."""
     return Line2D([], [], color=_FIT_COLOUR, linewidth=1.1, label=_FIT_LABEL)
 
 

@@ -93,7 +93,7 @@ def plot_styles(names: Iterable[str]) -> dict[str, PlotStyle]:
 
 
 def _plot_style(name: str, further: list[str]) -> PlotStyle:
-    """The style of `name`; `further` are the threats without a fixed style."""
+    """Return the style of `name`; `further` are the threats without a fixed style."""
     threat = name.removesuffix(_AUGMENTATION)
     if threat in further:
         index = further.index(threat)

@@ -99,11 +99,11 @@ CURVES = pa.schema(
             nullable=True,
         ),
         _field(
-            "success_rate",
+            "error_attacked_eval",
             pa.float32(),
             "share",
             "perturbed training images that the model in eval mode misclassifies at the end of the "
-            "search",
+            "search, before the update",
             nullable=True,
         ),
     ]

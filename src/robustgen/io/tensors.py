@@ -43,6 +43,7 @@ def load_tensors(
     Raises:
         UserError: the file is missing, is not a complete safetensors file, or was changed after it
             was written.
+        ValueError: the device does not exist.
     """
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -57,7 +58,11 @@ def load_tensors(
         ) from error
     if saved_digest != compute_digest(tensors, json.dumps(header, sort_keys=True)):
         raise UserError(f"{path} is damaged: it was changed after it was written; {remedy(path)}")
-    return {name: tensor.to(device) for name, tensor in tensors.items()}, header
+    try:
+        return {name: tensor.to(device) for name, tensor in tensors.items()}, header
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device is {device!r}, which cannot be used: {reason}") from error
 
 
 def compute_digest(tensors: Mapping[str, torch.Tensor], text: str = "") -> str:

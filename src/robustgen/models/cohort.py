@@ -11,7 +11,8 @@ from robustgen.backend import PLAIN, Backend, ForwardFn, State, functional_forwa
 from robustgen.errors import UserError
 from robustgen.io.tensors import load_tensors, save_tensors, version_key
 from robustgen.models import architectures
-from robustgen.specs import require_name, require_number
+from robustgen.specs import require_instance, require_name, require_number
+from robustgen.tensor_checks import require_generators
 
 
 class Cohort(nn.Module):
@@ -59,8 +60,13 @@ class Cohort(nn.Module):
         super().__init__()
         require_name("architecture", architecture, architectures.ARCHITECTURES)
         require_number("classes", classes, 2, is_integer=True)
-        if not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(f"seeds are {list(seeds)}, but must be one or more different numbers")
+        is_shape = isinstance(shape, tuple) and len(shape) == 3
+        if not is_shape or not all(isinstance(size, int) and size > 0 for size in shape):
+            raise ValueError(f"shape is {shape!r}, but must be the integers (C, H, W)")
+        are_seeds = isinstance(seeds, Sequence) and all(isinstance(seed, int) for seed in seeds)
+        if not are_seeds or not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds are {seeds!r}, but must be one or more different integers")
+        require_instance("backend", backend, Backend)
         self._eval_cache: tuple[list[Tensor], object, ForwardFn] | None = None
         self.architecture, self.shape, self.classes = architecture, shape, classes
         self.seeds, self.backend = list(seeds), backend
@@ -80,7 +86,11 @@ class Cohort(nn.Module):
 
         Args:
             generators: M CPU generators, one per member.
+
+        Raises:
+            ValueError: there is not one generator for each member.
         """
+        require_generators("generators", generators, len(self.seeds))
         model = self._model[0]
         for name, parameter in model.named_parameters():
             values = getattr(self.stacked_params, _to_attr_name(name)).data
@@ -94,6 +104,11 @@ class Cohort(nn.Module):
         for name, _ in model.named_buffers():
             is_variance = name.endswith("running_var")
             getattr(self.stacked_params, _to_attr_name(name)).fill_(1 if is_variance else 0)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.stacked_params.parameters()).device
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(M, B, K)` of images `(M, B, C, H, W)`; member i takes `images[i]`.
@@ -159,9 +174,9 @@ class Cohort(nn.Module):
         Raises:
             ValueError: the cohort has no member at this position.
         """
-        if not 0 <= position < len(self.seeds):
+        if not (isinstance(position, int) and 0 <= position < len(self.seeds)):
             raise ValueError(
-                f"position is {position}, but must be from 0 to {len(self.seeds) - 1}, one for "
+                f"position is {position!r}, but must be from 0 to {len(self.seeds) - 1}, one for "
                 "each seed"
             )
         model = architectures.build(self.architecture, self.shape, self.classes)

@@ -236,6 +236,8 @@ def load_manifold(files: Sequence[str], data: Split, split: str, backend: Backen
         UserError: a file is missing or damaged, the first one has no codes, or there are neither
             one VAE-GAN nor one for each class.
     """
+    if len(files) < 2:
+        raise UserError("a learned manifold has a file of codes and one or more VAE-GANs")
     device = data.labels.device
     codes, header = load_tensors(files[0], device)
     if "space" not in header or split not in codes:

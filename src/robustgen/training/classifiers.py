@@ -15,15 +15,15 @@ from torch import Tensor
 from robustgen.attacks.search import SearchResult, run_search_from_starts
 from robustgen.attacks.spaces import Space, make_space
 from robustgen.backend import Optimizer, Step, set_learning_rate
-from robustgen.data.split import Split, shuffle_into_batches
+from robustgen.data.split import Split, require_split, shuffle_into_batches
 from robustgen.device import to_device_async
 from robustgen.errors import UserError
 from robustgen.io.checkpoints import Checkpoint
 from robustgen.io.schemas import CURVES, empty
 from robustgen.models.cohort import Cohort
 from robustgen.progress import log_progress
-from robustgen.specs import AdversarialTraining, TrainConfig
-from robustgen.tensor_checks import require_classes, require_generators, require_pixels
+from robustgen.specs import AdversarialTraining, TrainConfig, require_instance
+from robustgen.tensor_checks import require_classes, require_generators, require_same_device
 from robustgen.training.resumable import load_state_tensors, state_tensors
 
 log = logging.getLogger("robustgen")
@@ -94,7 +94,7 @@ def train(
         >>> curves["seed"], curves["epoch"], cohort.training
         ([0, 1, 0, 1], [1, 1, 2, 2], False)
     """
-    _check_arguments(cohort, data, method, generators)
+    _check_arguments(cohort, data, config, method, generators)
     optimizer = cohort.backend.make_adam(
         cohort.parameters(), config.learning_rate, config.weight_decay
     )
@@ -115,23 +115,30 @@ def train(
 
 
 def _check_arguments(
-    cohort: Cohort, data: Split, method: AdversarialTraining | None, generators: Generators
+    cohort: Cohort,
+    data: Split,
+    config: TrainConfig,
+    method: AdversarialTraining | None,
+    generators: Generators,
 ) -> None:
     """Raise a `ValueError` for a wrong argument of `train`."""
-    if not isinstance(cohort, Cohort):
-        raise ValueError(f"cohort must be a Cohort, not {type(cohort).__name__}")
-    if not len(data):
-        raise ValueError("data has no images")
+    require_instance("cohort", cohort, Cohort)
+    require_instance("config", config, TrainConfig)
+    require_instance("generators", generators, Generators)
+    require_split("data", data)
+    if len(data) < 2:
+        count = "one image" if len(data) else "no images"
+        raise ValueError(f"data has {count}, but batch normalization needs two or more")
+    require_same_device("the models", cohort.device, "the images", data.labels.device)
     shape = tuple(data.source_images.shape[1:])
     if shape != tuple(cohort.shape):
         raise ValueError(
             f"data has images of shape {shape}, but cohort was made for {tuple(cohort.shape)}"
         )
     require_classes("the labels of data", data.labels, cohort.classes)
-    if data.source_images.is_floating_point():
-        require_pixels("the images of data", data.source_images)
     require_generators("generators.batches", generators.batches, len(cohort.seeds))
     if method is not None:
+        require_instance("method", method, AdversarialTraining)
         require_generators("generators.attacks", generators.attacks, len(cohort.seeds))
 
 

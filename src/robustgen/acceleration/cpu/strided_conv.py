@@ -39,7 +39,7 @@ def supports(layer: nn.Conv2d) -> bool:
 def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, groups: int
 ) -> Tensor:
-    """As `torch.nn.functional.conv2d`, differentiable once.
+    """Compute `torch.nn.functional.conv2d`, differentiable once.
 
     Args:
         x: `(B, G C, H, W)`, fastest with the channels last.

@@ -30,7 +30,7 @@ def conv_transpose2d(
     output_padding: Pair,
     prepared: PolyphaseInputGrad | None = None,
 ) -> Tensor:
-    """As `torch.nn.functional.conv_transpose2d`, differentiable once.
+    """Compute `torch.nn.functional.conv_transpose2d`, differentiable once.
 
     Args:
         x: `(B, C, H, W)`, fastest with the channels last.

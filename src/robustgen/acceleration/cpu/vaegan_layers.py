@@ -47,7 +47,7 @@ class StridedConvTranspose2d(nn.ConvTranspose2d):
     def apply_per_class(
         layers: "Sequence[StridedConvTranspose2d]", x: Tensor, counts: list[int]
     ) -> Tensor:
-        """Apply layers of one shape to `x`, each to its own rows; see `learned_manifold`."""
+        """Apply layers of one shape to `x`, each to its own rows; see `data.decoders`."""
         first = layers[0]
         if x.device.type != "cpu" or not first._is_faster or first.weight.requires_grad:
             parts = zip(layers, torch.split(x, counts), strict=True)

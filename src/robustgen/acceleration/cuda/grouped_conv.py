@@ -250,7 +250,7 @@ def from_grouped(x: Tensor) -> Tensor:
 def grouped_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, geometry: ConvGeometry
 ) -> Tensor:
-    """As `torch.nn.functional.conv2d`, differentiable once in input, weight and bias.
+    """Compute `torch.nn.functional.conv2d`, differentiable once in input, weight and bias.
 
     Args:
         x: `(B, G C, H, W)`.

@@ -60,13 +60,13 @@ def _window_corner(pixel, LAYERS: tl.constexpr, LAYER: tl.constexpr):
 
 @triton.jit
 def _truncate_tf32(number):
-    """The number with the eleven significant bits that tensor cores multiply without rounding."""
+    """Round to the eleven significant bits that tensor cores multiply without rounding."""
     return (number.to(tl.uint32, bitcast=True) & 0xFFFFE000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _dot_3xtf32(a, b):
-    """A matrix product about as exact as in single precision, from three of tensor cores.
+    """Return a matrix product about as exact as in single precision, from three of tensor cores.
 
     Triton's own "tf32x3" does the same in twice the time, because it also handles infinities. Sums
     over several tiles must be taken by the caller: tensor cores round theirs towards 0.
@@ -185,7 +185,7 @@ def input_grad_tile(
     RELU: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """The gradient at numbers `column` of the blocks `block` of input pixels, in one group.
+    """Compute the gradient at numbers `column` of the blocks `block` of input pixels, in one group.
 
     A block has BLOCK SH x BLOCK SW pixels, on which UP x LEFT outputs depend. The weight is
     `(BLOCK SH BLOCK SW C, UP LEFT O)`. With RELU, the input is the output of a ReLU, and the
@@ -261,7 +261,7 @@ def input_grad_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """The gradient with respect to x, in `n_blocks` blocks of pixels of each group."""
+    """Compute the gradient with respect to x, in `n_blocks` blocks of pixels of each group."""
     group = tl.program_id(1)
     block = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(2) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -294,7 +294,7 @@ def weight_grad_kernel(
     BLOCK_K: tl.constexpr,
     TILES: tl.constexpr,
 ):
-    """The gradient with respect to the weight, in parts `(parts, G, O, C, KH, KW)` to be summed.
+    """Compute the weight gradient, in parts `(parts, G, O, C, KH, KW)` that are to be summed.
 
     Each part is the sum over `pixels_per_part` of the `n_pixels` output pixels, of which BLOCK_M
     are multiplied at a time. A program computes a tile `(BLOCK_K taps, BLOCK_N output channels)`

@@ -33,7 +33,7 @@ class FusedActiveExamples(ActiveExamples):
         return fused
 
     def update_best(self, logits: Tensor, steps_done: int, stop_at_success: bool) -> Tensor:
-        """As `ActiveExamples.update_best`."""
+        """Record the better codes, as `ActiveExamples.update_best` does, by one kernel."""
         if self.loss_fn is not cross_entropy or not supports_tensors(logits):
             return super().update_best(logits, steps_done, stop_at_success)
         from robustgen.acceleration.cuda import search_step_kernels as kernels
@@ -51,7 +51,7 @@ class FusedActiveExamples(ActiveExamples):
         return grad_logits
 
     def step(self, gradient: Tensor, threat: Threat, step_size: float) -> None:
-        """As `ActiveExamples.step`."""
+        """Move and project the codes, as `ActiveExamples.step` does, by one kernel."""
         if not (supports_tensors(gradient) and supports_step(self.space, self.rule, threat)):
             super().step(gradient, threat, step_size)
             return

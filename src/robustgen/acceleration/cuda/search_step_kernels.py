@@ -101,7 +101,7 @@ def take_step(
     bias_correction2,
     IS_ADAM: tl.constexpr,
 ):
-    """One step of the numbers at `offsets` of the `n_numbers` numbers of the codes.
+    """Take one step of the numbers at `offsets` of the `n_numbers` numbers of the codes.
 
     The step is Adam's or the sign of the gradient, and is projected into the L-infinity ball and
     the bounds.

@@ -89,7 +89,7 @@ def ascend(
     steps_done: int,
     stop_at_success: bool,
 ) -> None:
-    """As `attacks.search.ascend`: in one kernel if it supports the search, else in fused steps."""
+    """Run a restart, as `attacks.search.ascend`, in one kernel if possible, else in fused steps."""
     forward = supported_forward(model, active, threat) if stop_at_success else None
     if forward is None or not search_in_one_kernel(forward, active, threat, search, steps_done):
         fused = FusedActiveExamples.share(active)

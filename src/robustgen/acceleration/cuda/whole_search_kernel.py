@@ -62,7 +62,7 @@ def _forward_layer(
     LAYER: tl.constexpr,
     TILES: tl.constexpr,
 ):
-    """The output of a layer for all images of a program, tile by tile."""
+    """Compute the output of a layer for all images of a program, tile by tile."""
     BLOCK_M: tl.constexpr = TILES[LAYER][FORWARD_BLOCK_M]
     BLOCK_N: tl.constexpr = TILES[LAYER][FORWARD_BLOCK_N]
     n_pixels = n_images * (LAYERS[LAYER][OUT_HEIGHT] * LAYERS[LAYER][OUT_WIDTH])
@@ -87,7 +87,7 @@ def _backward_layer(
     IS_RECTIFIED: tl.constexpr,
     TILES: tl.constexpr,
 ):
-    """The gradient with respect to the input of a layer, which overwrites the input."""
+    """Compute the gradient with respect to the input of a layer, which overwrites the input."""
     BLOCK_M: tl.constexpr = TILES[LAYER][BACKWARD_BLOCK_M]
     BLOCK_N: tl.constexpr = TILES[LAYER][BACKWARD_BLOCK_N]
     BLOCK_H: tl.constexpr = LAYERS[LAYER][STRIDE_Y] * LAYERS[LAYER][BLOCK]
@@ -142,7 +142,7 @@ def _backward_pass(
     TILES: tl.constexpr,
     N: tl.constexpr,
 ):
-    """The gradients with respect to the layers' inputs, from the last layer to the first."""
+    """Compute the gradients with respect to all layers' inputs, from the last layer on."""
     LAST: tl.constexpr = len(LAYERS) - 1
     _backward_layer(
         logits_grad_ptr, weights_ptr + OFFSETS[LAST][BACKWARD_WEIGHT],
@@ -194,7 +194,7 @@ def search_kernel(
     CLASSES: tl.constexpr,
     CHUNK_SIZE: tl.constexpr,
 ):
-    """The search of `whole_search.search_in_one_kernel` for N of a model's `n_examples` images.
+    """Run the search of `whole_search.search_in_one_kernel` for N of a model's `n_examples` images.
 
     A model has WEIGHTS numbers, the workspace of an image WORKSPACE_SIZE. Logits have K classes;
     CLASSES is the next power of 2.
