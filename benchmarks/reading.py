@@ -3,8 +3,8 @@
     python benchmarks/reading.py [SCRIPT]
 
 SCRIPT is workflow/scripts/attack.py by default. Lines are those of the definitions that the script
-uses, directly or through others, with docstrings and without blank lines. Of `acceleration`, only the choice of a
-backend counts, because the plain definitions say what is computed.
+uses, directly or through others, with docstrings and without blank lines. Of `acceleration`, only
+the choice of a backend counts, because the plain definitions say what is computed.
 """
 
 import ast
