@@ -10,18 +10,20 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from conftest import ROOT, SCHEDULE, copy_project, make_generators, replace_text, snakemake
 from pages import DOCS, PAGES, Block, read_block, read_blocks
 from PIL import Image
 
+from robustgen import specs
 from robustgen.analysis import evidence
 from robustgen.attacks import losses, spaces, step_rules
 from robustgen.attacks.search import run_search
@@ -346,8 +348,10 @@ def test_the_documented_loss_attacks(trained: Cohort, test_images) -> None:
     execute(losses, read_block("extending.md", "src/robustgen/attacks/losses.py"))
     batch = test_images.select(slice(40)).expand(3)
     logits = trained(batch.images()).detach().requires_grad_()
-    loss, grad_logits = losses.LOSSES["margin"](logits, batch.labels)
-    assert torch.equal(loss > 0, logits.argmax(-1) != batch.labels)
+    loss, grad_logits = losses.LOSSES["error_probability"](logits, batch.labels, batch.labels)
+    torch.testing.assert_close(
+        1 - loss, F.cross_entropy(logits.movedim(-1, 1), batch.labels, reduction="none").neg().exp()
+    )
     (expected,) = torch.autograd.grad(loss.sum(), logits)
     torch.testing.assert_close(grad_logits, expected)
     result = run_search(
@@ -355,12 +359,11 @@ def test_the_documented_loss_attacks(trained: Cohort, test_images) -> None:
         spaces.SPACES["image"](batch),
         batch.labels,
         Threat("image", "linf", 0.3),
-        SearchConfig("signed", 0.05, 12, loss="margin"),
+        SearchConfig("signed", 0.05, 12, loss="error_probability"),
         [make_generator(0, "a page", seed) for seed in range(3)],
         stop_at_success=True,
     )
     assert result.success.float().mean() > 0.5
-    assert torch.equal(result.loss > 0, result.success)
 
 
 @pytest.mark.slow
@@ -407,16 +410,19 @@ def test_the_documented_extensions_break_no_test(tmp_path: Path) -> None:
     ):
         path = f"src/robustgen/{module}.py"
         append(project / path, read_block("extending.md", path))
-    specs = source / "specs.py"
-    replace_text(specs, '    "data_manifold",\n]', '    "data_manifold",\n    "contrast",\n]')
+    specs_file = source / "specs.py"
+    replace_text(specs_file, '    "data_manifold",\n]', '    "data_manifold",\n    "contrast",\n]')
     for old_name, name in (
-        ('"cross_entropy"]', "margin"),
-        ('"normalized"]', "momentum"),
+        ('"targeted_dlr"]', "error_probability"),
+        ('"random"]', "momentum"),
         ('"convnet"]', "mlp"),
     ):
-        replace_text(specs, old_name, f'{old_name[:-1]}, "{name}"]')
+        replace_text(specs_file, old_name, f'{old_name[:-1]}, "{name}"]')
     row = "| `normalized` |"
     replace_text(project / "docs/configuration.md", row, f"| `momentum` | a step |\n{row}")
+    row = "| `margin` |"
+    new_row = "| `error_probability` | the probability of the other classes |"
+    replace_text(project / "docs/configuration.md", row, f"{new_row}\n{row}")
     run = partial(subprocess.run, cwd=project, capture_output=True, text=True)
     env = {**os.environ, "PYTHONPATH": str(project / "src")}
     env.pop("ROBUSTGEN_TEST_STUDY", None)  # the extended code must also run a study
@@ -427,3 +433,16 @@ def test_the_documented_extensions_break_no_test(tmp_path: Path) -> None:
     files = [f"tests/test_{name}.py" for name in names]
     result = run([sys.executable, "-m", "pytest", "-q", *files], env=env)
     assert result.returncode == 0, result.stdout[-5000:]
+
+
+def test_the_documented_members_are_those_of_the_library() -> None:
+    page = (DOCS / "configuration.md").read_text("utf-8")
+    for name, member in specs.MEMBERS.items():
+        row = f"| `{name}` | `{member.step_rule}` | `{member.loss}` | {member.steps} | "
+        assert f"{row}{member.restarts} |" in page
+
+
+def test_the_documented_losses_and_step_rules_are_those_of_the_library() -> None:
+    page = (DOCS / "configuration.md").read_text("utf-8")
+    names = [*get_args(specs.LossName), *get_args(specs.StepRuleName)]
+    assert [name for name in names if f"| `{name}` | " not in page] == []

@@ -162,8 +162,7 @@ def test_default_blocks_are_the_default_dataclasses():
     recipe = manifold_settings.Manifold().model_dump(exclude={"betas", "images", "judge"})
     assert VaeGanConfig.from_mapping(recipe) == VaeGanConfig()
     assert TrainConfig.from_params(settings.Classifier().model_dump()) == TrainConfig()
-    search = settings.Attack(threat="regular").model_dump(exclude={"threat", "examples"})
-    assert SearchConfig(**search) == SearchConfig()
+    assert settings.Attack(threat="regular").to_search() == SearchConfig()
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.py")), ids=lambda path: path.stem)

@@ -7,17 +7,17 @@ from tiny import TinyCohort, make_tiny_split
 from torch import Tensor
 
 from robustgen.acceleration.cuda import search_step, whole_search
-from robustgen.attacks.losses import LOSSES, cross_entropy
+from robustgen.attacks.losses import LOSSES, cross_entropy, rank_targets
 from robustgen.attacks.search import ActiveExamples, make_initial_best, run_search
 from robustgen.attacks.spaces import SPACES
 from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.backend import Backend
-from robustgen.specs import SearchConfig, Threat
+from robustgen.specs import TARGETED_LOSSES, SearchConfig, Threat
 
 MEMBERS = 2
 
 
-def negative_probability(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def negative_probability(logits: Tensor, labels: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
     """A second loss: minus the probability of the true class."""
     probability = logits.softmax(-1)
     label_probability = probability.gather(-1, labels[..., None])
@@ -37,23 +37,110 @@ def make_logits(classes: int) -> tuple[Tensor, Tensor]:
     return logits, torch.randint(classes, (2, 7), generator=rng)
 
 
+def next_class(labels: Tensor, classes: int) -> Tensor:
+    """Return targets, each of which is another class than the label."""
+    return (labels + 1) % classes
+
+
 @pytest.mark.parametrize("classes", [2, 3, 10])
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_equal_those_of_autograd(name, classes):
+    if name in TARGETED_LOSSES and classes == 2:
+        pytest.skip("needs three classes")
     logits, labels = make_logits(classes)
-    loss, grad_logits = LOSSES[name](logits, labels)
+    targets = next_class(labels, classes)
+    loss, grad_logits = LOSSES[name](logits, labels, targets)
     assert loss.shape == labels.shape
     double_logits = logits.double().requires_grad_()
-    double_loss, _ = LOSSES[name](double_logits, labels)
+    double_loss, _ = LOSSES[name](double_logits, labels, targets)
     (expected,) = torch.autograd.grad(double_loss.sum(), double_logits)
     torch.testing.assert_close(grad_logits, expected.float(), atol=1e-6, rtol=1e-5)
 
 
 def test_cross_entropy_equals_that_of_pytorch():
     logits, labels = make_logits(5)
-    loss, _ = cross_entropy(logits, labels)
+    loss, _ = cross_entropy(logits, labels, labels)
     expected = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     torch.testing.assert_close(loss.flatten(), expected)
+
+
+def dlr_by_definition(logits: list[float], label: int, target: int | None) -> float:
+    """Equations 6 and 7 of Croce and Hein (ICML 2020) for one example."""
+    ranked = sorted(logits, reverse=True)
+    rival = max(z for i, z in enumerate(logits) if i != label) if target is None else logits[target]
+    lower = ranked[2] if target is None else sum(ranked[:4][-2:]) / 2
+    return -(logits[label] - rival) / (ranked[0] - lower)
+
+
+@pytest.mark.parametrize("classes", [3, 4, 10])
+def test_ratios_of_differences_equal_their_definitions(classes):
+    logits, labels = make_logits(classes)
+    targets = next_class(labels, classes)
+    plain, targeted = (LOSSES[name](logits, labels, targets)[0] for name in ("dlr", "targeted_dlr"))
+    for index in [(i, j) for i in range(2) for j in range(7)]:
+        row, label, target = logits[index].tolist(), labels[index].item(), targets[index].item()
+        assert plain[index].item() == pytest.approx(dlr_by_definition(row, label, None), rel=1e-5)
+        expected = dlr_by_definition(row, label, target)
+        assert targeted[index].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("name", ["scaled_cross_entropy", "margin", "dlr", "targeted_dlr"])
+def test_directions_do_not_depend_on_the_scale_of_the_logits(name, classes):
+    if name == "targeted_dlr" and classes == 2:
+        pytest.skip("needs three classes")
+    logits, labels = make_logits(classes)
+    labels = logits.argmax(-1)  # there is nothing left to change where the model is wrong
+    targets = next_class(labels, classes)
+    _, expected = LOSSES[name](logits, labels, targets)
+    _, gradient = LOSSES[name](1000 * logits, labels, targets)
+    assert (expected != 0).any(-1).all()
+    torch.testing.assert_close(F.normalize(gradient, dim=-1), F.normalize(expected, dim=-1))
+
+
+def test_large_logits_leave_the_cross_entropy_without_gradient():
+    """This is why the other losses exist."""
+    logits, _ = make_logits(10)
+    _, gradient = cross_entropy(1000 * logits, logits.argmax(-1), logits.argmax(-1))
+    assert (gradient == 0).all(-1).float().mean() > 0.9
+
+
+def test_targets_are_the_other_classes_by_their_logits():
+    logits = torch.tensor([[[1.0, 4.0, 3.0, 2.0], [1.0, 4.0, 3.0, 2.0]]])
+    targets = rank_targets(logits, torch.tensor([[1, 3]]))
+    assert targets.tolist() == [[[2, 3, 0], [1, 2, 0]]]
+
+
+def test_each_restart_of_a_targeted_search_aims_at_another_class(monkeypatch):
+    recorded_targets = []
+
+    def record(logits, labels, targets):
+        recorded_targets.append(targets.clone())
+        return LOSSES["margin"](logits, labels, targets)
+
+    monkeypatch.setitem(LOSSES, "targeted_dlr", record)
+    cohort, batch = TinyCohort(MEMBERS), make_tiny_split().expand(MEMBERS)
+    run_search(
+        cohort,
+        SPACES["image"](batch),
+        batch.labels,
+        Threat("image", "linf", 0.01),
+        SearchConfig("auto", steps=1, restarts=3, loss="targeted_dlr"),
+        [torch.Generator().manual_seed(seed) for seed in range(MEMBERS)],
+        stop_at_success=False,
+    )
+    first, second, third = recorded_targets[0], recorded_targets[2], recorded_targets[4]
+    assert torch.equal(first, recorded_targets[1])
+    assert torch.equal(first, third), "of three classes only two are targets"
+    assert ((first != second) & (first != batch.labels) & (second != batch.labels)).all()
+    logits = cohort(batch.images())
+    assert (logits.gather(-1, first[..., None]) >= logits.gather(-1, second[..., None])).all()
+
+
+def test_a_targeted_loss_needs_three_classes():
+    logits, labels = make_logits(2)
+    with pytest.raises(ValueError, match="'targeted_dlr', which needs 3 or more classes, but"):
+        LOSSES["targeted_dlr"](logits, labels, labels)
 
 
 def test_a_search_increases_the_loss_of_its_settings(second_loss):
@@ -70,7 +157,9 @@ def test_a_search_increases_the_loss_of_its_settings(second_loss):
             [torch.Generator().manual_seed(seed) for seed in range(MEMBERS)],
             stop_at_success=False,
         )
-        expected, _ = negative_probability(cohort(space.decode(result.codes)), batch.labels)
+        expected, _ = negative_probability(
+            cohort(space.decode(result.codes)), batch.labels, batch.labels
+        )
         torch.testing.assert_close(result.loss, expected)
         results.append(result)
     assert (results[1].loss >= results[0].loss).all()
@@ -91,7 +180,9 @@ def test_kernels_of_cross_entropy_are_not_used_for_another_loss(second_loss, mon
     fused = search_step.FusedActiveExamples.share(active)
     logits = cohort(space.decode(active.codes))
     grad_logits = fused.update_best(logits, 0, stop_at_success=True)
-    torch.testing.assert_close(grad_logits, negative_probability(logits, batch.labels)[1])
+    torch.testing.assert_close(
+        grad_logits, negative_probability(logits, batch.labels, batch.labels)[1]
+    )
     monkeypatch.setattr(whole_search, "Cohort", TinyCohort)
     assert whole_search.supported_forward(cohort, active, threat) is None
 

@@ -112,7 +112,7 @@ def test_a_resumed_attack_ends_with_the_same_examples(
         assert torch.equal(resumed.images, expected.images)
         assert torch.equal(resumed.codes, expected.codes)
         for name, column in expected.rows.items():
-            assert resumed.rows[name].tolist() == column.tolist(), name
+            assert list(resumed.rows[name]) == list(column), name
         checkpoint.remove()
         assert not list(tmp_path.iterdir())
 

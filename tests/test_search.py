@@ -5,6 +5,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from auto_pgd import AutoPgd
 from tiny import (
     DOUBLE,
     TinyCohort,
@@ -32,7 +33,7 @@ CASES = [
     (space, norm, rule, stop_at_success)
     for space in RADIUS
     for norm in ("linf", "l2")
-    for rule in ("adam", "signed", "normalized")
+    for rule in ("adam", "signed", "normalized", "auto")
     for stop_at_success in (True, False)
 ]
 
@@ -47,20 +48,21 @@ class Expected(NamedTuple):
     restart: int
 
 
-def make_stepper(rule: str, codes: Tensor, step_size: float):
+def make_stepper(search: SearchConfig, codes: Tensor, threat: Threat, project):
     """Return a function that moves `codes` in place along a gradient; Adam is that of PyTorch."""
-    if rule == "adam":
-        optimizer = torch.optim.Adam([codes], lr=step_size, maximize=True)
+    if search.step_rule == "auto":
+        return AutoPgd(search.steps, codes, threat, project)
+    optimizer = torch.optim.Adam([codes], lr=search.step_size, maximize=True)
 
-        def step(gradient: Tensor) -> None:
+    def step(gradient: Tensor, _: float) -> None:
+        if search.step_rule == "adam":
             codes.grad = gradient
             optimizer.step()
-
-        return step
-
-    def step(gradient: Tensor) -> None:
-        direction = gradient.sign() if rule == "signed" else gradient / gradient.norm()
-        codes.data += step_size * direction
+        elif search.step_rule == "signed":
+            codes.data += search.step_size * gradient.sign()
+        else:
+            codes.data += search.step_size * gradient / gradient.norm()
+        codes.data = project(codes.data)
 
     return step
 
@@ -82,7 +84,7 @@ def search_one_example(
     best = Expected(clean_code, -float("inf"), False, -1, -1)
     for restart, unit_point in enumerate(unit_points):
         codes = project(clean_code + threat.radius * unit_point).clone().requires_grad_()
-        step = make_stepper(search.step_rule, codes, search.step_size)
+        step = make_stepper(search, codes, threat, project)
         for iteration in range(search.steps + 1):
             logits = model(decode(codes))
             loss = F.cross_entropy(logits[None], label[None])
@@ -93,8 +95,7 @@ def search_one_example(
             if stop_at_success and success:
                 return best
             (gradient,) = torch.autograd.grad(loss, codes)
-            step(gradient)
-            codes.data = project(codes.data)
+            step(gradient, loss.item())
     return best
 
 
@@ -138,11 +139,18 @@ def compare_with_loop(space_name, threat, search, noise, stop_at_success, skip=N
                 search,
                 stop_at_success,
             )
+            tolerance = 1e-3 if search.step_rule == "auto" else 1e-4
+            assert result.loss[member, example].item() == pytest.approx(
+                expected.loss, abs=tolerance
+            )
+            assert result.success[member, example].item() == expected.success
+            if search.step_rule == "auto" and threat.norm == "linf":
+                # Steps end in corners of the cube, where losses are equal but for rounding, which
+                # decides about the step sizes. `test_step_rules` compares each step.
+                continue
             torch.testing.assert_close(
                 result.codes[member, example], expected.codes, atol=2e-5, rtol=1e-4
             )
-            assert result.loss[member, example].item() == pytest.approx(expected.loss, abs=1e-4)
-            assert result.success[member, example].item() == expected.success
             assert result.iterations[member, example].item() == expected.iterations
             assert result.restart[member, example].item() == expected.restart
     return result
@@ -160,9 +168,12 @@ def draw_noise(space_name: str, restarts: int) -> list[Tensor]:
 @pytest.mark.parametrize(("space", "norm", "rule", "stop_at_success"), CASES)
 def test_the_search_equals_a_loop_over_single_examples(space, norm, rule, stop_at_success):
     radius = RADIUS[space] * (1 if norm == "linf" else 1.5)
+    if rule == "auto" and space == "image":
+        radius *= 0.6  # this search finds all adversarial examples of a larger ball
     # Equal steps must not end on the sphere: rounding would then decide which of two codes, equal
     # but for rounding, has the higher loss, and so which iteration is returned.
-    search = SearchConfig(rule, 0.27 * radius, steps=6, restarts=2)
+    steps = 20 if rule == "auto" else 6
+    search = SearchConfig(rule, 0.27 * radius, steps, restarts=2)
     noise = draw_noise(space, 2)
     result = compare_with_loop(space, Threat(space, norm, radius), search, noise, stop_at_success)
     # A case distinguishes searches only if some examples succeed late and some do not at all.

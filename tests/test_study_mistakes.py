@@ -35,7 +35,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("attacks", "pixels", "restart"),
         3,
         "attacks.pixels.restart is not a known key (did you mean restarts?); allowed are "
-        "threat, steps, loss, step_rule, step_size, restarts and examples",
+        "threat, steps, loss, step_rule, step_size, restarts, members and examples",
     ),
     "misspelt key of the whole": (
         ("atacks",),
@@ -412,6 +412,43 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("attacks", "pixels", "step_rule"),
         "sgd",
         f"attacks.pixels.step_rule is 'sgd', but must be {any_of(StepRuleName)}",
+    ),
+    "step size of a rule that has none": (
+        ("attacks", "pixels"),
+        {"threat": "ball", "step_rule": "auto", "step_size": 0.1},
+        "attacks.pixels.step_size is 0.1, but must be left out: the step rule auto chooses its "
+        "steps from the radius",
+    ),
+    "steps of an ensemble": (
+        ("attacks", "pixels"),
+        {"threat": "ball", "members": ["random"], "steps": 9},
+        "attacks.pixels.steps is 9, but must be left out: the attack has members, which have "
+        "their own",
+    ),
+    "an ensemble of itself": (
+        ("attacks", "strong"),
+        {"threat": "ball", "members": ["random", "strong"]},
+        "attacks.strong.members[1] is 'strong', but must be an attack in the same space without "
+        "members of its own: auto_cross_entropy, auto_margin, auto_targeted, random or pixels",
+    ),
+    "an unknown member": (
+        ("attacks", "strong"),
+        {"threat": "ball", "members": ["autotargeted"]},
+        "attacks.strong.members[0] is 'autotargeted', but must be a known search: "
+        "auto_cross_entropy, auto_margin, auto_targeted, random or pixels (did you mean "
+        "auto_targeted?)",
+    ),
+    "a targeted loss of two classes": (
+        ("attacks", "strong"),
+        {"threat": "ball", "loss": "targeted_dlr"},
+        "attacks.strong has the loss targeted_dlr, which needs 3 or more classes, but "
+        "datasets.letters has 2; use the loss margin, or the member auto_margin",
+    ),
+    "a targeted member of two classes": (
+        ("attacks", "strong"),
+        {"threat": "ball", "members": ["auto_targeted"]},
+        "attacks.strong has the loss targeted_dlr, which needs 3 or more classes, but "
+        "datasets.letters has 2; use the loss margin, or the member auto_margin",
     ),
     "more examples than test images": (
         ("attacks", "pixels", "examples"),

@@ -51,6 +51,7 @@ def attacks(examples):
             "success": is_success,
             "iterations": None,
             "restart": None,
+            "member": None,
         }
         for i, (seed, is_correct, is_code_correct, is_success) in enumerate(examples)
     ]

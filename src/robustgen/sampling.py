@@ -103,6 +103,53 @@ def sample_starts(
     return (torch.cat(parts, 1).to(device) for parts in zip(*batches, strict=True))
 
 
+def hash_points(points: Tensor) -> Tensor:
+    """Return an integer `(M, B)` for each of the points `(M, B, *D)`, as keys of random numbers.
+
+    Points that differ in a bit have unrelated keys. A point has the same key on every device.
+    """
+    bits = points.detach().float().contiguous().view(torch.int32).flatten(2).long()
+    positions = torch.arange(1, bits.shape[2] + 1, device=bits.device)
+    return _mix(bits + (positions << 32)).sum(2)
+
+
+def counter_uniforms(keys: Tensor, step: int, count: int) -> Tensor:
+    """Return random numbers in [0, 1) that depend only on a key, a step and their position.
+
+    Numbers of an example therefore do not depend on the other examples, and are the same on every
+    device. They come from a counter that SplitMix64 mixes (Steele et al., OOPSLA 2014).
+
+    Args:
+        keys: `(M, B)` integers, int64.
+        step: number of the step, for which numbers are drawn.
+        count: numbers of each key.
+
+    Returns:
+        `(M, B, count)` floats.
+    """
+    positions = torch.arange(count, device=keys.device)
+    counters = _mix(keys[..., None] + _mix(positions + (step << 32)))
+    return ((counters >> 40) & 0xFFFFFF).float() / 2**24
+
+
+def _mix(numbers: Tensor) -> Tensor:
+    """Mix the bits of integers as SplitMix64 does; products wrap around."""
+    numbers = numbers + _as_int64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers = (numbers ^ _shift_right(numbers, shift)) * _as_int64(factor)
+    return numbers ^ _shift_right(numbers, 31)
+
+
+def _shift_right(numbers: Tensor, bits: int) -> Tensor:
+    """Shift the bits of int64 numbers to the right and fill up with zeros."""
+    return (numbers >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _as_int64(number: int) -> int:
+    """Return the signed number of 64 bits with the same bits as an unsigned one."""
+    return number - 2**64 if number >= 2**63 else number
+
+
 def expand_trailing_dims(values: Tensor, template: Tensor) -> Tensor:
     """Append axes of length 1 to `values` `(M, B)`, so that it broadcasts to `(M, B, ...)`."""
     return values.reshape(*values.shape, *[1] * (template.dim() - values.dim()))

@@ -20,10 +20,14 @@ SpaceName = Literal[
 """Names of spaces, the keys of `attacks.spaces.SPACES`."""
 NormName = Literal["linf", "l2"]
 """Names of the norms of threats."""
-LossName = Literal["cross_entropy"]
+LossName = Literal["cross_entropy", "scaled_cross_entropy", "margin", "dlr", "targeted_dlr"]
 """Names of losses, the keys of `attacks.losses.LOSSES`."""
-StepRuleName = Literal["adam", "signed", "normalized"]
+TARGETED_LOSSES: tuple[LossName, ...] = ("targeted_dlr",)
+"""Losses that make one class likely: restart i aims at the i-th most likely other class."""
+StepRuleName = Literal["adam", "signed", "normalized", "auto", "random"]
 """Names of step rules, the keys of `attacks.step_rules.STEP_RULES`."""
+AUTO_STEP_RULES: tuple[StepRuleName, ...] = ("auto", "random")
+"""Step rules that choose their steps from the radius, without a step size."""
 L2_STEP_RULES: tuple[StepRuleName, ...] = ("normalized",)
 """Step rules whose steps have the L2 norm 1. Steps of others have a length of about 1 in each
 coordinate."""
@@ -184,6 +188,28 @@ class SearchConfig:
         require_number("step_size", self.step_size, 0, is_exclusive=True)
         require_number("steps", self.steps, 0, is_integer=True)
         require_number("restarts", self.restarts, 1, is_integer=True)
+
+
+MEMBERS: dict[str, SearchConfig] = {
+    "auto_cross_entropy": SearchConfig("auto", steps=100, loss="scaled_cross_entropy"),
+    "auto_margin": SearchConfig("auto", steps=100, loss="margin"),
+    "auto_targeted": SearchConfig("auto", steps=100, restarts=9, loss="targeted_dlr"),
+    "random": SearchConfig("random", steps=1000, loss="margin"),
+}
+"""Searches of ensembles by name. No parameter depends on the model, the space or the radius, and no
+result changes if all logits of a model are multiplied by a number, except by rounding. The first,
+the third and the last one together correspond to AutoAttack (Croce and Hein, ICML 2020)."""
+
+
+def parse_search(params: Mapping[str, Any]) -> "SearchConfig | dict[str, SearchConfig]":
+    """Return the search of an attack that the params of a job describe.
+
+    Args:
+        params: the fields of `SearchConfig`; for an ensemble, these fields by the name of a member.
+    """
+    if "steps" in params:
+        return SearchConfig(**params)
+    return {name: SearchConfig(**fields) for name, fields in params.items()}
 
 
 @dataclass(frozen=True)

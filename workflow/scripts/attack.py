@@ -12,7 +12,7 @@ from robustgen.jobs.runtime import provenance, run_job
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import load_manifold
 from robustgen.sampling import make_generator
-from robustgen.specs import SearchConfig, Threat
+from robustgen.specs import Threat, parse_search
 
 with run_job(snakemake.log[0], snakemake):
     wildcards, code = snakemake.wildcards, snakemake.params.code
@@ -30,7 +30,7 @@ with run_job(snakemake.log[0], snakemake):
     inputs = [*cohort.state_dict().values(), *test.identity_tensors()]
     identity = job_identity(settings, code, inputs, compute_device, backend.name)
     checkpoint = Checkpoint.beside(snakemake.output.adversarial_examples, identity)
-    threat, search = Threat(**settings["threat"]), SearchConfig(**settings["search"])
+    threat, search = Threat(**settings["threat"]), parse_search(settings["search"])
     result = attack_cohort(cohort, test, threat, search, generators, checkpoint)
 
     header = {

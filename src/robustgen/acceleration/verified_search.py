@@ -63,10 +63,10 @@ def _copy_first(active: ActiveExamples) -> ActiveExamples:
     columns = torch.arange(min(examples, CHECKED_IMAGES), device=active.labels.device)
     columns = columns.expand(members, -1)
     space = active.space.select(columns)
-    labels, codes, is_active = (
+    labels, targets, codes, is_active = (
         gather_columns(values, columns)
-        for values in (active.labels, active.codes, active.is_active)
+        for values in (active.labels, active.targets, active.codes, active.is_active)
     )
     rule = type(active.rule)(codes)  # type: ignore[call-arg]
     best = make_initial_best(space, labels)
-    return ActiveExamples(space, labels, codes, rule, active.loss_fn, is_active, best)
+    return ActiveExamples(space, labels, codes, rule, active.loss_fn, is_active, best, targets)

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustgen.attacks.losses import LossFn, get_loss
+from robustgen.attacks.losses import LossFn, get_loss, rank_targets, require_targets
 from robustgen.attacks.spaces import SPACES, Space, gather_columns
 from robustgen.attacks.step_rules import StepRule, make_step_rule
 from robustgen.backend import PLAIN, Backend
 from robustgen.sampling import expand_trailing_dims
-from robustgen.specs import SearchConfig, Threat, require_instance, require_name
+from robustgen.specs import TARGETED_LOSSES, SearchConfig, Threat, require_instance, require_name
 from robustgen.tensor_checks import (
     PROBE_IMAGES,
     compute_logits,
@@ -139,6 +139,7 @@ def run_search_from_starts(
     """
     require_eval_mode("model", model)
     best, loss_fn = make_initial_best(space, labels), get_loss(search.loss)
+    targets = _rank_targets(model, space, labels) if search.loss in TARGETED_LOSSES else None
     evals_per_restart = search.steps + 1
     is_active = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
     # The starts of every restart are drawn, even if no example is active, so that the state of the
@@ -146,7 +147,8 @@ def run_search_from_starts(
     for restart, unit_points in enumerate(starts):
         codes = space.scale_starts(threat, unit_points)
         rule = make_step_rule(search.step_rule, codes)
-        active = ActiveExamples(space, labels, codes, rule, loss_fn, is_active, best)
+        target = labels if targets is None else targets[..., restart % targets.shape[-1]]
+        active = ActiveExamples(space, labels, codes, rule, loss_fn, is_active, best, target)
         if skip is None or active.drop_inactive():
             steps_done = restart * evals_per_restart
             (backend.ascend or ascend)(model, active, threat, search, steps_done, stop_at_success)
@@ -157,6 +159,18 @@ def run_search_from_starts(
     iterations = torch.where(not_found, best.step_found, best.step_found % evals_per_restart)
     restarts = best.step_found // evals_per_restart
     return SearchResult(best.codes, best.loss, best.success, iterations, restarts)
+
+
+def _rank_targets(model: Model, space: Space, labels: Tensor) -> Tensor:
+    """Rank the other classes `(M, B, K - 1)` of the clean codes, the most likely one first.
+
+    Raises:
+        ValueError: there are only two classes.
+    """
+    with torch.no_grad():
+        logits = model(space.decode(space.clean_codes))
+    require_targets(TARGETED_LOSSES[0], logits.shape[-1])
+    return rank_targets(logits, labels)
 
 
 def _check_arguments(
@@ -216,13 +230,16 @@ def ascend(
         if stop_at_success and not active.drop_inactive():
             return
         is_last = step == search.steps
-        codes = active.codes.detach().requires_grad_(not is_last)
-        with torch.set_grad_enabled(not is_last):
+        needs_gradient = active.rule.needs_gradient and not is_last
+        codes = active.codes.detach().requires_grad_(needs_gradient)
+        with torch.set_grad_enabled(needs_gradient):
             logits = model(active.space.decode(codes))
         grad_logits = active.update_best(logits.detach(), steps_done + step, stop_at_success)
-        if not is_last:
+        if needs_gradient:
             (gradient,) = torch.autograd.grad(logits, codes, grad_logits)
-            active.step(gradient, threat, search.step_size)
+            active.step(gradient, threat, search)
+        elif not is_last:
+            active.step(codes, threat, search)
 
 
 class BestSoFar(NamedTuple):
@@ -260,7 +277,9 @@ class ActiveExamples:
     Attributes:
         space: the space around the images of the B' examples.
         labels: `(M, B')` true classes.
+        targets: `(M, B')` classes that a targeted loss makes likely; other losses ignore them.
         codes: `(M, B', *D)` current codes.
+        loss: `(M, B')` losses of the codes that `update_best` was called for.
         rule: the step rule, with its state for these examples.
         loss_fn: the loss that the search increases.
         is_active: `(M, B')`; False for padding and for examples whose search has ended.
@@ -278,8 +297,11 @@ class ActiveExamples:
         loss_fn: LossFn,
         is_active: Tensor,
         best: BestSoFar,
+        targets: Tensor | None = None,
     ) -> None:
         self.space, self.rule, self.loss_fn = space, rule, loss_fn
+        self.targets = labels if targets is None else targets
+        self.loss = best.loss
         self.labels, self.codes = labels.contiguous(), codes.contiguous()
         self.is_active, self.batch_best, self.local_best = is_active.clone(), best, best
         self.columns: Tensor | None = None
@@ -296,7 +318,9 @@ class ActiveExamples:
             index = (~self.is_active).int().argsort(dim=1, stable=True)[:, :max_active]
             self.columns = index if self.columns is None else gather_columns(self.columns, index)
             self.is_active = gather_columns(self.is_active, index)
-            self.labels = gather_columns(self.labels, index)
+            self.labels, self.targets, self.loss = (
+                gather_columns(values, index) for values in (self.labels, self.targets, self.loss)
+            )
             self.codes = gather_columns(self.codes, index)
             self.local_best = BestSoFar(*(gather_columns(best, index) for best in self.local_best))
             for name, tensor in self.rule.state.items():
@@ -318,7 +342,8 @@ class ActiveExamples:
         Returns:
             `(M, B', K)` gradients of the losses with respect to the logits.
         """
-        loss, grad_logits = self.loss_fn(logits, self.labels)
+        loss, grad_logits = self.loss_fn(logits, self.labels, self.targets)
+        self.loss = loss
         is_wrong = logits.argmax(-1) != self.labels
         improves = loss > self.local_best.loss
         if stop_at_success:
@@ -335,10 +360,17 @@ class ActiveExamples:
             self.is_active &= ~is_wrong
         return grad_logits
 
-    def step(self, gradient: Tensor, threat: Threat, step_size: float) -> None:
-        """Move the codes along `gradient` `(M, B', *D)` and project them into the threat."""
-        codes = self.codes.add(self.rule(gradient), alpha=step_size)
-        self.codes = self.space.project(codes, threat)
+    def step(self, gradient: Tensor, threat: Threat, search: SearchConfig) -> None:
+        """Replace the codes by the next ones of the step rule.
+
+        Args:
+            gradient: `(M, B', *D)` gradients of the losses with respect to the codes.
+            threat: the ball to search.
+            search: step size and number of steps.
+        """
+        self.codes = self.rule.next_codes(
+            self.space, self.codes, self.loss, gradient, threat, search
+        )
 
     def write_back(self) -> None:
         """Copy the best codes of these examples to the best codes of the batch."""

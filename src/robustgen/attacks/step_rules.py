@@ -1,37 +1,83 @@
-"""Step rules: functions from the gradient of the loss to a step of the search."""
+"""Step rules: how a search moves from the current codes to the next ones."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustgen.attacks.spaces import ImageSpace, Space
 from robustgen.backend import BETA1, BETA2, EPS
-from robustgen.specs import require_name
+from robustgen.sampling import counter_uniforms, expand_trailing_dims, hash_points
+from robustgen.specs import SearchConfig, Threat, require_name
 
 
-class StepRule(Protocol):
-    """A function from a gradient to a step, with a state of its own.
+class StepRule(ABC):
+    """A rule for the next codes of a search, with a state of its own.
 
     Attributes:
-        state: tensors by name, each of the shape of the codes `(M, B, *D)`.
+        state: tensors by name, each `(M, B, ...)` with a value for each example. The search drops
+            the examples from them whose search has ended.
+        needs_gradient: whether `next_codes` uses the gradient; if not, it is the codes themselves.
     """
 
-    state: dict[str, Tensor]
+    needs_gradient = True
 
+    def __init__(self) -> None:
+        self.state: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def next_codes(
+        self,
+        space: Space,
+        codes: Tensor,
+        loss: Tensor,
+        gradient: Tensor,
+        threat: Threat,
+        search: SearchConfig,
+    ) -> Tensor:
+        """Return the next codes `(M, B, *D)`, which lie in the threat and within the bounds.
+
+        Args:
+            space: the space around the examples.
+            codes: `(M, B, *D)` the current codes.
+            loss: `(M, B)` their losses.
+            gradient: `(M, B, *D)` the gradients of the losses with respect to the codes.
+            threat: the ball to search.
+            search: step size and number of steps.
+        """
+
+
+class FixedStepRule(StepRule):
+    """A function from a gradient to a step, which is multiplied by the step size of the search."""
+
+    @abstractmethod
     def __call__(self, gradient: Tensor) -> Tensor:
         """Return the step for `gradient` `(M, B, *D)`, before it is scaled by the step size.
 
         A step has a length of about 1 in each coordinate, or an L2 norm of 1 per example.
         """
-        ...
+
+    def next_codes(
+        self,
+        space: Space,
+        codes: Tensor,
+        loss: Tensor,
+        gradient: Tensor,
+        threat: Threat,
+        search: SearchConfig,
+    ) -> Tensor:
+        """Return the codes after a step along the gradient, projected into the threat."""
+        del loss
+        return space.project(codes.add(self(gradient), alpha=search.step_size), threat)
 
 
-class AdamStep:
+class AdamStep(FixedStepRule):
     """The step of Adam (Kingma and Ba, ICLR 2015), which the paper's published code uses."""
 
     def __init__(self, template: Tensor) -> None:
+        super().__init__()
         self.state = {
             "exp_avg": torch.zeros_like(template),
             "exp_avg_sq": torch.zeros_like(template),
@@ -53,34 +99,239 @@ class AdamStep:
         return 1 - BETA1**self.step_count, 1 - BETA2**self.step_count
 
 
-class SignStep:
+class SignStep(FixedStepRule):
     """The sign of the gradient (Goodfellow et al. 2015; Madry et al. 2018)."""
 
     def __init__(self, template: Tensor) -> None:
+        super().__init__()
         del template
-        self.state: dict[str, Tensor] = {}
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Return a step of -1, 0 or 1 in each coordinate."""
         return gradient.sign()
 
 
-class L2NormalizedStep:
+class L2NormalizedStep(FixedStepRule):
     """The gradient divided by its L2 norm, for each example."""
 
     def __init__(self, template: Tensor) -> None:
+        super().__init__()
         del template
-        self.state: dict[str, Tensor] = {}
 
     def __call__(self, gradient: Tensor) -> Tensor:
         """Return a step of L2 norm 1 per example; a zero gradient gives a zero step."""
-        return F.normalize(gradient.flatten(2), dim=2, eps=1e-20).view_as(gradient)
+        return _normalize(gradient)
+
+
+class AutoStep(StepRule):
+    """Steps without a step size to choose: AutoPGD (Croce and Hein, ICML 2020, algorithm 1).
+
+    A step is a step of projected gradient ascent with momentum. The first step size is twice the
+    radius. It is halved for an example at a checkpoint if the loss rose in less than three quarters
+    of the steps since the last checkpoint, or if neither step size nor highest loss have changed
+    since then. The example then continues from the codes of its highest loss.
+    """
+
+    def __init__(self, template: Tensor) -> None:
+        super().__init__()
+        examples = template.shape[:2]
+        self.state = {
+            "last_codes": template.clone(),
+            "best_codes": template.clone(),
+            "best_gradient": torch.zeros_like(template),
+            "best_loss": template.new_full(examples, -torch.inf),
+            "last_loss": template.new_full(examples, torch.inf),
+            "checkpoint_loss": template.new_full(examples, -torch.inf),
+            "halvings": template.new_zeros(examples),
+            "has_halved": torch.ones(examples, dtype=torch.bool, device=template.device),
+            "rises": template.new_zeros(examples),
+        }
+        self.step_count = self.last_checkpoint = 0
+
+    def next_codes(
+        self,
+        space: Space,
+        codes: Tensor,
+        loss: Tensor,
+        gradient: Tensor,
+        threat: Threat,
+        search: SearchConfig,
+    ) -> Tensor:
+        """Return the codes after a step with momentum."""
+        self._record(codes, loss, gradient)
+        if self.step_count in list_checkpoints(search.steps):
+            codes, gradient = self._halve_steps(codes, gradient)
+        step_size = 2 * threat.radius * 0.5 ** self.state["halvings"]
+        direction = gradient.sign() if threat.norm == "linf" else _normalize(gradient)
+        stepped = space.project(codes + expand_trailing_dims(step_size, codes) * direction, threat)
+        if self.step_count:
+            inertia = codes - self.state["last_codes"]
+            stepped = codes + MOMENTUM * (stepped - codes) + (1 - MOMENTUM) * inertia
+            stepped = space.project(stepped, threat)
+        self.state["last_codes"] = codes
+        self.step_count += 1
+        return stepped
+
+    def _record(self, codes: Tensor, loss: Tensor, gradient: Tensor) -> None:
+        """Count a rise of the loss, and keep the codes of the highest loss with their gradient."""
+        state = self.state
+        state["rises"] = state["rises"] + (loss > state["last_loss"])
+        is_best = loss > state["best_loss"]
+        for name, values in (("codes", codes), ("gradient", gradient), ("loss", loss)):
+            best_values = state[f"best_{name}"]
+            is_better = expand_trailing_dims(is_best, values)
+            state[f"best_{name}"] = torch.where(is_better, values, best_values)
+        state["last_loss"] = loss
+        if self.step_count == 0:
+            state["checkpoint_loss"] = loss
+
+    def _halve_steps(self, codes: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Halve the steps of examples that do not improve, and return them to their best codes."""
+        state = self.state
+        period = self.step_count - self.last_checkpoint
+        is_oscillating = state["rises"] <= MIN_RISES * period
+        is_stuck = ~state["has_halved"] & (state["checkpoint_loss"] >= state["best_loss"])
+        halves = is_oscillating | is_stuck
+        state["halvings"] = state["halvings"] + halves
+        state["has_halved"], state["checkpoint_loss"] = halves, state["best_loss"]
+        state["rises"] = torch.zeros_like(state["rises"])
+        self.last_checkpoint = self.step_count
+        restarts = expand_trailing_dims(halves, codes)
+        return (
+            torch.where(restarts, state["best_codes"], codes),
+            torch.where(restarts, state["best_gradient"], gradient),
+        )
+
+
+class RandomSearch(StepRule):
+    """A search without gradients: random changes, which are kept where they raise the loss.
+
+    Masked gradients cannot mislead it. In the space `image` a change is a square with one sign per
+    channel, as in the Square attack (Andriushchenko et al., ECCV 2020); in the L2 norm the change
+    is added and the sum projected onto the ball, instead of moving mass between two squares. In
+    other spaces it is a random value of some of the coordinates. The share of the pixels or
+    coordinates that change falls with the steps as published.
+    """
+
+    needs_gradient = False
+
+    def __init__(self, template: Tensor) -> None:
+        super().__init__()
+        self.state = {
+            "best_codes": template.clone(),
+            "best_loss": template.new_full(template.shape[:2], -torch.inf),
+            "keys": hash_points(template),
+        }
+        self.step_count = 0
+
+    def next_codes(
+        self,
+        space: Space,
+        codes: Tensor,
+        loss: Tensor,
+        gradient: Tensor,
+        threat: Threat,
+        search: SearchConfig,
+    ) -> Tensor:
+        """Return a random change of the best codes."""
+        del gradient
+        state = self.state
+        is_best = loss > state["best_loss"]
+        state["best_loss"] = torch.where(is_best, loss, state["best_loss"])
+        is_better = expand_trailing_dims(is_best, codes)
+        best = state["best_codes"] = torch.where(is_better, codes, state["best_codes"])
+        mask, values = self._draw_change(codes, isinstance(space, ImageSpace), search.steps)
+        self.step_count += 1
+        if threat.norm == "linf":
+            changed = torch.where(mask, space.clean_codes + threat.radius * values, best)
+        else:
+            change = _normalize(torch.where(mask, values, 0.0))
+            changed = best + threat.radius * change
+        return space.project(changed, threat)
+
+    def _draw_change(self, codes: Tensor, is_image: bool, steps: int) -> tuple[Tensor, Tensor]:
+        """Draw the coordinates that change, and values in [-1, 1], each like `codes`."""
+        progress = self.step_count / steps
+        share = MAX_CHANGED_SHARE / 2 ** sum(progress > limit for limit in SHARE_HALVINGS)
+        if not is_image:
+            size = codes[0, 0].numel()
+            numbers = counter_uniforms(self.state["keys"], self.step_count, 2 * size + 1)
+            mask = numbers[..., :size] < share
+            changed_position = (
+                numbers[..., -1:] * size
+            ).long()  # one coordinate changes in any case
+            mask = mask.scatter(-1, changed_position, True)
+            # A third of the values lies on the surface of the cube.
+            values = (3 * numbers[..., size : 2 * size] - 1.5).clamp(-1, 1)
+            return mask.view_as(codes), values.view_as(codes)
+        channels, height, width = codes.shape[2:]
+        numbers = counter_uniforms(self.state["keys"], self.step_count, 2 + channels * width)
+        signs = (numbers[..., 2:] < 0.5).to(codes.dtype) * 2 - 1
+        if self.step_count == 0:  # vertical stripes
+            return torch.ones_like(codes, dtype=torch.bool), signs.view(
+                *codes.shape[:3], 1, width
+            ).expand_as(codes)
+        side = min(max(round((share * height * width) ** 0.5), 1), height - 1, width - 1)
+        values = signs[..., :channels, None, None].expand_as(codes)
+        rows = _covers(numbers[..., 0], side, height)[..., :, None]
+        columns = _covers(numbers[..., 1], side, width)[..., None, :]
+        return (rows & columns)[:, :, None].expand_as(codes), values
+
+
+def _covers(uniform: Tensor, side: int, length: int) -> Tensor:
+    """Return which of `length` pixels a segment of `side` pixels at a random place covers.
+
+    Args:
+        uniform: `(M, B)` numbers in [0, 1), from which the places follow.
+        side: length of the segment, at most `length`.
+        length: number of pixels.
+
+    Returns:
+        `(M, B, length)` mask.
+    """
+    first = (uniform * (length - side + 1)).long()[..., None]
+    pixels = torch.arange(length, device=uniform.device)
+    return (pixels >= first) & (pixels < first + side)
+
+
+MAX_CHANGED_SHARE = 0.8
+"""Share of the pixels or coordinates that the first steps of `RandomSearch` change."""
+SHARE_HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""Shares of the steps after which `RandomSearch` changes half as many (Andriushchenko et al.)."""
+MOMENTUM = 0.75
+"""Share of the gradient step in a step of `AutoStep`; the rest repeats the last step."""
+MIN_RISES = 0.75
+"""Share of steps that must raise the loss, lest `AutoStep` halves the step size."""
+FIRST_PERIOD, PERIOD_DECREASE, MIN_PERIOD = 0.22, 0.03, 0.06
+"""Lengths of the periods between the checkpoints of `AutoStep`, as shares of all steps."""
+
+
+def list_checkpoints(steps: int) -> list[int]:
+    """Return the steps after which `AutoStep` may halve the step size, as the published code does.
+
+    Args:
+        steps: number of steps of the search.
+    """
+    period = max(int(FIRST_PERIOD * steps), 1)
+    shortest, decrease = max(int(MIN_PERIOD * steps), 1), max(int(PERIOD_DECREASE * steps), 1)
+    checkpoints = [period]
+    while checkpoints[-1] < steps:
+        period = max(period - decrease, shortest)
+        checkpoints.append(checkpoints[-1] + period)
+    return checkpoints
+
+
+def _normalize(gradient: Tensor) -> Tensor:
+    """Return gradients `(M, B, *D)` divided by their L2 norms; a zero gradient stays zero."""
+    return F.normalize(gradient.flatten(2), dim=2, eps=1e-20).view_as(gradient)
 
 
 STEP_RULES: dict[str, Callable[[Tensor], StepRule]] = {
     "adam": AdamStep,
     "signed": SignStep,
     "normalized": L2NormalizedStep,
+    "auto": AutoStep,
+    "random": RandomSearch,
 }
 """Classes of step rules by name; each is called with a template of the codes `(M, B, *D)`."""
 

@@ -30,6 +30,7 @@ from robustgen.config.messages import (
 )
 from robustgen.errors import UserError
 from robustgen.specs import (
+    AUTO_STEP_RULES,
     ArchitectureName,
     LossName,
     NormName,
@@ -208,6 +209,19 @@ class Threat(Settings):
 
 _SEARCH_KEYS = ("loss", "step_rule", "step_size")
 """Keys that need steps."""
+_ENSEMBLE_KEYS = ("steps", *_SEARCH_KEYS, "restarts")
+"""Keys of an attack that its members have themselves."""
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def forbid_step_size(search: SettingsT) -> SettingsT:
+    """Return a method or an attack unless it has a step size that its step rule does not use."""
+    rule = search.step_rule  # type: ignore[attr-defined]
+    if rule in AUTO_STEP_RULES:
+        search.forbid(("step_size",), f"the step rule {rule} chooses its steps from the radius")
+    return search
 
 
 class Method(Settings):
@@ -239,13 +253,16 @@ class Method(Settings):
             self.forbid(("steps", *_SEARCH_KEYS), "the method has no threat")
         elif self.steps == 0:
             self.forbid(_SEARCH_KEYS, "with 0 steps nothing is searched")
-        return self
+        return forbid_step_size(self)
 
     def to_config(self) -> dict[str, Any]:
         """Return the block with its defaults, without keys that have no effect."""
         if self.threat is None:
             return {}
-        return self.model_dump(include=None if self.steps else {"threat", "steps"})
+        if self.steps == 0:
+            return self.model_dump(include={"threat", "steps"})
+        unused = {"step_size"} if self.step_rule in AUTO_STEP_RULES else set()
+        return self.model_dump(exclude=unused)
 
 
 class Attack(Settings):
@@ -266,11 +283,36 @@ class Attack(Settings):
     """Length of a step, in coordinates of the space."""
     restarts: PositiveInt = SearchConfig.restarts
     """Random starts. The attack succeeds on an image if the search from one start succeeds."""
+    members: Annotated[
+        tuple[NameInList, ...],
+        Field(strict=False, json_schema_extra=UNIQUE_ITEMS),
+        AfterValidator(require_distinct),
+        DefaultText("none: the attack is one search"),
+    ] = ()
+    """Searches of an ensemble, which run one after the other on the images on which those before
+    had no success: names of searches of the library, or of other attacks in the same space."""
     examples: Annotated[
         PositiveInt,
         DefaultText("1000, or the smallest test split of the study where it has fewer"),
     ] = 1000
     """Test images that are attacked: the first ones of the test split."""
+
+    @model_validator(mode="after")
+    def _check_search(self) -> Self:
+        if self.members:
+            self.forbid(_ENSEMBLE_KEYS, "the attack has members, which have their own")
+        return forbid_step_size(self)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the block with its defaults, without keys that have no effect."""
+        unused = {*_ENSEMBLE_KEYS} if self.members else {"members"}
+        if self.step_rule in AUTO_STEP_RULES:
+            unused.add("step_size")
+        return self.model_dump(mode="json", exclude=unused)
+
+    def to_search(self) -> SearchConfig:
+        """Return the search of an attack without members."""
+        return SearchConfig(**self.model_dump(include={*_ENSEMBLE_KEYS}))
 
 
 class Distances(Settings):

@@ -1,6 +1,6 @@
 """Checks that compare the blocks of a study, and the defaults that depend on other blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
 from robustgen.config.blocks import Attack, Method
@@ -11,7 +11,7 @@ from robustgen.config.search_checks import require_possible_radii
 from robustgen.config.study_blocks import StudyBlocks
 from robustgen.errors import UserError
 from robustgen.io.schemas import CLEAN
-from robustgen.specs import LEARNED_MANIFOLDS, MANIFOLDS, SpaceName
+from robustgen.specs import LEARNED_MANIFOLDS, MANIFOLDS, MEMBERS, TARGETED_LOSSES, SpaceName
 
 S = TypeVar("S", bound=StudyBlocks)
 
@@ -30,6 +30,8 @@ def check_consistency(study: S) -> S:
     _check_sizes(study)
     _check_manifolds(study)
     _check_threats(study)
+    _check_members(study)
+    _check_losses(study)
     require_possible_radii(study)
     study = _with_defaults(study)
     _check_examples(study)
@@ -110,6 +112,47 @@ def _check_threat(study: StudyBlocks, threat: str, group: str, name: str) -> Non
     choice = f" ({join_words(usable)})" if usable else ", such as image"
     allowed = f"a threat in another space{choice}, as {_reason_of_missing_space(study, space)}"
     raise value_error(threat, allowed, group, name, "threat")
+
+
+def _check_members(study: StudyBlocks) -> None:
+    """Require that members of ensembles are known searches in the space of the ensemble."""
+    for name, attack in study.attacks.items():
+        usable_attacks = [
+            attack_name
+            for attack_name, block in study.attacks.items()
+            if not block.members and study.space_of(block) == study.space_of(attack)
+        ]
+        allowed_names = dict.fromkeys([*MEMBERS, *usable_attacks])
+        for index, member in enumerate(attack.members):
+            if member not in allowed_names:
+                reason = (
+                    "an attack in the same space without members of its own"
+                    if member in study.attacks
+                    else "a known search"
+                )
+                allowed = f"{reason}: {_one_of(member, allowed_names)}"
+                raise value_error(member, allowed, "attacks", name, "members", index)
+
+
+def _check_losses(study: StudyBlocks) -> None:
+    """Require three classes of each data set that a search with a targeted loss attacks."""
+    searches: list[tuple[tuple[str, str], Method | Attack, Iterable[str]]] = [
+        *((("methods", name), block, [block.loss]) for name, block in study.methods.items()),
+        *(
+            (("attacks", name), block, [s.loss for s in study.searches_of(block).values()])
+            for name, block in study.attacks.items()
+        ),
+    ]
+    for path, block, losses in searches:
+        for name, data in study.datasets.items():
+            if data.classes > 2 or not study.applies_to(name, block):
+                continue
+            targeted = [loss for loss in losses if loss in TARGETED_LOSSES]
+            if targeted:
+                raise UserError(
+                    f"{'.'.join(path)} has the loss {targeted[0]}, which needs 3 or more classes, "
+                    f"but datasets.{name} has 2; use the loss margin, or the member auto_margin"
+                )
 
 
 def _is_usable(study: StudyBlocks, space: str) -> bool:

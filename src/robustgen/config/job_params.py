@@ -5,6 +5,7 @@ and no others. The seeds and N of a cohort are wildcards of its rules, and input
 neither is repeated here.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 from robustgen.config.blocks import Threat
@@ -84,12 +85,13 @@ def training_params(study: Study, dataset: str, method: str) -> dict[str, Any]:
 def attack_params(study: Study, dataset: str, attack: str) -> dict[str, Any]:
     """Return the settings of attacking a cohort."""
     block = study.attacks[attack]
+    searches = {name: asdict(search) for name, search in study.searches_of(block).items()}
     return {
         "study_seed": study.seed,
         "dataset": dataset,
         "attack": attack,
         "threat": study.threats[block.threat].model_dump(),
-        "search": block.model_dump(exclude={"threat", "examples"}),
+        "search": searches if block.members else searches[""],
         "examples": block.examples,
     }
 

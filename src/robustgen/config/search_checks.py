@@ -10,7 +10,13 @@ from robustgen.config.blocks import Attack, Method
 from robustgen.config.messages import join_words
 from robustgen.config.study_blocks import StudyBlocks
 from robustgen.errors import UserError
-from robustgen.specs import L2_STEP_RULES, LATENT_BOUND, LEARNED_MANIFOLDS, PARAMETER_RANGES
+from robustgen.specs import (
+    AUTO_STEP_RULES,
+    L2_STEP_RULES,
+    LATENT_BOUND,
+    LEARNED_MANIFOLDS,
+    PARAMETER_RANGES,
+)
 
 
 def require_possible_radii(study: StudyBlocks) -> None:
@@ -111,14 +117,17 @@ def _describe_long_steps(study: StudyBlocks) -> str:
 
 
 def _searches(study: StudyBlocks) -> dict[str, Method | Attack]:
-    """Return the attacks and the methods with steps, by their path in the config."""
-    return {
-        **{f"attacks.{name}": attack for name, attack in study.attacks.items()},
+    """Return the attacks and methods whose steps have a given size, by their path in the config."""
+    searches: dict[str, Method | Attack] = {
+        **{f"attacks.{name}": block for name, block in study.attacks.items() if not block.members},
         **{
             f"methods.{name}": method
             for name, method in study.methods.items()
             if method.threat and method.steps
         },
+    }
+    return {
+        path: search for path, search in searches.items() if search.step_rule not in AUTO_STEP_RULES
     }
 
 

@@ -32,5 +32,11 @@ class Study(StudyBlocks):
         """Return the config with all defaults, without settings of the machine (`downloads`)."""
         methods = {name: method.to_config() for name, method in self.methods.items()}
         manifolds = {name: manifold.to_config() for name, manifold in self.manifolds.items()}
+        attacks = {name: attack.to_config() for name, attack in self.attacks.items()}
         config = self.model_dump(mode="json", exclude={"downloads", "manifolds"})
-        return {**config, "methods": methods, **({"manifolds": manifolds} if manifolds else {})}
+        return {
+            **config,
+            "methods": methods,
+            "attacks": attacks,
+            **({"manifolds": manifolds} if manifolds else {}),
+        }

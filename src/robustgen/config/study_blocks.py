@@ -22,7 +22,7 @@ from robustgen.config.dataset_blocks import Dataset
 from robustgen.config.datasets import Downloads, TaggedByKind
 from robustgen.config.manifolds import Manifold
 from robustgen.config.messages import AllowedText
-from robustgen.specs import LEARNED_MANIFOLDS, split_into_cohorts
+from robustgen.specs import LEARNED_MANIFOLDS, MEMBERS, SearchConfig, split_into_cohorts
 
 
 class StudyBlocks(Settings):
@@ -98,6 +98,15 @@ class StudyBlocks(Settings):
     def attacks_of(self, dataset: str) -> list[str]:
         """Return the names of the attacks that are used on a data set."""
         return [name for name, attack in self.attacks.items() if self.applies_to(dataset, attack)]
+
+    def searches_of(self, attack: Attack) -> dict[str, SearchConfig]:
+        """Return the searches of an attack by the name of the member; "" without members."""
+        if not attack.members:
+            return {"": attack.to_search()}
+        return {
+            name: self.attacks[name].to_search() if name in self.attacks else MEMBERS[name]
+            for name in attack.members
+        }
 
     def distance_attacks(self, dataset: str) -> list[str]:
         """Return the names of the attacks on a data set whose distances are measured."""

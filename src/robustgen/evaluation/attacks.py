@@ -1,6 +1,6 @@
 """The evaluation of a trained cohort: predictions on the test split, and attacks on it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from robustgen.errors import UserError
 from robustgen.io.checkpoints import Checkpoint, ExampleStore, generator_tensors, load_generators
 from robustgen.models.cohort import NO_CLASS, Cohort, predict_class
 from robustgen.progress import log, log_progress
+from robustgen.sampling import expand_trailing_dims
 from robustgen.specs import SearchConfig, Threat, require_instance
 from robustgen.tensor_checks import (
     SLACK,
@@ -105,7 +106,7 @@ def attack_cohort(
     cohort: AttackedModels,
     data: Split,
     threat: Threat,
-    search: SearchConfig,
+    search: SearchConfig | Mapping[str, SearchConfig],
     generators: Sequence[torch.Generator],
     checkpoint: Checkpoint | None = None,
 ) -> AttackResult:
@@ -118,7 +119,8 @@ def attack_cohort(
         cohort: M models in eval mode.
         data: the images.
         threat: the ball to search.
-        search: loss, step rule, step size, steps and restarts.
+        search: loss, step rule, step size, steps and restarts. Several searches by name are an
+            ensemble: each one works on the images on which those before it had no success.
         generators: M generators from which nothing has been drawn.
         checkpoint: read to resume an interrupted run, and written between batches. Adversarial
             examples are written to files beside it, so that memory holds one batch of them. The
@@ -142,10 +144,11 @@ def attack_cohort(
     """
     _check_arguments(cohort, data)
     require_instance("threat", threat, Threat)
-    require_instance("search", search, SearchConfig)
+    searches = _list_searches(search)
     require_generators("generators", generators, len(cohort.seeds))
     examples = _make_example_store(cohort, data, threat, checkpoint)
-    batch_size = choose_batch_size(cohort, data, search.restarts)
+    restarts = max(member.restarts for member in searches.values())
+    batch_size = choose_batch_size(cohort, data, restarts)
     saved_columns = _resume(checkpoint, generators, examples, batch_size)
     examples_done = saved_columns["claimed"].shape[1] if saved_columns else 0
     columns: dict[str, Tensor] = {}
@@ -153,7 +156,7 @@ def attack_cohort(
     with examples:
         for start in log_progress(range(examples_done, len(data), batch_size), "batch"):
             batch = data.select(slice(start, start + batch_size)).expand(len(cohort.seeds))
-            result = _attack_batch(cohort, batch, threat, search, generators)
+            result = _attack_batch(cohort, batch, threat, searches, generators)
             examples.write_batch(start, {name: result.pop(name) for name in examples.shapes})
             _store_columns(columns, result, start, len(data))
             if checkpoint and checkpoint.due():
@@ -162,7 +165,23 @@ def attack_cohort(
                 tensors = {**filled_columns, **generator_tensors(generators)}
                 checkpoint.write(tensors, {"digest": examples.digest()})
                 examples.keep_on_error()
-    return _assemble(cohort, data, columns, examples.tensors())
+    return _assemble(cohort, data, list(searches), columns, examples.tensors())
+
+
+def _list_searches(
+    search: SearchConfig | Mapping[str, SearchConfig],
+) -> Mapping[str, SearchConfig]:
+    """Return the searches of an attack by name; a single search has an empty name.
+
+    Raises:
+        ValueError: there is no search, or one is none.
+    """
+    searches = search if isinstance(search, Mapping) else {"": search}
+    if not searches:
+        raise ValueError("search is empty, but must have one or more searches by name")
+    for name, member in searches.items():
+        require_instance(f"search[{name!r}]" if name else "search", member, SearchConfig)
+    return searches
 
 
 def _check_arguments(cohort: AttackedModels, data: Split) -> None:
@@ -193,7 +212,7 @@ def _attack_batch(
     cohort: AttackedModels,
     batch: Split,
     threat: Threat,
-    search: SearchConfig,
+    searches: Mapping[str, SearchConfig],
     generators: Sequence[torch.Generator],
 ) -> dict[str, Tensor]:
     """Attack a batch `(M, B)`; return columns, images and codes by name, each `(M, B, ...)`."""
@@ -206,7 +225,60 @@ def _attack_batch(
         decoded_prediction = prediction
         if space.is_latent:
             decoded_prediction = predict_class(cohort(space.decode(space.clean_codes)))
-    skip = prediction != batch.labels
+    is_wrong = prediction != batch.labels
+    best: dict[str, Tensor] = {}
+    for member, search in enumerate(searches.values()):
+        skip = is_wrong | best["success"] if best else is_wrong
+        member_result = _search_batch(cohort, batch, space, threat, search, generators, skip)
+        member_result["member"] = torch.full_like(batch.labels, member)
+        best = _merge(best, member_result, ~skip) if best else member_result
+    best["member"] = torch.where(best["success"], best["member"], -1)
+    image_norms = perturbation_norms(best["images"] - clean_images)
+    return {
+        "prediction": prediction,
+        "code_correct": decoded_prediction == batch.labels,
+        **best,
+        **{f"image_{norm}": norms for norm, norms in image_norms.items()},
+    }
+
+
+def _merge(
+    best: dict[str, Tensor], member_result: dict[str, Tensor], is_attacked: Tensor
+) -> dict[str, Tensor]:
+    """Return the better of two results of each example: the success, else the higher loss.
+
+    Args:
+        best: columns, images and codes by name, each `(M, B, ...)`, of the searches before.
+        member_result: those of a further search.
+        is_attacked: `(M, B)` whether the further search worked on the example.
+    """
+    is_better = is_attacked & (member_result["success"] | (member_result["loss"] > best["loss"]))
+    merged = {
+        name: torch.where(expand_trailing_dims(is_better, values), values, best[name])
+        for name, values in member_result.items()
+    }
+    return {**merged, "claimed": best["claimed"] | (member_result["claimed"] & is_attacked)}
+
+
+def _search_batch(
+    cohort: AttackedModels,
+    batch: Split,
+    space: Space,
+    threat: Threat,
+    search: SearchConfig,
+    generators: Sequence[torch.Generator],
+    skip: Tensor,
+) -> dict[str, Tensor]:
+    """Search in a batch `(M, B)`, and check the successes.
+
+    Args:
+        cohort, batch, threat, search, generators: as for `attack_cohort`.
+        space: the space around the images of the batch.
+        skip: `(M, B)` mask of examples that are not attacked.
+
+    Returns:
+        Columns of the result, images and codes by name, each `(M, B, ...)`.
+    """
     result = run_search_from_starts(
         cohort,
         space,
@@ -225,13 +297,9 @@ def _attack_batch(
         )
     with torch.no_grad():
         is_clean = skip[:, :, None, None, None]
-        images = torch.where(is_clean, clean_images, space.decode(result.codes))
-    image_norms = perturbation_norms(images - clean_images)
+        images = torch.where(is_clean, batch.images(), space.decode(result.codes))
     return {
-        "prediction": prediction,
-        "code_correct": decoded_prediction == batch.labels,
         **_verify(space, threat, result, cohort.reference_forward(images), batch.labels),
-        **{f"image_{norm}": norms for norm, norms in image_norms.items()},
         "claimed": result.success,
         "images": images,
         "codes": result.codes,
@@ -347,7 +415,11 @@ def _store_columns(
 
 
 def _assemble(
-    cohort: AttackedModels, data: Split, columns: dict[str, Tensor], examples: dict[str, Tensor]
+    cohort: AttackedModels,
+    data: Split,
+    members: Sequence[str],
+    columns: dict[str, Tensor],
+    examples: dict[str, Tensor],
 ) -> AttackResult:
     """Combine the columns `(M, N)` and the examples into the result of the attack.
 
@@ -364,6 +436,7 @@ def _assemble(
     rows: dict[str, Any] = {name: _to_column(values) for name, values in columns.items()}
     for name in ("iterations", "restart"):
         rows[name] = np.ma.masked_less(rows[name], 0)
+    rows["member"] = [members[i] or None if i >= 0 else None for i in rows["member"]]
     return AttackResult({**_key_columns(cohort, data), **rows}, **examples)
 
 

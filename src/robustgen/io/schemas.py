@@ -222,6 +222,13 @@ ATTACKS = pa.schema(
         _field("success", pa.bool_(), "", _SUCCESS),
         _field("iterations", pa.int32(), "1", "iterations until the success", nullable=True),
         _field("restart", pa.int32(), "1", "restart that succeeded, from 0", nullable=True),
+        _field(
+            "member",
+            pa.string(),
+            "",
+            "member of the ensemble that succeeded; null for an attack without members",
+            nullable=True,
+        ),
         _field("loss", pa.float32(), "nat", "cross-entropy of the saved example"),
         *_PERTURBATION_NORMS,
     ]

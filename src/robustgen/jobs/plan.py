@@ -68,7 +68,10 @@ def estimate_seconds(
         return min(images, manifold.images) * manifold.epochs * dataset_speeds.s_per_vaegan_image
     if rule == "attack":
         attack = study.attacks[wildcards["attack"]]
-        steps = models * attack.examples * attack.restarts * attack.steps
+        searches = study.searches_of(attack).values()
+        steps = (
+            models * attack.examples * sum(search.restarts * search.steps for search in searches)
+        )
         return steps * dataset_speeds.s_per_attack_step[study.threats[attack.threat].space]
     if rule in ("distances", "clean_distances"):
         steps = max(models, 1) * study.distances.examples * study.distances.steps

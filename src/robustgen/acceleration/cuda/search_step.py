@@ -12,8 +12,8 @@ from robustgen.acceleration.cuda import grouped_conv
 from robustgen.attacks.losses import cross_entropy
 from robustgen.attacks.search import ActiveExamples
 from robustgen.attacks.spaces import Space
-from robustgen.attacks.step_rules import AdamStep, SignStep, StepRule
-from robustgen.specs import Threat
+from robustgen.attacks.step_rules import AdamStep, FixedStepRule, SignStep, StepRule
+from robustgen.specs import SearchConfig, Threat
 
 NUMBERS_PER_PROGRAM = 1024
 """Numbers that a program of a kernel steps, or copies at a time."""
@@ -34,7 +34,8 @@ class FusedActiveExamples(ActiveExamples):
 
     def update_best(self, logits: Tensor, steps_done: int, stop_at_success: bool) -> Tensor:
         """Record the better codes, as `ActiveExamples.update_best` does, by one kernel."""
-        if self.loss_fn is not cross_entropy or not supports_tensors(logits):
+        is_supported = self.loss_fn is cross_entropy and isinstance(self.rule, FixedStepRule)
+        if not (is_supported and supports_tensors(logits)):  # other rules need the losses
             return super().update_best(logits, steps_done, stop_at_success)
         from robustgen.acceleration.cuda import search_step_kernels as kernels
 
@@ -50,10 +51,10 @@ class FusedActiveExamples(ActiveExamples):
         )  # fmt: skip
         return grad_logits
 
-    def step(self, gradient: Tensor, threat: Threat, step_size: float) -> None:
+    def step(self, gradient: Tensor, threat: Threat, search: SearchConfig) -> None:
         """Move and project the codes, as `ActiveExamples.step` does, by one kernel."""
         if not (supports_tensors(gradient) and supports_step(self.space, self.rule, threat)):
-            super().step(gradient, threat, step_size)
+            super().step(gradient, threat, search)
             return
         from robustgen.acceleration.cuda import search_step_kernels as kernels
 
@@ -66,8 +67,8 @@ class FusedActiveExamples(ActiveExamples):
             exp_avg, exp_avg_sq = self.rule.state["exp_avg"], self.rule.state["exp_avg_sq"]
             bias_corrections = self.rule.bias_corrections()
         kernels.step_kernel[(-(-codes.numel() // NUMBERS_PER_PROGRAM),)](
-            codes, gradient, clean_codes, stepped, exp_avg, exp_avg_sq, codes.numel(), step_size,
-            threat.radius, self.space.lower, self.space.upper, *bias_corrections,
+            codes, gradient, clean_codes, stepped, exp_avg, exp_avg_sq, codes.numel(),
+            search.step_size, threat.radius, self.space.lower, self.space.upper, *bias_corrections,
             isinstance(self.rule, AdamStep), NUMBERS_PER_PROGRAM,
         )  # fmt: skip
         self.codes = stepped
