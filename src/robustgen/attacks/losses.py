@@ -31,18 +31,18 @@ def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tens
 
 
 def scaled_cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of the logits divided by their standard deviation over the classes.
+    """Return the cross-entropy of logits that are scaled to the standard deviation `LOGIT_SCALE`.
 
-    With two classes this quotient is constant, and the margin is returned.
+    The gradients are those for a constant scale: with the derivative of the scale, they would be
+    orthogonal to the logits, and attacks succeed less often. With two classes the scaled logits
+    have only two values, and the margin is returned.
     """
     if logits.shape[-1] == 2:
         return margin(logits, labels, targets)
-    scale = logits.std(-1, correction=0, keepdim=True).clamp_min(MIN_LOGIT_DIFFERENCE)
-    loss, grad_scaled = cross_entropy(logits / scale, labels, targets)
-    # The derivative of the deviation is (logits - mean) / (K scale).
-    centred = logits - logits.mean(-1, keepdim=True)
-    slope = (grad_scaled * logits).sum(-1, keepdim=True) / (logits.shape[-1] * scale**2)
-    return loss, (grad_scaled - slope * centred) / scale
+    deviation = logits.std(-1, correction=0, keepdim=True).clamp_min(MIN_LOGIT_DIFFERENCE)
+    scale = LOGIT_SCALE / deviation
+    loss, gradient = cross_entropy(scale * logits, labels, targets)
+    return loss, scale * gradient
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,6 +91,9 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tenso
     return _divide(logits, numerator, grad_numerator, grad_denominator)
 
 
+LOGIT_SCALE = 4.0
+"""Standard deviation of the logits over the classes to which `scaled_cross_entropy` scales them.
+Of 1, 2, 4 and 8, it gave the most successes on the demo's models in both norms."""
 MIN_LOGIT_DIFFERENCE = 1e-12
 """Smallest divisor of a loss, for models whose highest logits are equal."""
 
