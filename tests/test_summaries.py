@@ -122,6 +122,30 @@ def test_success_rates_are_over_correctly_classified_images():
     assert table["low"].null_count == table["high"].null_count == 1
 
 
+def test_a_single_attempt_counts_successes_of_the_first_start():
+    rows = attacks([(0, True, True, True)] * 3 + [(0, True, True, False), (0, False, True, False)])
+    first_starts = pa.array([0, 1, 0, None, None], rows.schema.field("restart").type)
+    rows = rows.set_column(rows.schema.get_field_index("restart"), "restart", first_starts)
+    table = aggregate_success_rates([({**JOB, "attack": "regular"}, rows)])
+    assert_schema(table, SUCCESS_RATES)
+    assert table["success_rate"].to_pylist() == [3 / 4]
+    assert table["successes_single"].to_pylist() == [2]
+    assert table["success_rate_single"].to_pylist() == [2 / 4]
+
+
+def test_an_ensemble_has_no_single_attempt():
+    rows = attacks([(0, True, True, True), (0, True, True, False)])
+    members = pa.array(["random", None])
+    rows = rows.set_column(rows.schema.get_field_index("member"), "member", members)
+    single = attacks([(0, True, True, False)])
+    parts = [({**JOB, "attack": "strong"}, rows), ({**JOB, "attack": "regular"}, single)]
+    table = aggregate_success_rates(parts)
+    assert table["attack"].to_pylist() == ["regular", "strong"]
+    assert table["success_rate"].to_pylist() == [0, 0.5]
+    assert table["successes_single"].to_pylist() == [0, None]
+    assert table["success_rate_single"].to_pylist() == [0, None]
+
+
 def test_means_over_seeds_ignore_missing_rates():
     errors = aggregate_errors([(JOB, predictions([(0, True), (1, False), (2, False)]))])
     examples = [(0, True, True, True), (1, True, False, False), (2, False, True, False)]
@@ -132,10 +156,11 @@ def test_means_over_seeds_ignore_missing_rates():
     assert rows == [
         ("success_rate", "regular", 2, 0.5),
         ("success_rate_correct_codes", "regular", 1, 1.0),
+        ("success_rate_single", "regular", 2, 0.0),
         ("test_error", None, 3, pytest.approx(2 / 3)),
     ]
-    assert table["low"].to_pylist() == [0, None, 0]
-    assert table["high"].to_pylist() == [1, None, 1]
+    assert table["low"].to_pylist() == [0, None, 0, 0]
+    assert table["high"].to_pylist() == [1, None, 0, 1]
 
 
 @pytest.mark.parametrize("keys", [{"dataset": "fonts"}, JOB], ids=["own part", "in every job"])

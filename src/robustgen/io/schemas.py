@@ -318,6 +318,22 @@ SUCCESS_RATES = pa.schema(
             "successes_correct_codes / attacked_correct_codes",
             nullable=True,
         ),
+        _field(
+            "successes_single",
+            pa.int32(),
+            "images",
+            "images counted in `attacked` on which the first random start succeeds; null for an "
+            "ensemble",
+            nullable=True,
+        ),
+        _field(
+            "success_rate_single",
+            pa.float64(),
+            "share",
+            "successes_single / attacked: the rate of a single attempt, as in the paper, whatever "
+            "the number of restarts",
+            nullable=True,
+        ),
     ]
 )
 """Success rates: a row per model and attack, with the Wilson interval of `success_rate`."""
@@ -326,7 +342,10 @@ OVER_SEEDS = pa.schema(
     [
         *_STUDY_KEYS,
         _field(
-            "measure", pa.string(), "", "test_error, success_rate or success_rate_correct_codes"
+            "measure",
+            pa.string(),
+            "",
+            "test_error, success_rate, success_rate_correct_codes or success_rate_single",
         ),
         _ATTACK.with_nullable(True),
         _field("seeds", pa.int32(), "models", "models averaged"),
