@@ -48,7 +48,7 @@ ifneq "$(shell case $$(umask) in (*0??) echo usable;; esac)" "usable"
 $(error the umask $(shell umask) hides new files from their owner: set another one, such as 022)
 endif
 
-.PHONY: demo test test-slow test-long test-slurm mutants lint docs bench plan lock clean
+.PHONY: demo test test-slow test-long test-slurm mutants lint docs bench bench-strength plan lock clean
 
 demo: $(READY) ## the study on FONTS, from font files to figures and verdicts
 	ROBUSTGEN_SUMMARY=no $(SNAKEMAKE)
@@ -86,6 +86,10 @@ docs: $(VENV)/.ready-docs ## the documentation, as pages that need no network
 bench: $(VENV)/.ready-bench ## attacks, training and distances beside others, on this machine
 	"$(BIN)/python" -m pip install --quiet --no-deps torchattacks==3.5.1
 	"$(BIN)/python" benchmarks/bench.py results/benchmarks
+
+bench-strength: $(VENV)/.ready ## the strong attack beside AutoAttack, on the models of the demo
+	"$(BIN)/python" -m pip install --quiet --no-deps pyautoattack==0.2.0
+	"$(BIN)/python" benchmarks/strength.py results/demo
 
 # CONFIG is one file, whatever its name, or several of which later ones add to the first.
 plan: export CONFIG := $(CONFIG)

@@ -1,0 +1,122 @@
+"""Compare the ensemble of this package with the public AutoAttack, on the models of a study.
+
+    python benchmarks/strength.py results/demo [--images 300] [--methods adversarial]
+
+The ensemble and AutoAttack (Croce and Hein, ICML 2020; standard version) attack the same images of
+each model of the largest N. A row per method, norm and radius has the success rates over the images
+that the models classify correctly, summed over the models, the largest deficit of the ensemble on
+one model, and CPU seconds per model. The ensemble attacks the models of a cohort together.
+`make bench-strength` installs AutoAttack without its dependencies.
+"""
+
+import argparse
+import contextlib
+import io
+import time
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from pyautoattack import AutoAttack
+from setting import DEVICE, describe_machine
+from torch import nn
+
+import robustgen
+from robustgen.acceleration.backends import for_cohorts
+from robustgen.data.split import Split
+from robustgen.models.cohort import Cohort
+from robustgen.sampling import make_generator
+from robustgen.specs import MEMBERS
+
+THREATS = (("linf", 0.3), ("linf", 0.1), ("linf", 0.03), ("l2", 1.5), ("l2", 0.5))
+STRONG = {name: MEMBERS[name] for name in ("auto_cross_entropy", "auto_targeted", "random")}
+BATCH_SIZE = 100
+
+
+class Comparison(NamedTuple):
+    """Successes of one attack on several models, and the CPU seconds of all of them.
+
+    Attributes:
+        success: `(M, N)` whether the attack succeeds.
+        seconds: CPU seconds.
+    """
+
+    success: np.ndarray
+    seconds: float
+
+
+def run_ensemble(cohort: Cohort, images: Split, threat: robustgen.Threat) -> Comparison:
+    """Attack all models of a cohort together with the ensemble."""
+    generators = [make_generator(0, "strength", seed) for seed in cohort.seeds]
+    start = time.process_time()
+    result = robustgen.attack_cohort(cohort, images, threat, STRONG, generators)
+    seconds = time.process_time() - start
+    return Comparison(result.rows["success"].reshape(len(cohort.seeds), -1), seconds)
+
+
+def run_autoattack(models: list[nn.Module], images: Split, threat: robustgen.Threat) -> Comparison:
+    """Attack one model after the other with AutoAttack, on the images that it classifies."""
+    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
+    x, y = images.images(), images.labels
+    success = np.zeros((len(models), len(y)), dtype=bool)
+    start = time.process_time()
+    for row, model in zip(success, models, strict=True):
+        is_correct = classify(model, x) == y
+        attack = AutoAttack(
+            model, norm=norm, eps=threat.radius, version="standard", device=DEVICE, seed=0
+        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            result = attack.run_standard_evaluation(
+                x[is_correct], y[is_correct], batch_size=BATCH_SIZE
+            )
+        adversarial = result[0] if isinstance(result, tuple) else result
+        row[is_correct.cpu()] = (classify(model, adversarial) != y[is_correct]).cpu()
+    return Comparison(success, time.process_time() - start)
+
+
+def classify(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return the predicted classes."""
+    with torch.no_grad():
+        return model(images).argmax(1)
+
+
+def compare(cohort: Cohort, images: Split, threat: robustgen.Threat) -> str:
+    """Return the row of the table for one threat, without the training method."""
+    models = [cohort.member(position) for position in range(len(cohort.seeds))]
+    predictions = torch.stack([classify(model, images.images()) for model in models])
+    correct = (predictions == images.labels).sum(1).cpu().numpy()
+    own = run_ensemble(cohort, images, threat)
+    public = run_autoattack(models, images, threat)
+    own_rate, public_rate = (attack.success.sum() / correct.sum() for attack in (own, public))
+    deficit = ((public.success.sum(1) - own.success.sum(1)) / correct).max()
+    own_seconds, public_seconds = (attack.seconds / len(models) for attack in (own, public))
+    return (
+        f"{threat.norm} | {threat.radius} | {own_rate:.4f} | {public_rate:.4f} | {deficit:.4f} "
+        f"| {own_seconds:.1f} | {public_seconds:.1f}"
+    )
+
+
+def main() -> None:
+    """Print the table, row by row."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results")
+    parser.add_argument("--dataset", default="fonts")
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--methods", nargs="*")
+    arguments = parser.parse_args()
+    study = robustgen.open_study(arguments.results)
+    images = study.split(arguments.dataset).select(slice(arguments.images))
+    n = max(study.config["sizes"])
+    print(f"{describe_machine()}; N = {n}, {len(images)} images, the models of the first cohort")
+    print("| training | norm | radius | robustgen | AutoAttack | deficit | s | s of AutoAttack |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for method in arguments.methods or study.config["methods"]:
+        cohort = study.cohort(arguments.dataset, method, n=n)
+        cohort.backend = for_cohorts(DEVICE)
+        for norm, radius in THREATS:
+            row = compare(cohort, images, robustgen.Threat("image", norm, radius))
+            print(f"| {method} | {row} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
