@@ -5,9 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from studies import valid
 from tiny import TinyCohort, in_single_precision, label_as_predicted, make_tiny_split
 from torch import Tensor
 
+from robustgen.config.job_params import attack_params
+from robustgen.config.study import Study
 from robustgen.evaluation import attacks
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.specs import MEMBERS, SearchConfig, Threat, parse_search
@@ -150,3 +153,20 @@ def test_models_that_mask_their_gradients_mislead_the_plain_attack_and_not_the_s
         assert plain.rows["success"].mean() < 0.8 * honest
         assert strong["success"].mean() > 0.9 * honest
     assert "random" in strong["member"]
+
+
+def test_the_params_of_an_ensemble_are_the_searches_of_its_members():
+    config = valid()
+    config["attacks"]["strong"] = {"threat": "ball", "members": ["auto_margin", "pixels"]}
+    study = Study.parse(config)
+    params = attack_params(study, "letters", "strong")["search"]
+    expected = {"auto_margin": MEMBERS["auto_margin"], "pixels": SearchConfig(restarts=2)}
+    assert parse_search(params) == expected
+    config["attacks"]["pixels"]["restarts"] = 3  # a member's settings are those of the ensemble
+    assert attack_params(Study.parse(config), "letters", "strong")["search"] != params
+    assert study.to_config()["attacks"]["strong"] == {
+        "threat": "ball",
+        "members": ["auto_margin", "pixels"],
+        "examples": 20,
+    }
+    assert Study.parse(study.to_config()) == study
