@@ -85,14 +85,14 @@ def compare(cohort: Cohort, images: Split, threat: robustgen.Threat) -> str:
     models = [cohort.member(position) for position in range(len(cohort.seeds))]
     predictions = torch.stack([classify(model, images.images()) for model in models])
     correct = (predictions == images.labels).sum(1).cpu().numpy()
-    own = run_ensemble(cohort, images, threat)
-    public = run_autoattack(models, images, threat)
-    own_rate, public_rate = (attack.success.sum() / correct.sum() for attack in (own, public))
-    deficit = ((public.success.sum(1) - own.success.sum(1)) / correct).max()
-    own_seconds, public_seconds = (attack.seconds / len(models) for attack in (own, public))
+    ensemble = run_ensemble(cohort, images, threat)
+    autoattack = run_autoattack(models, images, threat)
+    rates = [attack.success.sum() / correct.sum() for attack in (ensemble, autoattack)]
+    seconds = [attack.seconds / len(models) for attack in (ensemble, autoattack)]
+    deficit = ((autoattack.success.sum(1) - ensemble.success.sum(1)) / correct).max()
     return (
-        f"{threat.norm} | {threat.radius} | {own_rate:.4f} | {public_rate:.4f} | {deficit:.4f} "
-        f"| {own_seconds:.1f} | {public_seconds:.1f}"
+        f"{threat.norm} | {threat.radius} | {rates[0]:.4f} | {rates[1]:.4f} | {deficit:.4f} "
+        f"| {seconds[0]:.1f} | {seconds[1]:.1f}"
     )
 
 

@@ -226,7 +226,7 @@ WRONG_ARGUMENTS = {
     "a step size of 0": ({"step_size": 0}, "step_size is 0, but must be a finite number above 0"),
     "images for a split": (
         {"clean": torch.zeros(4, 1, 28, 28)},
-        "clean must be a Split, not Tensor",
+        "clean must be of type Split, not Tensor",
     ),
 }
 

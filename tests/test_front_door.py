@@ -372,3 +372,18 @@ def test_wrong_files_of_a_manifold_are_refused(study):
         load_manifold(models, test, "test")
     with pytest.raises(robustgen.UserError, match="has no codes of the split 'validation'"):
         load_manifold([codes, *models], test, "validation")
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    ("step_rule", "loss"), [("auto", "dlr"), ("auto", "targeted_dlr"), ("random", "margin")]
+)
+def test_rules_without_a_step_size_attack_any_model(norm, step_rule, loss):
+    result = robustgen.attack(
+        MODEL, IMAGES, LABELS, radius=0.3, norm=norm, steps=30, step_rule=step_rule, loss=loss
+    )
+    delta = (result.images - IMAGES).flatten(1)
+    sizes = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
+    assert sizes.max() <= 0.3001
+    assert result.table["success"].any()
+    assert (MODEL(result.images).argmax(1) != LABELS)[result.table["success"].to_numpy()].all()

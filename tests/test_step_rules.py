@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import project_by_hand
 
 from robustgen.attacks.spaces import ImageSpace, LearnedSpace
-from robustgen.attacks.step_rules import STEP_RULES, FixedStepRule, list_checkpoints
+from robustgen.attacks.step_rules import STEP_RULES, FixedStepRule, Iterate, list_checkpoints
 from robustgen.data.decoders import ClassDecoders
 from robustgen.specs import SearchConfig, Threat
 
@@ -92,7 +92,7 @@ def test_auto_steps_as_the_algorithm_of_the_paper(norm, steps):
         noise = torch.rand(SHAPE[:2], generator=rng, dtype=torch.float64)
         loss = noise + step * torch.tensor([[0.0, 0.3, 0.1], [2.0, 0.2, 0.4]])
         gradient = torch.randn(SHAPE, generator=rng, dtype=torch.float64)
-        codes = rule.next_codes(space, codes, loss, gradient, threat, search)
+        codes = rule.next_codes(space, Iterate(codes, loss, gradient), threat, search)
         for index, (single_codes, auto_pgd) in singles.items():
             auto_pgd(gradient[index], loss[index].item())
             torch.testing.assert_close(codes[index], single_codes)
@@ -117,7 +117,9 @@ def run_random_search(codes: torch.Tensor, norm: str, steps: int = 60):
     for _ in range(steps):
         loss = -(all_codes[-1] - target).flatten(2).norm(dim=2)
         losses.append(loss)
-        all_codes.append(rule.next_codes(space, all_codes[-1], loss, codes, threat, search))
+        all_codes.append(
+            rule.next_codes(space, Iterate(all_codes[-1], loss, codes), threat, search)
+        )
     return torch.stack(all_codes), torch.stack(losses), rule, space, threat
 
 
@@ -146,14 +148,14 @@ def test_a_random_search_changes_squares_of_falling_size():
     rule, space = STEP_RULES["random"](codes), ImageSpace(codes, 0.0, 1.0)
     threat, search = Threat("image", "linf", 0.1), SearchConfig("random", steps=1000)
     losses = torch.zeros(1, 1)
-    codes = rule.next_codes(space, codes, losses, codes, threat, search)
+    codes = rule.next_codes(space, Iterate(codes, losses, codes), threat, search)
     assert ((codes - 0.5).abs() - 0.1).abs().max() < 1e-6
     assert (codes == codes[..., :1, :]).all(), "the first change is vertical stripes"
     sides = []
     for step in range(1, 1000):
         best = codes
         rule.state["best_codes"], rule.state["best_loss"] = best, losses
-        codes = rule.next_codes(space, codes, losses, codes, threat, search)
+        codes = rule.next_codes(space, Iterate(codes, losses, codes), threat, search)
         changed = (codes != best).any(2)[0, 0]
         rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
         if len(rows):
@@ -162,6 +164,14 @@ def test_a_random_search_changes_squares_of_falling_size():
             )
     assert max(side for step, side in sides if step < 5) > 15
     assert max(side for step, side in sides if step > 800) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 1)])
+def test_a_random_search_changes_images_of_a_pixel_or_a_line(size):
+    codes = torch.full((1, 1, 1, *size), 0.5)
+    all_codes, *_ = run_random_search(codes, "linf", steps=30)
+    assert all((image != 0.5).any() for image in all_codes[1:])
+    assert len({tuple(image.flatten().tolist()) for image in all_codes[2:]}) > 1
 
 
 def test_a_random_search_of_an_example_does_not_depend_on_the_other_examples():

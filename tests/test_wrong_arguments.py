@@ -58,7 +58,7 @@ DATA_MISTAKES = {
         {"data": replace(IMAGES, codes=IMAGES.codes * 100)},
         "the codes of data lie outside of the bounds of their space",
     ),
-    "images for a split": ({"data": IMAGES.images()}, "data must be a Split, not Tensor"),
+    "images for a split": ({"data": IMAGES.images()}, "data must be of type Split, not Tensor"),
 }
 ATTACK_MISTAKES = {
     **DATA_MISTAKES,
@@ -72,8 +72,8 @@ ATTACK_MISTAKES = {
     ),
     "seeds for generators": ({"generators": [0, 1]}, "generators must be 2 random generators"),
     "an unknown space": ({"threat": robustgen.Threat("imge", "linf", 0.1)}, "space is 'imge'"),
-    "a name for a threat": ({"threat": "linf"}, "threat must be a Threat, not str"),
-    "no search": ({"search": None}, "search must be a SearchConfig, not NoneType"),
+    "a name for a threat": ({"threat": "linf"}, "threat must be of type Threat, not str"),
+    "no search": ({"search": None}, "search must be of type SearchConfig, not NoneType"),
     "no generators": ({"generators": None}, "generators must be 2 random generators"),
     "a network for a cohort": ({"cohort": nn.Identity()}, "cohort must be a Cohort, not Identity"),
     "models on another device": (
@@ -121,7 +121,7 @@ def test_a_cohort_in_train_mode_is_refused_and_not_changed(function):
 
 
 SEARCH_MISTAKES = {
-    "a name for a space": ({"space": "image"}, "space must be a Space, not str"),
+    "a name for a space": ({"space": "image"}, "space must be of type Space, not str"),
     "labels of one model": ({"labels": IMAGES.labels}, r"labels must be a tensor \(2, 4\)"),
     "32-bit labels": ({"labels": BATCH.labels.int()}, "labels must be of type torch.int64, not"),
     "a label above K": ({"labels": BATCH.labels + 4}, "labels reach from 4 to 7, but the model"),
@@ -151,7 +151,7 @@ SEARCH_MISTAKES = {
     ),
     "a threat in another space": (
         {"threat": replace(THREAT, space="true_manifold")},
-        "threat.space is 'true_manifold', but space is another one, a ImageSpace",
+        "threat.space is 'true_manifold', but space is of type ImageSpace",
     ),
     "images above 1": (
         {"space": replace(SPACE, clean_codes=SPACE.clean_codes * 5)},
@@ -198,17 +198,20 @@ def test_a_search_does_not_call_a_model_in_train_mode():
 
 TRAINING_MISTAKES = {
     **DATA_MISTAKES,
-    "one model": ({"cohort": COHORT.member(0)}, "cohort must be a Cohort, not Sequential"),
+    "one model": ({"cohort": COHORT.member(0)}, "cohort must be of type Cohort, not Sequential"),
     "images of another size": (
         {"data": with_source_images(IMAGES.source_images[..., :20, :20])},
         r"data has images of shape \(1, 20, 20\), but cohort was made for \(1, 28, 28\)",
     ),
     "one image": ({"data": IMAGES.select(slice(1))}, "data has one image, but batch norm"),
-    "a dictionary of settings": ({"config": {}}, "config must be a TrainConfig, not dict"),
-    "a threat as method": ({"method": THREAT}, "method must be a AdversarialTraining, not Threat"),
+    "a dictionary of settings": ({"config": {}}, "config must be of type TrainConfig, not dict"),
+    "a threat as method": (
+        {"method": THREAT},
+        "method must be of type AdversarialTraining, not Threat",
+    ),
     "a list of generators": (
         {"generators": make_search_generators()},
-        "generators must be a Generators, not list",
+        "generators must be of type Generators, not list",
     ),
     "models on another device": (
         {"cohort": make_cohort(SEEDS).to("meta")},
@@ -264,7 +267,7 @@ COHORT_MISTAKES = {
     "names for seeds": ({"seeds": ["a"]}, r"seeds are \['a'\], but must be one or more different"),
     "a shape of one number": ({"shape": 28}, r"shape is 28, but must be the integers \(C, H, W\)"),
     "a shape without height": ({"shape": (1, 0, 28)}, r"shape is \(1, 0, 28\), but must be the"),
-    "a name of a backend": ({"backend": "plain"}, "backend must be a Backend, not str"),
+    "a name of a backend": ({"backend": "plain"}, "backend must be of type Backend, not str"),
     "small images": ({"shape": (1, 4, 4)}, "images of 4x4 are too small"),
 }
 
@@ -297,9 +300,12 @@ def test_an_unknown_device_is_named(tmp_path):
     COHORT.save(tmp_path / "cohort.safetensors", {}, {})
     with pytest.raises(ValueError, match="device is 'gpu', which cannot be used: "):
         robustgen.Cohort.load(tmp_path / "cohort.safetensors", "gpu")
-    images = tmp_path / "cohort.safetensors"
+
+
+def test_a_file_of_classifiers_is_no_file_of_images(tmp_path):
+    COHORT.save(tmp_path / "cohort.safetensors", {}, {})
     with pytest.raises(robustgen.UserError, match="is no file of images"):
-        robustgen.load_split(images, tmp_path / "examples.parquet", "test")
+        robustgen.load_split(tmp_path / "cohort.safetensors", tmp_path / "any.parquet", "test")
 
 
 def test_a_split_with_columns_of_different_lengths_is_refused():
@@ -310,7 +316,7 @@ def test_a_split_with_columns_of_different_lengths_is_refused():
 
 
 def test_a_method_of_other_types_is_refused():
-    with pytest.raises(ValueError, match="threat must be a Threat, not str"):
+    with pytest.raises(ValueError, match="threat must be of type Threat, not str"):
         robustgen.AdversarialTraining("image", SEARCH)
 
 

@@ -73,7 +73,7 @@ def require_name(argument: str, name: object, names: Collection[str]) -> None:
 def require_instance(argument: str, value: object, kind: type) -> None:
     """Raise a `ValueError` that names the argument unless `value` is an instance of `kind`."""
     if not isinstance(value, kind):
-        raise ValueError(f"{argument} must be a {kind.__name__}, not {type(value).__name__}")
+        raise ValueError(f"{argument} must be of type {kind.__name__}, not {type(value).__name__}")
 
 
 def require_number(
@@ -207,7 +207,7 @@ def parse_search(params: Mapping[str, Any]) -> "SearchConfig | dict[str, SearchC
     Args:
         params: the fields of `SearchConfig`; for an ensemble, these fields by the name of a member.
     """
-    if "steps" in params:
+    if not all(isinstance(fields, Mapping) for fields in params.values()):
         return SearchConfig(**params)
     return {name: SearchConfig(**fields) for name, fields in params.items()}
 

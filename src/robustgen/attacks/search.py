@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustgen.attacks.losses import LossFn, get_loss, rank_targets, require_targets
 from robustgen.attacks.spaces import SPACES, Space, gather_columns
-from robustgen.attacks.step_rules import StepRule, make_step_rule
+from robustgen.attacks.step_rules import Iterate, StepRule, make_step_rule
 from robustgen.backend import PLAIN, Backend
 from robustgen.sampling import expand_trailing_dims
 from robustgen.specs import TARGETED_LOSSES, SearchConfig, Threat, require_instance, require_name
@@ -189,7 +189,7 @@ def _check_arguments(
     require_name("threat.space", threat.space, SPACES)
     if (threat.space == "image") == space.is_latent:
         kind = type(space).__name__
-        raise ValueError(f"threat.space is {threat.space!r}, but space is another one, a {kind}")
+        raise ValueError(f"threat.space is {threat.space!r}, but space is of type {kind}")
     require_codes_within("the clean codes of space", space.clean_codes, space.lower, space.upper)
     require_eval_mode("model", model)
     codes = space.clean_codes
@@ -239,7 +239,7 @@ def ascend(
             (gradient,) = torch.autograd.grad(logits, codes, grad_logits)
             active.step(gradient, threat, search)
         elif not is_last:
-            active.step(codes, threat, search)
+            active.step(torch.zeros_like(codes), threat, search)
 
 
 class BestSoFar(NamedTuple):
@@ -368,9 +368,8 @@ class ActiveExamples:
             threat: the ball to search.
             search: step size and number of steps.
         """
-        self.codes = self.rule.next_codes(
-            self.space, self.codes, self.loss, gradient, threat, search
-        )
+        iterate = Iterate(self.codes, self.loss, gradient)
+        self.codes = self.rule.next_codes(self.space, iterate, threat, search)
 
     def write_back(self) -> None:
         """Copy the best codes of these examples to the best codes of the batch."""

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,32 @@ from robustgen.backend import BETA1, BETA2, EPS
 from robustgen.sampling import counter_uniforms, expand_trailing_dims, hash_points
 from robustgen.specs import SearchConfig, Threat, require_name
 
+MAX_CHANGED_SHARE = 0.8
+"""Share of the pixels or coordinates that the first steps of `RandomSearch` change."""
+SHARE_HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""Shares of the steps after which `RandomSearch` changes half as many (Andriushchenko et al.)."""
+MOMENTUM = 0.75
+"""Share of the gradient step in a step of `AutoStep`; the rest repeats the last step."""
+MIN_RISES = 0.75
+"""Share of steps that must raise the loss, lest `AutoStep` halves the step size."""
+FIRST_PERIOD, PERIOD_DECREASE, MIN_PERIOD = 0.22, 0.03, 0.06
+"""Lengths of the periods between the checkpoints of `AutoStep`, as shares of all steps."""
+
+
+class Iterate(NamedTuple):
+    """The codes of a search before a step.
+
+    Attributes:
+        codes: `(M, B, *D)` current codes.
+        loss: `(M, B)` their losses.
+        gradient: `(M, B, *D)` gradients of the losses with respect to the codes; zeros for a step
+            rule that does not need them.
+    """
+
+    codes: Tensor
+    loss: Tensor
+    gradient: Tensor
+
 
 class StepRule(ABC):
     """A rule for the next codes of a search, with a state of its own.
@@ -19,7 +46,7 @@ class StepRule(ABC):
     Attributes:
         state: tensors by name, each `(M, B, ...)` with a value for each example. The search drops
             the examples from them whose search has ended.
-        needs_gradient: whether `next_codes` uses the gradient; if not, it is the codes themselves.
+        needs_gradient: whether `next_codes` uses the gradients.
     """
 
     needs_gradient = True
@@ -29,21 +56,13 @@ class StepRule(ABC):
 
     @abstractmethod
     def next_codes(
-        self,
-        space: Space,
-        codes: Tensor,
-        loss: Tensor,
-        gradient: Tensor,
-        threat: Threat,
-        search: SearchConfig,
+        self, space: Space, iterate: Iterate, threat: Threat, search: SearchConfig
     ) -> Tensor:
         """Return the next codes `(M, B, *D)`, which lie in the threat and within the bounds.
 
         Args:
             space: the space around the examples.
-            codes: `(M, B, *D)` the current codes.
-            loss: `(M, B)` their losses.
-            gradient: `(M, B, *D)` the gradients of the losses with respect to the codes.
+            iterate: the current codes with their losses and gradients.
             threat: the ball to search.
             search: step size and number of steps.
         """
@@ -60,17 +79,11 @@ class FixedStepRule(StepRule):
         """
 
     def next_codes(
-        self,
-        space: Space,
-        codes: Tensor,
-        loss: Tensor,
-        gradient: Tensor,
-        threat: Threat,
-        search: SearchConfig,
+        self, space: Space, iterate: Iterate, threat: Threat, search: SearchConfig
     ) -> Tensor:
         """Return the codes after a step along the gradient, projected into the threat."""
-        del loss
-        return space.project(codes.add(self(gradient), alpha=search.step_size), threat)
+        codes = iterate.codes.add(self(iterate.gradient), alpha=search.step_size)
+        return space.project(codes, threat)
 
 
 class AdamStep(FixedStepRule):
@@ -149,16 +162,11 @@ class AutoStep(StepRule):
         self.step_count = self.last_checkpoint = 0
 
     def next_codes(
-        self,
-        space: Space,
-        codes: Tensor,
-        loss: Tensor,
-        gradient: Tensor,
-        threat: Threat,
-        search: SearchConfig,
+        self, space: Space, iterate: Iterate, threat: Threat, search: SearchConfig
     ) -> Tensor:
         """Return the codes after a step with momentum."""
-        self._record(codes, loss, gradient)
+        self._record(iterate)
+        codes, gradient = iterate.codes, iterate.gradient
         if self.step_count in list_checkpoints(search.steps):
             codes, gradient = self._halve_steps(codes, gradient)
         step_size = 2 * threat.radius * 0.5 ** self.state["halvings"]
@@ -172,18 +180,14 @@ class AutoStep(StepRule):
         self.step_count += 1
         return stepped
 
-    def _record(self, codes: Tensor, loss: Tensor, gradient: Tensor) -> None:
+    def _record(self, iterate: Iterate) -> None:
         """Count a rise of the loss, and keep the codes of the highest loss with their gradient."""
         state = self.state
-        state["rises"] = state["rises"] + (loss > state["last_loss"])
-        is_best = loss > state["best_loss"]
-        for name, values in (("codes", codes), ("gradient", gradient), ("loss", loss)):
-            best_values = state[f"best_{name}"]
-            is_better = expand_trailing_dims(is_best, values)
-            state[f"best_{name}"] = torch.where(is_better, values, best_values)
-        state["last_loss"] = loss
+        state["rises"] = state["rises"] + (iterate.loss > state["last_loss"])
+        _keep_best(state, iterate)
+        state["last_loss"] = iterate.loss
         if self.step_count == 0:
-            state["checkpoint_loss"] = loss
+            state["checkpoint_loss"] = iterate.loss
 
     def _halve_steps(self, codes: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Halve the steps of examples that do not improve, and return them to their best codes."""
@@ -207,9 +211,9 @@ class RandomSearch(StepRule):
     """A search without gradients: random changes, which are kept where they raise the loss.
 
     Masked gradients cannot mislead it. In the space `image` a change is a square with one sign per
-    channel, as in the Square attack (Andriushchenko et al., ECCV 2020); in the L2 norm the change
-    is added and the sum projected onto the ball, instead of moving mass between two squares. In
-    other spaces it is a random value of some of the coordinates. The share of the pixels or
+    channel, as in the Square attack (Andriushchenko et al., ECCV 2020). In the L2 norm it is added
+    and the sum projected onto the ball, instead of moving mass between two squares. In other spaces
+    it is a random value of some of the coordinates. The share of the pixels or
     coordinates that change falls with the steps as published.
     """
 
@@ -225,57 +229,70 @@ class RandomSearch(StepRule):
         self.step_count = 0
 
     def next_codes(
-        self,
-        space: Space,
-        codes: Tensor,
-        loss: Tensor,
-        gradient: Tensor,
-        threat: Threat,
-        search: SearchConfig,
+        self, space: Space, iterate: Iterate, threat: Threat, search: SearchConfig
     ) -> Tensor:
         """Return a random change of the best codes."""
-        del gradient
-        state = self.state
-        is_best = loss > state["best_loss"]
-        state["best_loss"] = torch.where(is_best, loss, state["best_loss"])
-        is_better = expand_trailing_dims(is_best, codes)
-        best = state["best_codes"] = torch.where(is_better, codes, state["best_codes"])
-        mask, values = self._draw_change(codes, isinstance(space, ImageSpace), search.steps)
+        _keep_best(self.state, iterate)
+        best = self.state["best_codes"]
+        draw = self._draw_square if isinstance(space, ImageSpace) else self._draw_coordinates
+        mask, values = draw(best, self.step_count / search.steps)
         self.step_count += 1
         if threat.norm == "linf":
             changed = torch.where(mask, space.clean_codes + threat.radius * values, best)
-        else:
-            change = _normalize(torch.where(mask, values, 0.0))
-            changed = best + threat.radius * change
+        else:  # a change of all coordinates has the length of the radius
+            largest = threat.radius / best[0, 0].numel() ** 0.5
+            changed = best + largest * torch.where(mask, values, 0.0)
         return space.project(changed, threat)
 
-    def _draw_change(self, codes: Tensor, is_image: bool, steps: int) -> tuple[Tensor, Tensor]:
-        """Draw the coordinates that change, and values in [-1, 1], each like `codes`."""
-        progress = self.step_count / steps
-        share = MAX_CHANGED_SHARE / 2 ** sum(progress > limit for limit in SHARE_HALVINGS)
-        if not is_image:
-            size = codes[0, 0].numel()
-            numbers = counter_uniforms(self.state["keys"], self.step_count, 2 * size + 1)
-            mask = numbers[..., :size] < share
-            changed_position = (
-                numbers[..., -1:] * size
-            ).long()  # one coordinate changes in any case
-            mask = mask.scatter(-1, changed_position, True)
-            # A third of the values lies on the surface of the cube.
-            values = (3 * numbers[..., size : 2 * size] - 1.5).clamp(-1, 1)
-            return mask.view_as(codes), values.view_as(codes)
-        channels, height, width = codes.shape[2:]
+    def _draw_coordinates(self, template: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        """Draw which coordinates change, one at least, and their values.
+
+        Args:
+            template: `(M, B, *D)` codes.
+            progress: share of the steps that are done.
+
+        Returns:
+            A mask and values in [-1, 1], each like `template`.
+        """
+        size = template[0, 0].numel()
+        numbers = counter_uniforms(self.state["keys"], self.step_count, 2 * size + 1)
+        mask = numbers[..., :size] < _changed_share(progress)
+        mask = mask.scatter(-1, (numbers[..., -1:] * size).long(), True)
+        values = (3 * numbers[..., size:-1] - 1.5).clamp(-1, 1)  # a third of them is -1 or 1
+        return mask.view_as(template), values.view_as(template)
+
+    def _draw_square(self, template: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        """Draw which pixels change, and their values; at first vertical stripes in all pixels.
+
+        The arguments and results are those of `_draw_coordinates`.
+        """
+        channels, height, width = template.shape[2:]
         numbers = counter_uniforms(self.state["keys"], self.step_count, 2 + channels * width)
-        signs = (numbers[..., 2:] < 0.5).to(codes.dtype) * 2 - 1
-        if self.step_count == 0:  # vertical stripes
-            return torch.ones_like(codes, dtype=torch.bool), signs.view(
-                *codes.shape[:3], 1, width
-            ).expand_as(codes)
-        side = min(max(round((share * height * width) ** 0.5), 1), height - 1, width - 1)
-        values = signs[..., :channels, None, None].expand_as(codes)
+        signs = (numbers[..., 2:] < 0.5).to(template.dtype) * 2 - 1
+        if self.step_count == 0:
+            stripes = signs.view(*template.shape[:3], 1, width)
+            return torch.ones_like(template, dtype=torch.bool), stripes.expand_as(template)
+        side = round((_changed_share(progress) * height * width) ** 0.5)
+        side = max(min(side, height - 1, width - 1), 1)
         rows = _covers(numbers[..., 0], side, height)[..., :, None]
         columns = _covers(numbers[..., 1], side, width)[..., None, :]
-        return (rows & columns)[:, :, None].expand_as(codes), values
+        mask = (rows & columns)[:, :, None].expand_as(template)
+        return mask, signs[..., :channels, None, None].expand_as(template)
+
+
+def _keep_best(state: dict[str, Tensor], iterate: Iterate) -> None:
+    """Replace the best values in `state`, named "best_loss" and so on, where the loss is higher."""
+    is_best = iterate.loss > state["best_loss"]
+    for name, values in iterate._asdict().items():
+        if f"best_{name}" in state:
+            mask = expand_trailing_dims(is_best, values)
+            state[f"best_{name}"] = torch.where(mask, values, state[f"best_{name}"])
+
+
+def _changed_share(progress: float) -> float:
+    """Return the share of the pixels or coordinates that change, after a share of the steps."""
+    halvings = sum(progress > limit for limit in SHARE_HALVINGS)
+    return MAX_CHANGED_SHARE * 0.5**halvings
 
 
 def _covers(uniform: Tensor, side: int, length: int) -> Tensor:
@@ -292,18 +309,6 @@ def _covers(uniform: Tensor, side: int, length: int) -> Tensor:
     first = (uniform * (length - side + 1)).long()[..., None]
     pixels = torch.arange(length, device=uniform.device)
     return (pixels >= first) & (pixels < first + side)
-
-
-MAX_CHANGED_SHARE = 0.8
-"""Share of the pixels or coordinates that the first steps of `RandomSearch` change."""
-SHARE_HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
-"""Shares of the steps after which `RandomSearch` changes half as many (Andriushchenko et al.)."""
-MOMENTUM = 0.75
-"""Share of the gradient step in a step of `AutoStep`; the rest repeats the last step."""
-MIN_RISES = 0.75
-"""Share of steps that must raise the loss, lest `AutoStep` halves the step size."""
-FIRST_PERIOD, PERIOD_DECREASE, MIN_PERIOD = 0.22, 0.03, 0.06
-"""Lengths of the periods between the checkpoints of `AutoStep`, as shares of all steps."""
 
 
 def list_checkpoints(steps: int) -> list[int]:

@@ -213,15 +213,11 @@ _ENSEMBLE_KEYS = ("steps", *_SEARCH_KEYS, "restarts")
 """Keys of an attack that its members have themselves."""
 
 
-SettingsT = TypeVar("SettingsT", bound=Settings)
-
-
-def forbid_step_size(search: SettingsT) -> SettingsT:
-    """Return a method or an attack unless it has a step size that its step rule does not use."""
-    rule = search.step_rule  # type: ignore[attr-defined]
+def forbid_unused_step_size(search: "Method | Attack") -> None:
+    """Refuse the step size of a method or an attack whose step rule does not use it."""
+    rule = search.step_rule
     if rule in AUTO_STEP_RULES:
         search.forbid(("step_size",), f"the step rule {rule} chooses its steps from the radius")
-    return search
 
 
 class Method(Settings):
@@ -253,7 +249,8 @@ class Method(Settings):
             self.forbid(("steps", *_SEARCH_KEYS), "the method has no threat")
         elif self.steps == 0:
             self.forbid(_SEARCH_KEYS, "with 0 steps nothing is searched")
-        return forbid_step_size(self)
+        forbid_unused_step_size(self)
+        return self
 
     def to_config(self) -> dict[str, Any]:
         """Return the block with its defaults, without keys that have no effect."""
@@ -301,7 +298,8 @@ class Attack(Settings):
     def _check_search(self) -> Self:
         if self.members:
             self.forbid(_ENSEMBLE_KEYS, "the attack has members, which have their own")
-        return forbid_step_size(self)
+        forbid_unused_step_size(self)
+        return self
 
     def to_config(self) -> dict[str, Any]:
         """Return the block with its defaults, without keys that have no effect."""

@@ -14,7 +14,12 @@ from robustgen.attacks.spaces import Space, make_space, perturbation_norms
 from robustgen.backend import Backend
 from robustgen.data.split import Split, require_split
 from robustgen.errors import UserError
-from robustgen.io.checkpoints import Checkpoint, ExampleStore, generator_tensors, load_generators
+from robustgen.io.checkpoints import (
+    Checkpoint,
+    ExampleStore,
+    get_generator_states,
+    set_generator_states,
+)
 from robustgen.models.cohort import NO_CLASS, Cohort, predict_class
 from robustgen.progress import log, log_progress
 from robustgen.sampling import expand_trailing_dims
@@ -162,7 +167,7 @@ def attack_cohort(
             if checkpoint and checkpoint.due():
                 end = start + batch_size
                 filled_columns = {name: column[:, :end] for name, column in columns.items()}
-                tensors = {**filled_columns, **generator_tensors(generators)}
+                tensors = {**filled_columns, **get_generator_states(generators)}
                 checkpoint.write(tensors, {"digest": examples.digest()})
                 examples.keep_on_error()
     return _assemble(cohort, data, list(searches), columns, examples.tensors())
@@ -229,7 +234,10 @@ def _attack_batch(
     best: dict[str, Tensor] = {}
     for member, search in enumerate(searches.values()):
         skip = is_wrong | best["success"] if best else is_wrong
-        member_result = _search_batch(cohort, batch, space, threat, search, generators, skip)
+        starts = _sample_starts(cohort, space, threat, search, generators)
+        member_result = _search_batch(
+            cohort, clean_images, batch.labels, space, threat, search, starts, skip
+        )
         member_result["member"] = torch.full_like(batch.labels, member)
         best = _merge(best, member_result, ~skip) if best else member_result
     best["member"] = torch.where(best["success"], best["member"], -1)
@@ -262,18 +270,22 @@ def _merge(
 
 def _search_batch(
     cohort: AttackedModels,
-    batch: Split,
+    clean_images: Tensor,
+    labels: Tensor,
     space: Space,
     threat: Threat,
     search: SearchConfig,
-    generators: Sequence[torch.Generator],
+    starts: Iterable[Tensor],
     skip: Tensor,
 ) -> dict[str, Tensor]:
-    """Search in a batch `(M, B)`, and check the successes.
+    """Search in a batch, and check the successes.
 
     Args:
-        cohort, batch, threat, search, generators: as for `attack_cohort`.
-        space: the space around the images of the batch.
+        cohort, threat, search: as for `attack_cohort`.
+        clean_images: `(M, B, C, H, W)` images of the batch.
+        labels: `(M, B)` true classes.
+        space: the space around these images.
+        starts: for each restart, points `(M, B, *D)` of the unit ball.
         skip: `(M, B)` mask of examples that are not attacked.
 
     Returns:
@@ -282,10 +294,10 @@ def _search_batch(
     result = run_search_from_starts(
         cohort,
         space,
-        batch.labels,
+        labels,
         threat,
         search,
-        _sample_starts(cohort, space, threat, search, generators),
+        starts,
         stop_at_success=True,
         skip=skip,
         backend=cohort.backend,
@@ -297,9 +309,9 @@ def _search_batch(
         )
     with torch.no_grad():
         is_clean = skip[:, :, None, None, None]
-        images = torch.where(is_clean, batch.images(), space.decode(result.codes))
+        images = torch.where(is_clean, clean_images, space.decode(result.codes))
     return {
-        **_verify(space, threat, result, cohort.reference_forward(images), batch.labels),
+        **_verify(space, threat, result, cohort.reference_forward(images), labels),
         "claimed": result.success,
         "images": images,
         "codes": result.codes,
@@ -394,7 +406,7 @@ def _resume(
             "the job starts from the beginning: the examples beside its checkpoint have changed"
         )
         return {}
-    load_generators(tensors, generators)
+    set_generator_states(tensors, generators)
     log.info("resuming after %d images", examples_done)
     return columns
 

@@ -86,12 +86,12 @@ def attack(
         radius: radius of the ball, in pixel values; for example 8 / 255.
         norm: norm of the ball, "linf" or "l2".
         steps: number of steps from each random start.
-        loss: the loss that the attack increases, "cross_entropy".
-        step_rule: "signed", "normalized" or "adam"; None takes "signed" for the norm "linf" and
-            "normalized" for the norm "l2".
-        step_size: the factor on a step of the step rule. None takes steps whose length in the
-            norm of the ball is 2.5 times the radius, divided by the steps (Madry et al., ICLR
-            2018).
+        loss: the loss that the attack increases, a key of `attacks.losses.LOSSES`.
+        step_rule: "signed", "normalized" or "adam", or a rule without a step size, "auto" or
+            "random"; None takes "signed" for the norm "linf" and "normalized" for the norm "l2".
+        step_size: the factor on a step of the step rule; "auto" and "random" ignore it. None takes
+            steps whose length in the norm of the ball is 2.5 times the radius, divided by the steps
+            (Madry et al., ICLR 2018).
         restarts: number of random starts per image.
         seed: seed of the random starts; equal calls give equal results.
 

@@ -84,7 +84,7 @@ class Checkpoint:
         """Replace the file, unless it was written less than `interval_s` seconds ago.
 
         Args:
-            tensors: the state (see `generator_tensors` and `training.resumable`), on any device.
+            tensors: the state (see `get_generator_states` and `training.resumable`), on any device.
             metadata: the rest of the state, in JSON types. `read` returns equal floats, also
                 infinities and NaN, and keys in the same order.
 
@@ -136,13 +136,15 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def generator_tensors(generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
-    """Return the states of random generators by name, for `load_generators`."""
+def get_generator_states(generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+    """Return the states of random generators by name, for `set_generator_states`."""
     return {f"generator.{i}": generator.get_state() for i, generator in enumerate(generators)}
 
 
-def load_generators(tensors: Mapping[str, Tensor], generators: Sequence[torch.Generator]) -> None:
-    """Set random generators to the states that `generator_tensors` returned."""
+def set_generator_states(
+    tensors: Mapping[str, Tensor], generators: Sequence[torch.Generator]
+) -> None:
+    """Set random generators to the states that `get_generator_states` returned."""
     for i, generator in enumerate(generators):
         generator.set_state(tensors[f"generator.{i}"])
 

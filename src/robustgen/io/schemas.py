@@ -221,7 +221,13 @@ ATTACKS = pa.schema(
         ),
         _field("success", pa.bool_(), "", _SUCCESS),
         _field("iterations", pa.int32(), "1", "iterations until the success", nullable=True),
-        _field("restart", pa.int32(), "1", "restart that succeeded, from 0", nullable=True),
+        _field(
+            "restart",
+            pa.int32(),
+            "1",
+            "restart that succeeded, from 0; of an ensemble, a restart of the member",
+            nullable=True,
+        ),
         _field(
             "member",
             pa.string(),

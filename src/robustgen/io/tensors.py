@@ -58,9 +58,15 @@ def load_tensors(
         ) from error
     if saved_digest != compute_digest(tensors, json.dumps(header, sort_keys=True)):
         raise UserError(f"{path} is damaged: it was changed after it was written; {remedy(path)}")
+    _require_device(device)
+    return {name: tensor.to(device) for name, tensor in tensors.items()}, header
+
+
+def _require_device(device: torch.device | str) -> None:
+    """Raise a `ValueError` that names a device which does not exist."""
     try:
-        return {name: tensor.to(device) for name, tensor in tensors.items()}, header
-    except (RuntimeError, AssertionError, ValueError) as error:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device is {device!r}, which cannot be used: {reason}") from error
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from robustgen.backend import Optimizer
-from robustgen.io.checkpoints import generator_tensors, load_generators
+from robustgen.io.checkpoints import get_generator_states, set_generator_states
 
 
 def state_tensors(
@@ -28,7 +28,7 @@ def state_tensors(
         for j, parameter in enumerate(_parameters(optimizer)):
             for key, tensor in optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{i}.{j}.{key}"] = tensor
-    return tensors | generator_tensors(generators)
+    return tensors | get_generator_states(generators)
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def load_state_tensors(
                 template = parameter if key != "step" else tensor.to(parameter.device)
                 restored = torch.empty_like(template).copy_(tensor)
                 optimizer.state.setdefault(parameter, {})[key] = restored
-    load_generators(tensors, generators)
+    set_generator_states(tensors, generators)
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
