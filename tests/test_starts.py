@@ -5,10 +5,10 @@ import torch
 
 from robustgen.acceleration.random_starts import sample_starts_in_threads
 from robustgen.sampling import (
-    counter_uniforms,
     hash_points,
     make_generator,
     sample_starts,
+    sample_uniforms,
     sample_unit_ball,
 )
 
@@ -54,7 +54,7 @@ def split_mix_64(number: int) -> int:
 
 def test_numbers_of_a_counter_are_those_of_split_mix_64():
     keys, step, count = torch.tensor([[5, -7], [2**62, 0]]), 3, 6
-    numbers = counter_uniforms(keys, step, count)
+    numbers = sample_uniforms(keys, step, count)
     assert numbers.shape == (2, 2, count)
     for index, key in ((i, keys[i].item()) for i in [(0, 0), (0, 1), (1, 0), (1, 1)]):
         for position in range(count):
@@ -66,7 +66,7 @@ def test_numbers_of_a_counter_are_uniform_and_independent():
     points = torch.rand(2, 50, 3, generator=torch.Generator().manual_seed(0))
     keys = hash_points(points)
     assert len(keys.unique()) == 100
-    numbers = torch.cat([counter_uniforms(keys, step, 20) for step in range(20)], -1).flatten(0, 1)
+    numbers = torch.cat([sample_uniforms(keys, step, 20) for step in range(20)], -1).flatten(0, 1)
     assert numbers.min() >= 0
     assert numbers.max() < 1
     counts = torch.histc(numbers, 10, 0, 1)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import project_by_hand
 
 from robustgen.attacks.spaces import ImageSpace, LearnedSpace
-from robustgen.attacks.step_rules import STEP_RULES, FixedStepRule, Iterate, list_checkpoints
+from robustgen.attacks.step_rules import STEP_RULES, FixedStepRule, Iterate, list_check_steps
 from robustgen.data.decoders import ClassDecoders
 from robustgen.specs import SearchConfig, Threat
 
@@ -76,7 +76,7 @@ def test_a_zero_gradient_gives_a_zero_step(rule):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("steps", [1, 7, 20, 40])
 def test_auto_steps_as_the_algorithm_of_the_paper(norm, steps):
-    """Losses and gradients are random, so that both conditions hold at some checkpoints only."""
+    """Losses and gradients are random, so that both conditions hold at some checks only."""
     rng = torch.Generator().manual_seed(steps)
     clean = torch.rand(SHAPE, generator=rng, dtype=torch.float64)
     space, threat = ImageSpace(clean, 0.0, 1.0), Threat("image", norm, 0.3)
@@ -100,8 +100,8 @@ def test_auto_steps_as_the_algorithm_of_the_paper(norm, steps):
     assert halvings.max() > halvings.min() or steps < 7
 
 
-def test_checkpoints_are_those_of_the_published_code():
-    assert list_checkpoints(100)[:8] == [22, 41, 57, 70, 80, 87, 93, 99]
+def test_the_steps_of_checks_are_those_of_the_published_code():
+    assert list_check_steps(100)[:8] == [22, 41, 57, 70, 80, 87, 93, 99]
 
 
 def run_random_search(codes: torch.Tensor, norm: str, steps: int = 60):

@@ -113,7 +113,7 @@ def hash_points(points: Tensor) -> Tensor:
     return _mix(bits + (positions << 32)).sum(2)
 
 
-def counter_uniforms(keys: Tensor, step: int, count: int) -> Tensor:
+def sample_uniforms(keys: Tensor, step: int, count: int) -> Tensor:
     """Return random numbers in [0, 1) that depend only on a key, a step and their position.
 
     Numbers of an example therefore do not depend on the other examples, and are the same on every

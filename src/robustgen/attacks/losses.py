@@ -82,7 +82,7 @@ def targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tenso
     Raises:
         ValueError: there are two classes.
     """
-    require_targets("targeted_dlr", logits.shape[-1])
+    require_enough_classes("targeted_dlr", logits.shape[-1])
     numerator = _pick(logits, targets) - _pick(logits, labels)
     grad_numerator = _one_hot(logits, targets) - _one_hot(logits, labels)
     ranked = logits.topk(min(4, logits.shape[-1])).indices
@@ -149,7 +149,7 @@ def get_loss(name: str) -> LossFn:
     return LOSSES[name]
 
 
-def require_targets(name: str, classes: int) -> None:
+def require_enough_classes(name: str, classes: int) -> None:
     """Raise a `ValueError` if a loss is targeted and there are only two classes.
 
     The only target would then be the class that any other loss makes likely, too.

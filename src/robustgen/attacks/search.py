@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustgen.attacks.losses import LossFn, get_loss, rank_targets, require_targets
+from robustgen.attacks.losses import LossFn, get_loss, rank_targets, require_enough_classes
 from robustgen.attacks.spaces import SPACES, Space, gather_columns
 from robustgen.attacks.step_rules import Iterate, StepRule, make_step_rule
 from robustgen.backend import PLAIN, Backend
@@ -169,7 +169,7 @@ def _rank_targets(model: Model, space: Space, labels: Tensor) -> Tensor:
     """
     with torch.no_grad():
         logits = model(space.decode(space.clean_codes))
-    require_targets(TARGETED_LOSSES[0], logits.shape[-1])
+    require_enough_classes(TARGETED_LOSSES[0], logits.shape[-1])
     return rank_targets(logits, labels)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustgen.attacks.spaces import ImageSpace, Space
 from robustgen.backend import BETA1, BETA2, EPS
-from robustgen.sampling import counter_uniforms, expand_trailing_dims, hash_points
+from robustgen.sampling import expand_trailing_dims, hash_points, sample_uniforms
 from robustgen.specs import SearchConfig, Threat, require_name
 
 MAX_CHANGED_SHARE = 0.8
@@ -22,7 +22,7 @@ MOMENTUM = 0.75
 MIN_RISES = 0.75
 """Share of steps that must raise the loss, lest `AutoStep` halves the step size."""
 FIRST_PERIOD, PERIOD_DECREASE, MIN_PERIOD = 0.22, 0.03, 0.06
-"""Lengths of the periods between the checkpoints of `AutoStep`, as shares of all steps."""
+"""Lengths of the periods between the checks of `AutoStep`, as shares of all steps."""
 
 
 class Iterate(NamedTuple):
@@ -140,9 +140,10 @@ class AutoStep(StepRule):
     """Steps without a step size to choose: AutoPGD (Croce and Hein, ICML 2020, algorithm 1).
 
     A step is a step of projected gradient ascent with momentum. The first step size is twice the
-    radius. It is halved for an example at a checkpoint if the loss rose in less than three quarters
-    of the steps since the last checkpoint, or if neither step size nor highest loss have changed
-    since then. The example then continues from the codes of its highest loss.
+    radius. Some steps check each example (the paper's checkpoints): its step size is halved if the
+    loss rose in three quarters or less of the steps since the last check, or if neither step size
+    nor highest loss changed since then. The example then continues from the codes of its highest
+    loss.
     """
 
     def __init__(self, template: Tensor) -> None:
@@ -154,12 +155,12 @@ class AutoStep(StepRule):
             "best_gradient": torch.zeros_like(template),
             "best_loss": template.new_full(examples, -torch.inf),
             "last_loss": template.new_full(examples, torch.inf),
-            "checkpoint_loss": template.new_full(examples, -torch.inf),
+            "loss_at_last_check": template.new_full(examples, -torch.inf),
             "halvings": template.new_zeros(examples),
             "has_halved": torch.ones(examples, dtype=torch.bool, device=template.device),
             "rises": template.new_zeros(examples),
         }
-        self.step_count = self.last_checkpoint = 0
+        self.step_count = self.last_check_step = 0
 
     def next_codes(
         self, space: Space, iterate: Iterate, threat: Threat, search: SearchConfig
@@ -167,7 +168,7 @@ class AutoStep(StepRule):
         """Return the codes after a step with momentum."""
         self._record(iterate)
         codes, gradient = iterate.codes, iterate.gradient
-        if self.step_count in list_checkpoints(search.steps):
+        if self.step_count in list_check_steps(search.steps):
             codes, gradient = self._halve_steps(codes, gradient)
         step_size = 2 * threat.radius * 0.5 ** self.state["halvings"]
         direction = gradient.sign() if threat.norm == "linf" else _normalize(gradient)
@@ -187,19 +188,19 @@ class AutoStep(StepRule):
         _keep_best(state, iterate)
         state["last_loss"] = iterate.loss
         if self.step_count == 0:
-            state["checkpoint_loss"] = iterate.loss
+            state["loss_at_last_check"] = iterate.loss
 
     def _halve_steps(self, codes: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Halve the steps of examples that do not improve, and return them to their best codes."""
         state = self.state
-        period = self.step_count - self.last_checkpoint
+        period = self.step_count - self.last_check_step
         is_oscillating = state["rises"] <= MIN_RISES * period
-        is_stuck = ~state["has_halved"] & (state["checkpoint_loss"] >= state["best_loss"])
+        is_stuck = ~state["has_halved"] & (state["loss_at_last_check"] >= state["best_loss"])
         halves = is_oscillating | is_stuck
         state["halvings"] = state["halvings"] + halves
-        state["has_halved"], state["checkpoint_loss"] = halves, state["best_loss"]
+        state["has_halved"], state["loss_at_last_check"] = halves, state["best_loss"]
         state["rises"] = torch.zeros_like(state["rises"])
-        self.last_checkpoint = self.step_count
+        self.last_check_step = self.step_count
         restarts = expand_trailing_dims(halves, codes)
         return (
             torch.where(restarts, state["best_codes"], codes),
@@ -255,7 +256,7 @@ class RandomSearch(StepRule):
             A mask and values in [-1, 1], each like `template`.
         """
         size = template[0, 0].numel()
-        numbers = counter_uniforms(self.state["keys"], self.step_count, 2 * size + 1)
+        numbers = sample_uniforms(self.state["keys"], self.step_count, 2 * size + 1)
         mask = numbers[..., :size] < _changed_share(progress)
         mask = mask.scatter(-1, (numbers[..., -1:] * size).long(), True)
         values = (3 * numbers[..., size:-1] - 1.5).clamp(-1, 1)  # a third of them is -1 or 1
@@ -267,15 +268,15 @@ class RandomSearch(StepRule):
         The arguments and results are those of `_draw_coordinates`.
         """
         channels, height, width = template.shape[2:]
-        numbers = counter_uniforms(self.state["keys"], self.step_count, 2 + channels * width)
+        numbers = sample_uniforms(self.state["keys"], self.step_count, 2 + channels * width)
         signs = (numbers[..., 2:] < 0.5).to(template.dtype) * 2 - 1
         if self.step_count == 0:
             stripes = signs.view(*template.shape[:3], 1, width)
             return torch.ones_like(template, dtype=torch.bool), stripes.expand_as(template)
         side = round((_changed_share(progress) * height * width) ** 0.5)
         side = max(min(side, height - 1, width - 1), 1)
-        rows = _covers(numbers[..., 0], side, height)[..., :, None]
-        columns = _covers(numbers[..., 1], side, width)[..., None, :]
+        rows = _mask_segments(numbers[..., 0], side, height)[..., :, None]
+        columns = _mask_segments(numbers[..., 1], side, width)[..., None, :]
         mask = (rows & columns)[:, :, None].expand_as(template)
         return mask, signs[..., :channels, None, None].expand_as(template)
 
@@ -295,7 +296,7 @@ def _changed_share(progress: float) -> float:
     return MAX_CHANGED_SHARE * 0.5**halvings
 
 
-def _covers(uniform: Tensor, side: int, length: int) -> Tensor:
+def _mask_segments(uniform: Tensor, side: int, length: int) -> Tensor:
     """Return which of `length` pixels a segment of `side` pixels at a random place covers.
 
     Args:
@@ -311,19 +312,19 @@ def _covers(uniform: Tensor, side: int, length: int) -> Tensor:
     return (pixels >= first) & (pixels < first + side)
 
 
-def list_checkpoints(steps: int) -> list[int]:
-    """Return the steps after which `AutoStep` may halve the step size, as the published code does.
+def list_check_steps(steps: int) -> list[int]:
+    """Return the numbers of steps after which `AutoStep` checks the examples, as published.
 
     Args:
         steps: number of steps of the search.
     """
     period = max(int(FIRST_PERIOD * steps), 1)
     shortest, decrease = max(int(MIN_PERIOD * steps), 1), max(int(PERIOD_DECREASE * steps), 1)
-    checkpoints = [period]
-    while checkpoints[-1] < steps:
+    check_steps = [period]
+    while check_steps[-1] < steps:
         period = max(period - decrease, shortest)
-        checkpoints.append(checkpoints[-1] + period)
-    return checkpoints
+        check_steps.append(check_steps[-1] + period)
+    return check_steps
 
 
 def _normalize(gradient: Tensor) -> Tensor:
