@@ -279,7 +279,7 @@ class ActiveExamples:
         labels: `(M, B')` true classes.
         targets: `(M, B')` classes that a targeted loss makes likely; other losses ignore them.
         codes: `(M, B', *D)` current codes.
-        loss: `(M, B')` losses of the codes that `update_best` was called for.
+        loss: `(M, B')` losses of the codes of the last call of `update_best`.
         rule: the step rule, with its state for these examples.
         loss_fn: the loss that the search increases.
         is_active: `(M, B')`; False for padding and for examples whose search has ended.
@@ -318,8 +318,8 @@ class ActiveExamples:
             index = (~self.is_active).int().argsort(dim=1, stable=True)[:, :max_active]
             self.columns = index if self.columns is None else gather_columns(self.columns, index)
             self.is_active = gather_columns(self.is_active, index)
-            self.labels, self.targets, self.loss = (
-                gather_columns(values, index) for values in (self.labels, self.targets, self.loss)
+            self.labels, self.targets = (
+                gather_columns(values, index) for values in (self.labels, self.targets)
             )
             self.codes = gather_columns(self.codes, index)
             self.local_best = BestSoFar(*(gather_columns(best, index) for best in self.local_best))
