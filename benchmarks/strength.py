@@ -29,7 +29,7 @@ from robustgen.sampling import make_generator
 from robustgen.specs import MEMBERS
 
 THREATS = (("linf", 0.3), ("linf", 0.1), ("linf", 0.03), ("l2", 1.5), ("l2", 0.5))
-STRONG = {name: MEMBERS[name] for name in ("auto_cross_entropy", "auto_targeted", "random")}
+STRONG = {name: search for name, search in MEMBERS.items() if name != "auto_margin"}
 BATCH_SIZE = 100
 
 

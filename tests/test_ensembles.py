@@ -17,7 +17,7 @@ from robustgen.specs import MEMBERS, SearchConfig, Threat, parse_search
 
 MODELS = 2
 THREAT = Threat("image", "linf", 0.12)
-STRONG = {name: MEMBERS[name] for name in ("auto_cross_entropy", "auto_targeted", "random")}
+STRONG = {name: search for name, search in MEMBERS.items() if name != "auto_margin"}
 WEAK = SearchConfig("signed", 0.02, steps=1)
 PLAIN = SearchConfig("signed", 0.02, steps=20)
 

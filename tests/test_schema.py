@@ -55,7 +55,7 @@ def test_configs_of_the_project_match_the_schema(path: Path) -> None:
 MISTAKES: dict[str, tuple[Keys, Any]] = {
     "unknown key": (("threats", "ball", "colour"), 1),
     "former key": (("classifier",), {"rate": 0.1}),
-    "missing key": (("threats", "ball", "radius"), OUT),
+    "missing key": (("threats", "ball", "norm"), OUT),
     "null": (("methods", "hardened", "threat"), None),
     "null number": (("seeds",), None),
     "number out of range": (("seeds",), 0),

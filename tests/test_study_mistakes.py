@@ -60,7 +60,33 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "missing number": (
         ("threats", "ball", "radius"),
         OUT,
-        "threats.ball.radius is missing, but must be a number above 0 and up to 1,000,000",
+        "threats.ball.radius is missing, but must be a number above 0 and up to 1,000,000, because "
+        "methods.hardened searches within a radius",
+    ),
+    "a smallest perturbation within a radius": (
+        ("attacks", "smallest"),
+        {"threat": "ball", "step_rule": "fmn"},
+        "attacks.smallest.threat is 'ball', but must be a threat without a radius, of the norm "
+        "linf or l2 ({space: image, norm: linf}): the step rule fmn finds the smallest one",
+    ),
+    "Carlini-Wagner in another norm": (
+        ("attacks", "smallest"),
+        {"threat": "ball", "step_rule": "carlini_wagner"},
+        "attacks.smallest.threat is 'ball', but must be a threat without a radius, of the norm l2 "
+        "({space: image, norm: l2}): the step rule carlini_wagner finds the smallest one",
+    ),
+    "a smallest perturbation by the cross-entropy": (
+        ("attacks", "smallest"),
+        {"threat": "ball", "step_rule": "fmn", "loss": "cross_entropy"},
+        "attacks.smallest.loss is cross_entropy, but must be one of margin, dlr or targeted_dlr, "
+        "as the step rule fmn needs a loss that is positive only where the model is wrong",
+    ),
+    "training on the smallest perturbation": (
+        ("methods", "hardened"),
+        {"threat": "ball", "step_rule": "fmn"},
+        "methods.hardened.step_rule is fmn, which finds the smallest perturbation, but must be one "
+        "of adam, signed, normalized, auto or random: training needs a perturbation within a "
+        "radius",
     ),
     "missing choice": (
         ("threats", "ball", "norm"),
@@ -148,9 +174,15 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         "leave the key out for its default",
     ),
     "null without a default": (
+        ("threats", "ball", "norm"),
+        None,
+        "threats.ball.norm is null, but must be linf or l2",
+    ),
+    "null radius": (
         ("threats", "ball", "radius"),
         None,
-        "threats.ball.radius is null, but must be a number above 0 and up to 1,000,000",
+        "threats.ball.radius is null, but must be a number above 0 and up to 1,000,000; leave the "
+        "key out for its default",
     ),
     "null threat": (
         ("methods", "plain", "threat"),
@@ -417,7 +449,7 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("attacks", "pixels"),
         {"threat": "ball", "step_rule": "auto", "step_size": 0.1},
         "attacks.pixels.step_size is 0.1, but must be left out: the step rule auto chooses its "
-        "steps from the radius",
+        "steps itself",
     ),
     "steps of an ensemble": (
         ("attacks", "pixels"),
@@ -429,14 +461,15 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("attacks", "strong"),
         {"threat": "ball", "members": ["random", "strong"]},
         "attacks.strong.members[1] is 'strong', but must be an attack in the same space without "
-        "members of its own: auto_cross_entropy, auto_margin, auto_targeted, random or pixels",
+        "members of its own: auto_cross_entropy, auto_margin, auto_targeted, fmn, fmn_targeted, "
+        "random or pixels",
     ),
     "an unknown member": (
         ("attacks", "strong"),
         {"threat": "ball", "members": ["autotargeted"]},
         "attacks.strong.members[0] is 'autotargeted', but must be a known search: "
-        "auto_cross_entropy, auto_margin, auto_targeted, random or pixels (did you mean "
-        "auto_targeted?)",
+        "auto_cross_entropy, auto_margin, auto_targeted, fmn, fmn_targeted, random or pixels (did "
+        "you mean auto_targeted?)",
     ),
     "a targeted loss of two classes": (
         ("attacks", "strong"),

@@ -24,10 +24,15 @@ LossName = Literal["cross_entropy", "scaled_cross_entropy", "margin", "dlr", "ta
 """Names of losses, the keys of `attacks.losses.LOSSES`."""
 TARGETED_LOSSES: tuple[LossName, ...] = ("targeted_dlr",)
 """Losses that make one class likely: restart i aims at the i-th most likely other class."""
-StepRuleName = Literal["adam", "signed", "normalized", "auto", "random"]
+SIGNED_LOSSES: tuple[LossName, ...] = ("margin", "dlr", "targeted_dlr")
+"""Losses that are positive only where the model is wrong."""
+StepRuleName = Literal["adam", "signed", "normalized", "auto", "random", "fmn", "carlini_wagner"]
 """Names of step rules, the keys of `attacks.step_rules.STEP_RULES`."""
-AUTO_STEP_RULES: tuple[StepRuleName, ...] = ("auto", "random")
-"""Step rules that choose their steps from the radius, without a step size."""
+AUTO_STEP_RULES: tuple[StepRuleName, ...] = ("auto", "random", "fmn")
+"""Step rules that choose their steps themselves, without a step size."""
+MINIMAL_STEP_RULES: tuple[StepRuleName, ...] = ("fmn", "carlini_wagner")
+"""Step rules that look for the smallest perturbation. Their searches start at the clean codes and
+need one of the `SIGNED_LOSSES`."""
 L2_STEP_RULES: tuple[StepRuleName, ...] = ("normalized",)
 """Step rules whose steps have the L2 norm 1. Steps of others have a length of about 1 in each
 coordinate."""
@@ -135,7 +140,7 @@ class Threat:
             made.
         norm: "linf" or "l2".
         radius: largest norm of a perturbation, in coordinates of the space; in pixel values for
-            the space `image`.
+            the space `image`. Infinity, the default, is for searches for the smallest perturbation.
 
     Raises:
         ValueError: the norm is not known, or the radius is not a positive number.
@@ -148,12 +153,13 @@ class Threat:
 
     space: str
     norm: str
-    radius: float
+    radius: float = math.inf
 
     def __post_init__(self) -> None:
         """Refuse values that would silently define another threat."""
         require_name("norm", self.norm, NORMS)
-        require_number("radius", self.radius, 0, is_exclusive=True)
+        if self.radius != math.inf:
+            require_number("radius", self.radius, 0, is_exclusive=True)
 
 
 @dataclass(frozen=True)
@@ -194,11 +200,38 @@ MEMBERS: dict[str, SearchConfig] = {
     "auto_cross_entropy": SearchConfig("auto", steps=100, loss="scaled_cross_entropy"),
     "auto_margin": SearchConfig("auto", steps=100, loss="margin"),
     "auto_targeted": SearchConfig("auto", steps=100, restarts=9, loss="targeted_dlr"),
+    "fmn": SearchConfig("fmn", steps=50, loss="margin"),
+    "fmn_targeted": SearchConfig("fmn", steps=50, restarts=9, loss="targeted_dlr"),
     "random": SearchConfig("random", steps=1000, loss="margin"),
 }
 """Searches of ensembles by name. No parameter depends on the model, the space or the radius, and no
-result changes if all logits of a model are multiplied by a number, except by rounding. The first,
-the third and the last one together correspond to AutoAttack (Croce and Hein, ICML 2020)."""
+result changes if all logits of a model are multiplied by a number, except by rounding. All but
+`auto_margin` together correspond to AutoAttack (Croce and Hein, ICML 2020)."""
+
+
+def require_search_fits(threat: Threat, search: SearchConfig) -> None:
+    """Raise a `ValueError` unless a search can work within a threat.
+
+    Args:
+        threat: the ball; its radius is infinite for a search for the smallest perturbation.
+        search: the search.
+    """
+    if search.step_rule not in MINIMAL_STEP_RULES:
+        if threat.radius == math.inf:
+            raise ValueError(
+                f"threat has no radius, but step_rule is {search.step_rule!r}; only searches with "
+                f"one of {MINIMAL_STEP_RULES} find the smallest radius"
+            )
+        return
+    if search.loss not in SIGNED_LOSSES:
+        raise ValueError(
+            f"step_rule {search.step_rule!r} needs one of the losses {SIGNED_LOSSES}, but loss is "
+            f"{search.loss!r}"
+        )
+    if search.step_rule == "carlini_wagner" and threat.norm != "l2":
+        raise ValueError(
+            f"step_rule 'carlini_wagner' needs threat.norm 'l2', but threat.norm is {threat.norm!r}"
+        )
 
 
 def parse_search(params: Mapping[str, Any]) -> "SearchConfig | dict[str, SearchConfig]":
@@ -277,9 +310,15 @@ class AdversarialTraining:
     search: SearchConfig
 
     def __post_init__(self) -> None:
-        """Refuse other types."""
+        """Refuse other types, and searches for the smallest perturbation."""
         require_instance("threat", self.threat, Threat)
         require_instance("search", self.search, SearchConfig)
+        if self.search.step_rule in MINIMAL_STEP_RULES:
+            raise ValueError(
+                f"search.step_rule is {self.search.step_rule!r}, which finds the smallest "
+                "perturbation, but training needs one within a radius"
+            )
+        require_search_fits(self.threat, self.search)
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> Self | None:

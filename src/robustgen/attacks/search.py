@@ -4,6 +4,7 @@ Every attack and every adversarial training method runs this search in one of th
 needs only a space and a function from images to logits: it reads no file and no configuration.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -11,11 +12,19 @@ import torch
 from torch import Tensor
 
 from robustgen.attacks.losses import LossFn, get_loss, rank_targets, require_enough_classes
-from robustgen.attacks.spaces import SPACES, Space, gather_columns
+from robustgen.attacks.spaces import SPACES, Space, gather_columns, perturbation_norm
 from robustgen.attacks.step_rules import Iterate, StepRule, make_step_rule
 from robustgen.backend import PLAIN, Backend
 from robustgen.sampling import expand_trailing_dims
-from robustgen.specs import TARGETED_LOSSES, SearchConfig, Threat, require_instance, require_name
+from robustgen.specs import (
+    MINIMAL_STEP_RULES,
+    TARGETED_LOSSES,
+    SearchConfig,
+    Threat,
+    require_instance,
+    require_name,
+    require_search_fits,
+)
 from robustgen.tensor_checks import (
     PROBE_IMAGES,
     compute_logits,
@@ -34,7 +43,8 @@ class SearchResult(NamedTuple):
 
     Attributes:
         codes: `(M, B, *D)` codes of the first success, if the search stops at successes and there
-            is one; otherwise of the highest loss.
+            is one; otherwise of the highest loss. With one of the `MINIMAL_STEP_RULES`, codes of
+            the success with the smallest perturbation, or without success of the highest loss.
         loss: `(M, B)` loss of the search at these codes.
         success: `(M, B)` whether the model misclassifies the images of these codes.
         iterations: `(M, B)` steps from the start to these codes, -1 without success.
@@ -71,7 +81,8 @@ def run_search(
         generators: M CPU generators. Every model draws the starts of all B images for every
             restart, so that its draws depend neither on other models nor on successes.
         stop_at_success: True ends the search for an example at its first success (evaluation).
-            False runs all steps and returns the codes of the highest loss (training).
+            False runs all steps and returns the codes of the highest loss (training). A search for
+            the smallest perturbation without a radius runs all steps in either case.
         skip: `(M, B)` mask of examples that are not attacked; their codes are the clean ones.
         backend: draws the starts; its `ascend`, unless None, replaces `ascend` of this module.
 
@@ -138,17 +149,22 @@ def run_search_from_starts(
         stop_at_success, skip, backend: as for `run_search`.
     """
     require_eval_mode("model", model)
+    stop_at_success = stop_at_success and math.isfinite(threat.radius)
     best, loss_fn = make_initial_best(space, labels), get_loss(search.loss)
     targets = _rank_targets(model, space, labels) if search.loss in TARGETED_LOSSES else None
+    is_minimal = search.step_rule in MINIMAL_STEP_RULES
+    minimized_threat = threat if is_minimal else None
     evals_per_restart = search.steps + 1
     is_active = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
     # The starts of every restart are drawn, even if no example is active, so that the state of the
     # generators after the search does not depend on successes.
     for restart, unit_points in enumerate(starts):
-        codes = space.scale_starts(threat, unit_points)
+        codes = space.clean_codes if is_minimal else space.scale_starts(threat, unit_points)
         rule = make_step_rule(search.step_rule, codes)
         target = labels if targets is None else targets[..., restart % targets.shape[-1]]
-        active = ActiveExamples(space, labels, codes, rule, loss_fn, is_active, best, target)
+        active = ActiveExamples(
+            space, labels, codes, rule, loss_fn, is_active, best, target, minimized_threat
+        )
         if skip is None or active.drop_inactive():
             steps_done = restart * evals_per_restart
             (backend.ascend or ascend)(model, active, threat, search, steps_done, stop_at_success)
@@ -186,6 +202,7 @@ def _check_arguments(
     require_instance("space", space, Space)
     require_instance("threat", threat, Threat)
     require_instance("search", search, SearchConfig)
+    require_search_fits(threat, search)
     require_name("threat.space", threat.space, SPACES)
     if (threat.space == "image") == space.is_latent:
         kind = type(space).__name__
@@ -286,6 +303,8 @@ class ActiveExamples:
         batch_best: the best codes of the whole batch.
         local_best: the best codes of these examples.
         columns: `(M, B')` positions of the examples in the batch; None for the whole batch.
+        minimized_threat: the threat whose norm a search for the smallest perturbation minimizes;
+            None for other searches.
     """
 
     def __init__(
@@ -298,7 +317,9 @@ class ActiveExamples:
         is_active: Tensor,
         best: BestSoFar,
         targets: Tensor | None = None,
+        minimized_threat: Threat | None = None,
     ) -> None:
+        self.minimized_threat = minimized_threat
         self.space, self.rule, self.loss_fn = space, rule, loss_fn
         self.targets = labels if targets is None else targets
         self.loss = best.loss
@@ -344,12 +365,14 @@ class ActiveExamples:
         """
         loss, grad_logits = self.loss_fn(logits, self.labels, self.targets)
         self.loss = loss
-        is_wrong = logits.argmax(-1) != self.labels
+        success = logits.argmax(-1) != self.labels
         improves = loss > self.local_best.loss
-        if stop_at_success:
-            improves |= is_wrong
+        if self.minimized_threat is not None:
+            improves, success = self._find_smaller(self.minimized_threat, improves, success)
+        elif stop_at_success:
+            improves |= success
         improves &= self.is_active
-        current = BestSoFar(self.codes, loss, is_wrong, is_wrong * (steps_done + 1) - 1)
+        current = BestSoFar(self.codes, loss, success, success * (steps_done + 1) - 1)
         self.local_best = BestSoFar(
             *(
                 torch.where(expand_trailing_dims(improves, new), new, old)
@@ -357,8 +380,30 @@ class ActiveExamples:
             )
         )
         if stop_at_success:
-            self.is_active &= ~is_wrong
+            self.is_active &= ~success
         return grad_logits
+
+    def _find_smaller(
+        self, threat: Threat, is_higher: Tensor, is_wrong: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return which codes improve on the best ones by a smaller perturbation, and successes.
+
+        Codes outside of the threat are no successes and never improve.
+
+        Args:
+            threat: the ball, and the norm of perturbations.
+            is_higher: `(M, B')` whether the loss is the highest one so far.
+            is_wrong: `(M, B')` whether the model misclassifies the codes.
+        """
+        clean_codes, best = self.space.clean_codes, self.local_best
+        size, best_size = (
+            perturbation_norm(codes - clean_codes, threat.norm)
+            for codes in (self.codes, best.codes)
+        )
+        is_inside = size <= threat.radius
+        success = is_wrong & is_inside
+        is_smaller = ~best.success | (size < best_size)
+        return torch.where(success, is_smaller, is_inside & is_higher & ~best.success), success
 
     def step(self, gradient: Tensor, threat: Threat, search: SearchConfig) -> None:
         """Replace the codes by the next ones of the step rule.

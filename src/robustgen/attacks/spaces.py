@@ -52,12 +52,16 @@ class Space(ABC):
         The result lies in the ball if the clean code lies within the bounds.
         """
         delta = codes - self.clean_codes
-        if threat.norm == "linf":
-            delta.clamp_(-threat.radius, threat.radius)
-        else:
-            norms = delta.flatten(2).norm(dim=2).clamp_min(1e-12)
-            delta *= expand_trailing_dims((threat.radius / norms).clamp_max(1.0), delta)
+        clip_norm_(delta, threat.norm, threat.radius)
         return self.clamp_(delta.add_(self.clean_codes))
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Return the lower and the upper bounds as tensors, on the device of the codes."""
+        lower, upper = (
+            torch.as_tensor(bound, dtype=self.clean_codes.dtype, device=self.clean_codes.device)
+            for bound in (self.lower, self.upper)
+        )
+        return lower, upper
 
     def clamp_(self, codes: Tensor) -> Tensor:
         """Clamp `codes` `(M, B, *D)` to the bounds in place and return them."""
@@ -218,14 +222,33 @@ def make_space(name: str, batch: Split) -> Space:
     return SPACES[name](batch)
 
 
+def clip_norm_(delta: Tensor, norm: str, radius: Tensor | float) -> Tensor:
+    """Project perturbations `(M, B, *D)` onto balls around zero, in place, and return them.
+
+    Args:
+        delta: the perturbations.
+        norm: "linf" or "l2".
+        radius: a radius for all perturbations, or `(M, B, 1, ...)` radii of each.
+    """
+    if norm == "linf":
+        return delta.clamp_(-radius, radius)  # type: ignore[arg-type]
+    norms = expand_trailing_dims(delta.flatten(2).norm(dim=2).clamp_min(1e-12), delta)
+    return delta.mul_((radius / norms).clamp_max(1.0))
+
+
+def perturbation_norm(delta: Tensor, norm: str) -> Tensor:
+    """Return a norm `(M, B)` of perturbations `(M, B, *D)`: "l1", "l2" or "linf"."""
+    norms: Tensor = delta.flatten(2).norm(NORM_ORDERS[norm], dim=2)
+    return norms
+
+
+NORM_ORDERS = {"l1": 1.0, "l2": 2.0, "linf": torch.inf}
+"""Orders of norms by name, as PyTorch calls them."""
+
+
 def perturbation_norms(delta: Tensor) -> dict[str, Tensor]:
     """Return the L1, L2 and L-infinity norms `(M, B)` of perturbations `(M, B, *D)`, by name."""
-    flat = delta.flatten(2)
-    return {
-        "l1": flat.norm(1, dim=2),
-        "l2": flat.norm(2, dim=2),
-        "linf": flat.norm(torch.inf, dim=2),
-    }
+    return {name: perturbation_norm(delta, name) for name in NORM_ORDERS}
 
 
 def gather_columns(values: Tensor, columns: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Step rules: how a search moves from the current codes to the next ones."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.attacks.spaces import ImageSpace, Space
+from robustgen.attacks.spaces import ImageSpace, Space, clip_norm_, perturbation_norm
 from robustgen.backend import BETA1, BETA2, EPS
 from robustgen.sampling import expand_trailing_dims, hash_points, sample_uniforms
 from robustgen.specs import SearchConfig, Threat, require_name
@@ -23,6 +24,16 @@ MIN_RISES = 0.75
 """Share of steps that must raise the loss, lest `AutoStep` halves the step size."""
 FIRST_PERIOD, PERIOD_DECREASE, MIN_PERIOD = 0.22, 0.03, 0.06
 """Lengths of the periods between the checks of `AutoStep`, as shares of all steps."""
+FMN_STEP_LENGTHS, FMN_RADIUS_CHANGES = (0.1, 0.001), (0.3, 0.001)
+"""First and last value of two settings of `FastMinimumNorm`, which fall as half a cosine: the L2
+length of a step, as a share of the diagonal of the space, and the share by which a radius changes.
+Published are a length of 1 and a change of 0.05, which find larger perturbations in codes."""
+MIN_SLOPE = 1e-12
+"""Smallest norm of a gradient by which `FastMinimumNorm` divides."""
+CW_WEIGHT, CW_LEARNING_RATE = 1.0, 0.05
+"""Weight of the margin in the objective of `CarliniWagner`, and the learning rate of Adam."""
+CW_CLEAN_SCALE = 0.99
+"""Factor on clean codes within their bounds. Closer to 1, black and white pixels hardly move."""
 
 
 class Iterate(NamedTuple):
@@ -281,6 +292,110 @@ class RandomSearch(StepRule):
         return mask, signs[..., :channels, None, None].expand_as(template)
 
 
+class FastMinimumNorm(StepRule):
+    """Steps to the nearest misclassified codes: FMN (Pintor et al., NeurIPS 2021, algorithm 1).
+
+    A step along the normalized gradient is followed by a projection onto a ball around the clean
+    codes, whose radius is adapted for each example. It shrinks where the codes are misclassified,
+    and grows where they are not, by a share that falls with the steps. Until the first success it
+    also grows by the distance at which the linearized loss changes its sign.
+
+    Published is to add this distance to the norm of the last perturbation instead of the last
+    radius. The bounds of the space make this norm smaller than the radius: in the L2 norm, on
+    images with black or white pixels, the search is then stuck before the boundary.
+    """
+
+    def __init__(self, template: Tensor) -> None:
+        super().__init__()
+        examples = template.shape[:2]
+        self.state = {
+            "radius": template.new_zeros(examples),
+            "smallest_size": template.new_full(examples, torch.inf),
+        }
+        self.step_count = 0
+
+    def next_codes(
+        self, space: Space, iterate: Iterate, threat: Threat, search: SearchConfig
+    ) -> Tensor:
+        """Return the codes after a step and a projection onto the ball of the example."""
+        progress = self.step_count / search.steps
+        self.step_count += 1
+        delta = iterate.codes - space.clean_codes
+        self._adapt_radius(delta, iterate, threat.norm, _anneal(FMN_RADIUS_CHANGES, progress))
+        lower, upper = space.bounds()
+        diagonal = (upper - lower).expand(delta.shape[2:]).norm()
+        delta = delta + _anneal(FMN_STEP_LENGTHS, progress) * diagonal * _normalize(
+            iterate.gradient
+        )
+        clip_norm_(delta, threat.norm, expand_trailing_dims(self.state["radius"], delta))
+        return space.clamp_(delta.add_(space.clean_codes))
+
+    def _adapt_radius(self, delta: Tensor, iterate: Iterate, norm: str, change: float) -> None:
+        """Shrink the balls of misclassified codes, and let the others grow.
+
+        Args:
+            delta: `(M, B, *D)` perturbations.
+            iterate: the current codes.
+            norm: norm of the perturbations.
+            change: share by which a radius shrinks or grows.
+        """
+        radius, smallest_size = self.state["radius"], self.state["smallest_size"]
+        is_wrong = iterate.loss > 0
+        size = perturbation_norm(delta, norm).minimum(smallest_size)
+        smallest_size = torch.where(is_wrong, size, smallest_size)
+        dual_norm = "l2" if norm == "l2" else "l1"
+        slope = perturbation_norm(iterate.gradient, dual_norm).clamp_min(MIN_SLOPE)
+        distance_to_boundary = iterate.loss.abs() / slope
+        reached = radius + torch.where(smallest_size.isinf(), distance_to_boundary, 0.0)
+        grown = reached * (1 + change)  # a little farther, or the boundary is never crossed
+        shrunk = smallest_size.minimum(radius * (1 - change))
+        self.state["radius"] = torch.where(is_wrong, shrunk, grown)
+        self.state["smallest_size"] = smallest_size
+
+
+class CarliniWagner(StepRule):
+    """Steps of Adam to small misclassified codes (Carlini and Wagner, S&P 2017, section V).
+
+    They minimize the squared L2 norm of the perturbation, minus `CW_WEIGHT` times the loss where it
+    is negative. Codes are the hyperbolic tangent of free numbers, scaled to the bounds of the
+    space. As in the paper, there is one weight and no search for a weight of each example.
+    """
+
+    def __init__(self, template: Tensor) -> None:
+        super().__init__()
+        self.adam = AdamStep(template)
+        self.state = self.adam.state
+        self.state["offset"] = torch.zeros_like(template)
+
+    def next_codes(
+        self, space: Space, iterate: Iterate, threat: Threat, search: SearchConfig
+    ) -> Tensor:
+        """Return the codes after a step of Adam on the free numbers."""
+        del threat, search
+        lower, upper = space.bounds()
+        centre, half_width = (upper + lower) / 2, (upper - lower) / 2
+        is_correct = expand_trailing_dims(iterate.loss < 0, iterate.codes)
+        descent = CW_WEIGHT * is_correct * iterate.gradient - 2 * (
+            iterate.codes - space.clean_codes
+        )
+        slope = half_width * (1 - ((iterate.codes - centre) / half_width).square())
+        step = self.adam(descent * slope)
+        self.state["offset"] = self.state["offset"].add(step, alpha=CW_LEARNING_RATE)
+        clean = ((space.clean_codes - centre) / half_width).clamp(-1, 1) * CW_CLEAN_SCALE
+        return centre + half_width * (clean.atanh() + self.state["offset"]).tanh()
+
+
+def _anneal(first_and_last: tuple[float, float], progress: float) -> float:
+    """Return a setting that falls from its first to its last value as half a cosine.
+
+    Args:
+        first_and_last: the two values.
+        progress: share of the steps that are done.
+    """
+    first, last = first_and_last
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+
+
 def _keep_best(state: dict[str, Tensor], iterate: Iterate) -> None:
     """Replace the best values in `state`, named "best_loss" and so on, where the loss is higher."""
     is_best = iterate.loss > state["best_loss"]
@@ -338,6 +453,8 @@ STEP_RULES: dict[str, Callable[[Tensor], StepRule]] = {
     "normalized": L2NormalizedStep,
     "auto": AutoStep,
     "random": RandomSearch,
+    "fmn": FastMinimumNorm,
+    "carlini_wagner": CarliniWagner,
 }
 """Classes of step rules by name; each is called with a template of the codes `(M, B, *D)`."""
 

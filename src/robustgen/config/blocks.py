@@ -5,7 +5,7 @@ Defaults of fields that the library has too are those of `specs`.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +31,8 @@ from robustgen.config.messages import (
 from robustgen.errors import UserError
 from robustgen.specs import (
     AUTO_STEP_RULES,
+    MINIMAL_STEP_RULES,
+    SIGNED_LOSSES,
     ArchitectureName,
     LossName,
     NormName,
@@ -203,11 +205,18 @@ class Threat(Settings):
     """Coordinates in which images are changed."""
     norm: NormName
     """Norm of the change: `linf` bounds each coordinate, `l2` bounds the Euclidean length."""
-    radius: PositiveFloat
+    radius: Annotated[
+        PositiveFloat | None,
+        DefaultText("none: for attacks that find the smallest change"),
+    ] = None
     """Largest allowed norm of the change, in coordinates of the space."""
 
+    def to_params(self) -> dict[str, Any]:
+        """Return the fields of `specs.Threat`, without a radius if there is none."""
+        return self.model_dump(exclude_none=True)
 
-_SEARCH_KEYS = ("loss", "step_rule", "step_size")
+
+_SEARCH_KEYS = ("step_rule", "loss", "step_size")
 """Keys that need steps."""
 _ENSEMBLE_KEYS = ("steps", *_SEARCH_KEYS, "restarts")
 """Keys of an attack that its members have themselves."""
@@ -217,7 +226,7 @@ def forbid_unused_step_size(search: "Method | Attack") -> None:
     """Refuse the step size of a method or an attack whose step rule does not use it."""
     rule = search.step_rule
     if rule in AUTO_STEP_RULES:
-        search.forbid(("step_size",), f"the step rule {rule} chooses its steps from the radius")
+        search.forbid(("step_size",), f"the step rule {rule} chooses its steps itself")
 
 
 class Method(Settings):
@@ -250,6 +259,13 @@ class Method(Settings):
         elif self.steps == 0:
             self.forbid(_SEARCH_KEYS, "with 0 steps nothing is searched")
         forbid_unused_step_size(self)
+        if self.step_rule in MINIMAL_STEP_RULES:
+            allowed = [rule for rule in get_args(StepRuleName) if rule not in MINIMAL_STEP_RULES]
+            raise validation_error(
+                f"is {self.step_rule}, which finds the smallest perturbation, but must be one of "
+                f"{join_words(allowed)}: training needs a perturbation within a radius",
+                "step_rule",
+            )
         return self
 
     def to_config(self) -> dict[str, Any]:
@@ -262,6 +278,9 @@ class Method(Settings):
         return self.model_dump(exclude=unused)
 
 
+_MINIMAL_RULES = join_words(MINIMAL_STEP_RULES, "and")
+
+
 class Attack(Settings):
     """An attack on trained classifiers.
 
@@ -272,10 +291,14 @@ class Attack(Settings):
     """The threat within which adversarial examples are searched."""
     steps: PositiveInt = SearchConfig.steps
     """Steps of the search from each start."""
-    loss: LossName = SearchConfig.loss  # type: ignore[assignment]
+    loss: Annotated[
+        LossName,
+        DefaultText(f"{SearchConfig.loss}; margin for the step rules {_MINIMAL_RULES}"),
+    ] = SearchConfig.loss  # type: ignore[assignment]
     """The loss that the search increases."""
     step_rule: StepRuleName = SearchConfig.step_rule  # type: ignore[assignment]
-    """The rule that turns a gradient into a step."""
+    """The rule that turns a gradient into a step. With `fmn` and `carlini_wagner` the attack finds
+    the smallest perturbation, and its threat has no radius."""
     step_size: PositiveFloat = SearchConfig.step_size
     """Length of a step, in coordinates of the space."""
     restarts: PositiveInt = SearchConfig.restarts
@@ -294,12 +317,30 @@ class Attack(Settings):
     ] = 1000
     """Test images that are attacked: the first ones of the test split."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _set_default_loss(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("step_rule") in MINIMAL_STEP_RULES:
+            return {"loss": "margin", **values}
+        return values
+
     @model_validator(mode="after")
     def _check_search(self) -> Self:
         if self.members:
             self.forbid(_ENSEMBLE_KEYS, "the attack has members, which have their own")
         forbid_unused_step_size(self)
+        if self.step_rule in MINIMAL_STEP_RULES and self.loss not in SIGNED_LOSSES:
+            raise validation_error(
+                f"is {self.loss}, but must be one of {join_words(SIGNED_LOSSES)}, as the step rule "
+                f"{self.step_rule} needs a loss that is positive only where the model is wrong",
+                "loss",
+            )
         return self
+
+    @property
+    def is_minimal(self) -> bool:
+        """Whether the attack finds the smallest perturbation, instead of one within a radius."""
+        return not self.members and self.step_rule in MINIMAL_STEP_RULES
 
     def to_config(self) -> dict[str, Any]:
         """Return the block with its defaults, without keys that have no effect."""

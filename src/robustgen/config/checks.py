@@ -6,12 +6,12 @@ from typing import Any, TypeVar, get_args
 from robustgen.config.blocks import Attack, Method
 from robustgen.config.dataset_blocks import Dataset
 from robustgen.config.manifolds import Manifold
-from robustgen.config.messages import join_words, suggestion, value_error
+from robustgen.config.messages import describe_allowed, join_words, suggestion, value_error
 from robustgen.config.search_checks import require_possible_radii
 from robustgen.config.study_blocks import StudyBlocks
 from robustgen.errors import UserError
 from robustgen.io.schemas import CLEAN
-from robustgen.specs import LEARNED_MANIFOLDS, MANIFOLDS, MEMBERS, TARGETED_LOSSES, SpaceName
+from robustgen.specs import LEARNED_MANIFOLDS, MANIFOLDS, MEMBERS, NORMS, TARGETED_LOSSES, SpaceName
 
 S = TypeVar("S", bound=StudyBlocks)
 
@@ -89,6 +89,7 @@ def _check_threats(study: StudyBlocks) -> None:
         for name, search in searches.items():
             if search.threat is not None:
                 _check_threat(study, search.threat, group, name)
+                _check_radius(study, search, group, name)
         for dataset in study.datasets:
             if not any(study.applies_to(dataset, search) for search in searches.values()):
                 spaces = join_words(
@@ -112,6 +113,31 @@ def _check_threat(study: StudyBlocks, threat: str, group: str, name: str) -> Non
     choice = f" ({join_words(usable)})" if usable else ", such as image"
     allowed = f"a threat in another space{choice}, as {_reason_of_missing_space(study, space)}"
     raise value_error(threat, allowed, group, name, "threat")
+
+
+def _check_radius(study: StudyBlocks, search: Method | Attack, group: str, name: str) -> None:
+    """Require a radius, or none for an attack that finds the smallest perturbation."""
+    threat = study.threats[str(search.threat)]
+    if not (isinstance(search, Attack) and search.is_minimal):
+        if threat.radius is None:
+            radius = describe_allowed(type(threat).model_fields["radius"])
+            raise UserError(
+                f"threats.{search.threat}.radius is missing, but must be {radius}, because "
+                f"{group}.{name} searches within a radius"
+            )
+        return
+    norms = ("l2",) if search.step_rule == "carlini_wagner" else NORMS
+    usable = [
+        key for key, block in study.threats.items() if block.radius is None and block.norm in norms
+    ]
+    if search.threat in usable:
+        return
+    choice = join_words(usable) if usable else f"{{space: {threat.space}, norm: {norms[0]}}}"
+    allowed = (
+        f"a threat without a radius, of the norm {join_words(norms)} ({choice}): the step rule "
+        f"{search.step_rule} finds the smallest one"
+    )
+    raise value_error(search.threat, allowed, group, name, "threat")
 
 
 def _check_members(study: StudyBlocks) -> None:
@@ -216,7 +242,9 @@ def _distance_defaults(study: StudyBlocks, smallest_test_split: int) -> dict[str
     smallest_train_split = min(data.train_examples for data in study.datasets.values())
     without_threat = tuple(name for name, block in study.methods.items() if block.threat is None)
     near_manifold = tuple(
-        name for name, attack in attacks.items() if study.space_of(attack) in ("image", *MANIFOLDS)
+        name
+        for name, attack in attacks.items()
+        if study.space_of(attack) in ("image", *MANIFOLDS) and not attack.is_minimal
     )
     names = distances.attacks if "attacks" in distances.model_fields_set else near_manifold
     attacked = [attacks[name].examples for name in names if name in attacks]

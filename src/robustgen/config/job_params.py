@@ -63,10 +63,10 @@ def quality_params(study: Study, dataset: str, space: str) -> dict[str, Any]:
 
     Its random steps lie in the first threat of the study in this space, or in the paper's.
     """
-    threats = (threat for threat in study.threats.values() if threat.space == space)
+    threats = (t for t in study.threats.values() if t.space == space and t.radius is not None)
     threat = next(threats, Threat(space=space, norm="linf", radius=0.3))  # type: ignore[arg-type]
     names = {"study_seed": study.seed, "dataset": dataset}
-    return {**names, "threat": threat.model_dump()}
+    return {**names, "threat": threat.to_params()}
 
 
 def training_params(study: Study, dataset: str, method: str) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def training_params(study: Study, dataset: str, method: str) -> dict[str, Any]:
         "dataset": dataset,
         "method": method,
         "classifier": study.classifier.model_dump(),
-        "threat": study.threats[block.threat].model_dump() if block.threat else None,
+        "threat": study.threats[block.threat].to_params() if block.threat else None,
         "search": block.model_dump(exclude={"threat"}) if block.threat else None,
     }
 
@@ -90,7 +90,7 @@ def attack_params(study: Study, dataset: str, attack: str) -> dict[str, Any]:
         "study_seed": study.seed,
         "dataset": dataset,
         "attack": attack,
-        "threat": study.threats[block.threat].model_dump(),
+        "threat": study.threats[block.threat].to_params(),
         "search": searches if block.members else searches[""],
         "examples": block.examples,
     }

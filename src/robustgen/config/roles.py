@@ -10,7 +10,11 @@ _NORM_SYMBOLS = {"linf": "L∞", "l2": "L2"}
 
 def find_roles(study: Study) -> Roles:
     """Return the methods and attacks of each role, which their spaces decide."""
-    regular = [name for name, attack in study.attacks.items() if study.space_of(attack) == "image"]
+    regular = [
+        name
+        for name, attack in study.attacks.items()
+        if study.space_of(attack) == "image" and not attack.is_minimal
+    ]
     not_adversarial = [
         name for name, method in study.methods.items() if study.space_of(method) != "image"
     ]
@@ -43,7 +47,7 @@ def _first_method(study: Study, space: str | None) -> str | None:
 
 def _first_attack(study: Study, space: str) -> str | None:
     for name, attack in study.attacks.items():
-        if study.space_of(attack) == space:
+        if study.space_of(attack) == space and not attack.is_minimal:
             return name
     return None
 
@@ -51,7 +55,12 @@ def _first_attack(study: Study, space: str) -> str | None:
 def threat_caption(study: Study, attack: str) -> str:
     """Return the norm and the radius of an attack's threat, e.g. "L∞ radius 0.3"."""
     threat = study.threats[study.attacks[attack].threat]
-    return f"{_NORM_SYMBOLS[threat.norm]} radius {threat.radius:g}"
+    symbol = _NORM_SYMBOLS[threat.norm]
+    return (
+        f"smallest {symbol} radius"
+        if threat.radius is None
+        else f"{symbol} radius {threat.radius:g}"
+    )
 
 
 def attacks_caption(study: Study, attacks: Iterable[str]) -> str:

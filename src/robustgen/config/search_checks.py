@@ -27,7 +27,7 @@ def require_possible_radii(study: StudyBlocks) -> None:
     """
     for name, threat in study.threats.items():
         for dataset in study.datasets:
-            if not study.supports(dataset, threat.space):
+            if threat.radius is None or not study.supports(dataset, threat.space):
                 continue
             largest = max_distance(study, dataset, threat.space, threat.norm)
             if threat.radius > largest:
@@ -81,7 +81,7 @@ def _describe_short_searches(study: StudyBlocks) -> str:
     """
     descriptions = []
     for name, search in _searches(study).items():
-        radius = study.threats[str(search.threat)].radius
+        radius = _radius(study, search)
         reach = _max_reach(study, search)
         if reach < radius * (1 - 1e-9):  # 3 x 0.1 is below 0.3 by rounding alone
             descriptions.append(
@@ -102,7 +102,7 @@ def _describe_long_steps(study: StudyBlocks) -> str:
     descriptions = []
     for name, search in _searches(study).items():
         threat = study.threats[str(search.threat)]
-        radius = threat.radius
+        radius = _radius(study, search)
         if search.step_rule in L2_STEP_RULES and threat.norm == "linf":
             continue  # a step of this L2 length is short in each coordinate
         if search.step_size > 2 * radius * (1 + 1e-9):
@@ -129,6 +129,13 @@ def _searches(study: StudyBlocks) -> dict[str, Method | Attack]:
     return {
         path: search for path, search in searches.items() if search.step_rule not in AUTO_STEP_RULES
     }
+
+
+def _radius(study: StudyBlocks, search: Method | Attack) -> float:
+    """Return the radius of a search whose steps have a given size."""
+    radius = study.threats[str(search.threat)].radius
+    assert radius is not None, "checked by config.checks"
+    return radius
 
 
 def _max_reach(study: StudyBlocks, search: Method | Attack) -> float:

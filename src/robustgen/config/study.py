@@ -33,9 +33,11 @@ class Study(StudyBlocks):
         methods = {name: method.to_config() for name, method in self.methods.items()}
         manifolds = {name: manifold.to_config() for name, manifold in self.manifolds.items()}
         attacks = {name: attack.to_config() for name, attack in self.attacks.items()}
+        threats = {name: threat.to_params() for name, threat in self.threats.items()}
         config = self.model_dump(mode="json", exclude={"downloads", "manifolds"})
         return {
             **config,
+            "threats": threats,
             "methods": methods,
             "attacks": attacks,
             **({"manifolds": manifolds} if manifolds else {}),

@@ -23,7 +23,7 @@ from robustgen.io.checkpoints import (
 from robustgen.models.cohort import NO_CLASS, Cohort, predict_class
 from robustgen.progress import log, log_progress
 from robustgen.sampling import expand_trailing_dims
-from robustgen.specs import SearchConfig, Threat, require_instance
+from robustgen.specs import SearchConfig, Threat, require_instance, require_search_fits
 from robustgen.tensor_checks import (
     SLACK,
     require_classes,
@@ -123,7 +123,7 @@ def attack_cohort(
     Args:
         cohort: M models in eval mode.
         data: the images.
-        threat: the ball to search.
+        threat: the ball to search; without a radius for a search for the smallest perturbation.
         search: loss, step rule, step size, steps and restarts. Several searches by name are an
             ensemble: each one works on the images on which those before it had no success.
         generators: M generators from which nothing has been drawn.
@@ -150,6 +150,8 @@ def attack_cohort(
     _check_arguments(cohort, data)
     require_instance("threat", threat, Threat)
     searches = _list_searches(search)
+    for member in searches.values():
+        require_search_fits(threat, member)
     require_generators("generators", generators, len(cohort.seeds))
     examples = _make_example_store(cohort, data, threat, checkpoint)
     restarts = max(member.restarts for member in searches.values())
