@@ -21,16 +21,17 @@ def with_(block: dict, name: str, **keys) -> dict:
     return {**block, name: {**block.get(name, {}), **keys}}
 
 
-RATES = "success_rates, over_seeds, claims, figure3, figure4"
-ALL_TABLES = f"errors, all_distances, {RATES}"
+RATES = "success_rates, over_seeds, claims, figure3, figure4, figure5"
+ALL_RATES = f"{RATES}, smallest_perturbations"
+ALL_TABLES = f"errors, all_distances, {ALL_RATES}"
 SHEETS = "prototype_sheet, manifold_sheet"
-DATA = f"vaegan 3, latent_codes, judge, quality, all_quality, train 6, attack 24, {SHEETS}"
+DATA = f"vaegan 3, latent_codes, judge, quality, all_quality, train 6, attack 36, {SHEETS}"
 DATA += f", distances 3, clean_distances, {ALL_TABLES}, figure1, figure2"
 
 SETTINGS = {
     "the radius of the threat `transformation`": (
         {"threats": with_(THREATS, "transformation", radius=0.2)},
-        f"train, attack 9, errors, {RATES}",  # one method under four attacks, five under one
+        f"train, attack 11, errors, {ALL_RATES}",  # one method under six attacks, five under one
     ),
     "the steps of the attack `regular`": (
         {"attacks": with_(ATTACKS, "regular", steps=9)},
@@ -38,16 +39,16 @@ SETTINGS = {
     ),
     "the steps of the method `adversarial`": (
         {"methods": with_(METHODS, "adversarial", steps=9)},
-        f"train, attack 4, errors, {RATES}",
+        f"train, attack 6, errors, {ALL_RATES}",
     ),
     "the learning rate of the classifiers": (
         {"classifier": {**SMOKE["classifier"], "learning_rate": 0.02}},
-        f"judge, quality, all_quality, train 6, attack 24, distances 3, {ALL_TABLES}, figure1, "
+        f"judge, quality, all_quality, train 6, attack 36, distances 3, {ALL_TABLES}, figure1, "
         "figure2",
     ),
     "an added method": (
         {"methods": with_(METHODS, "weak", threat="regular", steps=2)},
-        f"train, attack 4, errors, {RATES}",
+        f"train, attack 6, errors, {ALL_RATES}",
     ),
     "an added attack": (
         {"attacks": with_(ATTACKS, "weak", threat="regular", steps=2, examples=30)},
@@ -55,11 +56,11 @@ SETTINGS = {
     ),
     "an added N": (
         {"sizes": [60, 90]},
-        f"train 6, attack 24, distances 3, {ALL_TABLES}, figure1, figure2",
+        f"train 6, attack 36, distances 3, {ALL_TABLES}, figure1, figure2",
     ),
     "added seeds": (
         {"seeds": 4},
-        f"train 6, attack 24, distances 3, {ALL_TABLES}, figure2",
+        f"train 6, attack 36, distances 3, {ALL_TABLES}, figure2",
     ),
     "a font more": (
         {"datasets": {"fonts": {**FONTS, "fonts": 13}}},
@@ -71,7 +72,7 @@ SETTINGS = {
     ),
     "an added data set, without learned manifold": (
         {"datasets": {"fonts": FONTS, "more": {**FONTS, "letters": "DE"}}},
-        "prototypes, codes, prototype_sheet, train 5, attack 15, distances 2, clean_distances, "
+        "prototypes, codes, prototype_sheet, train 5, attack 25, distances 2, clean_distances, "
         f"{ALL_TABLES}, figure1, figure2",
     ),
     "how distances are measured": (
@@ -80,7 +81,7 @@ SETTINGS = {
     ),
     "beta of the VAE-GAN of one class": (
         {"manifolds": {"fonts": {**MANIFOLD, "betas": {2: 9.0}}}},
-        "vaegan, latent_codes, quality, all_quality, manifold_sheet, train, attack 9, "
+        "vaegan, latent_codes, quality, all_quality, manifold_sheet, train, attack 11, "
         f"distances 3, clean_distances, {ALL_TABLES}, figure1, figure2",
     ),
     "beta of a VAE-GAN that is not used": (
@@ -101,7 +102,7 @@ SETTINGS = {
 }
 """Changed keys of the smoke study, and the jobs that run again, without `record`."""
 
-TRAINED = f"train 6, attack 24, distances 3, {ALL_TABLES}, figure1, figure2"
+TRAINED = f"train 6, attack 36, distances 3, {ALL_TABLES}, figure1, figure2"
 LEARNED = SETTINGS["beta of the VAE-GAN of one class"][1].replace("vaegan", "vaegan 3")
 EDITS = {
     "the search": (
@@ -140,17 +141,17 @@ EDITS = {
     ),
     "intervals of single models": (
         ("analysis/statistics.py", "wilson_interval"),
-        "errors, success_rates, over_seeds, claims, figure3, figure4",
+        "errors, success_rates, over_seeds, claims, figure3, figure4, figure5",
     ),
     "a statistic of the claims": (("analysis/claims.py", "STATISTICS"), "claims"),
     "intervals over seeds": (
         ("analysis/statistics.py", "t_interval"),
-        "over_seeds, claims, figure3, figure4",
+        "smallest_perturbations, over_seeds, claims, figure3, figure4, figure5",
     ),
     "figure 3": (("figures/generalization.py", "_attack_title"), "figure3"),
     "a colour of methods": (
         ("figures/style.py", "_FIXED_STYLES"),
-        "figure1, figure2, figure3, figure4",
+        "figure1, figure2, figure3, figure4, figure5",
     ),
     "a column of the claims' table": (("io/schemas.py", "CLAIMS"), "claims"),
 }
@@ -250,8 +251,11 @@ def test_a_deleted_file_is_recreated_if_it_is_a_target(study, tmp_path, file, ex
     assert sum(target_jobs.values()) == 1
 
 
-FIGURES = {"figure1", "figure2", "figure3", "figure4", "prototype_sheet", "manifold_sheet"}
-TABLES = {"errors", "success_rates", "over_seeds", "all_distances", "all_quality", "claims"}
+FIGURES = {*(f"figure{i}" for i in range(1, 6)), "prototype_sheet", "manifold_sheet"}
+TABLES = {
+    *("errors", "success_rates", "smallest_perturbations", "over_seeds"),
+    *("all_distances", "all_quality", "claims"),
+}
 
 
 def summarize(expected: str) -> str:

@@ -1,6 +1,7 @@
 """Tables over the whole study, from small tables of single jobs."""
 
 import io
+import math
 import random
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from robustgen.analysis.aggregate import (
     concatenate_distances,
     format_quality,
 )
+from robustgen.analysis.statistics import t_interval
 from robustgen.io.schemas import (
     ALL_DISTANCES,
     ATTACKS,
@@ -24,6 +26,7 @@ from robustgen.io.schemas import (
     OVER_SEEDS,
     PREDICTIONS,
     QUALITY,
+    SMALLEST_PERTURBATIONS,
     SUCCESS_RATES,
 )
 
@@ -150,7 +153,7 @@ def test_means_over_seeds_ignore_missing_rates():
     errors = aggregate_errors([(JOB, predictions([(0, True), (1, False), (2, False)]))])
     examples = [(0, True, True, True), (1, True, False, False), (2, False, True, False)]
     rates = aggregate_success_rates([({**JOB, "attack": "regular"}, attacks(examples))])
-    table = average_over_seeds(errors, rates)
+    table = average_over_seeds(errors, rates, NO_SMALLEST)
     assert_schema(table, OVER_SEEDS)
     rows = [(r["measure"], r["attack"], r["seeds"], r["mean"]) for r in table.to_pylist()]
     assert rows == [
@@ -161,6 +164,19 @@ def test_means_over_seeds_ignore_missing_rates():
     ]
     assert table["low"].to_pylist() == [0, None, 0, 0]
     assert table["high"].to_pylist() == [1, None, 0, 1]
+
+
+def test_half_radii_are_averaged_over_seeds_and_may_exceed_1():
+    rows = [
+        {**JOB, "seed": seed, "attack": "smallest", "attacked": 4, "successes": 4, "half_radius": r}
+        for seed, r in enumerate((1.0, 2.0, 6.0, None))
+    ]
+    smallest = pa.Table.from_pylist(rows, schema=SMALLEST_PERTURBATIONS)
+    (row,) = average_over_seeds(NO_ERRORS, NO_RATES, smallest).to_pylist()
+    assert (row["measure"], row["attack"], row["seeds"]) == ("half_radius", "smallest", 3)
+    mean, low, high = t_interval([1.0, 2.0, 6.0], bounds=(0, math.inf))
+    assert (row["mean"], row["low"], row["high"]) == (mean, low, high)
+    assert high > 1
 
 
 @pytest.mark.parametrize("keys", [{"dataset": "fonts"}, JOB], ids=["own part", "in every job"])
@@ -182,6 +198,7 @@ def test_each_clean_image_has_one_row_without_a_model(keys):
 
 
 NO_ERRORS, NO_RATES = ERRORS.empty_table(), SUCCESS_RATES.empty_table()
+NO_SMALLEST = SMALLEST_PERTURBATIONS.empty_table()
 
 
 @pytest.mark.parametrize(
@@ -190,7 +207,7 @@ NO_ERRORS, NO_RATES = ERRORS.empty_table(), SUCCESS_RATES.empty_table()
         (aggregate_errors([]), ERRORS),
         (aggregate_errors([(JOB, PREDICTIONS.empty_table())]), ERRORS),
         (aggregate_success_rates([]), SUCCESS_RATES),
-        (average_over_seeds(NO_ERRORS, NO_RATES), OVER_SEEDS),
+        (average_over_seeds(NO_ERRORS, NO_RATES, NO_SMALLEST), OVER_SEEDS),
         (concatenate_distances([]), ALL_DISTANCES),
         (concatenate_distances([(JOB, DISTANCES.empty_table())]), ALL_DISTANCES),
     ],
@@ -231,7 +248,7 @@ def test_rates_lie_within_0_and_1_and_do_not_depend_on_the_order_of_rows(first, 
     assert to_parquet(errors) == to_parquet(aggregate_errors(shuffle(predicted, seed)))
     assert to_parquet(rates) == to_parquet(aggregate_success_rates(shuffle(attacked, seed)))
 
-    means = average_over_seeds(errors, rates)
+    means = average_over_seeds(errors, rates, NO_SMALLEST)
     for table, share in [(errors, "test_error"), (rates, "success_rate"), (means, "mean")]:
         assert_schema(table, table.schema)
         for row in table.to_pylist():

@@ -396,3 +396,16 @@ class OnManifold(TypedDict):
     manifold: str | None
     method: str | None
     attack: str | None
+
+
+class MinimalAttack(TypedDict):
+    """An attack that finds the smallest perturbation, for a figure of success against the radius.
+
+    Attributes:
+        space, norm: those of its threat.
+        points: radii of the attacks in the same space and norm, by their names.
+    """
+
+    space: str
+    norm: str
+    points: dict[str, float]

@@ -47,7 +47,8 @@ rule clean_distances:
     params:
         settings=lambda wildcards: distance_params(STUDY, wildcards.dataset, "clean"),
         code=lambda wildcards: code_fingerprint(
-            "clean_distances", () if distance_manifold_files(wildcards) else VAEGAN_MODULES
+            "clean_distances",
+            () if distance_manifold_files(wildcards) else VAEGAN_MODULES,
         ),
     script:
         "../scripts/clean_distances.py"

@@ -1,14 +1,24 @@
-"""The paper's figures 1 to 4 and a sheet of all prototypes, captioned in the report."""
+"""The paper's figures 1 to 4, success against the radius, and a sheet of all prototypes, captioned in the report."""
 
 from itertools import chain
 
-from robustgen.config.roles import attacks_caption, find_on_manifold, find_roles, threat_caption
+from robustgen.config.roles import (
+    attacks_caption,
+    find_on_manifold,
+    find_roles,
+    threat_caption,
+)
 
 ROLES = find_roles(STUDY)
 ON_MANIFOLD_ATTACKS = {
     name: [row["attack"] for row in find_on_manifold(STUDY, name) if row["attack"]]
     for name in STUDY.datasets
 }
+
+CURVE_ATTACKS = {name: attacks for name, attacks in MINIMAL_ATTACKS.items() if attacks}
+CURVE_POINTS = dict.fromkeys(
+    chain(*(a["points"] for attacks in CURVE_ATTACKS.values() for a in attacks.values()))
+)
 
 
 def figure_method(dataset):
@@ -138,6 +148,28 @@ rule figure4:
         "../scripts/figure4.py"
 
 
+rule figure5:
+    input:
+        curves=rules.smallest_perturbations.output.curves,
+        over_seeds=rules.over_seeds.output.over_seeds,
+    output:
+        **figure("figure5"),
+    log:
+        f"{RESULTS}/logs/figures/figure5.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figures/figure5.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        attacks=CURVE_ATTACKS,
+        attacks_caption=attacks_caption(STUDY, CURVE_POINTS),
+        code=code_fingerprint("figure5"),
+    script:
+        "../scripts/figure5.py"
+
+
 FIGURES = [
     *expand(rules.prototype_sheet.output, dataset=FONT_DATASETS),
     *SHEETS,
@@ -145,4 +177,5 @@ FIGURES = [
     *rules.figure2.output,
     *rules.figure3.output,
     *rules.figure4.output,
+    *(rules.figure5.output if CURVE_ATTACKS else []),
 ]

@@ -110,7 +110,10 @@ rule manifold_sheet:
         mem_mb=memory_mb(2000),
         runtime=10,
     params:
-        settings=lambda wildcards: {"study_seed": STUDY.seed, "dataset": wildcards.dataset},
+        settings=lambda wildcards: {
+            "study_seed": STUDY.seed,
+            "dataset": wildcards.dataset,
+        },
         code=code_fingerprint("manifold_sheet"),
     script:
         "../scripts/manifold_sheet.py"

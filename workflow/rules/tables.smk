@@ -77,6 +77,7 @@ rule over_seeds:
     input:
         errors=rules.errors.output.errors,
         success_rates=rules.success_rates.output.success_rates,
+        smallest=rules.smallest_perturbations.output.smallest,
     output:
         over_seeds=f"{RESULTS}/tables/over_seeds.parquet",
     log:

@@ -41,7 +41,7 @@ def aggregate_errors(parts: Iterable[Part]) -> pa.Table:
         return ERRORS.empty_table()
     rows["test_error"] = rows["errors"] / rows["examples"]
     rows["low"], rows["high"] = wilson_interval(rows["errors"], rows["examples"])
-    return _to_arrow(rows, ERRORS)
+    return to_arrow(rows, ERRORS)
 
 
 def aggregate_success_rates(parts: Iterable[Part]) -> pa.Table:
@@ -69,35 +69,40 @@ def aggregate_success_rates(parts: Iterable[Part]) -> pa.Table:
         rows[f"success_rate{suffix}"] = rows[f"successes{suffix}"] / rows[f"attacked{suffix}"]
     rows["success_rate_single"] = rows["successes_single"] / rows["attacked"]
     rows["low"], rows["high"] = wilson_interval(rows["successes"], rows["attacked"])
-    return _to_arrow(rows, SUCCESS_RATES)
+    return to_arrow(rows, SUCCESS_RATES)
 
 
-def average_over_seeds(errors: pa.Table, rates: pa.Table) -> pa.Table:
-    """Return the means over seeds of the test error and of the success rates, with t intervals.
+def average_over_seeds(errors: pa.Table, rates: pa.Table, smallest: pa.Table) -> pa.Table:
+    """Return the means over seeds of test error, success rates and half radius, with t intervals.
 
     Args:
         errors: a table with the schema `ERRORS`.
         rates: a table with the schema `SUCCESS_RATES`.
+        smallest: a table with the schema `SMALLEST_PERTURBATIONS`.
 
     Returns:
         A table with the schema `OVER_SEEDS`, sorted by data set, method, N, measure and attack.
-        Null rates are ignored; there is no row where all rates are null.
+        Null values are ignored; there is no row where all are null.
     """
-    error_frame, rate_frame = errors.to_pandas(), rates.to_pandas()
-    test_errors = error_frame["test_error"]
-    frames = [error_frame.assign(measure="test_error", attack=None, value=test_errors)]
-    frames += [rate_frame.assign(measure=rate, value=rate_frame[rate]) for rate in RATES]
+    error_frame, rate_frame = errors.to_pandas().assign(attack=None), rates.to_pandas()
+    columns = [
+        (error_frame, "test_error"),
+        *((rate_frame, rate) for rate in RATES),
+        (smallest.to_pandas(), "half_radius"),
+    ]
+    frames = [frame.assign(measure=name, value=frame[name]) for frame, name in columns]
     keys = [*STUDY_KEYS, "measure", "attack"]
     rows = []
     for frame in frames:
         groups = frame.dropna(subset=["value"]).groupby(keys, dropna=False)
         for group, values in groups["value"]:
-            mean, low, high = t_interval(values, bounds=(0, 1))
+            highest = np.inf if frame["measure"].iloc[0] == "half_radius" else 1
+            mean, low, high = t_interval(values, bounds=(0, highest))
             statistics = {"seeds": len(values), "mean": mean, "low": low, "high": high}
             rows.append({**dict(zip(keys, group, strict=True)), **statistics})
     if not rows:
         return OVER_SEEDS.empty_table()
-    return _to_arrow(pd.DataFrame(rows).sort_values(keys), OVER_SEEDS)
+    return to_arrow(pd.DataFrame(rows).sort_values(keys), OVER_SEEDS)
 
 
 def concatenate_distances(parts: Iterable[Part]) -> pa.Table:
@@ -181,10 +186,15 @@ def _count_per_model(
     if not frames:
         return pd.DataFrame()
     rows = pd.concat(frames, ignore_index=True).sort_values(list(keys))
+    require_distinct_models(rows, keys)
+    return rows
+
+
+def require_distinct_models(rows: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Raise a `ValueError` if two rows have equal `keys`."""
     repeated = rows[rows.duplicated(list(keys))]
     if len(repeated):
         raise ValueError(f"two results of the same model: {repeated.iloc[0][list(keys)].to_dict()}")
-    return rows
 
 
 def _count_errors(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -215,7 +225,7 @@ def _count_successes(attacks: pd.DataFrame) -> pd.DataFrame:
     return counts
 
 
-def _to_arrow(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
+def to_arrow(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     """Return the columns of `schema`, without pandas' own metadata; NaN becomes null."""
     table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False)
     return table.replace_schema_metadata(schema.metadata)

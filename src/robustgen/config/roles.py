@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from robustgen.config.study import Study
-from robustgen.specs import MANIFOLDS, OnManifold, Roles
+from robustgen.specs import MANIFOLDS, MinimalAttack, OnManifold, Roles
 
 _NORM_SYMBOLS = {"linf": "L∞", "l2": "L2"}
 
@@ -35,6 +35,28 @@ def find_on_manifold(study: Study, dataset: str) -> list[OnManifold]:
         if study.supports(dataset, space) and (attack or method):
             rows.append({"manifold": space, "method": method, "attack": attack})
     return rows
+
+
+def find_minimal_attacks(study: Study, dataset: str) -> dict[str, MinimalAttack]:
+    """Return the attacks on a data set that find the smallest perturbation.
+
+    Each has the attacks with a radius in the same space and norm, whose success rates are points on
+    its curve.
+    """
+    minimal_attacks: dict[str, MinimalAttack] = {}
+    for name in study.attacks_of(dataset):
+        if not study.attacks[name].is_minimal:
+            continue
+        threat = study.threats[study.attacks[name].threat]
+        radii = {
+            other: study.threats[block.threat].radius
+            for other, block in study.attacks.items()
+            if (study.threats[block.threat].space, study.threats[block.threat].norm)
+            == (threat.space, threat.norm)
+        }
+        points = {other: radius for other, radius in radii.items() if radius is not None}
+        minimal_attacks[name] = {"space": threat.space, "norm": threat.norm, "points": points}
+    return minimal_attacks
 
 
 def _first_method(study: Study, space: str | None) -> str | None:

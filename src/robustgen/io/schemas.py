@@ -344,6 +344,56 @@ SUCCESS_RATES = pa.schema(
 )
 """Success rates: a row per model and attack, with the Wilson interval of `success_rate`."""
 
+SMALLEST_PERTURBATIONS = pa.schema(
+    [
+        *_STUDY_KEYS,
+        _SEED,
+        _ATTACK,
+        _field(
+            "attacked",
+            pa.int32(),
+            "images",
+            "attacked test images that the model classifies correctly",
+        ),
+        _field("successes", pa.int32(), "images", "images of `attacked` with a perturbation"),
+        _field(
+            "half_radius",
+            pa.float64(),
+            "norm of the attack",
+            "radius within which half of the images of `attacked` have a perturbation; null if "
+            "fewer have one",
+            nullable=True,
+        ),
+        _field(
+            "mean_size",
+            pa.float64(),
+            "norm of the attack",
+            "mean size of the perturbations; null if there are none",
+            nullable=True,
+        ),
+    ]
+)
+"""Sizes of the smallest perturbations: a row per model and attack that looks for them."""
+
+RADIUS_CURVES = pa.schema(
+    [
+        *_STUDY_KEYS,
+        _ATTACK,
+        _field("radius", pa.float64(), "norm of the attack", "radius of the ball"),
+        _field("seeds", pa.int32(), "models", "models averaged"),
+        _field(
+            "mean",
+            pa.float64(),
+            "share",
+            "mean over seeds of the share of correctly classified images that have a perturbation "
+            "within the radius",
+        ),
+        *_INTERVAL,
+    ]
+)
+"""Success against the radius: rows per data set, method, N and attack for the smallest
+perturbation, with t intervals over seeds."""
+
 OVER_SEEDS = pa.schema(
     [
         *_STUDY_KEYS,
@@ -351,11 +401,17 @@ OVER_SEEDS = pa.schema(
             "measure",
             pa.string(),
             "",
-            "test_error, success_rate, success_rate_correct_codes or success_rate_single",
+            "test_error, success_rate, success_rate_correct_codes, success_rate_single, or "
+            "half_radius of an attack for the smallest perturbation",
         ),
         _ATTACK.with_nullable(True),
         _field("seeds", pa.int32(), "models", "models averaged"),
-        _field("mean", pa.float64(), "share", "mean over seeds"),
+        _field(
+            "mean",
+            pa.float64(),
+            "share",
+            "mean over seeds; a half_radius is in the norm of its attack",
+        ),
         *_INTERVAL,
     ]
 )

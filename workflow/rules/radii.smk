@@ -1,0 +1,35 @@
+"""The smallest perturbation of each image: sizes per model, and success against the radius."""
+
+from robustgen.config.roles import find_minimal_attacks
+
+MINIMAL_ATTACKS = {name: find_minimal_attacks(STUDY, name) for name in STUDY.datasets}
+MINIMAL_TABLES, MINIMAL_KEYS = per_cohort(
+    "{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.parquet",
+    attack=MINIMAL_ATTACKS.get,
+)
+
+
+rule smallest_perturbations:
+    input:
+        parts=MINIMAL_TABLES,
+    output:
+        smallest=f"{RESULTS}/tables/smallest_perturbations.parquet",
+        curves=f"{RESULTS}/tables/radius_curves.parquet",
+    log:
+        f"{RESULTS}/logs/tables/smallest_perturbations.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/tables/smallest_perturbations.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=15,
+    params:
+        part_keys=MINIMAL_KEYS,
+        norms={
+            name: attack["norm"]
+            for attacks in MINIMAL_ATTACKS.values()
+            for name, attack in attacks.items()
+        },
+        code=code_fingerprint("smallest_perturbations"),
+    script:
+        "../scripts/smallest_perturbations.py"
