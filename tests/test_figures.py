@@ -145,7 +145,7 @@ def test_methods_are_plotted_near_their_n(count: int) -> None:
         (lambda: plot_generalization(*study_tables(datasets=("a", "fonts")), ON_MANIFOLD), 5),
         (lambda: plot_robustness(*study_tables(), {}), 1),
         (lambda: plot_robustness(*study_tables(("transformation",)), REGULAR), 2),
-        (lambda: plot_robustness(*study_tables(), REGULAR, normal=None, adversarial=None), 2),
+        (lambda: plot_robustness(*study_tables(), REGULAR, compared_methods=()), 2),
         (lambda: plot_robustness(*(t.head(0) for t in study_tables()), REGULAR), 2),
         (
             lambda: plot_robustness(

@@ -71,7 +71,7 @@ SETTINGS = {
         f"prototypes, codes, {DATA}".replace("vaegan 3", "vaegan 4"),
     ),
     "an added data set, without learned manifold": (
-        {"datasets": {"fonts": FONTS, "more": {**FONTS, "letters": "DE"}}},
+        {"datasets": {"fonts": FONTS, "more": {**FONTS, "letters": "DEF"}}},
         "prototypes, codes, prototype_sheet, train 5, attack 25, distances 2, clean_distances, "
         f"{ALL_TABLES}, figure1, figure2",
     ),

@@ -14,7 +14,7 @@ from robustgen.analysis.statistics import (
     MIN_RANKED_PAIRS,
     Interval,
     fit_slope,
-    sample_size_ratio,
+    sample_size_ratios,
     spearman,
     t_interval,
     wilson_interval,
@@ -161,56 +161,64 @@ CURVE = ([100, 200, 400, 800], [0.4, 0.3, 0.2, 0.1])
 @pytest.mark.parametrize(
     ("sizes", "errors", "other_curve", "expected"),
     [
-        pytest.param(*CURVE, CURVE, 1, id="the same curve"),
-        pytest.param(*CURVE, ([400, 800], [0.4, 0.3]), 4, id="four times as many images"),
-        pytest.param(*CURVE, ([100, 200], [0.2, 0.1]), 0.25, id="a quarter of the images"),
-        pytest.param(*CURVE, ([400], [0.35]), 4 / 2**0.5, id="interpolation is linear in log N"),
+        pytest.param(*CURVE, CURVE, [1, 1, 1, 1], id="the same curve"),
+        pytest.param(*CURVE, ([400, 800], [0.4, 0.3]), [4, 4], id="four times as many images"),
+        pytest.param(*CURVE, ([100, 200], [0.2, 0.1]), [0.25] * 2, id="a quarter of the images"),
         pytest.param(
-            *CURVE, ([800, 100], [0.4, 0.9]), 8, id="an error above the reference is ignored"
+            *CURVE,
+            ([100, 200, 400, 800], [0.4, 0.35, 0.3, 0.2]),
+            [1, 2**0.5, 2, 2],
+            id="another factor at each N",
+        ),
+        pytest.param(*CURVE, ([400], [0.35]), [4 / 2**0.5], id="interpolation is linear in log N"),
+        pytest.param(
+            *CURVE, ([800, 100], [0.4, 0.9]), [8, NAN], id="an error above the reference is missing"
         ),
         pytest.param(
-            *CURVE, ([100, 800], [0.9, 0.5]), NAN, id="never reaches an error of the reference"
+            *CURVE,
+            ([100, 800], [0.9, 0.5]),
+            [NAN, NAN],
+            id="never reaches an error of the reference",
         ),
         pytest.param(
-            *CURVE, ([200], [0.05]), 0.25, id="an error below the reference uses its largest N"
+            *CURVE, ([200], [0.05]), [0.25], id="an error below the reference uses its largest N"
         ),
-        pytest.param(*CURVE, ([1600], [0.05]), NAN, id="beyond the reference in error and N"),
-        pytest.param(*CURVE, ([400, 800], [0.4, 0.45]), 4, id="only new lowest errors count"),
+        pytest.param(*CURVE, ([1600], [0.05]), [NAN], id="beyond the reference in error and N"),
         pytest.param(
             [100, 200, 400],
             [0.9, 0.9, 0.1],
             ([400], [0.9]),
-            4,
+            [4],
             id="a plateau is reached at its smallest N",
         ),
         pytest.param(
             [100, 200, 400],
             [0.9, 0.95, 0.1],
             ([400], [0.5]),
-            2**0.5,
+            [2**0.5],
             id="a noisy plateau ends at its largest N",
         ),
-        pytest.param([100], [0.4], ([100], [0.4]), NAN, id="one size is not a curve"),
+        pytest.param([100], [0.4], ([100], [0.4]), [NAN], id="one size is not a curve"),
         pytest.param(
-            [100, 200], [0.4, 0.4], ([100, 200], [0.4, 0.4]), NAN, id="a constant reference"
+            [100, 200], [0.4, 0.4], ([100, 200], [0.4, 0.4]), [NAN] * 2, id="a constant reference"
         ),
-        pytest.param(*CURVE, ([], []), NAN, id="no models of the other method"),
+        pytest.param(*CURVE, ([], []), [], id="no models of the other method"),
     ],
 )
-def test_sample_size_ratio_of_given_curves(sizes, errors, other_curve, expected):
-    assert_allclose(sample_size_ratio(sizes, errors, *other_curve), expected)
+def test_sample_size_ratios_of_given_curves(sizes, errors, other_curve, expected):
+    assert_allclose(sample_size_ratios(sizes, errors, *other_curve), expected)
     reversed_curves = [list(reversed(values)) for values in (sizes, errors, *other_curve)]
-    assert_allclose(sample_size_ratio(*reversed_curves), expected)
+    assert_allclose(sample_size_ratios(*reversed_curves), expected[::-1])
 
 
 @given(
     errors=arrays(float, 6, elements=st.floats(0, 1), unique=True),
     factor=st.sampled_from([0.5, 1, 2, 8]),
 )
-def test_sample_size_ratio_of_a_shifted_curve_is_the_shift(errors, factor):
+def test_sample_size_ratios_of_a_shifted_curve_is_the_shift(errors, factor):
     sizes = 100 * 2.0 ** np.arange(6)
     decreasing = np.sort(errors)[::-1]
-    assert_allclose(sample_size_ratio(sizes, decreasing, factor * sizes, decreasing), factor)
+    assert_allclose(sample_size_ratios(sizes, decreasing, factor * sizes, decreasing), factor)
 
 
 @given(

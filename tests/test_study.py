@@ -148,8 +148,11 @@ def test_roles_are_found_by_the_spaces_of_threats() -> None:
     assert find_roles(Study.parse(valid())) == {
         "normal": "plain",
         "adversarial": "hardened",
+        "adversarial_methods": ["hardened"],
         "regular_attack": "pixels",
-        "regular_attacks": ["pixels"],
+        "regular_attacks": {"pixels": "L∞ radius 0.3"},
+        "strong_attacks": ["pixels"],
+        "robust_pairs": [("hardened", "pixels")],
         "not_adversarial": ["plain", "warped", "on_manifold"],
     }
 
@@ -163,8 +166,27 @@ def test_methods_without_a_search_have_no_role() -> None:
     del config["distances"]
     roles = find_roles(Study.parse(config))
     assert roles.pop("not_adversarial") == ["augmented"]
-    assert roles.pop("regular_attacks") == []
-    assert set(roles.values()) == {None}
+    assert not any(roles.values())
+
+
+def test_ensembles_are_the_strong_attacks_and_pairs_have_the_same_radius() -> None:
+    """A plain attack of the same radius is not strong, and other norms are other threats."""
+    strong = {"members": ["random"], "examples": 5}
+    config = changed(
+        (("threats", "small"), {"space": "image", "norm": "linf", "radius": 0.1}),
+        (("threats", "round"), {"space": "image", "norm": "l2", "radius": 0.1}),
+        (("methods", "small"), {"threat": "small"}),
+        (("attacks", "strong"), {"threat": "ball", **strong}),
+        (("attacks", "strong_small"), {"threat": "small", **strong}),
+        (("attacks", "strong_round"), {"threat": "round", **strong}),
+    )
+    roles = find_roles(Study.parse(config))
+    assert roles["regular_attack"] == "pixels"
+    assert list(roles["regular_attacks"]) == ["pixels", "strong", "strong_small", "strong_round"]
+    assert roles["regular_attacks"]["strong_round"] == "L2 radius 0.1"
+    assert roles["strong_attacks"] == ["strong", "strong_small", "strong_round"]
+    assert roles["adversarial_methods"] == ["hardened", "small"]
+    assert roles["robust_pairs"] == [("hardened", "strong"), ("small", "strong_small")]
 
 
 def shipped(name: str) -> dict[str, Any]:

@@ -372,16 +372,23 @@ class Roles(TypedDict):
     Attributes:
         normal: the first method without a threat.
         adversarial: the first method that searches in the space `image`.
-        regular_attack: the first attack in the space `image`.
-        regular_attacks: all attacks in the space `image`.
+        adversarial_methods: all methods that search in the space `image`.
         not_adversarial: all methods except those whose threat is in the space `image`.
+        regular_attack: the first attack in the space `image`. No attack of any role finds the
+            smallest perturbation.
+        regular_attacks: all attacks in the space `image`, with norm and radius in words.
+        strong_attacks: the ensembles among the regular attacks; without an ensemble, all of them.
+        robust_pairs: adversarial methods, each with a strong attack of the same norm and radius.
     """
 
     normal: str | None
     adversarial: str | None
-    regular_attack: str | None
-    regular_attacks: list[str]
+    adversarial_methods: list[str]
     not_adversarial: list[str]
+    regular_attack: str | None
+    regular_attacks: dict[str, str]
+    strong_attacks: list[str]
+    robust_pairs: list[tuple[str, str]]
 
 
 class OnManifold(TypedDict):

@@ -33,7 +33,7 @@ def figure_models(dataset):
 
 def figure_attacks(dataset):
     """Return the attacks of figure 1: the first regular one, and one on each manifold."""
-    return [*ROLES["regular_attacks"][:1], *ON_MANIFOLD_ATTACKS[dataset]]
+    return [*filter(None, [ROLES["regular_attack"]]), *ON_MANIFOLD_ATTACKS[dataset]]
 
 
 def figure_files(pattern):
@@ -137,10 +137,9 @@ rule figure4:
         runtime=10,
     params:
         figure_arguments={
-            "regular_attacks": {
-                name: threat_caption(STUDY, name) for name in ROLES["regular_attacks"]
-            },
-            **{role: ROLES[role] for role in ("normal", "adversarial", "not_adversarial")},
+            "regular_attacks": ROLES["regular_attacks"],
+            "compared_methods": [*filter(None, [ROLES["normal"]]), *ROLES["adversarial_methods"]],
+            "not_adversarial": ROLES["not_adversarial"],
         },
         attacks_caption=attacks_caption(STUDY, ROLES["regular_attacks"]),
         code=code_fingerprint("figure4"),

@@ -29,6 +29,8 @@ from robustgen.io.schemas import CLAIMS
 from robustgen.specs import OnManifold, Roles
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+NOT_TESTED = "not tested"
+"""The verdict of a row that is only shown, because the claim is tested at a larger N."""
 
 CLAIM_SENTENCES = {
     1: "Regular adversarial examples leave the data manifold",
@@ -63,6 +65,7 @@ class Statistic:
         threshold: the claim is supported if the whole interval lies above it.
         measure: computes the intervals; raises `InsufficientEvidenceError`.
         note: returns how the statistic was measured, or an empty text.
+        is_tested_at_largest_n: whether only the largest N of a statistic by N counts.
     """
 
     claim: int
@@ -71,11 +74,13 @@ class Statistic:
     threshold: float
     measure: Callable[[Evidence], Intervals]
     note: Callable[[Evidence], str] = lambda _: ""
+    is_tested_at_largest_n: bool = False
 
     def rule(self) -> str:
         """Return the description, and the rule from interval to verdict."""
+        scope = "tested at the largest N only, and there " if self.is_tested_at_largest_n else ""
         return (
-            f"{self.description}; supported if all of the 95 % interval lies above "
+            f"{self.description}; {scope}supported if all of the 95 % interval lies above "
             f"{self.threshold:g}, not supported if none of it does, otherwise undecided"
         )
 
@@ -136,9 +141,9 @@ STATISTICS = (
         "regular_slope",
         "Slope of the regular success rate over the test error, without adversarial training. A "
         "trade-off would give a steep negative slope: at -0.5 the success rate rises by half a "
-        "point for each point by which the error falls. With several regular attacks, the "
-        "strongest one is used whose median success rate is at most 99 %; t interval over the "
-        "means of each method and N",
+        "point for each point by which the error falls. Of the ensembles, or without one of all "
+        "regular attacks, the strongest one is used whose median success rate is at most 99 %; "
+        "t interval over the means of each method and N",
         -0.5,
         evidence.regular_slope,
         evidence.regular_slope_note,
@@ -154,12 +159,24 @@ STATISTICS = (
     ),
     Statistic(
         4,
+        "robustness_gain",
+        "Success rate of a regular attack on normal minus that on adversarial training at the "
+        "largest N. Method and attack have the same radius, and of several radii the one with the "
+        "highest mean counts; paired by seed; t interval over seeds",
+        0,
+        evidence.robustness_gain,
+        evidence.robustness_note,
+    ),
+    Statistic(
+        4,
         "adversarial_images_factor",
-        "How many times as many training images adversarial training needs as normal training "
-        "for the same test error, at the test errors that both reach; t interval of its logarithm "
-        "over seeds",
+        "How many times as many training images the adversarial training of the row above needs as "
+        "normal training for the same test error, for each N of adversarial training; t interval "
+        "of its logarithm over seeds",
         1,
         evidence.adversarial_images_factor,
+        evidence.robustness_note,
+        is_tested_at_largest_n=True,
     ),
 )
 
@@ -227,12 +244,14 @@ def _rows_of(statistic: Statistic, dataset_evidence: Evidence) -> list[dict[str,
     try:
         intervals, note = statistic.measure(dataset_evidence), statistic.note(dataset_evidence)
     except InsufficientEvidenceError as error:
-        intervals, reason = {None: error.interval}, str(error)
+        intervals, reason = error.intervals, str(error)
     reason = reason or rejection_reason(dataset_evidence)
     rows = []
     for n, interval in intervals.items():
         verdict = UNDECIDED if reason else statistic.verdict(interval)
         row_note = _note(interval, reason, note)
+        if statistic.is_tested_at_largest_n and n != list(intervals)[-1]:
+            verdict, row_note = NOT_TESTED, note
         rule = statistic.rule() + (NOTE_PREFIX + row_note if row_note else "")
         ends = {name: None if np.isnan(end) else end for name, end in interval._asdict().items()}
         keys = {"statistic": statistic.name, "n": n}

@@ -14,9 +14,10 @@ import pandas as pd
 
 from robustgen.analysis.statistics import (
     NO_INTERVAL,
+    Floats,
     Interval,
     fit_slope,
-    sample_size_ratio,
+    sample_size_ratios,
     spearman,
     t_interval,
 )
@@ -34,12 +35,12 @@ class InsufficientEvidenceError(Exception):
     """A statistic cannot be computed from this study, or decides nothing. The message says why.
 
     Attributes:
-        interval: the statistic, if it can be computed.
+        intervals: the statistic by N, if it can be computed; the key None is for all N.
     """
 
-    def __init__(self, reason: str, interval: Interval = NO_INTERVAL) -> None:
+    def __init__(self, reason: str, intervals: "Intervals | None" = None) -> None:
         super().__init__(reason)
-        self.interval = interval
+        self.intervals = intervals or {None: NO_INTERVAL}
 
 
 class Quality(NamedTuple):
@@ -257,20 +258,24 @@ def _regular_slope(evidence: Evidence, within_methods: bool) -> Intervals:
             f"every regular attack succeeds on more than {SATURATED_RATE:.0%} of the images of "
             "most models, so that differences in robustness cannot be seen; add an attack with a "
             "smaller radius",
-            slope,
+            {None: slope},
         )
     return {None: slope}
 
 
 def regular_slope_note(evidence: Evidence) -> str:
-    """Return which attack the slopes were measured with, if the study has several."""
+    """Return which attack the slopes were measured with, and its radius."""
     _, attack, _ = _most_informative_attack(evidence)
-    has_several = len(evidence.roles["regular_attacks"]) > 1
-    return f"measured with the attack {attack}" if has_several else ""
+    return f"measured with the attack {_describe_attack(evidence, attack)}"
+
+
+def _describe_attack(evidence: Evidence, attack: str) -> str:
+    """Return the name of a regular attack with its norm and radius."""
+    return f"{attack} ({evidence.roles['regular_attacks'][attack]})"
 
 
 def _most_informative_attack(evidence: Evidence) -> tuple[bool, str, pd.DataFrame]:
-    """Return the strongest regular attack that is not saturated, or the strongest of all.
+    """Return the strong attack with most successes that is not saturated, or with most of all.
 
     An attack is saturated if its median success rate over methods and N exceeds `SATURATED_RATE`.
 
@@ -280,7 +285,7 @@ def _most_informative_attack(evidence: Evidence) -> tuple[bool, str, pd.DataFram
     """
     _name_of(evidence, "regular_attack")
     candidates: list[tuple[bool, float, int, str, pd.DataFrame]] = []
-    for attack in evidence.roles["regular_attacks"]:
+    for attack in evidence.roles["strong_attacks"]:
         models = _models(evidence, attack, "success_rate")
         models = models[models["method"].isin(evidence.roles["not_adversarial"])]
         models = _require_rows(models, "models trained without regular adversarial examples")
@@ -294,28 +299,99 @@ def _most_informative_attack(evidence: Evidence) -> tuple[bool, str, pd.DataFram
     return is_saturated, attack, points
 
 
+def robustness_gain(evidence: Evidence) -> Intervals:
+    """Return the success rate on normal minus that on adversarial training, at the largest N.
+
+    The method and the attack are those of `_most_robust_pair`.
+    """
+    _, _, gains = _most_robust_pair(evidence)
+    n = int(gains.index.get_level_values("n").max())
+    return {n: t_interval(gains.xs(n, level="n"), bounds=(-1, 1))}
+
+
+def robustness_note(evidence: Evidence) -> str:
+    """Return with which method and attack robustness was measured, and at which radius."""
+    method, attack, _ = _most_robust_pair(evidence)
+    return f"{method} training under the attack {_describe_attack(evidence, attack)}"
+
+
+def _most_robust_pair(evidence: Evidence) -> "tuple[str, str, pd.Series[float]]":
+    """Return the adversarial method and the attack of its radius with the highest gain.
+
+    The gain is the success rate of the attack on normal models minus that on models of the method,
+    averaged over seeds at the largest N. At a radius that no model withstands, no gain would be
+    seen. Without an attack of the radius of a method, the first of both are taken.
+
+    Returns:
+        The method, the attack, and the gains, indexed by n and seed.
+    """
+    first = _name_of(evidence, "adversarial"), _name_of(evidence, "regular_attack")
+    pairs = evidence.roles["robust_pairs"] or [first]
+    gains = [_gains(evidence, *pair) for pair in pairs]
+    means = [gain.groupby("n").mean().iloc[-1] for gain in gains]
+    best = int(np.argmax(means))
+    return *pairs[best], gains[best]
+
+
+def _gains(evidence: Evidence, method: str, attack: str) -> "pd.Series[float]":
+    """Return the success rates on normal models minus those on models of a method."""
+    methods = [_name_of(evidence, "normal"), method]
+    rates = evidence.rates[evidence.rates["attack"] == attack]
+    rates = rates[rates["method"].isin(methods)].dropna(subset=["success_rate"])
+    by_method = rates.pivot(index=["n", "seed"], columns="method", values="success_rate")
+    pairs = by_method.reindex(columns=methods).dropna()
+    pairs = _require_rows(pairs, f"success rates of {attack} on {' and '.join(methods)} models")
+    return pairs[methods[0]] - pairs[method]
+
+
 def adversarial_images_factor(evidence: Evidence) -> Intervals:
-    """Return the ratio of the N of adversarial and of normal training for the same test error."""
-    normal, adversarial = (_name_of(evidence, role) for role in ("normal", "adversarial"))
-    normal_curves, curves = (_learning_curves(evidence, name) for name in (normal, adversarial))
+    """Return, for each N of adversarial training, N divided by the N that normal training needs.
+
+    Normal training needs it for the same test error. The adversarial method is that of
+    `_most_robust_pair`. At small N, where both methods err on most images, the factor is 1 by
+    nature; the claim is tested at the largest N.
+    """
+    normal = _name_of(evidence, "normal")
+    method, _, _ = _most_robust_pair(evidence)
+    normal_curves, curves = (_learning_curves(evidence, name) for name in (normal, method))
     seeds = [seed for seed in normal_curves if seed in curves]
-    log_ratios = np.log([sample_size_ratio(*normal_curves[seed], *curves[seed]) for seed in seeds])
-    ratio = Interval(*(float(end) for end in np.exp(t_interval(log_ratios))))
+    ratios = pd.DataFrame(
+        {seed: _ratios_by_size(normal_curves[seed], curves[seed]) for seed in seeds}
+    )
+    intervals: Intervals = {
+        int(str(n)): _geometric_interval(row.to_numpy()) for n, row in ratios.iterrows()
+    }
     if all(np.ptp(normal_curves[seed][1]) == 0 for seed in seeds):
         reason = f"the test error of {normal} training does not change with N"
-        raise InsufficientEvidenceError(reason, ratio)
-    missing = int(np.isnan(log_ratios).sum())
+        raise InsufficientEvidenceError(reason, intervals)
+    missing = int(ratios.loc[ratios.index.max()].isna().sum())
     if missing:  # the mean over the other seeds would hide them
         share = "any seed" if missing == len(seeds) else f"{missing} of {len(seeds)} seeds"
         raise InsufficientEvidenceError(
-            f"{adversarial} training never has a test error as low as {normal} training in {share}",
-            ratio,
+            f"at the largest N, {method} training has no test error as low as {normal} training at "
+            f"its smallest N in {share}",
+            intervals,
         )
-    return {None: ratio}
+    return intervals
 
 
 Curve = tuple["pd.Series[int]", "pd.Series[float]"]
 """N and test errors."""
+
+
+def _ratios_by_size(normal_curve: Curve, curve: Curve) -> "pd.Series[float]":
+    """Return the ratios of `sample_size_ratios`, indexed by the N of the second curve."""
+    ratios = sample_size_ratios(*normal_curve, *curve)
+    return pd.Series(ratios, index=curve[0].to_numpy()).sort_index()
+
+
+def _geometric_interval(ratios: Floats) -> Interval:
+    """Return the geometric mean with its t interval; without an interval if a ratio is missing."""
+    interval = t_interval(np.log(ratios))
+    estimate, low, high = (float(np.exp(end)) for end in interval)
+    if np.isnan(ratios).any():
+        low = high = np.nan
+    return Interval(estimate, low, high)
 
 
 def _learning_curves(evidence: Evidence, method: str) -> dict[Hashable, Curve]:

@@ -171,22 +171,21 @@ def fit_slope(
     return Interval(slope, slope - half_width, slope + half_width)
 
 
-def sample_size_ratio(
+def sample_size_ratios(
     sizes: npt.ArrayLike,
     errors: npt.ArrayLike,
     other_sizes: npt.ArrayLike,
     other_errors: npt.ArrayLike,
-) -> float:
-    """Return how many times as many training images the other method needs for the same error.
+) -> Floats:
+    """Return how many times as many training images another method needs, at each of its N.
 
     The reference (`sizes`, `errors`) is a learning curve: the lowest error with at most N images,
-    interpolated linearly in log N. Each new lowest error of the other method, at N images, is
-    compared with the smallest N at which the reference reaches that error. The ratios are averaged
-    geometrically. Sizes at which a curve does not fall, as for small N, add no point of their own.
+    interpolated linearly in log N. The N of the other method is divided by the smallest N at which
+    the reference reaches the same error.
 
-    An error above all errors of the reference has no counterpart and is ignored. An error below
-    all of them would need more than the largest N of the reference; that largest N is used
-    instead, because ignoring such an error would favour a ratio above 1.
+    An error above all errors of the reference has no counterpart. An error below all of them would
+    need more than the largest N of the reference; this largest N is used instead, because leaving
+    the error out would favour a ratio above 1.
 
     Args:
         sizes: N of the reference, in any order.
@@ -195,23 +194,19 @@ def sample_size_ratio(
         other_errors: test errors of the other method, in the order of `other_sizes`.
 
     Returns:
-        The ratio. NaN if no error can be compared, or if the error of the reference is the same at
-        every N, so that no N is needed to reach it.
+        A ratio for each of `other_sizes`. NaN if its error cannot be compared, or if the error of
+        the reference is the same at every N, so that no N is needed to reach it.
     """
     n, lowest = _lowest_so_far(sizes, errors)
-    other_n, target = _lowest_so_far(other_sizes, other_errors)
-    if n.size < 2 or not other_n.size or lowest[0] == lowest[-1]:
-        return float("nan")
-    is_new_lowest = np.diff(target, prepend=np.inf) < 0
+    other_n = np.asarray(other_sizes, dtype=np.float64)
+    target = np.asarray(other_errors, dtype=np.float64)
+    if n.size < 2 or lowest[0] == lowest[-1]:
+        return np.full_like(other_n, np.nan)
     is_comparable = (target <= lowest[0]) & ((target >= lowest[-1]) | (other_n <= n[-1]))
-    selected = is_new_lowest & is_comparable
-    other_n, target = other_n[selected], target[selected]
-    if not other_n.size:
-        return float("nan")
     # Reversed, errors increase, as `interp` requires. Of equal errors it takes the last one, which
     # belongs to the smallest N.
     needed_log_n = np.interp(target, lowest[::-1], np.log(n)[::-1])
-    return float(np.exp(np.mean(np.log(other_n) - needed_log_n)))
+    return np.where(is_comparable, np.exp(np.log(other_n) - needed_log_n), np.nan)
 
 
 def _lowest_so_far(sizes: npt.ArrayLike, errors: npt.ArrayLike) -> tuple[Floats, Floats]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 from robustgen.analysis.claims import (
     CLAIM_SENTENCES,
     NOT_SUPPORTED,
+    NOT_TESTED,
     NOTE_PREFIX,
     STATISTICS,
     SUPPORTED,
@@ -25,14 +26,16 @@ def combine_verdicts(claims: pa.Table) -> dict[VerdictKey, str]:
     """Return the verdict on each claim, from the verdicts of its statistics.
 
     A claim is supported if all its statistics support it, not supported if one does not, and
-    undecided otherwise.
+    undecided otherwise. Rows that are not tested do not count.
 
     Args:
         claims: a table with the schema `CLAIMS`.
     """
     by_claim: dict[VerdictKey, set[str]] = {}
     for row in claims.select([*_KEYS, "verdict"]).to_pylist():
-        by_claim.setdefault(_key(row), set()).add(row["verdict"])
+        verdicts = by_claim.setdefault(_key(row), set())
+        if row["verdict"] != NOT_TESTED:
+            verdicts.add(row["verdict"])
     return {key: _combine(verdicts) for key, verdicts in by_claim.items()}
 
 
@@ -76,7 +79,8 @@ def format_verdicts(
 
 def _role_lines(roles: Roles, on_manifold: Sequence[OnManifold]) -> list[str]:
     """Return the methods and attacks with which the claims were tested."""
-    methods = [roles["normal"], *(pair["method"] for pair in on_manifold), roles["adversarial"]]
+    on_manifold_methods = [pair["method"] for pair in on_manifold]
+    methods = [roles["normal"], *on_manifold_methods, *roles["adversarial_methods"]]
     attacks = [*roles["regular_attacks"], *(pair["attack"] for pair in on_manifold)]
     names = {"methods": filter(None, methods), "attacks": filter(None, attacks)}
     return [f"  {kind} compared: {', '.join(group)}" for kind, group in names.items()]

@@ -1,6 +1,7 @@
 """The methods and attacks that claims and figures use, and their descriptions in captions."""
 
 from collections.abc import Iterable
+from itertools import product
 
 from robustgen.config.study import Study
 from robustgen.specs import MANIFOLDS, MinimalAttack, OnManifold, Roles
@@ -10,20 +11,34 @@ _NORM_SYMBOLS = {"linf": "L∞", "l2": "L2"}
 
 def find_roles(study: Study) -> Roles:
     """Return the methods and attacks of each role, which their spaces decide."""
-    regular = [
-        name
+    regular = {
+        name: attack
         for name, attack in study.attacks.items()
         if study.space_of(attack) == "image" and not attack.is_minimal
-    ]
+    }
+    strong = [name for name, attack in regular.items() if attack.members] or list(regular)
+    adversarial = {
+        name: method
+        for name, method in study.methods.items()
+        if study.space_of(method) == "image" and method.steps
+    }
     not_adversarial = [
         name for name, method in study.methods.items() if study.space_of(method) != "image"
     ]
     return {
         "normal": _first_method(study, None),
-        "adversarial": _first_method(study, "image"),
-        "regular_attack": next(iter(regular), None),
-        "regular_attacks": regular,
+        "adversarial": next(iter(adversarial), None),
+        "adversarial_methods": list(adversarial),
         "not_adversarial": not_adversarial,
+        "regular_attack": next(iter(regular), None),
+        "regular_attacks": {name: threat_caption(study, name) for name in regular},
+        "strong_attacks": strong,
+        "robust_pairs": [
+            (method, attack)
+            for method, attack in product(adversarial, strong)
+            if study.threats[str(adversarial[method].threat)]
+            == study.threats[regular[attack].threat]
+        ],
     }
 
 

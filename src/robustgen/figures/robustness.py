@@ -24,8 +24,7 @@ def plot_robustness(
     errors: pd.DataFrame,
     success_rates: pd.DataFrame,
     regular_attacks: Mapping[str, str],
-    normal: str | None = "normal",
-    adversarial: str | None = "adversarial",
+    compared_methods: Sequence[str] = ("normal", "adversarial"),
     not_adversarial: Sequence[str] = (),
 ) -> Figure:
     """Plot regular success rates against the test error, and the test error against N.
@@ -35,13 +34,12 @@ def plot_robustness(
         success_rates: the table `SUCCESS_RATES`.
         regular_attacks: norm and radius in words, by name of the attack. Without attacks only the
             test error is plotted.
-        normal: method without attacks in training.
-        adversarial: method trained on regular adversarial examples.
+        compared_methods: normal training and the methods trained on regular adversarial examples.
         not_adversarial: methods to whose means over the seeds a line is fitted.
 
     Returns:
-        A column of panels per data set: one per attack, and then the test error of `normal` and
-        `adversarial`. Each training method has a colour and a marker.
+        A column of panels per data set: one per attack, and then the test error of the
+        `compared_methods`. Each training method has a colour and a marker.
     """
     errors = errors.sort_values(panels.MODEL_KEYS)  # the order decides which marker is on top
     datasets = sorted(errors["dataset"].unique())
@@ -55,14 +53,14 @@ def plot_robustness(
             attacked = panels.join_rates(models, success_rates, attack, "success_rate")
             label = f"success rate of\n{style.label(attack)} attack\n{threat}"
             has_fit |= _plot_success(panel, attacked, styles, areas, label, not_adversarial)
-        compared = models[models["method"].isin([normal, adversarial])]
+        compared = models[models["method"].isin(compared_methods)]
         _plot_test_error(axes[-1], compared, styles)
     panels.share_y_labels(figure)
     if regular_attacks:
         further_handles = [*legends.size_handles(areas), *([_fit_handle()] if has_fit else [])]
         legends.add_legend(figure, legends.method_handles(styles), further_handles)
     else:
-        compared_styles = {k: styles[k] for k in styles if k in (normal, adversarial)}
+        compared_styles = {k: styles[k] for k in styles if k in compared_methods}
         legends.add_legend(figure, legends.method_handles(compared_styles))
     return figure
 

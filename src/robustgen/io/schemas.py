@@ -443,7 +443,12 @@ CLAIMS = pa.schema(
             "",
             "meaning of the statistic, threshold, and why it is undecided if it is",
         ),
-        _field("verdict", pa.string(), "", "supported, not supported or undecided"),
+        _field(
+            "verdict",
+            pa.string(),
+            "",
+            "supported, not supported, undecided, or not tested at this N",
+        ),
     ]
 )
 
