@@ -15,12 +15,15 @@ from robustgen.errors import UserError
 from robustgen.io.parquet import read_table
 from robustgen.io.schemas import (
     ALL_DISTANCES,
+    ALL_TRANSFERS,
     ATTACKS,
     CLAIMS,
     CURVES,
     ERRORS,
     OVER_SEEDS,
     QUALITY,
+    RADIUS_CURVES,
+    SMALLEST_PERTURBATIONS,
     SUCCESS_RATES,
 )
 from robustgen.io.tensors import load_tensors
@@ -34,7 +37,10 @@ _SCHEMAS = {
     "errors": ERRORS,
     "manifolds": QUALITY,
     "over_seeds": OVER_SEEDS,
+    "radius_curves": RADIUS_CURVES,
+    "smallest_perturbations": SMALLEST_PERTURBATIONS,
     "success_rates": SUCCESS_RATES,
+    "transfers": ALL_TRANSFERS,
 }
 
 
@@ -78,8 +84,9 @@ class StudyResults:
     Attributes:
         folder: the folder.
         config: the config of the study, with all defaults.
-        tables: tables over the whole study, as attributes: `errors`, `success_rates`, `over_seeds`,
-            `distances`, `manifolds` and `claims`.
+        tables: tables over the whole study, as attributes: `errors`, `success_rates`,
+            `smallest_perturbations`, `radius_curves`, `transfers`, `over_seeds`, `distances`,
+            `manifolds` and `claims`.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:

@@ -59,7 +59,7 @@ IS_CACHING = workflow.workflow_settings.cache is not None
 # jobs, VAE-GANs and the training on their manifolds, would start last, and cores would be idle.
 PRIORITY = {"dataset": 4, "manifolds": 3, "classifiers": 2, "attacks": 1}
 
-STAGES = ("dataset", "manifolds", "classifiers", "attacks", "distances", "figures")
+STAGES = ("dataset", "manifolds", "classifiers", "attacks", "distances", "transfer", "figures")
 
 with exit_on_user_error():
     for folder in ("logs", "benchmarks", "tables", "figures"):

@@ -177,4 +177,5 @@ FIGURES = [
     *rules.figure3.output,
     *rules.figure4.output,
     *(rules.figure5.output if CURVE_ATTACKS else []),
+    *rules.figure6.output,
 ]

@@ -15,7 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from robustgen.analysis.statistics import t_interval, wilson_interval
-from robustgen.io.schemas import ALL_DISTANCES, CLEAN, DISTANCES, ERRORS, OVER_SEEDS, SUCCESS_RATES
+from robustgen.io.schemas import (
+    ALL_DISTANCES,
+    ALL_TRANSFERS,
+    CLEAN,
+    DISTANCES,
+    ERRORS,
+    OVER_SEEDS,
+    SUCCESS_RATES,
+)
 
 Part = tuple[Mapping[str, Any], pa.Table]
 
@@ -70,6 +78,28 @@ def aggregate_success_rates(parts: Iterable[Part]) -> pa.Table:
     rows["success_rate_single"] = rows["successes_single"] / rows["attacked"]
     rows["low"], rows["high"] = wilson_interval(rows["successes"], rows["attacked"])
     return to_arrow(rows, SUCCESS_RATES)
+
+
+def aggregate_transfers(parts: Iterable[Part]) -> pa.Table:
+    """Return how often adversarial examples of each model mislead each other model.
+
+    Args:
+        parts: tables with the schema `TRANSFERS`; the keys of a part are its data set and N.
+
+    Returns:
+        A table with the schema `ALL_TRANSFERS`, sorted by all its keys. A rate over no image is
+        null.
+    """
+    frames = [table.to_pandas().assign(**keys) for keys, table in parts]
+    rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+    if rows.empty:
+        return ALL_TRANSFERS.empty_table()
+    keys = ["dataset", "n", "attack", "method", "seed", "target_method", "target_seed"]
+    require_distinct_models(rows, keys)
+    rows = rows.sort_values(keys)
+    rows["transfer_rate"] = rows["transferred"] / rows["tried"]
+    rows["low"], rows["high"] = wilson_interval(rows["transferred"], rows["tried"])
+    return to_arrow(rows, ALL_TRANSFERS)
 
 
 def average_over_seeds(errors: pa.Table, rates: pa.Table, smallest: pa.Table) -> pa.Table:

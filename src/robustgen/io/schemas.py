@@ -394,6 +394,36 @@ RADIUS_CURVES = pa.schema(
 """Success against the radius: rows per data set, method, N and attack for the smallest
 perturbation, with t intervals over seeds."""
 
+TRANSFERS = pa.schema(
+    [
+        _ATTACK,
+        _field("method", pa.string(), "", "training method of the source model"),
+        _field("seed", pa.int32(), "1", "seed of the source model"),
+        _field("target_method", pa.string(), "", "training method of the target model"),
+        _field("target_seed", pa.int32(), "1", "seed of the target model"),
+        _field(
+            "tried",
+            pa.int32(),
+            "images",
+            "successes on the source model whose clean image the target model classifies correctly",
+        ),
+        _field(
+            "transferred", pa.int32(), "images", "images of `tried` that the target misclassifies"
+        ),
+    ]
+)
+"""Transfer on one data set and N: a row per attack, source model and target model."""
+
+ALL_TRANSFERS = pa.schema(
+    [
+        *(field for field in _STUDY_KEYS if field.name != "method"),
+        *TRANSFERS,
+        _field("transfer_rate", pa.float64(), "share", "transferred / tried", nullable=True),
+        *_INTERVAL,
+    ]
+)
+"""`TRANSFERS` of the whole study, with the Wilson interval of `transfer_rate`."""
+
 OVER_SEEDS = pa.schema(
     [
         *_STUDY_KEYS,

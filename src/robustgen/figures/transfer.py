@@ -1,0 +1,82 @@
+"""Figure 6: transfer of adversarial examples between training methods, as heat maps."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from robustgen.figures import panels, style
+
+_MAX_COLUMNS = 2
+_CELL_SIZE, _LABEL_SIZE = 0.36, 1.25
+"""Inches of a cell, and of the labels on the left of and below a heat map."""
+
+
+@style.with_style
+def plot_transfer(transfers: pd.DataFrame, attacks: Mapping[str, Sequence[str]]) -> Figure:
+    """Plot the transfer rate between the models of each pair of training methods.
+
+    Args:
+        transfers: the table `ALL_TRANSFERS`.
+        attacks: names of the attacks of each data set.
+
+    Returns:
+        A heat map per data set and attack, with a row per method of source models and a column per
+        method of target models; the models have the largest N.
+    """
+    largest = transfers[transfers["n"] == transfers["n"].max()].dropna(subset=["transfer_rate"])
+    pairs = [
+        (dataset, attack)
+        for dataset, names in attacks.items()
+        for attack in names
+        if ((largest["dataset"] == dataset) & (largest["attack"] == attack)).any()
+    ]
+    if not pairs:
+        return panels.message_figure("no transfer: it needs two seeds and successful attacks")
+    styles = style.plot_styles({*largest["method"], *largest["target_method"]})
+    columns = min(len(pairs), _MAX_COLUMNS)
+    rows = -(-len(pairs) // columns)
+    cells = len(styles) * _CELL_SIZE
+    width = columns * cells + _LABEL_SIZE + 0.1 * columns
+    figure = style.new_figure(width, rows * (cells + 0.3) + _LABEL_SIZE)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for index, (dataset, attack) in enumerate(pairs):
+        axes = grid.flat[index]
+        rates = largest[(largest["dataset"] == dataset) & (largest["attack"] == attack)]
+        _plot_rates(axes, rates, styles)
+        name = f"{dataset}: {attack}" if len(attacks) > 1 else attack
+        panels.set_title(axes, chr(ord("a") + index), style.format_name(name.replace("_", " "), 30))
+        is_lowest = index + columns >= len(pairs)
+        axes.set_xlabel("tried on models of" if is_lowest else "")
+        axes.set_ylabel("made on models of" if index % columns == 0 else "")
+        axes.tick_params(labelbottom=is_lowest, labelleft=index % columns == 0)
+    for axes in grid.flat[len(pairs) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _plot_rates(axes: Axes, rates: pd.DataFrame, styles: style.PlotStyles) -> None:
+    """Plot the mean rate of each pair of methods, in percent, as a coloured cell with a number."""
+    means = rates.pivot_table(index="method", columns="target_method", values="transfer_rate")
+    means = 100 * means.reindex(index=list(styles), columns=list(styles))
+    labels = [method_style.label for method_style in styles.values()]
+    seaborn.heatmap(
+        means,
+        ax=axes,
+        vmin=0,
+        vmax=100,
+        cmap="cividis",
+        annot=True,
+        fmt=".0f",
+        annot_kws={"fontsize": style.SMALL},
+        cbar=False,
+        square=True,
+        linewidths=0.5,
+        xticklabels=labels,
+        yticklabels=labels,
+        mask=np.isnan(means),
+    )
+    axes.grid(visible=False)
