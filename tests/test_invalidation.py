@@ -21,8 +21,9 @@ def with_(block: dict, name: str, **keys) -> dict:
     return {**block, name: {**block.get(name, {}), **keys}}
 
 
+TRANSFER = "transfer, all_transfers, figure6"
 RATES = "success_rates, over_seeds, claims, figure3, figure4, figure5"
-ALL_RATES = f"{RATES}, smallest_perturbations"
+ALL_RATES = f"{RATES}, smallest_perturbations, {TRANSFER}"
 ALL_TABLES = f"errors, all_distances, {ALL_RATES}"
 SHEETS = "prototype_sheet, manifold_sheet"
 DATA = f"vaegan 3, latent_codes, judge, quality, all_quality, train 6, attack 36, {SHEETS}"
@@ -35,7 +36,7 @@ SETTINGS = {
     ),
     "the steps of the attack `regular`": (
         {"attacks": with_(ATTACKS, "regular", steps=9)},
-        f"attack 6, distances, all_distances, {RATES}, figure1, figure2",
+        f"attack 6, distances, all_distances, {RATES}, {TRANSFER}, figure1, figure2",
     ),
     "the steps of the method `adversarial`": (
         {"methods": with_(METHODS, "adversarial", steps=9)},
@@ -52,7 +53,7 @@ SETTINGS = {
     ),
     "an added attack": (
         {"attacks": with_(ATTACKS, "weak", threat="regular", steps=2, examples=30)},
-        f"attack 6, {RATES}",
+        f"attack 6, {RATES}, {TRANSFER}",
     ),
     "an added N": (
         {"sizes": [60, 90]},
@@ -93,7 +94,8 @@ SETTINGS = {
             "threats": {**THREATS, "on_data_manifold": ON_DATA},
             "attacks": with_(ATTACKS, "on_data_manifold", threat="on_data_manifold", examples=9),
         },
-        f"vaegan, latent_codes, quality, all_quality, manifold_sheet, attack 6, {RATES}, figure1",
+        f"vaegan, latent_codes, quality, all_quality, manifold_sheet, attack 6, {RATES}, {TRANSFER}, "
+        "figure1",
     ),
     "the images of the judge of manifolds": (
         {"manifolds": {"fonts": {**MANIFOLD, "judge": {"images": 60}}}},
@@ -151,7 +153,7 @@ EDITS = {
     "figure 3": (("figures/generalization.py", "_attack_title"), "figure3"),
     "a colour of methods": (
         ("figures/style.py", "_FIXED_STYLES"),
-        "figure1, figure2, figure3, figure4, figure5",
+        "figure1, figure2, figure3, figure4, figure5, figure6",
     ),
     "a column of the claims' table": (("io/schemas.py", "CLAIMS"), "claims"),
 }
@@ -251,9 +253,10 @@ def test_a_deleted_file_is_recreated_if_it_is_a_target(study, tmp_path, file, ex
     assert sum(target_jobs.values()) == 1
 
 
-FIGURES = {*(f"figure{i}" for i in range(1, 6)), "prototype_sheet", "manifold_sheet"}
+FIGURES = {*(f"figure{i}" for i in range(1, 7)), "prototype_sheet", "manifold_sheet"}
 TABLES = {
     *("errors", "success_rates", "smallest_perturbations", "over_seeds"),
+    "all_transfers",
     *("all_distances", "all_quality", "claims"),
 }
 

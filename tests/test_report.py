@@ -22,7 +22,16 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 DRIVER = shutil.which("chromedriver")
-FIGURES = ("figure1", "figure2", "figure3", "figure4", "figure5", "prototypes", "manifold")
+FIGURES = (
+    "figure1",
+    "figure2",
+    "figure3",
+    "figure4",
+    "figure5",
+    "figure6",
+    "prototypes",
+    "manifold",
+)
 
 RETRIED_ERRORS = (
     NoSuchElementException,
