@@ -18,7 +18,14 @@ from robustgen.analysis.claims import (
 )
 from robustgen.analysis.statistics import Interval
 from robustgen.analysis.verdicts import combine_verdicts, format_verdicts
-from robustgen.io.schemas import ALL_DISTANCES, CLAIMS, ERRORS, QUALITY, SUCCESS_RATES
+from robustgen.io.schemas import (
+    ALL_DISTANCES,
+    CLAIMS,
+    ERRORS,
+    QUALITY,
+    ROBUSTNESS_CHECKS,
+    SUCCESS_RATES,
+)
 
 ROLES = {
     "normal": "normal",
@@ -30,6 +37,7 @@ ROLES = {
     "robust_pairs": [("adversarial", "regular")],
     "not_adversarial": ["normal", "on_true_manifold"],
 }
+NO_CHECKS = ROBUSTNESS_CHECKS.empty_table()
 TRUE = {"manifold": "true_manifold", "method": "on_true_manifold", "attack": "along"}
 ON_MANIFOLD = {"a": [TRUE], "fonts": [TRUE]}
 CLAIM_KEYS = [(1, "true_manifold"), (2, "true_manifold"), (3, "true_manifold"), (4, None)]
@@ -398,7 +406,7 @@ def test_empty_tables_give_no_claims():
     tables = [schema.empty_table() for schema in (ERRORS, SUCCESS_RATES, ALL_DISTANCES)]
     table = evaluate(tables)
     assert table.equals(CLAIMS.empty_table())
-    assert format_verdicts(table, ROLES, ON_MANIFOLD) == ""
+    assert format_verdicts(table, NO_CHECKS, ROLES, ON_MANIFOLD) == ""
 
 
 def test_claims_do_not_depend_on_the_order_of_rows():
@@ -444,7 +452,9 @@ def test_the_verdict_compares_the_whole_interval_with_the_threshold(interval, ve
 
 
 def test_the_text_shows_verdicts_estimates_intervals_and_reasons():
-    text = format_verdicts(evaluate(SyntheticStudy().tables(), method=None), ROLES, ON_MANIFOLD)
+    text = format_verdicts(
+        evaluate(SyntheticStudy().tables(), method=None), NO_CHECKS, ROLES, ON_MANIFOLD
+    )
     for line in (
         "Data set fonts",
         "  methods compared: normal, on_true_manifold, adversarial",
@@ -534,7 +544,7 @@ def test_the_slope_is_that_of_the_strongest_attack_that_is_not_saturated(rates, 
     assert row["verdict"] == SUPPORTED
     note = f"measured with the attack {selected} (L∞ radius of {selected})"
     assert row["rule"].endswith(f". Note: {note}")
-    assert f"({note})" in format_verdicts(table, roles, ON_MANIFOLD)
+    assert f"({note})" in format_verdicts(table, NO_CHECKS, roles, ON_MANIFOLD)
 
 
 def test_the_factor_is_that_of_the_method_that_is_most_robust_at_its_own_radius():
@@ -646,7 +656,7 @@ def test_no_claim_is_decided_on_a_poor_learned_manifold(shares, reason):
     assert all(row["estimate"] is not None for row in rows)
     if reason:
         assert all(re.search(f"Note: undecided because {reason}", row["rule"]) for row in rows)
-        text = format_verdicts(table, ROLES, on_manifold)
+        text = format_verdicts(table, NO_CHECKS, ROLES, on_manifold)
         assert len(re.findall(reason, text)) == 3  # once per claim
 
 

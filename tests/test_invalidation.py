@@ -22,7 +22,7 @@ def with_(block: dict, name: str, **keys) -> dict:
 
 
 TRANSFER = "transfer, all_transfers, figure6"
-RATES = "success_rates, over_seeds, claims, figure3, figure4, figure5"
+RATES = "success_rates, robustness_checks, over_seeds, claims, figure3, figure4, figure5"
 ALL_RATES = f"{RATES}, smallest_perturbations, {TRANSFER}"
 ALL_TABLES = f"errors, all_distances, {ALL_RATES}"
 SHEETS = "prototype_sheet, manifold_sheet"
@@ -94,8 +94,8 @@ SETTINGS = {
             "threats": {**THREATS, "on_data_manifold": ON_DATA},
             "attacks": with_(ATTACKS, "on_data_manifold", threat="on_data_manifold", examples=9),
         },
-        f"vaegan, latent_codes, quality, all_quality, manifold_sheet, attack 6, {RATES}, {TRANSFER}, "
-        "figure1",
+        "vaegan, latent_codes, quality, all_quality, manifold_sheet, attack 6, figure1, "
+        f"{RATES}, {TRANSFER}",
     ),
     "the images of the judge of manifolds": (
         {"manifolds": {"fonts": {**MANIFOLD, "judge": {"images": 60}}}},
@@ -143,7 +143,8 @@ EDITS = {
     ),
     "intervals of single models": (
         ("analysis/statistics.py", "wilson_interval"),
-        "errors, success_rates, over_seeds, claims, figure3, figure4, figure5",
+        "errors, success_rates, all_transfers, over_seeds, claims, figure3, figure4, figure5, "
+        "figure6",
     ),
     "a statistic of the claims": (("analysis/claims.py", "STATISTICS"), "claims"),
     "intervals over seeds": (
@@ -256,7 +257,7 @@ def test_a_deleted_file_is_recreated_if_it_is_a_target(study, tmp_path, file, ex
 FIGURES = {*(f"figure{i}" for i in range(1, 7)), "prototype_sheet", "manifold_sheet"}
 TABLES = {
     *("errors", "success_rates", "smallest_perturbations", "over_seeds"),
-    "all_transfers",
+    *("all_transfers", "robustness_checks"),
     *("all_distances", "all_quality", "claims"),
 }
 

@@ -52,6 +52,7 @@ def make_table(models: dict[int, list[tuple[bool, float | None]]]) -> pa.Table:
             "iterations": None,
             "restart": None,
             "member": None,
+            "refuted": False,
         }
         for seed, images in models.items()
         for i, (is_correct, size) in enumerate(images)

@@ -55,6 +55,7 @@ def attacks(examples):
             "iterations": None,
             "restart": None,
             "member": None,
+            "refuted": False,
         }
         for i, (seed, is_correct, is_code_correct, is_success) in enumerate(examples)
     ]

@@ -23,6 +23,7 @@ from robustgen.io.schemas import (
     OVER_SEEDS,
     QUALITY,
     RADIUS_CURVES,
+    ROBUSTNESS_CHECKS,
     SMALLEST_PERTURBATIONS,
     SUCCESS_RATES,
 )
@@ -38,6 +39,7 @@ _SCHEMAS = {
     "manifolds": QUALITY,
     "over_seeds": OVER_SEEDS,
     "radius_curves": RADIUS_CURVES,
+    "robustness_checks": ROBUSTNESS_CHECKS,
     "smallest_perturbations": SMALLEST_PERTURBATIONS,
     "success_rates": SUCCESS_RATES,
     "transfers": ALL_TRANSFERS,
@@ -85,8 +87,8 @@ class StudyResults:
         folder: the folder.
         config: the config of the study, with all defaults.
         tables: tables over the whole study, as attributes: `errors`, `success_rates`,
-            `smallest_perturbations`, `radius_curves`, `transfers`, `over_seeds`, `distances`,
-            `manifolds` and `claims`.
+            `smallest_perturbations`, `radius_curves`, `transfers`, `robustness_checks`,
+            `over_seeds`, `distances`, `manifolds` and `claims`.
     """
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:

@@ -30,6 +30,8 @@ StepRuleName = Literal["adam", "signed", "normalized", "auto", "random", "fmn", 
 """Names of step rules, the keys of `attacks.step_rules.STEP_RULES`."""
 AUTO_STEP_RULES: tuple[StepRuleName, ...] = ("auto", "random", "fmn")
 """Step rules that choose their steps themselves, without a step size."""
+GRADIENT_FREE_STEP_RULES: tuple[StepRuleName, ...] = ("random",)
+"""Step rules that use no gradients."""
 MINIMAL_STEP_RULES: tuple[StepRuleName, ...] = ("fmn", "carlini_wagner")
 """Step rules that look for the smallest perturbation. Their searches start at the clean codes and
 need one of the `SIGNED_LOSSES`."""
@@ -416,3 +418,21 @@ class MinimalAttack(TypedDict):
     space: str
     norm: str
     points: dict[str, float]
+
+
+class CheckedAttack(TypedDict):
+    """What the checks of success rates need to know of an attack.
+
+    Attributes:
+        is_minimal: whether the attack finds the smallest perturbation.
+        loss: the loss of a single search; empty for an ensemble.
+        steps: number of steps, of an attack within a radius that is one search; otherwise 0.
+        gradient_free_members: members of an ensemble that use no gradients.
+        ensemble: the first ensemble of the same threat; None for an ensemble, or without one.
+    """
+
+    is_minimal: bool
+    loss: str
+    steps: int
+    gradient_free_members: list[str]
+    ensemble: str | None

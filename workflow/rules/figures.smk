@@ -1,13 +1,8 @@
-"""The paper's figures 1 to 4, success against the radius, and a sheet of all prototypes, captioned in the report."""
+"""The paper's figures 1 to 4, captioned in the report, and a list of all figures."""
 
 from itertools import chain
 
-from robustgen.config.roles import (
-    attacks_caption,
-    find_on_manifold,
-    find_roles,
-    threat_caption,
-)
+from robustgen.config.roles import attacks_caption, find_on_manifold, find_roles
 
 ROLES = find_roles(STUDY)
 ON_MANIFOLD_ATTACKS = {
@@ -15,20 +10,10 @@ ON_MANIFOLD_ATTACKS = {
     for name in STUDY.datasets
 }
 
-CURVE_ATTACKS = {name: attacks for name, attacks in MINIMAL_ATTACKS.items() if attacks}
-CURVE_POINTS = dict.fromkeys(
-    chain(*(a["points"] for attacks in CURVE_ATTACKS.values() for a in attacks.values()))
-)
-
 
 def figure_method(dataset):
     """Return the method whose models figure 1 shows."""
     return ROLES["normal"] or STUDY.methods_of(dataset)[0]
-
-
-def figure_models(dataset):
-    """Return the method and N of the models that figure 1 shows, for its caption."""
-    return f"{figure_method(dataset)} training with {max(STUDY.sizes)} images"
 
 
 def figure_attacks(dataset):
@@ -72,7 +57,9 @@ rule figure1:
         runtime=10,
     params:
         attacks=lambda wildcards: figure_attacks(wildcards.dataset),
-        models_caption=lambda wildcards: figure_models(wildcards.dataset),
+        models_caption=lambda wildcards: (
+            f"{figure_method(wildcards.dataset)} training with {max(STUDY.sizes)} images"
+        ),
         attacks_caption=lambda wildcards: attacks_caption(STUDY, figure_attacks(wildcards.dataset)),
         code=code_fingerprint("figure1"),
     script:
@@ -145,28 +132,6 @@ rule figure4:
         code=code_fingerprint("figure4"),
     script:
         "../scripts/figure4.py"
-
-
-rule figure5:
-    input:
-        curves=rules.smallest_perturbations.output.curves,
-        over_seeds=rules.over_seeds.output.over_seeds,
-    output:
-        **figure("figure5"),
-    log:
-        f"{RESULTS}/logs/figures/figure5.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/figures/figure5.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        attacks=CURVE_ATTACKS,
-        attacks_caption=attacks_caption(STUDY, CURVE_POINTS),
-        code=code_fingerprint("figure5"),
-    script:
-        "../scripts/figure5.py"
 
 
 FIGURES = [

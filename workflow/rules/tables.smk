@@ -5,9 +5,6 @@ from robustgen.config.roles import find_on_manifold, find_roles
 PREDICTIONS, PREDICTION_KEYS = per_cohort(
     "{dataset}/classifiers/{method}/n{n}/{cohort}.predictions.parquet"
 )
-ATTACK_TABLES, ATTACK_KEYS = per_cohort(
-    "{dataset}/attacks/{attack}/{method}/n{n}/{cohort}.parquet", attack=STUDY.attacks_of
-)
 DISTANCE_TABLES, DISTANCE_KEYS = per_cohort(
     "{dataset}/distances/{attack}/{method}/n{n}/{cohort}.parquet",
     methods=lambda dataset: [m for m in STUDY.methods_of(dataset) if m in STUDY.distances.methods],
@@ -51,26 +48,6 @@ rule errors:
         code=code_fingerprint("errors"),
     script:
         "../scripts/errors.py"
-
-
-rule success_rates:
-    input:
-        parts=ATTACK_TABLES,
-    output:
-        success_rates=f"{RESULTS}/tables/success_rates.parquet",
-    log:
-        f"{RESULTS}/logs/tables/success_rates.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/tables/success_rates.tsv"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=15,
-    params:
-        part_keys=ATTACK_KEYS,
-        code=code_fingerprint("success_rates"),
-    script:
-        "../scripts/success_rates.py"
 
 
 rule over_seeds:
@@ -122,6 +99,7 @@ rule claims:
         success_rates=rules.success_rates.output.success_rates,
         distances=rules.all_distances.output.distances,
         quality=rules.all_quality.output.quality,
+        checks=rules.robustness_checks.output.checks,
     output:
         claims=f"{RESULTS}/tables/claims.parquet",
         verdicts=report(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from robustgen.analysis.claims import (
     CLAIM_SENTENCES,
@@ -15,6 +16,7 @@ from robustgen.analysis.claims import (
     UNDECIDED,
     UNDECIDED_PREFIX,
 )
+from robustgen.analysis.robustness_checks import format_checks
 from robustgen.analysis.statistics import Interval
 from robustgen.specs import OnManifold, Roles
 
@@ -53,12 +55,18 @@ def _combine(verdicts: set[str]) -> str:
 
 
 def format_verdicts(
-    claims: pa.Table, roles: Roles, on_manifold: Mapping[str, Sequence[OnManifold]]
+    claims: pa.Table,
+    checks: pa.Table,
+    roles: Roles,
+    on_manifold: Mapping[str, Sequence[OnManifold]],
 ) -> str:
     """Return the claims, verdicts and statistics of every data set as text for a terminal.
 
+    Each claim is followed by the warnings about success rates of the attacks that it uses.
+
     Args:
         claims: a table with the schema `CLAIMS`.
+        checks: a table with the schema `ROBUSTNESS_CHECKS`.
         roles: names of the methods and attacks with which the claims were tested.
         on_manifold: manifolds of each data set, with the names of the method and attack on each.
     """
@@ -74,7 +82,19 @@ def format_verdicts(
         suffix = f", on the {manifold.replace('_', ' ')}" if manifold else ""
         lines.append(f"  {claim}. {CLAIM_SENTENCES[claim]}{suffix}: {verdict}")
         lines += _statistic_lines([row for row in rows if _key(row) == (dataset, claim, manifold)])
+        pairs = [pair for pair in on_manifold.get(dataset, []) if pair["manifold"] == manifold]
+        dataset_checks = checks.filter(pc.equal(checks["dataset"], dataset))
+        warnings = format_checks(dataset_checks, _attacks_of_claim(claim, roles, pairs))
+        lines += [f"       warning: {warning}" for warning in warnings]
     return "\n".join(lines)
+
+
+def _attacks_of_claim(claim: int, roles: Roles, on_manifold: Sequence[OnManifold]) -> list[str]:
+    """Return the attacks whose success rates a claim uses; `on_manifold` is that of the claim."""
+    if claim == 4:
+        return roles["strong_attacks"]
+    attacks = [pair["attack"] for pair in on_manifold]
+    return list(filter(None, [roles["regular_attack"], *attacks] if claim == 1 else attacks))
 
 
 def _role_lines(roles: Roles, on_manifold: Sequence[OnManifold]) -> list[str]:

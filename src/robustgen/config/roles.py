@@ -4,7 +4,14 @@ from collections.abc import Iterable
 from itertools import product
 
 from robustgen.config.study import Study
-from robustgen.specs import MANIFOLDS, MinimalAttack, OnManifold, Roles
+from robustgen.specs import (
+    GRADIENT_FREE_STEP_RULES,
+    MANIFOLDS,
+    CheckedAttack,
+    MinimalAttack,
+    OnManifold,
+    Roles,
+)
 
 _NORM_SYMBOLS = {"linf": "L∞", "l2": "L2"}
 
@@ -72,6 +79,27 @@ def find_minimal_attacks(study: Study, dataset: str) -> dict[str, MinimalAttack]
         points = {other: radius for other, radius in radii.items() if radius is not None}
         minimal_attacks[name] = {"space": threat.space, "norm": threat.norm, "points": points}
     return minimal_attacks
+
+
+def find_checked_attacks(study: Study) -> dict[str, CheckedAttack]:
+    """Return what the checks of success rates need to know of each attack."""
+    ensembles = {
+        block.threat: name for name, block in reversed(study.attacks.items()) if block.members
+    }
+    return {
+        name: {
+            "is_minimal": block.is_minimal,
+            "loss": "" if block.members else block.loss,
+            "steps": 0 if block.is_minimal or block.members else block.steps,
+            "gradient_free_members": [
+                member
+                for member, search in study.searches_of(block).items()
+                if block.members and search.step_rule in GRADIENT_FREE_STEP_RULES
+            ],
+            "ensemble": None if block.members else ensembles.get(block.threat),
+        }
+        for name, block in study.attacks.items()
+    }
 
 
 def _first_method(study: Study, space: str | None) -> str | None:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustgen.attacks.losses import cross_entropy
 from robustgen.attacks.search import SearchResult, run_search_from_starts
-from robustgen.attacks.spaces import Space, make_space, perturbation_norms
+from robustgen.attacks.spaces import Space, make_space, perturbation_norm, perturbation_norms
 from robustgen.backend import Backend
 from robustgen.data.split import Split, require_split
 from robustgen.errors import UserError
@@ -247,9 +248,19 @@ def _attack_batch(
     return {
         "prediction": prediction,
         "code_correct": decoded_prediction == batch.labels,
+        "clean_gradient": _measure_clean_gradient(cohort, space, batch.labels),
         **best,
         **{f"image_{norm}": norms for norm, norms in image_norms.items()},
     }
+
+
+def _measure_clean_gradient(cohort: AttackedModels, space: Space, labels: Tensor) -> Tensor:
+    """Return the L-infinity norms `(M, B)` of the gradients of the cross-entropy at clean codes."""
+    codes = space.clean_codes.detach().requires_grad_()
+    logits = cohort(space.decode(codes))
+    _, grad_logits = cross_entropy(logits.detach(), labels, labels)
+    (gradient,) = torch.autograd.grad(logits, codes, grad_logits)
+    return perturbation_norm(gradient, "linf")
 
 
 def _merge(
@@ -439,12 +450,12 @@ def _assemble(
 
     Log how many successes there are, and how many more the plain model did not confirm.
     """
-    claimed, success = columns.pop("claimed"), columns["success"]
-    refuted = int((claimed & ~success).sum())
+    success = columns["success"]
+    columns["refuted"] = columns.pop("claimed") & ~success
     log.info(
         "%d successes, and %d more that the plain model did not confirm",
         int(success.sum()),
-        refuted,
+        int(columns["refuted"].sum()),
     )
     _warn_of_models_without_attack(cohort.seeds, columns["prediction"], data.labels)
     rows: dict[str, Any] = {name: _to_column(values) for name, values in columns.items()}

@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 
 from robustgen.figures import panels, style
 
-_MAX_COLUMNS = 2
-_CELL_SIZE, _LABEL_SIZE = 0.36, 1.25
-"""Inches of a cell, and of the labels on the left of and below a heat map."""
+_CELL_SIZE, _LABEL_SIZE, _GAP = 0.32, 1.25, 0.3
+"""Inches of a cell, of the labels on the left of and above the heat maps, and between these."""
 
 
 @style.with_style
@@ -37,11 +36,12 @@ def plot_transfer(transfers: pd.DataFrame, attacks: Mapping[str, Sequence[str]])
     if not pairs:
         return panels.message_figure("no transfer: it needs two seeds and successful attacks")
     styles = style.plot_styles({*largest["method"], *largest["target_method"]})
-    columns = min(len(pairs), _MAX_COLUMNS)
-    rows = -(-len(pairs) // columns)
     cells = len(styles) * _CELL_SIZE
-    width = columns * cells + _LABEL_SIZE + 0.1 * columns
-    figure = style.new_figure(width, rows * (cells + 0.3) + _LABEL_SIZE)
+    max_columns = max(int((style.TEXT_WIDTH - _LABEL_SIZE) / (cells + _GAP)), 1)
+    columns = min(len(pairs), max_columns)
+    rows = -(-len(pairs) // columns)
+    size = (count * (cells + _GAP) + _LABEL_SIZE for count in (columns, rows))
+    figure = style.new_figure(*size)
     grid = figure.subplots(rows, columns, squeeze=False)
     for index, (dataset, attack) in enumerate(pairs):
         axes = grid.flat[index]
@@ -49,10 +49,14 @@ def plot_transfer(transfers: pd.DataFrame, attacks: Mapping[str, Sequence[str]])
         _plot_rates(axes, rates, styles)
         name = f"{dataset}: {attack}" if len(attacks) > 1 else attack
         panels.set_title(axes, chr(ord("a") + index), style.format_name(name.replace("_", " "), 30))
-        is_lowest = index + columns >= len(pairs)
-        axes.set_xlabel("tried on models of" if is_lowest else "")
-        axes.set_ylabel("made on models of" if index % columns == 0 else "")
-        axes.tick_params(labelbottom=is_lowest, labelleft=index % columns == 0)
+        is_top, is_left = index < columns, index % columns == 0
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel("tried on models of" if is_top else "")
+        axes.set_ylabel("made on models of" if is_left else "")
+        axes.tick_params(
+            length=0, top=False, bottom=False, labelbottom=False, labeltop=is_top, labelleft=is_left
+        )
+        axes.tick_params("x", rotation=90)
     for axes in grid.flat[len(pairs) :]:
         axes.set_visible(False)
     return figure

@@ -235,6 +235,19 @@ ATTACKS = pa.schema(
             "member of the ensemble that succeeded; null for an attack without members",
             nullable=True,
         ),
+        _field(
+            "refuted",
+            pa.bool_(),
+            "",
+            "a search reported a success that the model, computed by plain layers, does not "
+            "confirm, and there is no other success",
+        ),
+        _field(
+            "clean_gradient",
+            pa.float32(),
+            "nat / code",
+            "largest absolute component of the gradient of the cross-entropy at the clean code",
+        ),
         _field("loss", pa.float32(), "nat", "cross-entropy of the saved example"),
         *_PERTURBATION_NORMS,
     ]
@@ -423,6 +436,19 @@ ALL_TRANSFERS = pa.schema(
     ]
 )
 """`TRANSFERS` of the whole study, with the Wilson interval of `transfer_rate`."""
+
+ROBUSTNESS_CHECKS = pa.schema(
+    [
+        *_STUDY_KEYS,
+        _SEED,
+        _ATTACK,
+        _field("check", pa.string(), "", "name of the check"),
+        _field("value", pa.float64(), "share", "value of the check"),
+        _field("bound", pa.float64(), "share", "largest value that is no warning"),
+        _field("exceeded", pa.bool_(), "", "value > bound: the success rate may be too low"),
+    ]
+)
+"""Signs that success rates are too low: a row per model, attack and check."""
 
 OVER_SEEDS = pa.schema(
     [
