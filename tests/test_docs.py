@@ -246,8 +246,9 @@ def test_documented_configs_are_valid(config: dict[str, Any]) -> None:
     study = Study.parse(config)
     assert study.study == config["study"]
     for search in (*study.methods.values(), *study.attacks.values()):
-        if search.threat is not None and search.steps:
-            assert search.steps * search.step_size >= 2 * study.threats[search.threat].radius
+        radius = study.threats[search.threat].radius if search.threat is not None else None
+        if radius is not None and search.steps:
+            assert search.steps * search.step_size >= 2 * radius
 
 
 def test_the_pages_for_users_have_configs() -> None:

@@ -274,7 +274,11 @@ def test_results_are_read_by_name(study):
         "errors",
         "manifolds",
         "over_seeds",
+        "radius_curves",
+        "robustness_checks",
+        "smallest_perturbations",
         "success_rates",
+        "transfers",
     }
     errors = results.tables.errors
     test_split = results.split("fonts")
@@ -324,7 +328,7 @@ def test_an_unknown_key_of_a_classifier_is_named(study, key, sentence):
 
 def test_an_unknown_attack_split_table_or_folder_is_named(study, tmp_path):
     results = robustgen.open_study(study / "results/smoke")
-    with pytest.raises(robustgen.UserError, match="no attack 'regula'; it has regular, on_"):
+    with pytest.raises(robustgen.UserError, match="no attack 'regula'; it has regular, strong, "):
         results.examples("fonts", "regula", "normal", n=60)
     with pytest.raises(robustgen.UserError, match="no split 'validation'; it has train, test"):
         results.split("fonts", "validation")

@@ -62,10 +62,16 @@ def demo() -> Study:
         ("train", {"method": "normal", "n": "500"}, 3 * 500 * 20 * 1e-4),
         # half of each batch, with three steps and a last evaluation
         ("train", {"method": "adversarial", "n": "500"}, 3 * 500 * 20 * (1e-4 + 2 * 2e-5)),
-        ("train", {"method": "transformation", "n": "500"}, 3e4 * (1e-4 + 2 * 4e-5)),
+        ("train", {"method": "on_true_manifold", "n": "500"}, 3e4 * (1e-4 + 2 * 3e-5)),
         ("judge", {}, 40_000 * 3 * 1e-4),
         ("vaegan", {"part": "class3"}, 19_200 * 7 * 1e-3),
-        ("attack", {"attack": "regular_tenth", "method": "normal"}, 3 * 300 * 20 * 1e-5),
+        ("attack", {"attack": "regular", "method": "normal"}, 3 * 100 * 40 * 1e-5),
+        # 100 steps, 50, and for nine targets 50 each; 1000 steps without gradients count as a third
+        (
+            "attack",
+            {"attack": "strong", "method": "normal"},
+            3 * 100 * (100 + 50 + 9 * 50 + 1000 / 3) * 1e-5,
+        ),
         ("attack", {"attack": "on_learned_manifold", "method": "normal"}, 3 * 300 * 40 * 4e-5),
         ("distances", {"attack": "regular", "method": "normal"}, 3 * 50 * 100 * 4e-4),
         ("figure2", {}, 0),

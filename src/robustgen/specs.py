@@ -28,7 +28,7 @@ SIGNED_LOSSES: tuple[LossName, ...] = ("margin", "dlr", "targeted_dlr")
 """Losses that are positive only where the model is wrong."""
 StepRuleName = Literal["adam", "signed", "normalized", "auto", "random", "fmn", "carlini_wagner"]
 """Names of step rules, the keys of `attacks.step_rules.STEP_RULES`."""
-AUTO_STEP_RULES: tuple[StepRuleName, ...] = ("auto", "random", "fmn")
+AUTO_STEP_RULES: tuple[StepRuleName, ...] = ("auto", "random", "fmn", "carlini_wagner")
 """Step rules that choose their steps themselves, without a step size."""
 GRADIENT_FREE_STEP_RULES: tuple[StepRuleName, ...] = ("random",)
 """Step rules that use no gradients."""

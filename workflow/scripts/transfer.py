@@ -22,8 +22,9 @@ with run_job(snakemake.log[0], snakemake):
         params.methods, inputs.cohorts, inputs.predictions, strict=True
     ):
         cohort = Cohort.load(cohort_path, compute_device, backend)
-        predictions = torch.from_numpy(read_table(table_path, PREDICTIONS)["prediction"].to_numpy())
-        is_correct = predictions.to(compute_device).view(len(cohort.seeds), -1) == labels
+        predictions = read_table(table_path, PREDICTIONS)["prediction"].to_pylist()
+        predictions = torch.tensor(predictions, device=compute_device)
+        is_correct = predictions.view(len(cohort.seeds), -1) == labels
         targets.append(TransferTarget(method, cohort, is_correct))
 
     columns = empty(TRANSFERS)

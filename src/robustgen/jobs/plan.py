@@ -26,11 +26,14 @@ from robustgen.errors import UserError
 from robustgen.io.atomic import atomic_write
 from robustgen.jobs.speed_records import DatasetSpeeds, Speeds, missing_speeds
 from robustgen.jobs.speeds import measure
+from robustgen.specs import GRADIENT_FREE_STEP_RULES, SearchConfig
 
 JOB_PATTERN = re.compile(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", re.MULTILINE)
 """A job in the output of a dry run: its rule and its indented lines."""
 ERROR_PATTERN = re.compile(r"\b\w*(Error|Exception)\b|\berror:")
 """The beginning of the reason in the output of a failed Snakemake."""
+FORWARD_SHARE = 1 / 3
+"""Time of a step without a gradient, as a share of one with it."""
 MAX_REASON_CHARACTERS = 300
 """Characters of Snakemake's reason that an error message quotes."""
 
@@ -69,14 +72,18 @@ def estimate_seconds(
     if rule == "attack":
         attack = study.attacks[wildcards["attack"]]
         searches = study.searches_of(attack).values()
-        steps = (
-            models * attack.examples * sum(search.restarts * search.steps for search in searches)
-        )
+        steps = models * attack.examples * sum(map(_count_gradient_steps, searches))
         return steps * dataset_speeds.s_per_attack_step[study.threats[attack.threat].space]
     if rule in ("distances", "clean_distances"):
         steps = max(models, 1) * study.distances.examples * study.distances.steps
         return steps * sum(dataset_speeds.s_per_distance_step.values())
     return 0.0
+
+
+def _count_gradient_steps(search: SearchConfig) -> float:
+    """Return the steps of a search for one image; one without a gradient counts as a third."""
+    share = FORWARD_SHARE if search.step_rule in GRADIENT_FREE_STEP_RULES else 1.0
+    return search.restarts * search.steps * share
 
 
 def _estimate_image_seconds(study: Study, dataset_speeds: DatasetSpeeds, method_name: str) -> float:
