@@ -1,11 +1,21 @@
-"""Compare the ensemble of this package with the public AutoAttack, on the models of a study.
+"""Compare attacks of this package with those of public libraries, on the models of a study.
 
     python benchmarks/strength.py results/demo [--images 300] [--methods adversarial]
 
-The ensemble and AutoAttack (Croce and Hein, ICML 2020; standard version) attack the same images of
-each model of the largest N. A row per method, norm and radius has the success rates over the images
-that the models classify correctly, summed over the models, the largest deficit of the ensemble on
-one model, and CPU seconds per model. The ensemble attacks the models of a cohort together.
+The first table: the ensemble and AutoAttack (Croce and Hein, ICML 2020; standard version) attack
+the same images of each model of the largest N. A row per method, norm and radius has the success
+rates over the images that the models classify correctly, summed over the models, the largest
+deficit of the ensemble on one model, and CPU seconds per model. The ensemble attacks the models of
+a cohort together.
+
+The second table: success rates on the true manifold of the ensemble, and of 20 restarts of the
+study's plain attack, summed over the models.
+
+The third table: median L2 norms of the smallest perturbations, over the images that the models
+classify correctly; infinity where no perturbation is found. `carlini_wagner` and the attack of
+Carlini and Wagner of foolbox take 120 steps with one weight of 1; `fmn` and foolbox's DDN and FMN
+take 100 steps.
+
 `make bench-strength` installs AutoAttack without its dependencies.
 """
 
@@ -15,6 +25,7 @@ import io
 import time
 from typing import NamedTuple
 
+import foolbox
 import numpy as np
 import torch
 from pyautoattack import AutoAttack
@@ -26,7 +37,7 @@ from robustgen.acceleration.backends import for_cohorts
 from robustgen.data.split import Split
 from robustgen.models.cohort import Cohort
 from robustgen.sampling import make_generator
-from robustgen.specs import MEMBERS
+from robustgen.specs import MEMBERS, SearchConfig
 
 THREATS = (("linf", 0.3), ("linf", 0.1), ("linf", 0.03), ("l2", 1.5), ("l2", 0.5))
 STRONG = {name: search for name, search in MEMBERS.items() if name != "auto_margin"}
@@ -96,8 +107,75 @@ def compare(cohort: Cohort, images: Split, threat: robustgen.Threat) -> str:
     )
 
 
+def compare_on_manifold(cohort: Cohort, images: Split) -> str:
+    """Return the row of the second table, without the training method."""
+    threat = robustgen.Threat("true_manifold", "linf", 0.3)
+    searches = {"ensemble": STRONG, "plain": SearchConfig(steps=40, restarts=20)}
+    rates = []
+    for search in searches.values():
+        generators = [make_generator(0, "strength", seed) for seed in cohort.seeds]
+        rows = robustgen.attack_cohort(cohort, images, threat, search, generators).rows
+        rates.append(rows["success"].sum() / (rows["prediction"] == rows["label"]).sum())
+    return f"{rates[0]:.4f} | {rates[1]:.4f}"
+
+
+def compare_smallest(cohort: Cohort, images: Split) -> str:
+    """Return the row of the third table, without the training method."""
+    sizes: list[list[float]] = []
+    threat = robustgen.Threat("image", "l2")
+    for search in (
+        SearchConfig("fmn", steps=100, loss="margin"),
+        SearchConfig("carlini_wagner", steps=120, loss="margin"),
+    ):
+        generators = [make_generator(0, "strength", seed) for seed in cohort.seeds]
+        rows = robustgen.attack_cohort(cohort, images, threat, search, generators).rows
+        is_correct = rows["prediction"] == rows["label"]
+        norms = np.where(rows["success"], rows["code_l2"], np.inf)
+        sizes.append(list(norms[is_correct]))
+    attacks = (
+        foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=1, steps=120, initial_const=1.0),
+        foolbox.attacks.DDNAttack(steps=100),
+        foolbox.attacks.L2FMNAttack(steps=100),
+    )
+    for attack in attacks:
+        sizes.append([])
+        for position in range(len(cohort.seeds)):
+            sizes[-1] += measure_foolbox(cohort.member(position), images, attack)
+    return " | ".join(f"{np.median(column):.4f}" for column in sizes)
+
+
+def measure_foolbox(
+    model: nn.Module, images: Split, attack: foolbox.attacks.base.MinimizationAttack
+) -> list[float]:
+    """Return the L2 norms of the perturbations of an attack of foolbox; infinity without one."""
+    x, y = images.images(), images.labels
+    is_correct = classify(model, x) == y
+    x, y = x[is_correct], y[is_correct]
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=DEVICE)
+    adversarial = attack.run(wrapped, x, foolbox.criteria.Misclassification(y))
+    norms = (adversarial - x).flatten(1).norm(dim=1)
+    return torch.where(classify(model, adversarial) != y, norms, torch.inf).tolist()
+
+
+def print_tables_of_methods(
+    study: robustgen.StudyResults, dataset: str, images: Split, methods: list[str], n: int
+) -> None:
+    """Print the second and the third table."""
+    tables = {
+        compare_on_manifold: ("ensemble", "20 restarts"),
+        compare_smallest: ("fmn", "carlini_wagner", "foolbox CW", "foolbox DDN", "foolbox FMN"),
+    }
+    for function, columns in tables.items():
+        print(f"\n| training | {' | '.join(columns)} |")
+        print(f"| --- |{' ---: |' * len(columns)}")
+        for method in methods:
+            cohort = study.cohort(dataset, method, n=n)
+            cohort.backend = for_cohorts(DEVICE)
+            print(f"| {method} | {function(cohort, images)} |", flush=True)
+
+
 def main() -> None:
-    """Print the table, row by row."""
+    """Print the tables, row by row."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results")
     parser.add_argument("--dataset", default="fonts")
@@ -110,12 +188,14 @@ def main() -> None:
     print(f"{describe_machine()}; N = {n}, {len(images)} images, the models of the first cohort")
     print("| training | norm | radius | robustgen | AutoAttack | deficit | s | s of AutoAttack |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for method in arguments.methods or study.config["methods"]:
+    methods = arguments.methods or list(study.config["methods"])
+    for method in methods:
         cohort = study.cohort(arguments.dataset, method, n=n)
         cohort.backend = for_cohorts(DEVICE)
         for norm, radius in THREATS:
             row = compare(cohort, images, robustgen.Threat("image", norm, radius))
             print(f"| {method} | {row} |", flush=True)
+    print_tables_of_methods(study, arguments.dataset, images, methods, n)
 
 
 if __name__ == "__main__":

@@ -191,6 +191,30 @@ MISTAKES = {
     "a model in train mode": ({"model": make_model().train()}, "model is in train mode; call"),
     "a layer in train mode": ({"model": with_training_layer()}, "model is in train mode; call"),
     "an unknown loss": ({"loss": "margn"}, "loss is 'margn', but must be one of 'cross_entropy'"),
+    "an unknown member": (
+        {"members": ["auto"]},
+        "members is 'auto', but must be one of 'auto_cross_entropy', ",
+    ),
+    "steps of an ensemble": (
+        {"members": ["random"], "steps": 9},
+        "steps is 9, but must be left out: members have their own settings",
+    ),
+    "a loss of an ensemble": (
+        {"members": ["random"], "loss": "dlr"},
+        "loss is 'dlr', but must be left out",
+    ),
+    "no radius for a search within one": (
+        {"radius": None, "step_rule": "signed"},
+        "threat has no radius, but step_rule is 'signed'; only searches with one of",
+    ),
+    "Carlini-Wagner in L-infinity": (
+        {"radius": None, "step_rule": "carlini_wagner"},
+        "step_rule 'carlini_wagner' needs threat.norm 'l2', but threat.norm is 'linf'",
+    ),
+    "the smallest perturbation by the cross-entropy": (
+        {"radius": None, "loss": "cross_entropy"},
+        "step_rule 'fmn' needs one of the losses .*, but loss is 'cross_entropy'",
+    ),
     "channels last": (
         {"images": IMAGES.movedim(1, -1)[..., :1, :]},
         "model cannot classify images of shape",
@@ -391,3 +415,33 @@ def test_rules_without_a_step_size_attack_any_model(norm, step_rule, loss):
     assert sizes.max() <= 0.3001
     assert result.table["success"].any()
     assert (MODEL(result.images).argmax(1) != LABELS)[result.table["success"].to_numpy()].all()
+
+
+def test_an_ensemble_succeeds_at_least_where_each_member_does_and_names_it():
+    radius, names = 0.12, ["auto_margin", "fmn", "random"]
+    table = robustgen.attack(MODEL, IMAGES, LABELS, radius=radius, members=names).table
+    single = robustgen.attack(MODEL, IMAGES, LABELS, radius=radius, members="auto_margin").table
+    assert (single["success"] <= table["success"]).all()
+    assert (table["member"].isna() == ~table["success"]).all()
+    assert set(table["member"].dropna()) <= set(names)
+    assert 0 < table["success"].sum() < len(table)
+
+
+@pytest.mark.parametrize(
+    ("norm", "step_rule"), [("linf", None), ("l2", None), ("l2", "carlini_wagner")]
+)
+def test_without_a_radius_an_attack_finds_perturbations_of_sizes_of_their_own(norm, step_rule):
+    result = robustgen.attack(
+        MODEL, IMAGES, LABELS, radius=None, norm=norm, steps=60, step_rule=step_rule
+    )
+    table = result.table
+    with torch.no_grad():
+        is_wrong = MODEL(result.images).argmax(1) != LABELS
+    attacked = (table["prediction"] == table["label"]).to_numpy()
+    assert torch.equal(is_wrong[attacked], torch.from_numpy(table["success"][attacked].to_numpy()))
+    assert table["success"][attacked].mean() > 0.9
+    sizes = table.loc[table["success"], norm]
+    assert sizes.nunique() > 20
+    radius = float(sizes.median())
+    within = robustgen.attack(MODEL, IMAGES, LABELS, radius=radius, norm=norm, members="fmn").table
+    assert within["success"][attacked].mean() > 0.45

@@ -1,5 +1,7 @@
 """The attack of a study on one PyTorch model and any images, in one call."""
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -12,7 +14,14 @@ from robustgen.backend import PLAIN
 from robustgen.data.split import Split
 from robustgen.errors import UserError
 from robustgen.evaluation.attacks import attack_cohort
-from robustgen.specs import L2_STEP_RULES, SearchConfig, Threat, require_name, require_number
+from robustgen.specs import (
+    L2_STEP_RULES,
+    MEMBERS,
+    SearchConfig,
+    Threat,
+    require_name,
+    require_number,
+)
 from robustgen.tensor_checks import (
     compute_logits,
     require_classes,
@@ -33,9 +42,10 @@ class SingleModelAttack(NamedTuple):
             success, the image of highest loss; for a misclassified clean image, this image itself.
         table: one row per image with `example`, `label`, `prediction` (class of the clean image),
             `adversarial_prediction` (class of the returned image), `success`, `iterations` and
-            `restart` (of the success), `loss` (cross-entropy of the returned image), and the norms
-            `l1`, `l2` and `linf` of the perturbation. An image that the model misclassifies
-            (`prediction` differs from `label`) is not attacked.
+            `restart` (of the success), `member` (of an ensemble, that succeeded), `loss`
+            (cross-entropy of the returned image), and the norms `l1`, `l2` and `linf` of the
+            perturbation. An image that the model misclassifies (`prediction` differs from `label`)
+            is not attacked.
     """
 
     images: Tensor
@@ -64,35 +74,43 @@ def attack(
     images: Tensor,
     labels: Tensor,
     *,
-    radius: float,
+    radius: float | None,
     norm: str = "linf",
     steps: int = 40,
-    loss: str = "cross_entropy",
+    loss: str | None = None,
     step_rule: str | None = None,
     step_size: float | None = None,
     restarts: int = 1,
+    members: Sequence[str] = (),
     seed: int = 0,
 ) -> SingleModelAttack:
     """Attack a model on images, as the workflow attacks the classifiers of a study.
 
     The attack is projected gradient ascent on a loss, from random starts in the ball
-    until the first success. Images that the model misclassifies are not attacked. Every success is
-    checked: the model misclassifies the returned image, which lies in the ball and in [0, 1].
+    until the first success. Without a radius it finds the smallest perturbation of each image. With
+    `members` it is an ensemble. Images that the model misclassifies are not attacked. Every success
+    is checked: the model misclassifies the returned image, which lies in the ball and in [0, 1].
 
     Args:
         model: images `(N, C, H, W)` to logits `(N, K)`, in eval mode.
         images: `(N, C, H, W)` of 32-bit floats in [0, 1], on the device of the model.
         labels: `(N,)` true classes, int64, on the same device.
-        radius: radius of the ball, in pixel values; for example 8 / 255.
+        radius: radius of the ball, in pixel values, for example 8 / 255. None finds the smallest
+            perturbation.
         norm: norm of the ball, "linf" or "l2".
         steps: number of steps from each random start.
-        loss: the loss that the attack increases, a key of `attacks.losses.LOSSES`.
+        loss: the loss that the attack increases, a key of `attacks.losses.LOSSES`; None takes the
+            cross-entropy, and without a radius the margin.
         step_rule: "signed", "normalized" or "adam", or a rule without a step size, "auto" or
             "random"; None takes "signed" for the norm "linf" and "normalized" for the norm "l2".
-        step_size: the factor on a step of the step rule; "auto" and "random" ignore it. None takes
+            Without a radius "fmn", which None takes, or "carlini_wagner".
+        step_size: the factor on a step of the step rule, if the rule has a step size. None takes
             steps whose length in the norm of the ball is 2.5 times the radius, divided by the steps
             (Madry et al., ICLR 2018).
         restarts: number of random starts per image.
+        members: names of searches of an ensemble, keys of `specs.MEMBERS`. They run one after the
+            other on the images on which those before had no success, with settings of their own:
+            the settings above, except radius and norm, are left at their defaults.
         seed: seed of the random starts; equal calls give equal results.
 
     Raises:
@@ -107,17 +125,21 @@ def attack(
         >>> result.images.shape, len(result.table)
         (torch.Size([3, 1, 2, 2]), 3)
     """
-    threat = Threat("image", norm, radius)
-    if step_rule is None:
-        step_rule = "signed" if norm == "linf" else "normalized"
-    require_name("step_rule", step_rule, STEP_RULES)
-    require_name("loss", loss, LOSSES)
-    require_number("steps", steps, 0, is_integer=True)
+    threat = Threat("image", norm) if radius is None else Threat("image", norm, radius)
     require_number("seed", seed, 0, highest=MAX_SEED, is_integer=True)
     _check_images(images)
-    if step_size is None:
-        step_size = _default_step_size(threat, step_rule, steps, images[0].numel())
-    search = SearchConfig(step_rule, step_size, steps, restarts, loss)
+    search: SearchConfig | dict[str, SearchConfig]
+    if members:
+        _require_defaults(steps=steps, loss=loss, step_rule=step_rule, step_size=step_size,
+                          restarts=restarts)  # fmt: skip
+        names = [members] if isinstance(members, str) else list(members)
+        for name in names:
+            require_name("members", name, MEMBERS)
+        search = {name: MEMBERS[name] for name in names}
+    else:
+        search = _make_search(
+            threat, images[0].numel(), steps, loss, step_rule, step_size, restarts
+        )
     _check_radius(threat, images)
     require_labels("labels", labels, images.shape[:1], images.device)
     _check_model(model, images, labels)
@@ -130,6 +152,39 @@ def attack(
         except UserError as error:
             raise ValueError("model has logits that are not finite") from error
     return SingleModelAttack(result.images[0].to(images.device), _make_table(result.rows))
+
+
+def _make_search(
+    threat: Threat,
+    pixels: int,
+    steps: int,
+    loss: str | None,
+    step_rule: str | None,
+    step_size: float | None,
+    restarts: int,
+) -> SearchConfig:
+    """Return the search of `attack`, for images of so many numbers."""
+    is_minimal = threat.radius == math.inf
+    if step_rule is None:
+        fixed_rule = "signed" if threat.norm == "linf" else "normalized"
+        step_rule = "fmn" if is_minimal else fixed_rule
+    loss = loss or ("margin" if is_minimal else "cross_entropy")
+    require_name("step_rule", step_rule, STEP_RULES)
+    require_name("loss", loss, LOSSES)
+    require_number("steps", steps, 0, is_integer=True)
+    if step_size is None:
+        step_size = 1.0 if is_minimal else _default_step_size(threat, step_rule, steps, pixels)
+    return SearchConfig(step_rule, step_size, steps, restarts, loss)
+
+
+def _require_defaults(**arguments: object) -> None:
+    """Raise a `ValueError` if an argument of `attack` that members have themselves was given."""
+    defaults = {"steps": 40, "restarts": 1}
+    for name, value in arguments.items():
+        if value != defaults.get(name):
+            raise ValueError(
+                f"{name} is {value!r}, but must be left out: members have their own settings"
+            )
 
 
 def _default_step_size(threat: Threat, step_rule: str, steps: int, pixels: int) -> float:
@@ -158,7 +213,7 @@ def _make_table(rows: dict[str, Any]) -> pd.DataFrame:
     norms = {f"image_{name}": name for name in ("l1", "l2", "linf")}
     names = [
         *("example", "label", "prediction", "adversarial_prediction", "success"),
-        *("iterations", "restart", "loss", *norms),
+        *("iterations", "restart", "member", "loss", *norms),
     ]
     table = pd.DataFrame({name: pd.array(rows[name]) for name in names}).rename(columns=norms)
     return table.astype({"iterations": "Int64", "restart": "Int64"})
@@ -174,7 +229,7 @@ def _check_images(images: Tensor) -> None:
 def _check_radius(threat: Threat, images: Tensor) -> None:
     """Raise a `ValueError` if the ball contains every image, as with a radius in grey values."""
     largest = 1.0 if threat.norm == "linf" else images[0].numel() ** 0.5
-    if threat.radius > largest:
+    if largest < threat.radius < math.inf:
         raise ValueError(
             f"radius is {threat.radius:g}, but must be at most {largest:g}, the largest distance "
             f"in [0, 1]; {threat.radius:g} of 255 grey values are {threat.radius / 255:.4g}"
