@@ -26,13 +26,13 @@ RATES = "success_rates, robustness_checks, over_seeds, claims, figure3, figure4,
 ALL_RATES = f"{RATES}, smallest_perturbations, {TRANSFER}"
 ALL_TABLES = f"errors, all_distances, {ALL_RATES}"
 SHEETS = "prototype_sheet, manifold_sheet"
-DATA = f"vaegan 3, latent_codes, judge, quality, all_quality, train 6, attack 36, {SHEETS}"
+DATA = f"vaegan 3, latent_codes, judge, quality, all_quality, train 6, attack 48, {SHEETS}"
 DATA += f", distances 3, clean_distances, {ALL_TABLES}, figure1, figure2"
 
 SETTINGS = {
     "the radius of the threat `transformation`": (
         {"threats": with_(THREATS, "transformation", radius=0.2)},
-        f"train, attack 11, errors, {ALL_RATES}",  # one method under six attacks, five under one
+        f"train, attack 13, errors, {ALL_RATES}",  # one method under eight attacks, five under one
     ),
     "the steps of the attack `regular`": (
         {"attacks": with_(ATTACKS, "regular", steps=9)},
@@ -40,16 +40,16 @@ SETTINGS = {
     ),
     "the steps of the method `adversarial`": (
         {"methods": with_(METHODS, "adversarial", steps=9)},
-        f"train, attack 6, errors, {ALL_RATES}",
+        f"train, attack 8, errors, {ALL_RATES}",
     ),
     "the learning rate of the classifiers": (
         {"classifier": {**SMOKE["classifier"], "learning_rate": 0.02}},
-        f"judge, quality, all_quality, train 6, attack 36, distances 3, {ALL_TABLES}, figure1, "
+        f"judge, quality, all_quality, train 6, attack 48, distances 3, {ALL_TABLES}, figure1, "
         "figure2",
     ),
     "an added method": (
         {"methods": with_(METHODS, "weak", threat="regular", steps=2)},
-        f"train, attack 6, errors, {ALL_RATES}",
+        f"train, attack 8, errors, {ALL_RATES}",
     ),
     "an added attack": (
         {"attacks": with_(ATTACKS, "weak", threat="regular", steps=2, examples=30)},
@@ -57,11 +57,11 @@ SETTINGS = {
     ),
     "an added N": (
         {"sizes": [60, 90]},
-        f"train 6, attack 36, distances 3, {ALL_TABLES}, figure1, figure2",
+        f"train 6, attack 48, distances 3, {ALL_TABLES}, figure1, figure2",
     ),
     "added seeds": (
         {"seeds": 4},
-        f"train 6, attack 36, distances 3, {ALL_TABLES}, figure2",
+        f"train 6, attack 48, distances 3, {ALL_TABLES}, figure2",
     ),
     "a font more": (
         {"datasets": {"fonts": {**FONTS, "fonts": 13}}},
@@ -73,7 +73,7 @@ SETTINGS = {
     ),
     "an added data set, without learned manifold": (
         {"datasets": {"fonts": FONTS, "more": {**FONTS, "letters": "DEF"}}},
-        "prototypes, codes, prototype_sheet, train 5, attack 25, distances 2, clean_distances, "
+        "prototypes, codes, prototype_sheet, train 5, attack 35, distances 2, clean_distances, "
         f"{ALL_TABLES}, figure1, figure2",
     ),
     "how distances are measured": (
@@ -82,7 +82,7 @@ SETTINGS = {
     ),
     "beta of the VAE-GAN of one class": (
         {"manifolds": {"fonts": {**MANIFOLD, "betas": {2: 9.0}}}},
-        "vaegan, latent_codes, quality, all_quality, manifold_sheet, train, attack 11, "
+        "vaegan, latent_codes, quality, all_quality, manifold_sheet, train, attack 13, "
         f"distances 3, clean_distances, {ALL_TABLES}, figure1, figure2",
     ),
     "beta of a VAE-GAN that is not used": (
@@ -104,7 +104,7 @@ SETTINGS = {
 }
 """Changed keys of the smoke study, and the jobs that run again, without `record`."""
 
-TRAINED = f"train 6, attack 36, distances 3, {ALL_TABLES}, figure1, figure2"
+TRAINED = f"train 6, attack 48, distances 3, {ALL_TABLES}, figure1, figure2"
 LEARNED = SETTINGS["beta of the VAE-GAN of one class"][1].replace("vaegan", "vaegan 3")
 EDITS = {
     "the search": (

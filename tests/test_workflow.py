@@ -51,7 +51,7 @@ def test_a_second_run_has_no_jobs(study):
 
 SCHEMAS = {
     "tables/errors.parquet": (tables.ERRORS, 6 * 2),
-    "tables/success_rates.parquet": (tables.SUCCESS_RATES, 6 * 2 * 6),
+    "tables/success_rates.parquet": (tables.SUCCESS_RATES, 6 * 2 * 8),
     "tables/manifolds.parquet": (tables.QUALITY, 3 + 1),
     "tables/distances.parquet": (tables.ALL_DISTANCES, None),
     "tables/claims.parquet": (tables.CLAIMS, None),

@@ -22,7 +22,7 @@ from robustgen.analysis.aggregate import (
 from robustgen.analysis.statistics import t_interval
 from robustgen.io.schemas import RADIUS_CURVES, SMALLEST_PERTURBATIONS
 
-RADII = 120
+RADII = 80
 """Number of radii of a curve."""
 FIRST_QUANTILE = 0.01
 """Quantile of the sizes at which the curves of an attack begin."""
