@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 STAGES = {
-    *("train", "attack", "distances", "tables", "figures"),
+    *("train", "attack", "distances", "transfer", "tables", "figures"),
     *("vaegan", "latent_codes", "quality", "manifold_sheet"),
 }
 

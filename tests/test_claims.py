@@ -461,11 +461,11 @@ def test_the_text_shows_verdicts_estimates_intervals_and_reasons():
         "  attacks compared: regular, along",
         "  1. Regular adversarial examples leave the data manifold, on the true manifold: "
         "supported",
-        "       angle difference                 61 [58.5, 63.5]          > 0     supported",
-        "       on manifold success, N = 100     0.501 [0.499, 0.503]     > 0     supported",
+        "       angle difference                     61 [58.5, 63.5]          > 0     supported",
+        "       on manifold success, N = 100         0.501 [0.499, 0.503]     > 0     supported",
         "  3. Robustness to adversarial examples on the manifold is generalization, on the true "
         "manifold: undecided",
-        "       error reduction                  no estimate              > 0     undecided",
+        "       error reduction                      no estimate              > 0     undecided",
         "         (the study has no on-manifold method)",
     ):
         assert line in text.splitlines()

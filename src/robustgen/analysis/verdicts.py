@@ -126,7 +126,7 @@ def _statistic_line(row: Mapping[str, Any]) -> str:
     text = "no estimate" if estimate is None else f"{estimate:.3g}"
     text += "" if low is None else f" [{low:.3g}, {high:.3g}]"
     threshold = next(s.threshold for s in STATISTICS if s.name == row["statistic"])
-    return f"       {name:<32} {text:<24} > {threshold:<5g} {row['verdict']}"
+    return f"       {name:<36} {text:<24} > {threshold:<5g} {row['verdict']}"
 
 
 def _short_note(row: Mapping[str, Any]) -> str:
