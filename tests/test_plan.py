@@ -72,8 +72,8 @@ def demo() -> Study:
             {"attack": "strong", "method": "normal"},
             3 * 100 * (100 + 50 + 9 * 50 + 1000 / 3) * 1e-5,
         ),
-        ("attack", {"attack": "on_learned_manifold", "method": "normal"}, 3 * 300 * 40 * 4e-5),
-        ("distances", {"attack": "regular", "method": "normal"}, 3 * 50 * 100 * 4e-4),
+        ("attack", {"attack": "on_learned_manifold", "method": "normal"}, 3 * 150 * 40 * 4e-5),
+        ("distances", {"attack": "regular", "method": "normal"}, 3 * 30 * 80 * 4e-4),
         ("figure2", {}, 0),
     ],
 )
