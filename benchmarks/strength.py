@@ -36,6 +36,7 @@ import robustgen
 from robustgen.acceleration.backends import for_cohorts
 from robustgen.data.split import Split
 from robustgen.models.cohort import Cohort
+from robustgen.results import StudyResults
 from robustgen.sampling import make_generator
 from robustgen.specs import MEMBERS, SearchConfig
 
@@ -158,7 +159,7 @@ def measure_foolbox(
 
 
 def print_tables_of_methods(
-    study: robustgen.StudyResults, dataset: str, images: Split, methods: list[str], n: int
+    study: StudyResults, dataset: str, images: Split, methods: list[str], n: int
 ) -> None:
     """Print the second and the third table."""
     tables = {

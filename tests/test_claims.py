@@ -390,8 +390,8 @@ def test_a_missing_method_or_attack_is_named_as_the_reason(role, missing, reason
         ]
         table = evaluate(tables)
         reason = f"there are no .*{name}"
-    tested = [row for row in table.to_pylist() if row["verdict"] != NOT_TESTED]
-    without_estimate = [row for row in tested if row["estimate"] is None]
+    tested_rows = [row for row in table.to_pylist() if row["verdict"] != NOT_TESTED]
+    without_estimate = [row for row in tested_rows if row["estimate"] is None]
     counts = {claim: sum(row["claim"] == claim for row in without_estimate) for claim in missing}
     assert counts == missing
     assert len(without_estimate) == sum(missing.values())

@@ -443,5 +443,7 @@ def test_without_a_radius_an_attack_finds_perturbations_of_sizes_of_their_own(no
     sizes = table.loc[table["success"], norm]
     assert sizes.nunique() > 20
     radius = float(sizes.median())
-    within = robustgen.attack(MODEL, IMAGES, LABELS, radius=radius, norm=norm, members="fmn").table
-    assert within["success"][attacked].mean() > 0.45
+    bounded_table = robustgen.attack(
+        MODEL, IMAGES, LABELS, radius=radius, norm=norm, members="fmn"
+    ).table
+    assert bounded_table["success"][attacked].mean() > 0.45

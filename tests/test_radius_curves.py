@@ -147,9 +147,10 @@ def test_a_job_that_occurs_twice_is_refused():
 
 
 def test_points_on_a_curve_are_the_attacks_in_the_same_space_and_norm():
-    other = {"space": "image", "norm": "l2", "radius": 1.0}
+    round_threat = {"space": "image", "norm": "l2", "radius": 1.0}
     study = make_study(
-        (("threats", "round"), other), (("attacks", "round"), {"threat": "round", "examples": 5})
+        (("threats", "round"), round_threat),
+        (("attacks", "round"), {"threat": "round", "examples": 5}),
     )
     expected = {"smallest": {"space": "image", "norm": "linf", "points": {"pixels": 0.3}}}
     assert find_minimal_attacks(study, "letters") == expected

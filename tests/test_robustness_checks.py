@@ -84,28 +84,28 @@ def test_an_honest_robust_model_has_no_warning():
 
 def test_saturated_logits_are_warned_of():
     """The probabilities round to 0 and 1, so that the cross-entropy has no gradient."""
-    found = exceeded(attack_all(ScaledCohort(1e5)))
-    assert {("plain", "vanishing_gradients"), ("plain", "strong_gain")} <= found
-    assert not any(attack == "strong" for attack, _ in found)
+    warnings = exceeded(attack_all(ScaledCohort(1e5)))
+    assert {("plain", "vanishing_gradients"), ("plain", "strong_gain")} <= warnings
+    assert not any(attack == "strong" for attack, _ in warnings)
 
 
 def test_quantized_images_are_warned_of():
     """No loss has a gradient. Only the search without gradients succeeds."""
-    found = exceeded(attack_all(QuantizedCohort()))
+    warnings = exceeded(attack_all(QuantizedCohort()))
     assert {
         ("plain", "vanishing_gradients"),
         ("plain", "strong_gain"),
         ("strong", "gradient_free_gain"),
         ("smallest", "unreached_images"),
-    } <= found
+    } <= warnings
 
 
 def test_successes_that_the_plain_model_denies_are_warned_of(monkeypatch):
     """Batch statistics instead of running ones, for example, change with the other images."""
     cohort = SinglePrecisionCohort()
     monkeypatch.setattr(cohort, "reference_forward", lambda images: cohort(1 - images))
-    found = exceeded(attack_all(cohort, Threat("image", "linf", 0.3)))
-    assert ("plain", "refuted_successes") in found
+    warnings = exceeded(attack_all(cohort, Threat("image", "linf", 0.3)))
+    assert ("plain", "refuted_successes") in warnings
 
 
 def test_a_search_that_still_gains_at_its_end_is_warned_of():
@@ -178,8 +178,8 @@ def test_a_warning_stands_beside_each_claim_that_uses_the_attack(attack, claims)
         if line.startswith(f"       warning: {attack}: the attack is too weak"):
             warned.add(current)
     assert warned == claims
-    other = make_checks(attack, (0.31,), dataset="other")
-    assert "warning" not in format_verdicts(table, other, ROLES, ON_MANIFOLD)
+    other_checks = make_checks(attack, (0.31,), dataset="other")
+    assert "warning" not in format_verdicts(table, other_checks, ROLES, ON_MANIFOLD)
 
 
 def test_the_checks_of_an_attack_follow_from_the_config():

@@ -134,10 +134,10 @@ def test_each_attack_has_a_panel_and_labels_are_not_repeated():
     table = pa.Table.from_pandas(frame, schema=TRANSFERS, preserve_index=False)
     rates = aggregate_transfers([({"dataset": "fonts", "n": 500}, table)]).to_pandas()
     figure = plot_transfer(rates, {"fonts": names})
-    shown = [axes for axes in figure.axes if axes.get_visible()]
-    assert [axes.get_title(loc="left").split("  ")[1] for axes in shown] == list(names)
-    assert [bool(axes.get_xlabel()) for axes in shown] == [True] * 5 + [False] * 2
-    assert [bool(axes.get_ylabel()) for axes in shown] == [i % 5 == 0 for i in range(7)]
+    visible_panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left").split("  ")[1] for axes in visible_panels] == list(names)
+    assert [bool(axes.get_xlabel()) for axes in visible_panels] == [True] * 5 + [False] * 2
+    assert [bool(axes.get_ylabel()) for axes in visible_panels] == [i % 5 == 0 for i in range(7)]
 
 
 def test_without_pairs_the_figure_says_what_is_missing():

@@ -71,12 +71,12 @@ def find_minimal_attacks(study: Study, dataset: str) -> dict[str, MinimalAttack]
             continue
         threat = study.threats[study.attacks[name].threat]
         radii = {
-            other: study.threats[block.threat].radius
-            for other, block in study.attacks.items()
+            attack: study.threats[block.threat].radius
+            for attack, block in study.attacks.items()
             if (study.threats[block.threat].space, study.threats[block.threat].norm)
             == (threat.space, threat.norm)
         }
-        points = {other: radius for other, radius in radii.items() if radius is not None}
+        points = {attack: radius for attack, radius in radii.items() if radius is not None}
         minimal_attacks[name] = {"space": threat.space, "norm": threat.norm, "points": points}
     return minimal_attacks
 

@@ -40,7 +40,9 @@ def plot_radius_curves(
         near 50 % its half radius with the t interval over seeds. Attacks with a radius in the same
         space and norm are points.
     """
-    pairs = [(dataset, name) for dataset, named in attacks.items() for name in named]
+    pairs = [
+        (dataset, name) for dataset, minimal_attacks in attacks.items() for name in minimal_attacks
+    ]
     if not pairs:
         return panels.message_figure("no attack for the smallest perturbation")
     columns = min(len(pairs), _MAX_COLUMNS)
@@ -72,7 +74,10 @@ def plot_radius_curves(
 def _choose_markers(attacks: Mapping[str, Mapping[str, MinimalAttack]]) -> dict[str, str]:
     """Return a marker for each attack with a radius."""
     names = [
-        name for named in attacks.values() for attack in named.values() for name in attack["points"]
+        name
+        for minimal_attacks in attacks.values()
+        for attack in minimal_attacks.values()
+        for name in attack["points"]
     ]
     unique_names = dict.fromkeys(names)
     return {name: _POINT_MARKERS[i % len(_POINT_MARKERS)] for i, name in enumerate(unique_names)}
