@@ -1,5 +1,6 @@
 """The evaluation of a trained cohort: predictions on the test split, and attacks on it."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -226,14 +227,8 @@ def _attack_batch(
     """Attack a batch `(M, B)`; return columns, images and codes by name, each `(M, B, ...)`."""
     space = make_space(threat.space, batch)
     clean_images = batch.images()
-    with torch.no_grad():
-        logits = cohort(clean_images)
-        require_classes("the labels of data", batch.labels, logits.shape[-1])
-        prediction = predict_class(logits)
-        decoded_prediction = prediction
-        if space.is_latent:
-            decoded_prediction = predict_class(cohort(space.decode(space.clean_codes)))
-    is_wrong = prediction != batch.labels
+    clean_columns = _evaluate_clean(cohort, space, clean_images, batch.labels)
+    is_wrong = clean_columns["prediction"] != batch.labels
     best: dict[str, Tensor] = {}
     for member, search in enumerate(searches.values()):
         skip = is_wrong | best["success"] if best else is_wrong
@@ -246,21 +241,39 @@ def _attack_batch(
     best["member"] = torch.where(best["success"], best["member"], -1)
     image_norms = perturbation_norms(best["images"] - clean_images)
     return {
-        "prediction": prediction,
-        "code_correct": decoded_prediction == batch.labels,
-        "clean_gradient": _measure_clean_gradient(cohort, space, batch.labels),
+        **clean_columns,
         **best,
         **{f"image_{norm}": norms for norm, norms in image_norms.items()},
     }
 
 
-def _measure_clean_gradient(cohort: AttackedModels, space: Space, labels: Tensor) -> Tensor:
-    """Return the L-infinity norms `(M, B)` of the gradients of the cross-entropy at clean codes."""
+def _evaluate_clean(
+    cohort: AttackedModels, space: Space, clean_images: Tensor, labels: Tensor
+) -> dict[str, Tensor]:
+    """Return the columns `(M, B)` of `schemas.ATTACKS` that do not depend on a search.
+
+    In the space `image` the model is evaluated once, because a clean code is the clean image.
+
+    Args:
+        cohort: M models in eval mode.
+        space: the space around the images.
+        clean_images: `(M, B, C, H, W)` images of the batch.
+        labels: `(M, B)` true classes.
+    """
     codes = space.clean_codes.detach().requires_grad_()
     logits = cohort(space.decode(codes))
+    require_classes("the labels of data", labels, logits.shape[-1])
     _, grad_logits = cross_entropy(logits.detach(), labels, labels)
     (gradient,) = torch.autograd.grad(logits, codes, grad_logits)
-    return perturbation_norm(gradient, "linf")
+    decoded_prediction = prediction = predict_class(logits.detach())
+    if space.is_latent:
+        with torch.no_grad():
+            prediction = predict_class(cohort(clean_images))
+    return {
+        "prediction": prediction,
+        "code_correct": decoded_prediction == labels,
+        "clean_gradient": perturbation_norm(gradient, "linf"),
+    }
 
 
 def _merge(
@@ -316,9 +329,10 @@ def _search_batch(
         backend=cohort.backend,
     )
     if not result.loss[~skip].isfinite().all():
+        radius = f", radius {threat.radius:g}" if math.isfinite(threat.radius) else ""
         raise UserError(
-            f"the loss of the attack is not finite (space {threat.space}, norm {threat.norm}, "
-            f"radius {threat.radius:g}); if training diverged, set a lower classifier.learning_rate"
+            f"the loss of the attack is not finite (space {threat.space}, norm {threat.norm}"
+            f"{radius}); if training diverged, set a lower classifier.learning_rate"
         )
     with torch.no_grad():
         is_clean = skip[:, :, None, None, None]
