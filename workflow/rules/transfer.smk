@@ -7,51 +7,40 @@ TRANSFERRED_ATTACKS = {
 TRANSFER_KEYS = [{"dataset": name, "n": n} for name in STUDY.datasets for n in STUDY.sizes]
 
 
-def target_files(pattern):
-    """Return an input function: the files of `pattern` of all methods and cohorts."""
+def all_cohorts(pattern):
+    """Return an input function: the files of `pattern` of all methods and cohorts of an N.
+
+    A pattern with the wildcard attack has a file for each attack with a radius.
+    """
 
     def files(wildcards):
         return expand(
-            f"{RESULTS}/{{dataset}}/classifiers/{{method}}/n{{n}}/{{cohort}}{pattern}",
+            f"{RESULTS}/{{dataset}}/{pattern}",
             dataset=wildcards.dataset,
-            method=STUDY.methods_of(wildcards.dataset),
             n=wildcards.n,
-            cohort=COHORTS,
-        )
-
-    return files
-
-
-def source_files(suffix):
-    """Return an input function: the files of all attacks on all methods and cohorts."""
-
-    def files(wildcards):
-        return expand(
-            f"{RESULTS}/{{dataset}}/attacks/{{attack}}/{{method}}/n{{n}}/{{cohort}}{suffix}",
-            dataset=wildcards.dataset,
             attack=TRANSFERRED_ATTACKS[wildcards.dataset],
             method=STUDY.methods_of(wildcards.dataset),
-            n=wildcards.n,
             cohort=COHORTS,
         )
 
     return files
 
 
-def source_keys(dataset):
-    """Return attack and method of each of the `source_files`."""
-    values = TRANSFERRED_ATTACKS[dataset], STUDY.methods_of(dataset), COHORTS
-    return [{"attack": attack, "method": method} for attack, method, _ in product(*values)]
+def cohort_keys(dataset, **names):
+    """Return the keys of each file of `all_cohorts`, without data set, N and cohort."""
+    values = {**names, "method": STUDY.methods_of(dataset)}
+    combinations = product(*values.values(), COHORTS)
+    return [dict(zip(values, combination)) for combination in combinations]
 
 
 rule transfer:
     input:
         images=f"{RESULTS}/{{dataset}}/dataset/images.safetensors",
         examples=f"{RESULTS}/{{dataset}}/dataset/examples.parquet",
-        cohorts=target_files(".safetensors"),
-        predictions=target_files(".predictions.parquet"),
-        attack_tables=source_files(".parquet"),
-        adversarial_examples=source_files(".safetensors"),
+        cohorts=all_cohorts("classifiers/{method}/n{n}/{cohort}.safetensors"),
+        predictions=all_cohorts("classifiers/{method}/n{n}/{cohort}.predictions.parquet"),
+        attack_tables=all_cohorts("attacks/{attack}/{method}/n{n}/{cohort}.parquet"),
+        adversarial_examples=all_cohorts("attacks/{attack}/{method}/n{n}/{cohort}.safetensors"),
     output:
         transfers=f"{RESULTS}/{{dataset}}/transfer/n{{n}}.parquet",
     log:
@@ -63,10 +52,10 @@ rule transfer:
         mem_mb=memory_mb(3000),
         runtime=60,
     params:
-        methods=lambda wildcards: [
-            method for method in STUDY.methods_of(wildcards.dataset) for _ in COHORTS
-        ],
-        source_keys=lambda wildcards: source_keys(wildcards.dataset),
+        target_keys=lambda wildcards: cohort_keys(wildcards.dataset),
+        source_keys=lambda wildcards: cohort_keys(
+            wildcards.dataset, attack=TRANSFERRED_ATTACKS[wildcards.dataset]
+        ),
         code=code_fingerprint("transfer", SEARCH_MODULES + VAEGAN_MODULES),
     script:
         "../scripts/transfer.py"

@@ -52,11 +52,14 @@ def count_transfers(
         A row per source model and target model with `seed`, `target_method`, `target_seed`, the
         number of examples that were `tried`, and how many `transferred`.
     """
+    for target in targets:
+        require_eval_mode("cohort", target.cohort)
     rows = []
     for source_images, source_success, seed in zip(images, success, seeds, strict=True):
         columns = source_success.nonzero()[:, 0]
         for target in targets:
-            require_eval_mode("cohort", target.cohort)
+            if set(target.cohort.seeds) == {seed}:
+                continue
             is_wrong = _classify(target.cohort, source_images[columns]) != labels[columns]
             is_tried = target.is_correct[:, columns]
             tried, transferred = is_tried.sum(1), (is_tried & is_wrong).sum(1)
