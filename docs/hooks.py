@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from robustgen.analysis.claims import CLAIM_SENTENCES, STATISTICS
+from robustgen.analysis.robustness_checks import ALL_CHECKS
 from robustgen.config.messages import join_words
 from robustgen.io import schemas as tables
 
@@ -77,11 +78,21 @@ def statistics_table() -> str:
     return "\n\n".join(sections)
 
 
+def checks_table() -> str:
+    """Return the checks of success rates, each with its bound."""
+    rows = [
+        [name.replace("_", " "), check.description, f"{check.bound:.0%}", check.meaning]
+        for name, check in ALL_CHECKS.items()
+    ]
+    return _table(["check", "value", "bound", "a higher value means"], rows)
+
+
 GENERATORS: dict[str, Callable[..., str]] = {
     "settings": settings_table,
     "kinds": kinds,
     "columns": columns_table,
     "statistics": statistics_table,
+    "checks": checks_table,
 }
 """The functions that markers name."""
 

@@ -25,6 +25,7 @@ from PIL import Image
 
 from robustgen import specs
 from robustgen.analysis import evidence
+from robustgen.analysis.robustness_checks import ALL_CHECKS
 from robustgen.attacks import losses, spaces, step_rules
 from robustgen.attacks.search import run_search
 from robustgen.config import datasets as dataset_settings
@@ -91,6 +92,13 @@ def test_a_default_that_depends_on_the_study_is_described_in_words() -> None:
     assert "| `methods` | a list | the methods without a threat; all methods if each has" in table
     assert "| `epochs` |" in HOOKS.settings_table("Judge")
     assert "`classifier.epochs`" in HOOKS.settings_table("Judge")
+
+
+def test_every_check_of_success_rates_is_documented() -> None:
+    assert ("checks", "") in MARKERS
+    table = HOOKS.checks_table()
+    assert "| strong gain | success rate of the ensemble of the same threat minus" in table
+    assert table.count("\n|") >= len(ALL_CHECKS)
 
 
 def test_every_schema_has_a_table_of_columns() -> None:

@@ -141,12 +141,12 @@ def test_carlini_wagner_is_at_least_as_small_as_that_of_foolbox(trained, test_im
 
 
 def make_case(space: str):
-    """Return tiny models, a batch with labels that they mostly predict, and its space."""
-    cohort, batch = TinyCohort(MODELS), make_tiny_split(30).expand(MODELS)
-    tiny_space = make_space(space, batch)
+    """Return tiny models, a space, and the labels that the models predict for its clean codes."""
+    cohort = TinyCohort(MODELS)
+    tiny_space = make_space(space, make_tiny_split(30).expand(MODELS))
     with torch.no_grad():
         labels = cohort(tiny_space.decode(tiny_space.clean_codes)).argmax(-1)
-    return cohort, batch, tiny_space, labels
+    return cohort, tiny_space, labels
 
 
 SPACES = ["image", "true_manifold", "learned_manifold", "transformation"]
@@ -156,7 +156,7 @@ SPACES = ["image", "true_manifold", "learned_manifold", "transformation"]
 @pytest.mark.parametrize("space", SPACES)
 def test_a_search_within_a_radius_succeeds_where_the_smallest_perturbation_is_inside(space, norm):
     """Both searches take the same steps; one ends at its first success inside."""
-    cohort, _, tiny_space, labels = make_case(space)
+    cohort, tiny_space, labels = make_case(space)
     search = replace(FMN, steps=30)
     result, sizes = search_smallest(cohort, tiny_space, labels, Threat(space, norm), search)
     smallest = torch.where(result.success, sizes, torch.inf)
@@ -173,7 +173,7 @@ def test_a_search_within_a_radius_succeeds_where_the_smallest_perturbation_is_in
 @pytest.mark.parametrize("rule", MINIMAL_STEP_RULES)
 @pytest.mark.parametrize("space", SPACES)
 def test_the_result_is_a_success_within_the_bounds_and_does_not_depend_on_the_batch(space, rule):
-    cohort, _, tiny_space, labels = make_case(space)
+    cohort, tiny_space, labels = make_case(space)
     search = SearchConfig(rule, steps=25, loss="margin")
     result, sizes = search_smallest(cohort, tiny_space, labels, Threat(space, "l2"), search)
     with torch.no_grad():
@@ -194,9 +194,9 @@ def test_the_result_is_a_success_within_the_bounds_and_does_not_depend_on_the_ba
     torch.testing.assert_close(alone_sizes, sizes.gather(1, columns))
 
 
-def test_more_steps_do_not_lose_a_success_that_a_shorter_path_has_found():
-    """The smallest success of a path counts, not the last one."""
-    cohort, _, tiny_space, labels = make_case("image")
+def test_the_smallest_success_of_the_path_is_the_result():
+    """It is neither the first nor the last one."""
+    cohort, tiny_space, labels = make_case("image")
     recorded: list[Tensor] = []
 
     class Recorder:
@@ -250,7 +250,7 @@ LIBRARY_MISTAKES = {
     ("threat", "search", "sentence"), LIBRARY_MISTAKES.values(), ids=LIBRARY_MISTAKES
 )
 def test_a_search_that_does_not_fit_its_threat_is_refused(threat, search, sentence):
-    cohort, batch, tiny_space, labels = make_case("image")
+    cohort, tiny_space, labels = make_case("image")
     generators = [torch.Generator().manual_seed(seed) for seed in cohort.seeds]
     with pytest.raises(ValueError, match=sentence):
         robustgen.run_search(
@@ -258,7 +258,6 @@ def test_a_search_that_does_not_fit_its_threat_is_refused(threat, search, senten
         )
     with pytest.raises(ValueError, match=sentence):
         attack_cohort(cohort, make_tiny_split(4), threat, search, generators)
-    del batch
 
 
 @pytest.mark.parametrize("rule", MINIMAL_STEP_RULES)

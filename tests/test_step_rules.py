@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import product
+from typing import get_args
 
 import pytest
 import torch
@@ -13,7 +14,13 @@ from tiny import project_by_hand
 from robustgen.attacks.spaces import ImageSpace, LearnedSpace
 from robustgen.attacks.step_rules import STEP_RULES, FixedStepRule, Iterate, list_check_steps
 from robustgen.data.decoders import ClassDecoders
-from robustgen.specs import SearchConfig, Threat
+from robustgen.specs import (
+    AUTO_STEP_RULES,
+    GRADIENT_FREE_STEP_RULES,
+    SearchConfig,
+    StepRuleName,
+    Threat,
+)
 
 FIXED_STEP_RULES = [name for name, rule in STEP_RULES.items() if issubclass(rule, FixedStepRule)]
 SHAPE = (2, 3, 1, 2, 2)
@@ -36,6 +43,15 @@ def test_adam_steps_as_torch_does(step_size):
         optimizer.step()
         stepped_codes += step_size * rule(gradient)
         torch.testing.assert_close(stepped_codes, codes.detach(), rtol=1e-5, atol=1e-7)
+
+
+def test_the_lists_of_step_rules_are_those_of_their_classes():
+    """The config reads the lists without importing PyTorch."""
+    assert set(STEP_RULES) == set(get_args(StepRuleName))
+    auto = {name for name, rule in STEP_RULES.items() if not issubclass(rule, FixedStepRule)}
+    assert auto == set(AUTO_STEP_RULES)
+    gradient_free = {name for name, rule in STEP_RULES.items() if not rule.needs_gradient}
+    assert gradient_free == set(GRADIENT_FREE_STEP_RULES)
 
 
 def test_adam_divides_small_gradients_by_at_least_its_epsilon():

@@ -46,6 +46,8 @@ TransformationsName = Literal["slight", "easy", "moderate", "hard"]
 FONTS_IMAGE_SIZE = 28
 """Side of an image of FONTS in pixels; the paper's setting."""
 NORMS: tuple[str, ...] = get_args(NormName)
+NORM_SYMBOLS = {"linf": "L∞", "l2": "L2"}
+"""Names of norms in captions and figures."""
 LEARNED_MANIFOLDS = ("learned_manifold", "data_manifold")
 """Spaces of latent codes: of one VAE-GAN per class, and of one VAE-GAN for all classes."""
 MANIFOLDS = ("true_manifold", *LEARNED_MANIFOLDS)
@@ -199,7 +201,7 @@ class SearchConfig:
 
 
 MEMBERS: dict[str, SearchConfig] = {
-    "auto_cross_entropy": SearchConfig("auto", steps=100, loss="scaled_cross_entropy"),
+    "auto_cross_entropy": SearchConfig("auto", steps=100, restarts=5, loss="scaled_cross_entropy"),
     "auto_margin": SearchConfig("auto", steps=100, loss="margin"),
     "auto_targeted": SearchConfig("auto", steps=100, restarts=9, loss="targeted_dlr"),
     "fmn": SearchConfig("fmn", steps=50, loss="margin"),

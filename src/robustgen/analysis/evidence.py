@@ -320,13 +320,14 @@ def _most_robust_pair(evidence: Evidence) -> "tuple[str, str, pd.Series[float]]"
 
     The gain is the success rate of the attack on normal models minus that on models of the method,
     averaged over seeds at the largest N. At a radius that no model withstands, no gain would be
-    seen. Without an attack of the radius of a method, the first of both are taken.
+    seen. Without an attack of the radius of a method, the first strong attack and the first method
+    are taken.
 
     Returns:
         The method, the attack, and the gains, indexed by n and seed.
     """
-    first = _name_of(evidence, "adversarial"), _name_of(evidence, "regular_attack")
-    pairs = evidence.roles["robust_pairs"] or [first]
+    first_method, _ = _name_of(evidence, "adversarial"), _name_of(evidence, "regular_attack")
+    pairs = evidence.roles["robust_pairs"] or [(first_method, evidence.roles["strong_attacks"][0])]
     gains = [_gains(evidence, *pair) for pair in pairs]
     means = [gain.groupby("n").mean().iloc[-1] for gain in gains]
     best = int(np.argmax(means))

@@ -37,7 +37,7 @@ class Check:
 
     Attributes:
         name: name in the table of checks.
-        description: what the value is.
+        description: what the value is, for the documentation.
         meaning: what it means if the value exceeds the bound.
         bound: largest value that is no warning.
         measure: returns the value for one model, from its correctly classified images and the
@@ -80,7 +80,7 @@ CHECKS = (
     Check(
         "vanishing_gradients",
         "share of images at whose clean code no component of the gradient of the cross-entropy "
-        f"exceeds {VANISHING_GRADIENT:g}",
+        f"reaches {VANISHING_GRADIENT:g}; for attacks with this loss",
         "the loss of the search has no direction to begin with",
         0.05,
         _share_vanishing,
@@ -88,14 +88,15 @@ CHECKS = (
     ),
     Check(
         "refuted_successes",
-        "share of successes of the search that the plain model does not confirm",
-        "the model gives other results when it is run again",
+        "share of successes of a search that the model does not confirm when it is run again, with "
+        "plain layers, on the saved image; they do not count as successes",
+        "the results of the model depend on how it is run",
         0.01,
         _share_refuted,
     ),
     Check(
         "late_successes",
-        f"share of successes in the last {1 - LATE_SHARE:.0%} of the steps",
+        f"share of successes of a single search in the last {1 - LATE_SHARE:.0%} of its steps",
         "more steps would succeed more often",
         0.05,
         _share_late,
@@ -103,7 +104,8 @@ CHECKS = (
     ),
     Check(
         "gradient_free_gain",
-        "share of images on which only a search without gradients succeeds",
+        "share of images on which only a search without gradients (`random`) succeeds, after the "
+        "other members of an ensemble",
         "gradients mislead the other searches",
         0.02,
         _share_gradient_free,
@@ -111,7 +113,7 @@ CHECKS = (
     ),
     Check(
         "unreached_images",
-        "share of images for which no perturbation of any size is found",
+        "share of images for which an attack for the smallest perturbation finds none, of any size",
         "the search fails, because without a limit on the size every model can be misled",
         0.01,
         _share_without_perturbation,

@@ -7,13 +7,12 @@ from robustgen.config.study import Study
 from robustgen.specs import (
     GRADIENT_FREE_STEP_RULES,
     MANIFOLDS,
+    NORM_SYMBOLS,
     CheckedAttack,
     MinimalAttack,
     OnManifold,
     Roles,
 )
-
-_NORM_SYMBOLS = {"linf": "L∞", "l2": "L2"}
 
 
 def find_roles(study: Study) -> Roles:
@@ -120,7 +119,7 @@ def _first_attack(study: Study, space: str) -> str | None:
 def threat_caption(study: Study, attack: str) -> str:
     """Return the norm and the radius of an attack's threat, e.g. "L∞ radius 0.3"."""
     threat = study.threats[study.attacks[attack].threat]
-    symbol = _NORM_SYMBOLS[threat.norm]
+    symbol = NORM_SYMBOLS[threat.norm]
     return (
         f"smallest {symbol} radius"
         if threat.radius is None

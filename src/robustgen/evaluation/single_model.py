@@ -15,6 +15,7 @@ from robustgen.data.split import Split
 from robustgen.errors import UserError
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.specs import (
+    AUTO_STEP_RULES,
     L2_STEP_RULES,
     MEMBERS,
     SearchConfig,
@@ -76,11 +77,11 @@ def attack(
     *,
     radius: float | None,
     norm: str = "linf",
-    steps: int = 40,
+    steps: int = SearchConfig.steps,
     loss: str | None = None,
     step_rule: str | None = None,
     step_size: float | None = None,
-    restarts: int = 1,
+    restarts: int = SearchConfig.restarts,
     members: Sequence[str] = (),
     seed: int = 0,
 ) -> SingleModelAttack:
@@ -129,17 +130,17 @@ def attack(
     require_number("seed", seed, 0, highest=MAX_SEED, is_integer=True)
     _check_images(images)
     search: SearchConfig | dict[str, SearchConfig]
+    settings: dict[str, Any] = {
+        "steps": steps,
+        "restarts": restarts,
+        "loss": loss,
+        "step_rule": step_rule,
+        "step_size": step_size,
+    }
     if members:
-        _require_defaults(steps=steps, loss=loss, step_rule=step_rule, step_size=step_size,
-                          restarts=restarts)  # fmt: skip
-        names = [members] if isinstance(members, str) else list(members)
-        for name in names:
-            require_name("members", name, MEMBERS)
-        search = {name: MEMBERS[name] for name in names}
+        search = _make_ensemble(members, **settings)
     else:
-        search = _make_search(
-            threat, images[0].numel(), steps, loss, step_rule, step_size, restarts
-        )
+        search = _make_search(threat, images[0].numel(), **settings)
     _check_radius(threat, images)
     require_labels("labels", labels, images.shape[:1], images.device)
     _check_model(model, images, labels)
@@ -157,34 +158,45 @@ def attack(
 def _make_search(
     threat: Threat,
     pixels: int,
+    *,
     steps: int,
+    restarts: int,
     loss: str | None,
     step_rule: str | None,
     step_size: float | None,
-    restarts: int,
 ) -> SearchConfig:
     """Return the search of `attack`, for images of so many numbers."""
     is_minimal = threat.radius == math.inf
     if step_rule is None:
-        fixed_rule = "signed" if threat.norm == "linf" else "normalized"
-        step_rule = "fmn" if is_minimal else fixed_rule
-    loss = loss or ("margin" if is_minimal else "cross_entropy")
+        rule_by_norm = {"linf": "signed", "l2": "normalized"}
+        step_rule = "fmn" if is_minimal else rule_by_norm[threat.norm]
+    if loss is None:
+        loss = "margin" if is_minimal else SearchConfig.loss
     require_name("step_rule", step_rule, STEP_RULES)
     require_name("loss", loss, LOSSES)
     require_number("steps", steps, 0, is_integer=True)
     if step_size is None:
-        step_size = 1.0 if is_minimal else _default_step_size(threat, step_rule, steps, pixels)
+        step_size = _default_step_size(threat, step_rule, steps, pixels)
     return SearchConfig(step_rule, step_size, steps, restarts, loss)
 
 
-def _require_defaults(**arguments: object) -> None:
-    """Raise a `ValueError` if an argument of `attack` that members have themselves was given."""
-    defaults = {"steps": 40, "restarts": 1}
-    for name, value in arguments.items():
+def _make_ensemble(members: Sequence[str], **settings: object) -> dict[str, SearchConfig]:
+    """Return the searches of an ensemble by name.
+
+    Args:
+        members: names of searches, or the name of a single one.
+        settings: arguments of `attack`, which must have their defaults.
+    """
+    defaults = {"steps": SearchConfig.steps, "restarts": SearchConfig.restarts}
+    for name, value in settings.items():
         if value != defaults.get(name):
             raise ValueError(
                 f"{name} is {value!r}, but must be left out: members have their own settings"
             )
+    names = [members] if isinstance(members, str) else members
+    for name in names:
+        require_name("members", name, MEMBERS)
+    return {name: MEMBERS[name] for name in names}
 
 
 def _default_step_size(threat: Threat, step_rule: str, steps: int, pixels: int) -> float:
@@ -194,6 +206,8 @@ def _default_step_size(threat: Threat, step_rule: str, steps: int, pixels: int) 
     the root of the number of `pixels`. A step of other rules has a length of about 1 in each
     coordinate, so that its L2 norm is this root.
     """
+    if step_rule in AUTO_STEP_RULES or threat.radius == math.inf:
+        return SearchConfig.step_size  # not used
     length = 2.5 * threat.radius / max(steps, 1)
     if step_rule in L2_STEP_RULES:
         return length * pixels**0.5 if threat.norm == "linf" else length

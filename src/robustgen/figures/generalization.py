@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from string import ascii_lowercase
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -76,7 +75,7 @@ def _make_panels(
     columns = max(map(len, bands))
     figure = panels.panel_figure(columns, rows * len(bands))
     cells = figure.add_gridspec(rows * len(bands), columns)
-    letters = iter(ascii_lowercase)
+    letters = panels.panel_letters()
     error_panels: ErrorPanels = {}
     attack_panels: AttackPanels = {}
     for top_row, band in zip(range(0, rows * len(bands), rows), bands, strict=True):
@@ -85,13 +84,13 @@ def _make_panels(
             cell = cells[top_row, band_columns[0] : band_columns[-1] + 1]
             error_panels[dataset] = figure.add_subplot(cell)
             dataset_title = dataset if len(attacks) > 1 else ""
-            panels.set_title(error_panels[dataset], next(letters, ""), dataset_title)
+            panels.set_title(error_panels[dataset], next(letters), dataset_title)
         for row in range(top_row + 1, top_row + rows):
             for column, (dataset, attack) in enumerate(band):
                 if attack:
                     panel = figure.add_subplot(cells[row, column])
                     title = _attack_title(attack, columns) if row == top_row + 1 else ""
-                    panels.set_title(panel, next(letters, ""), title)
+                    panels.set_title(panel, next(letters), title)
                     attack_panels.setdefault((dataset, attack), []).append(panel)
                 elif row == top_row + 1:
                     both_rows = cells[row : top_row + rows, column]

@@ -1,7 +1,8 @@
 """Panels that several figures share: rates against N and against the test error, and their axes."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from string import ascii_lowercase
 from typing import Literal
 
@@ -62,11 +63,11 @@ def panel_grid(
     axes = figure.subplots(
         len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": list(heights)}
     )
-    letters = iter(ascii_lowercase)
+    letters = panel_letters()
     for row, panels in enumerate(axes):
         for column, panel in enumerate(panels):
             has_name = columns > 1 and row == 0
-            set_title(panel, next(letters, ""), datasets[column] if has_name else "")
+            set_title(panel, next(letters), datasets[column] if has_name else "")
     if not datasets:
         show_message(axes[0, 0], "no results")
     return figure, [list(panels) for panels in axes.T[: len(datasets)]]
@@ -95,6 +96,11 @@ def share_y_limits(panels: Iterable[Axes]) -> None:
     limits = max((panel.get_ylim() for panel in with_data), key=lambda pair: pair[1], default=None)
     for panel in with_data:
         panel.set_ylim(limits)
+
+
+def panel_letters() -> Iterator[str]:
+    """Yield the letters of panels, a to z, and then empty texts."""
+    return chain(ascii_lowercase, repeat(""))
 
 
 def set_title(axes: Axes, letter: str, text: str = "") -> None:

@@ -11,14 +11,13 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from robustgen.figures import legends, panels, style
 from robustgen.figures.style import line_settings
-from robustgen.specs import MinimalAttack
+from robustgen.specs import NORM_SYMBOLS, MinimalAttack
 
 _POINT_COLOUR = "#6a6a6a"
 _POINT_MARKERS = ("x", "+", "1", "2", "3", "4")
 _HALF = 0.5
 _HALF_DODGE = 0.025
 """Vertical distance of the half radii of two methods, so that their intervals stay visible."""
-_NORM_SYMBOLS = {"linf": "L∞", "l2": "L2"}
 _MAX_COLUMNS = 2
 
 
@@ -53,9 +52,7 @@ def plot_radius_curves(
     means = over_seeds[over_seeds["n"] == curves["n"].max()]
     styles = style.plot_styles(largest["method"])
     markers = _choose_markers(attacks)
-    for axes, letter, (dataset, name) in zip(
-        grid, "abcdefghijklmnopqrstuvwxyz", pairs, strict=False
-    ):
+    for axes, letter, (dataset, name) in zip(grid, panels.panel_letters(), pairs, strict=False):
         attack = attacks[dataset][name]
         title = f"{dataset}: {name}" if len(attacks) > 1 else name
         panels.set_title(axes, letter, style.format_name(title.replace("_", " "), 30))
@@ -108,7 +105,7 @@ def _plot_curves(
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=12))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(lambda radius, _: f"{radius:g}")
-    axes.set_xlabel(f"{_NORM_SYMBOLS[attack['norm']]} radius, {attack['space'].replace('_', ' ')}")
+    axes.set_xlabel(f"{NORM_SYMBOLS[attack['norm']]} radius, {attack['space'].replace('_', ' ')}")
     panels.set_rate_axis(axes, "y", "success rate")
 
 

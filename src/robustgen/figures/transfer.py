@@ -43,12 +43,13 @@ def plot_transfer(transfers: pd.DataFrame, attacks: Mapping[str, Sequence[str]])
     size = (count * (cells + _GAP) + _LABEL_SIZE for count in (columns, rows))
     figure = style.new_figure(*size)
     grid = figure.subplots(rows, columns, squeeze=False)
+    letters = panels.panel_letters()
     for index, (dataset, attack) in enumerate(pairs):
         axes = grid.flat[index]
         rates = largest[(largest["dataset"] == dataset) & (largest["attack"] == attack)]
         _plot_rates(axes, rates, styles)
         name = f"{dataset}: {attack}" if len(attacks) > 1 else attack
-        panels.set_title(axes, chr(ord("a") + index), style.format_name(name.replace("_", " "), 30))
+        panels.set_title(axes, next(letters), style.format_name(name.replace("_", " "), 30))
         is_top, is_left = index < columns, index % columns == 0
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("tried on models of" if is_top else "")

@@ -37,6 +37,9 @@ _STUDY_KEYS = [
 ]
 _ATTACK = _field("attack", pa.string(), "", "attack")
 _ATTACK_OR_CLEAN = _field("attack", pa.string(), "", f"attack; `{CLEAN}` for clean test images")
+_ATTACKED = _field(
+    "attacked", pa.int32(), "images", "attacked test images that the model classifies correctly"
+)
 _INTERVAL = [
     _field("low", pa.float64(), "as estimate", "lower end of the 95 % interval", nullable=True),
     _field("high", pa.float64(), "as estimate", "upper end of the 95 % interval", nullable=True),
@@ -308,12 +311,7 @@ SUCCESS_RATES = pa.schema(
         *_STUDY_KEYS,
         _SEED,
         _ATTACK,
-        _field(
-            "attacked",
-            pa.int32(),
-            "images",
-            "attacked test images that the model classifies correctly",
-        ),
+        _ATTACKED,
         _field("successes", pa.int32(), "images", "successes among `attacked`"),
         _field("success_rate", pa.float64(), "share", "successes / attacked", nullable=True),
         *_INTERVAL,
@@ -362,12 +360,7 @@ SMALLEST_PERTURBATIONS = pa.schema(
         *_STUDY_KEYS,
         _SEED,
         _ATTACK,
-        _field(
-            "attacked",
-            pa.int32(),
-            "images",
-            "attacked test images that the model classifies correctly",
-        ),
+        _ATTACKED,
         _field("successes", pa.int32(), "images", "images of `attacked` with a perturbation"),
         _field(
             "half_radius",
