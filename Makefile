@@ -87,7 +87,7 @@ bench: $(VENV)/.ready-bench ## attacks, training and distances beside others, on
 	"$(BIN)/python" -m pip install --quiet --no-deps torchattacks==3.5.1
 	"$(BIN)/python" benchmarks/bench.py results/benchmarks
 
-bench-strength: $(VENV)/.ready ## the strong attack beside AutoAttack, on the models of the demo
+bench-strength: $(VENV)/.ready-bench ## the strong attack beside AutoAttack, on the models of the demo
 	"$(BIN)/python" -m pip install --quiet --no-deps pyautoattack==0.2.0
 	"$(BIN)/python" benchmarks/strength.py results/demo
 
