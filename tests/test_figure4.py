@@ -78,6 +78,13 @@ def test_the_y_axis_names_the_attack_with_its_norm_and_radius() -> None:
     assert figure.axes[0].get_ylabel() == "success rate of\nregular attack\nL∞ radius 0.3"
 
 
+def test_several_attacks_on_one_data_set_have_two_columns() -> None:
+    attacks = {name: "L∞ radius 0.3" for name in ("regular", "strong", "strong_small")}
+    cells = [axes.get_subplotspec() for axes in plot_robustness(*study_tables(), attacks).axes]
+    columns = [(cell.rowspan.start, *cell.colspan) for cell in cells]
+    assert columns == [(0, 0), (0, 1), (1, 0), (2, 0, 1)]
+
+
 @pytest.mark.parametrize("max_error", [0.67, 0.68, 0.9])
 def test_the_label_of_the_last_tick_is_not_cut_off(max_error: float) -> None:
     """The layout makes room for the label, which must not change the ticks."""

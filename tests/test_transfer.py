@@ -120,7 +120,8 @@ def test_the_heat_map_has_the_mean_rates_of_the_largest_n():
     smaller = dict.fromkeys(COUNTS, (10, 0))
     table = aggregate_transfers([make_part(500, COUNTS), make_part(250, smaller)]).to_pandas()
     figure = plot_transfer(table, {"fonts": ["regular"]})
-    (axes,) = figure.axes
+    axes, colour_bar = figure.axes
+    assert colour_bar.get_xlabel() == "transfer rate in %"
     assert [text.get_text() for text in axes.texts] == ["10", "50", "90"]
     labels = [text.get_text() for text in axes.get_xticklabels()]
     assert labels == ["normal", "adversarial"]
@@ -134,7 +135,7 @@ def test_each_attack_has_a_panel_and_labels_are_not_repeated():
     table = pa.Table.from_pandas(frame, schema=TRANSFERS, preserve_index=False)
     rates = aggregate_transfers([({"dataset": "fonts", "n": 500}, table)]).to_pandas()
     figure = plot_transfer(rates, {"fonts": names})
-    visible_panels = [axes for axes in figure.axes if axes.get_visible()]
+    *visible_panels, _colour_bar = (axes for axes in figure.axes if axes.get_visible())
     assert [axes.get_title(loc="left").split("  ")[1] for axes in visible_panels] == list(names)
     assert [bool(axes.get_xlabel()) for axes in visible_panels] == [True] * 5 + [False] * 2
     assert [bool(axes.get_ylabel()) for axes in visible_panels] == [i % 5 == 0 for i in range(7)]

@@ -39,13 +39,14 @@ def plot_robustness(
 
     Returns:
         A column of panels per data set: one per attack, and then the test error of the
-        `compared_methods`. Each training method has a colour and a marker.
+        `compared_methods`. The attacks on a single data set have two columns. Each training method
+        has a colour and a marker.
     """
     errors = errors.sort_values(panels.MODEL_KEYS)  # the order decides which marker is on top
     datasets = sorted(errors["dataset"].unique())
     areas = panels.marker_areas(errors["n"])
     styles = style.plot_styles(errors["method"])
-    figure, columns = panels.panel_grid(datasets, [1.0] * (len(regular_attacks) + 1))
+    figure, columns = _make_panels(datasets, len(regular_attacks))
     has_fit = False
     for dataset, axes in zip(datasets, columns, strict=True):
         models = errors[errors["dataset"] == dataset]
@@ -55,7 +56,8 @@ def plot_robustness(
             has_fit |= _plot_success(panel, attacked, styles, areas, label, not_adversarial)
         compared = models[models["method"].isin(compared_methods)]
         _plot_test_error(axes[-1], compared, styles)
-    panels.share_y_labels(figure)
+    if len(datasets) > 1:
+        panels.share_y_labels(figure)
     if regular_attacks:
         further_handles = [*legends.size_handles(areas), *([_fit_handle()] if has_fit else [])]
         legends.add_legend(figure, legends.method_handles(styles), further_handles)
@@ -63,6 +65,20 @@ def plot_robustness(
         compared_styles = {k: styles[k] for k in styles if k in compared_methods}
         legends.add_legend(figure, legends.method_handles(compared_styles))
     return figure
+
+
+def _make_panels(datasets: Sequence[str], attacks: int) -> tuple[Figure, list[list[Axes]]]:
+    """Return the figure, and for each data set a panel per attack and one of the test error."""
+    if len(datasets) != 1 or attacks < 2:
+        return panels.panel_grid(datasets, [1.0] * (attacks + 1))
+    attack_rows = -(-attacks // 2)
+    figure = panels.panel_figure(columns=2, rows=attack_rows + 1)
+    cells = figure.add_gridspec(attack_rows + 1, 2)
+    axes = [figure.add_subplot(cells[divmod(index, 2)]) for index in range(attacks)]
+    axes.append(figure.add_subplot(cells[attack_rows, :]))
+    for panel, letter in zip(axes, panels.panel_letters(), strict=False):
+        panels.set_title(panel, letter)
+    return figure, [axes]
 
 
 def _plot_success(

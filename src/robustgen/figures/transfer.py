@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from robustgen.figures import panels, style
 
-_CELL_SIZE, _LABEL_SIZE, _GAP = 0.32, 1.25, 0.3
-"""Inches of a cell, of the labels on the left of and above the heat maps, and between these."""
+_CELL_SIZE, _LABEL_SIZE, _GAP, _BAR_SIZE = 0.32, 1.25, 0.3, 0.45
+"""Inches of a cell, of the labels on the left of and above the heat maps, between these, and of the
+colour bar below them."""
 
 
 @style.with_style
@@ -24,7 +25,7 @@ def plot_transfer(transfers: pd.DataFrame, attacks: Mapping[str, Sequence[str]])
 
     Returns:
         A heat map per data set and attack, with a row per method of source models and a column per
-        method of target models; the models have the largest N.
+        method of target models; the models have the largest N. A colour bar gives the unit.
     """
     largest = transfers[transfers["n"] == transfers["n"].max()].dropna(subset=["transfer_rate"])
     pairs = [
@@ -40,8 +41,8 @@ def plot_transfer(transfers: pd.DataFrame, attacks: Mapping[str, Sequence[str]])
     max_columns = max(int((style.TEXT_WIDTH - _LABEL_SIZE) / (cells + _GAP)), 1)
     columns = min(len(pairs), max_columns)
     rows = -(-len(pairs) // columns)
-    size = (count * (cells + _GAP) + _LABEL_SIZE for count in (columns, rows))
-    figure = style.new_figure(*size)
+    width, height = (count * (cells + _GAP) + _LABEL_SIZE for count in (columns, rows))
+    figure = style.new_figure(width, height + _BAR_SIZE)
     grid = figure.subplots(rows, columns, squeeze=False)
     letters = panels.panel_letters()
     for index, (dataset, attack) in enumerate(pairs):
@@ -60,6 +61,14 @@ def plot_transfer(transfers: pd.DataFrame, attacks: Mapping[str, Sequence[str]])
         axes.tick_params("x", rotation=90)
     for axes in grid.flat[len(pairs) :]:
         axes.set_visible(False)
+    figure.colorbar(
+        grid.flat[0].collections[0],
+        ax=list(grid.flat),
+        location="bottom",
+        aspect=40,
+        shrink=0.6,
+        label="transfer rate in %",
+    )
     return figure
 
 
