@@ -368,28 +368,48 @@ def test_a_loss_that_is_not_finite_ends_the_attack(data, monkeypatch):
         attack_cohort(cohort, data, THREAT, SEARCH, make_generators())
 
 
-@pytest.mark.parametrize("restarts", [1, 2])
-def test_results_do_not_depend_on_the_number_of_batches_attacked_together(
-    cohort, monkeypatch, restarts
-):
-    """On a GPU several batches are attacked together, from the starts that each draws in turn."""
-    split = in_single_precision(make_tiny_split(2 * evaluation.BATCH_SIZE + 30))
-    search = replace(SEARCH, restarts=restarts)
+JOINT_SEARCHES = {
+    "one restart": SEARCH,
+    "two restarts": replace(SEARCH, restarts=2),
+    "an ensemble": {
+        "first": replace(SEARCH, restarts=2),
+        "second": replace(SEARCH, loss="margin"),
+    },
+}
 
-    single_batches = attack_cohort(cohort, split, THREAT, search, make_generators())
-    monkeypatch.setattr(evaluation, "choose_batch_size", lambda *_: 3 * evaluation.BATCH_SIZE)
-    joint_batches = attack_cohort(cohort, split, THREAT, search, make_generators())
+
+@pytest.mark.parametrize("search", JOINT_SEARCHES.values(), ids=JOINT_SEARCHES)
+def test_results_do_not_depend_on_the_number_of_batches_attacked_together(
+    cohort, monkeypatch, search
+):
+    """Several batches are attacked together from the starts that each draws in turn."""
+    split = in_single_precision(make_tiny_split(2 * evaluation.BATCH_SIZE + 30))
+    results = []
+    for max_batches in (1, 3):
+        monkeypatch.setitem(evaluation.MAX_BATCHES, "cpu", max_batches)
+        results.append(attack_cohort(cohort, split, THREAT, search, make_generators()))
+    single_batches, joint_batches = results
     torch.testing.assert_close(joint_batches.codes, single_batches.codes)
     for column in ("success", "iterations", "restart"):
         assert np.ma.allequal(joint_batches.rows[column], single_batches.rows[column])
 
 
-@pytest.mark.parametrize(
-    ("side", "restarts", "expected"), [(28, 1, 2000), (28, 5, 2000), (256, 1, 700), (256, 20, 100)]
-)
-def test_large_images_are_attacked_in_fewer_batches_on_a_gpu(side, restarts, expected):
-    rows = torch.zeros(3, dtype=torch.int64, device="meta")  # treated like a GPU: it is no CPU
-    source_images = torch.empty(1, 1, side, side, device="meta")
+BATCH_SIZES = {  # side of the images, restarts, type of device
+    "small images": ((28, 1, "meta"), 2000),
+    "small images, on a CPU": ((28, 1, "cpu"), 500),
+    "an ensemble": ((28, 25, "meta"), 2000),
+    "large images": ((256, 1, "meta"), 700),
+    "large images, on a CPU": ((128, 1, "cpu"), 300),
+    "large images, many restarts": ((256, 20, "meta"), 100),
+    "very large images, on a CPU": ((512, 20, "cpu"), 100),
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), BATCH_SIZES.values(), ids=BATCH_SIZES)
+def test_larger_images_are_attacked_in_fewer_batches(case, expected):
+    side, restarts, device_type = case  # the type "meta" stands for a GPU
+    rows = torch.zeros(3, dtype=torch.int64, device=device_type)
+    source_images = torch.empty(1, 1, side, side, device=device_type)
     split = Split(source_images, rows, rows, None, (rows, rows), ("a", "b"))
     cohort = make_cohort([0], (1, 28, 28), classes=2)
     assert evaluation.choose_batch_size(cohort, split, restarts) == expected

@@ -79,7 +79,7 @@ def test_the_y_axis_names_the_attack_with_its_norm_and_radius() -> None:
 
 
 def test_several_attacks_on_one_data_set_have_two_columns() -> None:
-    attacks = {name: "L∞ radius 0.3" for name in ("regular", "strong", "strong_small")}
+    attacks = dict.fromkeys(("regular", "strong", "strong_small"), "L∞ radius 0.3")
     cells = [axes.get_subplotspec() for axes in plot_robustness(*study_tables(), attacks).axes]
     columns = [(cell.rowspan.start, *cell.colspan) for cell in cells]
     assert columns == [(0, 0), (0, 1), (1, 0), (2, 0, 1)]

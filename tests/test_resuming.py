@@ -95,6 +95,7 @@ def test_a_resumed_attack_ends_with_the_same_examples(
 ):
     """The attack has four batches and is interrupted between them."""
     monkeypatch.setattr(evaluation, "BATCH_SIZE", 10)
+    monkeypatch.setitem(evaluation.MAX_BATCHES, "cpu", 1)
     threat = Threat(space, "linf", 0.1)
     expected = attack_forty_images(trained, test_images, threat)
     for interrupts in ((1, 2), (3,)):

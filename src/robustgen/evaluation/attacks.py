@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,10 +38,12 @@ from robustgen.tensor_checks import (
 BATCH_SIZE = 100
 """Number of examples whose random starts are drawn together. Another number gives other starts."""
 
-MAX_BATCHES_ON_GPU, MAX_START_NUMBERS = 20, 50_000_000
-"""On a GPU, up to `MAX_BATCHES_ON_GPU` batches are attacked together, fewer if the random starts of
-all models and restarts would exceed `MAX_START_NUMBERS` numbers. On a CPU, batches are attacked one
-by one."""
+MAX_BATCHES = {"cpu": 5, "cuda": 20}
+"""Batches that are attacked together, by type of device. A step for few examples takes almost as
+long as one for many, and most searches end with few."""
+MAX_START_NUMBERS, MAX_CODE_NUMBERS_ON_CPU = 50_000_000, 5_000_000
+"""Fewer batches are attacked together if the random starts of all models and restarts, or on a CPU
+the codes of all models, would exceed so many numbers."""
 
 
 class AttackedModels(Protocol):
@@ -156,7 +159,7 @@ def attack_cohort(
         require_search_fits(threat, member)
     require_generators("generators", generators, len(cohort.seeds))
     examples = _make_example_store(cohort, data, threat, checkpoint)
-    restarts = max(member.restarts for member in searches.values())
+    restarts = sum(member.restarts for member in searches.values())
     batch_size = choose_batch_size(cohort, data, restarts)
     saved_columns = _resume(checkpoint, generators, examples, batch_size)
     examples_done = saved_columns["claimed"].shape[1] if saved_columns else 0
@@ -208,13 +211,17 @@ def _check_arguments(cohort: AttackedModels, data: Split) -> None:
 def choose_batch_size(cohort: AttackedModels, data: Split, restarts: int) -> int:
     """Return the number of examples to attack together, a multiple of `BATCH_SIZE`.
 
-    It bounds the memory that the random starts take.
+    It bounds the memory that the codes and the random starts of all `restarts` take.
     """
-    if data.labels.device.type == "cpu":
-        return BATCH_SIZE
     image_numbers = data.select(slice(1)).images().numel()
-    start_numbers = BATCH_SIZE * image_numbers * len(cohort.seeds) * restarts
-    return BATCH_SIZE * max(1, min(MAX_BATCHES_ON_GPU, MAX_START_NUMBERS // start_numbers))
+    code_numbers = BATCH_SIZE * image_numbers * len(cohort.seeds)
+    is_cpu = data.labels.device.type == "cpu"
+    batches = min(
+        MAX_BATCHES["cpu" if is_cpu else "cuda"],
+        MAX_START_NUMBERS // (code_numbers * restarts),
+        *([MAX_CODE_NUMBERS_ON_CPU // code_numbers] if is_cpu else []),
+    )
+    return BATCH_SIZE * max(1, batches)
 
 
 def _attack_batch(
@@ -230,11 +237,13 @@ def _attack_batch(
     clean_columns = _evaluate_clean(cohort, space, clean_images, batch.labels)
     is_wrong = clean_columns["prediction"] != batch.labels
     best: dict[str, Tensor] = {}
+    restarts = sum(search.restarts for search in searches.values())
+    starts = iter(_sample_starts(cohort, space, threat.norm, restarts, generators))
     for member, search in enumerate(searches.values()):
         skip = is_wrong | best["success"] if best else is_wrong
-        starts = _sample_starts(cohort, space, threat, search, generators)
+        member_starts = islice(starts, search.restarts)
         member_result = _search_batch(
-            cohort, clean_images, batch.labels, space, threat, search, starts, skip
+            cohort, clean_images, batch.labels, space, threat, search, member_starts, skip
         )
         member_result["member"] = torch.full_like(batch.labels, member)
         best = _merge(best, member_result, ~skip) if best else member_result
@@ -379,16 +388,17 @@ def _verify(
 def _sample_starts(
     cohort: AttackedModels,
     space: Space,
-    threat: Threat,
-    search: SearchConfig,
+    norm: str,
+    restarts: int,
     generators: Sequence[torch.Generator],
 ) -> Iterable[Tensor]:
-    """Sample the starts `(M, B, *D)` of each restart, the same as if batches came one by one."""
+    """Sample the starts `(M, B, *D)` of each restart, the same as if batches came one by one.
+
+    The searches of an ensemble share the `restarts`: each takes its own ones in turn.
+    """
     device, (examples, *shape) = space.clean_codes.device, space.clean_codes.shape[1:]
     batch_sizes = [min(BATCH_SIZE, examples - start) for start in range(0, examples, BATCH_SIZE)]
-    return cohort.backend.sample_starts(
-        threat.norm, batch_sizes, shape, search.restarts, generators, device
-    )
+    return cohort.backend.sample_starts(norm, batch_sizes, shape, restarts, generators, device)
 
 
 def _make_example_store(
