@@ -6,6 +6,7 @@ needs only a space and a function from images to logits: it reads no file and no
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -150,31 +151,155 @@ def run_search_from_starts(
     """
     require_eval_mode("model", model)
     stop_at_success = stop_at_success and math.isfinite(threat.radius)
-    best, loss_fn = make_initial_best(space, labels), get_loss(search.loss)
-    targets = _rank_targets(model, space, labels) if search.loss in TARGETED_LOSSES else None
-    is_minimal = search.step_rule in MINIMAL_STEP_RULES
-    minimized_threat = threat if is_minimal else None
-    evals_per_restart = search.steps + 1
+    best = make_initial_best(space, labels)
+    targets = labels[..., None]
+    if search.loss in TARGETED_LOSSES:
+        targets = _rank_targets(model, space, labels)
     is_active = torch.ones_like(labels, dtype=torch.bool) if skip is None else ~skip
+    run_ascent = backend.ascend or ascend
+    evals_per_restart, restart, unused_starts = search.steps + 1, 0, iter(starts)
     # The starts of every restart are drawn, even if no example is active, so that the state of the
     # generators after the search does not depend on successes.
-    for restart, unit_points in enumerate(starts):
-        codes = space.clean_codes if is_minimal else space.scale_starts(threat, unit_points)
-        rule = make_step_rule(search.step_rule, codes)
-        target = labels if targets is None else targets[..., restart % targets.shape[-1]]
-        active = ActiveExamples(
-            space, labels, codes, rule, loss_fn, is_active, best, target, minimized_threat
-        )
-        if skip is None or active.drop_inactive():
-            steps_done = restart * evals_per_restart
-            (backend.ascend or ascend)(model, active, threat, search, steps_done, stop_at_success)
-        active.write_back()
+    while group := list(islice(unused_starts, _count_joint_restarts(is_active, stop_at_success))):
+        steps_done = restart * evals_per_restart
+        rows = [(restart + i) % targets.shape[-1] for i in range(len(group))]
+        if len(group) > 1:
+            joint = _join_restarts(space, labels, targets[..., rows], group, is_active)
+            active = _place_at_starts(*joint.examples, threat, search)
+            run_ascent(model, active, threat, search, 0, stop_at_success)
+            active.write_back()
+            _merge_restarts(best, joint, is_active, steps_done, evals_per_restart)
+        else:
+            examples = (space, labels, targets[..., rows[0]], group[0], is_active, best)
+            active = _place_at_starts(*examples, threat, search)
+            if skip is None or active.drop_inactive():
+                run_ascent(model, active, threat, search, steps_done, stop_at_success)
+            active.write_back()
         if stop_at_success:
             is_active = is_active & ~best.success
+        restart += len(group)
     not_found = best.step_found < 0
     iterations = torch.where(not_found, best.step_found, best.step_found % evals_per_restart)
     restarts = best.step_found // evals_per_restart
     return SearchResult(best.codes, best.loss, best.success, iterations, restarts)
+
+
+def _count_joint_restarts(is_active: Tensor, stop_at_success: bool) -> int:
+    """Return how many restarts of the active examples `(M, B)` fill a batch of B examples.
+
+    A step for few examples takes almost as long as one for many, so that restarts of the last
+    examples run together. Their results are those of restarts one after another.
+    """
+    if not stop_at_success:
+        return 1
+    max_active = int(is_active.sum(1).max())
+    return max(1, is_active.shape[1] // max_active) if max_active else 1
+
+
+class JointRestarts(NamedTuple):
+    """Several restarts of the active examples as one batch, restart after restart.
+
+    Attributes:
+        columns: `(M, B')` positions of the examples in the batch of the search.
+        examples: space, labels, targets, starts, mask and best codes of R restarts, each
+            `(M, R B', ...)`.
+    """
+
+    columns: Tensor
+    examples: tuple[Space, Tensor, Tensor, Tensor, Tensor, "BestSoFar"]
+
+
+def _join_restarts(
+    space: Space,
+    labels: Tensor,
+    targets: Tensor,
+    unit_points: Sequence[Tensor],
+    is_active: Tensor,
+) -> JointRestarts:
+    """Join R restarts of the active examples.
+
+    Args:
+        space: the space around the images of the batch.
+        labels: `(M, B)` true classes.
+        targets: `(M, B, R)` classes that a targeted loss makes likely in each restart.
+        unit_points: for each restart, points `(M, B, *D)` of the unit ball.
+        is_active: `(M, B)` mask of the examples that are attacked.
+    """
+    columns = _find_active_columns(is_active)
+    repeated = columns.repeat(1, len(unit_points))
+    joint_space, joint_labels = space.select(repeated), gather_columns(labels, repeated)
+    examples = (
+        joint_space,
+        joint_labels,
+        torch.cat([gather_columns(t, columns) for t in targets.unbind(-1)], 1),
+        torch.cat([gather_columns(points, columns) for points in unit_points], 1),
+        gather_columns(is_active, repeated),
+        make_initial_best(joint_space, joint_labels),
+    )
+    return JointRestarts(columns, examples)
+
+
+def _merge_restarts(
+    best: "BestSoFar",
+    joint: JointRestarts,
+    is_active: Tensor,
+    steps_done: int,
+    evals_per_restart: int,
+) -> None:
+    """Copy the best codes of joint restarts to `best` where they improve on it.
+
+    The first restart with a success counts, or without a success the one with the highest loss.
+
+    Args:
+        best: the best codes of the batch.
+        joint: the restarts, after their search.
+        is_active: `(M, B)` mask of the examples that were attacked.
+        steps_done: evaluations of the model in earlier restarts.
+        evals_per_restart: evaluations of the model in one restart.
+    """
+    columns, joint_best = joint.columns, joint.examples[-1]
+    members, count = len(columns), columns.shape[1]
+    scores = torch.where(joint_best.success, torch.inf, joint_best.loss)
+    first_best = scores.view(members, -1, count).argmax(1)
+    positions = first_best * count + torch.arange(count, device=columns.device)
+    found = BestSoFar(*(gather_columns(values, positions) for values in joint_best))
+    steps = found.step_found + steps_done + first_best * evals_per_restart
+    found = found._replace(step_found=torch.where(found.success, steps, -1))
+    old = BestSoFar(*(gather_columns(values, columns) for values in best))
+    improves = gather_columns(is_active, columns) & (found.success | (found.loss > old.loss))
+    rows = torch.arange(members, device=columns.device)[:, None]
+    for batch_values, new_values, old_values in zip(best, found, old, strict=True):
+        is_new = expand_trailing_dims(improves, new_values)
+        batch_values[rows, columns] = torch.where(is_new, new_values, old_values)
+
+
+def _place_at_starts(
+    space: Space,
+    labels: Tensor,
+    targets: Tensor,
+    unit_points: Tensor,
+    is_active: Tensor,
+    best: "BestSoFar",
+    threat: Threat,
+    search: SearchConfig,
+) -> "ActiveExamples":
+    """Return the examples of a restart at their starts, or at the clean codes for some rules."""
+    is_minimal = search.step_rule in MINIMAL_STEP_RULES
+    codes = space.clean_codes if is_minimal else space.scale_starts(threat, unit_points)
+    rule, loss_fn = make_step_rule(search.step_rule, codes), get_loss(search.loss)
+    minimized_threat = threat if is_minimal else None
+    return ActiveExamples(
+        space, labels, codes, rule, loss_fn, is_active, best, targets, minimized_threat
+    )
+
+
+def _find_active_columns(is_active: Tensor) -> Tensor:
+    """Return positions `(M, B')` of the active examples of each model, in their order.
+
+    B' is the highest number of active examples of a model; others are filled up with inactive ones.
+    """
+    max_active = int(is_active.sum(1).max())
+    return (~is_active).int().argsort(dim=1, stable=True)[:, :max_active]
 
 
 def _rank_targets(model: Model, space: Space, labels: Tensor) -> Tensor:
@@ -336,7 +461,7 @@ class ActiveExamples:
         max_active = int(self.is_active.sum(1).max())
         if 0 < max_active < self.is_active.shape[1]:
             self.write_back()
-            index = (~self.is_active).int().argsort(dim=1, stable=True)[:, :max_active]
+            index = _find_active_columns(self.is_active)
             self.columns = index if self.columns is None else gather_columns(self.columns, index)
             self.is_active = gather_columns(self.is_active, index)
             self.labels, self.targets = (
