@@ -15,9 +15,11 @@ from tiny import (
 )
 from torch import Tensor
 
+from robustgen.attacks import search as search_module
 from robustgen.attacks.losses import cross_entropy
 from robustgen.attacks.search import (
     ActiveExamples,
+    SearchResult,
     make_initial_best,
     run_search,
     run_search_from_starts,
@@ -198,6 +200,57 @@ def test_without_steps_the_random_start_is_the_result():
     result = compare_with_loop("image", threat, search, noise, stop_at_success=True)
     assert result.success.any()
     assert (result.iterations <= 0).all()
+
+
+SEARCHES = {
+    "adam": SearchConfig("adam", 0.05, 6, restarts=4),
+    "auto": SearchConfig("auto", steps=12, restarts=4, loss="scaled_cross_entropy"),
+    "auto, targeted": SearchConfig("auto", steps=12, restarts=4, loss="targeted_dlr"),
+    "random": SearchConfig("random", steps=8, restarts=4, loss="margin"),
+    "fmn, targeted": SearchConfig("fmn", steps=8, restarts=4, loss="targeted_dlr"),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("space_name", ["image", "true_manifold", "learned_manifold"])
+def test_joint_restarts_equal_restarts_one_after_another(monkeypatch, space_name, norm, name):
+    """The last examples run several restarts at once; whether, does not change any result."""
+    cohort = TinyCohort(MEMBERS)
+    batch = make_batch(cohort)
+    space = SPACES[space_name](batch)
+    threat = Threat(space_name, norm, 0.35 * RADIUS[space_name])
+    skip = torch.rand(MEMBERS, 12, generator=torch.Generator().manual_seed(0)) < 0.5
+    noise = draw_noise(space_name, 4)
+
+    def run() -> SearchResult:
+        return run_search_from_starts(
+            cohort,
+            space,
+            batch.labels,
+            threat,
+            SEARCHES[name],
+            noise,
+            stop_at_success=True,
+            skip=skip,
+        )
+
+    group_sizes = []
+    count_joint_restarts = search_module._count_joint_restarts
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            search_module,
+            "_count_joint_restarts",
+            lambda *args: group_sizes.append(count_joint_restarts(*args)) or group_sizes[-1],
+        )
+        joint = run()
+    monkeypatch.setattr(search_module, "_count_joint_restarts", lambda *_: 1)
+    single = run()
+    assert max(group_sizes) > 1
+    assert joint.success.any()
+    assert not joint.success[~skip].all()
+    for joint_values, single_values in zip(joint, single, strict=True):
+        torch.testing.assert_close(joint_values, single_values)
 
 
 @pytest.mark.parametrize("stop_at_success", [True, False])
