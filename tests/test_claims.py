@@ -36,6 +36,7 @@ ROLES = {
     "strong_attacks": ["regular"],
     "robust_pairs": [("adversarial", "regular")],
     "not_adversarial": ["normal", "on_true_manifold"],
+    "minimal_attacks": {"image": ["smallest"], "true_manifold": ["smallest_along"]},
 }
 NO_CHECKS = ROBUSTNESS_CHECKS.empty_table()
 TRUE = {"manifold": "true_manifold", "method": "on_true_manifold", "attack": "along"}

@@ -32,21 +32,21 @@ ATTACKS_OF_STUDY = {
     "plain": {
         "is_minimal": False,
         "loss": "cross_entropy",
-        "steps": PLAIN.steps,
+        "steps": {"": PLAIN.steps},
         "gradient_free_members": [],
         "ensemble": "strong",
     },
     "strong": {
         "is_minimal": False,
         "loss": "",
-        "steps": 0,
+        "steps": {name: search.steps for name, search in STRONG.items()},
         "gradient_free_members": ["random"],
         "ensemble": None,
     },
     "smallest": {
         "is_minimal": True,
         "loss": "margin",
-        "steps": 0,
+        "steps": {},
         "gradient_free_members": [],
         "ensemble": None,
     },
@@ -158,7 +158,7 @@ def make_checks(attack, values, dataset="fonts"):
 
 def test_a_warning_names_the_attack_the_bound_and_the_worst_model():
     assert format_checks(make_checks("regular", (0.01, 0.31, 0.06))) == [
-        "regular: the attack is too weak (strong gain above 5% on 2 of 3 models, highest 31%: "
+        "regular: the attack is too weak (strong gain above 5% on 2 of 3 models, highest 31.0%: "
         "normal, N = 250)"
     ]
     assert format_checks(make_checks("regular", (0.01, 0.05))) == []
@@ -166,9 +166,16 @@ def test_a_warning_names_the_attack_the_bound_and_the_worst_model():
 
 
 @pytest.mark.parametrize(
-    ("attack", "claims"), [("regular", {1, 4}), ("along", {1, 2, 3}), ("unused", set())]
+    ("attack", "claims"),
+    {
+        "regular": {1, 4},
+        "along": {1, 2, 3},
+        "smallest": {1, 4},
+        "smallest_along": {1, 2, 3},
+        "unused": set(),
+    }.items(),
 )
-def test_a_warning_stands_beside_each_claim_that_uses_the_attack(attack, claims):
+def test_a_warning_stands_beside_each_claim_that_uses_the_attack_or_its_space(attack, claims):
     checks = make_checks(attack, (0.31,))
     table = evaluate(SyntheticStudy().tables())
     current, warned = 0, set()
@@ -192,14 +199,35 @@ def test_the_checks_of_an_attack_follow_from_the_config():
     assert checked["pixels"] == {
         "is_minimal": False,
         "loss": "cross_entropy",
-        "steps": 40,
+        "steps": {"": 40},
         "gradient_free_members": [],
         "ensemble": "strong",
     }
     assert checked["strong"]["gradient_free_members"] == ["random"]
+    assert checked["strong"]["steps"] == {"fmn": 50, "random": 2000}
+    assert checked["smallest"]["steps"] == {}
     assert checked["strong"]["ensemble"] is checked["codes"]["ensemble"] is None
     assert checked["smallest"]["is_minimal"]
     assert find_checked_attacks(Study.parse(valid()))["pixels"]["ensemble"] is None
+
+
+def test_the_steps_of_each_member_decide_whether_its_successes_are_late():
+    """Of 100 steps, 95 are late; of 2,000 steps, they are not."""
+    attack = {**ATTACKS_OF_STUDY["strong"], "steps": {"short": 100, "long": 2000}}
+    columns = {
+        "seed": [0] * 4,
+        "example": [0, 1, 2, 3],
+        "label": [0] * 4,
+        "prediction": [0] * 4,
+        "success": [True] * 4,
+        "iterations": [95, 3, 95, 1901],
+        "member": ["short", "short", "long", "long"],
+        "refuted": [False] * 4,
+        "clean_gradient": [1.0] * 4,
+    }
+    parts = [({**MODEL, "attack": "strong"}, pa.table(columns))]
+    rows = check_robustness(parts, {"strong": attack}).to_pylist()
+    assert [row["value"] for row in rows if row["check"] == "late_successes"] == [0.5]
 
 
 def test_every_check_has_a_sentence_and_a_bound():

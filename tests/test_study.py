@@ -152,6 +152,7 @@ def test_roles_are_found_by_the_spaces_of_threats() -> None:
         "regular_attack": "pixels",
         "regular_attacks": {"pixels": "L∞ radius 0.3"},
         "strong_attacks": ["pixels"],
+        "minimal_attacks": {},
         "robust_pairs": [("hardened", "pixels")],
         "not_adversarial": ["plain", "warped", "on_manifold"],
     }

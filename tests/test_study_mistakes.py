@@ -67,13 +67,14 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("attacks", "smallest"),
         {"threat": "ball", "step_rule": "fmn"},
         "attacks.smallest.threat is 'ball', but must be a threat without a radius, of the norm "
-        "linf or l2 ({space: image, norm: linf}): the step rule fmn finds the smallest one",
+        "linf or l2 ({space: image, norm: linf}): the step rule fmn finds the smallest radius "
+        "itself",
     ),
     "Carlini-Wagner in another norm": (
         ("attacks", "smallest"),
         {"threat": "ball", "step_rule": "carlini_wagner"},
         "attacks.smallest.threat is 'ball', but must be a threat without a radius, of the norm l2 "
-        "({space: image, norm: l2}): the step rule carlini_wagner finds the smallest one",
+        "({space: image, norm: l2}): the step rule carlini_wagner finds the smallest radius itself",
     ),
     "a smallest perturbation by the cross-entropy": (
         ("attacks", "smallest"),
@@ -460,14 +461,36 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "an ensemble of itself": (
         ("attacks", "strong"),
         {"threat": "ball", "members": ["random", "strong"]},
-        "attacks.strong.members[1] is 'strong', but must be an attack in the same space without "
-        "members of its own: auto_cross_entropy, auto_margin, auto_targeted, fmn, fmn_targeted, "
-        "random or pixels",
+        "attacks.strong.members[1] is 'strong', but must be auto_cross_entropy, auto_margin, "
+        "auto_targeted, fmn, fmn_targeted, random or pixels: an ensemble cannot be its own member",
+    ),
+    "a member in another space": (
+        ("attacks", "strong"),
+        {"threat": "ball", "members": ["codes"]},
+        "attacks.strong.members[0] is 'codes', but must be auto_cross_entropy, auto_margin, "
+        "auto_targeted, fmn, fmn_targeted, random or pixels: codes is an attack in another space",
+    ),
+    "an ensemble without members": (
+        ("attacks", "strong"),
+        {"threat": "ball", "members": []},
+        "attacks.strong.members is [], but must be a list or mapping with at least one entry",
+    ),
+    "an attack with the name of a search": (
+        ("attacks", "random"),
+        {"threat": "ball", "steps": 1},
+        "attacks.random must have another name: as a member of an ensemble, this one is a search "
+        "of the library",
+    ),
+    "several restarts from the clean image": (
+        ("attacks", "smallest"),
+        {"threat": "ball", "step_rule": "fmn", "restarts": 5},
+        "attacks.smallest.restarts is 5, but must be left out: searches with the step rule fmn and "
+        "the loss margin begin at the clean image, so that all are equal",
     ),
     "an unknown member": (
         ("attacks", "strong"),
         {"threat": "ball", "members": ["autotargeted"]},
-        "attacks.strong.members[0] is 'autotargeted', but must be a known search: "
+        "attacks.strong.members[0] is 'autotargeted', but must be one of the searches "
         "auto_cross_entropy, auto_margin, auto_targeted, fmn, fmn_targeted, random or pixels (did "
         "you mean auto_targeted?)",
     ),
@@ -475,13 +498,14 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
         ("attacks", "strong"),
         {"threat": "ball", "loss": "targeted_dlr"},
         "attacks.strong has the loss targeted_dlr, which needs 3 or more classes, but "
-        "datasets.letters has 2; use the loss margin, or the member auto_margin",
+        "datasets.letters has 2; use the loss margin, or the members auto_margin and fmn",
     ),
     "a targeted member of two classes": (
         ("attacks", "strong"),
         {"threat": "ball", "members": ["auto_targeted"]},
-        "attacks.strong has the loss targeted_dlr, which needs 3 or more classes, but "
-        "datasets.letters has 2; use the loss margin, or the member auto_margin",
+        "the member auto_targeted of attacks.strong has the loss targeted_dlr, which needs 3 or "
+        "more classes, but datasets.letters has 2; use the loss margin, or the members "
+        "auto_margin and fmn",
     ),
     "more examples than test images": (
         ("attacks", "pixels", "examples"),

@@ -378,11 +378,12 @@ class Roles(TypedDict):
         adversarial: the first method that searches in the space `image`.
         adversarial_methods: all methods that search in the space `image`.
         not_adversarial: all methods except those whose threat is in the space `image`.
-        regular_attack: the first attack in the space `image`. No attack of any role finds the
-            smallest perturbation.
+        regular_attack: the first attack in the space `image`. Except for `minimal_attacks`, no
+            attack of any role finds the smallest perturbation.
         regular_attacks: all attacks in the space `image`, with norm and radius in words.
         strong_attacks: the ensembles among the regular attacks; without an ensemble, all of them.
         robust_pairs: adversarial methods, each with a strong attack of the same norm and radius.
+        minimal_attacks: by space, the attacks that find the smallest perturbation.
     """
 
     normal: str | None
@@ -393,6 +394,7 @@ class Roles(TypedDict):
     regular_attacks: dict[str, str]
     strong_attacks: list[str]
     robust_pairs: list[tuple[str, str]]
+    minimal_attacks: dict[str, list[str]]
 
 
 class OnManifold(TypedDict):
@@ -428,13 +430,14 @@ class CheckedAttack(TypedDict):
     Attributes:
         is_minimal: whether the attack finds the smallest perturbation.
         loss: the loss of a single search; empty for an ensemble.
-        steps: number of steps, of an attack within a radius that is one search; otherwise 0.
+        steps: number of steps by member, of an attack within a radius; a single search has an
+            empty name. Empty for an attack that finds the smallest perturbation.
         gradient_free_members: members of an ensemble that use no gradients.
         ensemble: the first ensemble of the same threat; None for an ensemble, or without one.
     """
 
     is_minimal: bool
     loss: str
-    steps: int
+    steps: dict[str, int]
     gradient_free_members: list[str]
     ensemble: str | None

@@ -63,9 +63,10 @@ def _share_refuted(images: pd.DataFrame, _: CheckedAttack) -> float:
 
 
 def _share_late(images: pd.DataFrame, attack: CheckedAttack) -> float:
-    iterations = images.loc[images["success"], "iterations"]
-    is_late = iterations > LATE_SHARE * attack["steps"]
-    return float(is_late.mean()) if len(iterations) else np.nan
+    successes = images[images["success"]]
+    steps = successes["member"].fillna("").map(attack["steps"]).astype(float)
+    is_late = successes["iterations"] > LATE_SHARE * steps
+    return float(is_late.mean()) if len(successes) else np.nan
 
 
 def _share_gradient_free(images: pd.DataFrame, attack: CheckedAttack) -> float:
@@ -96,11 +97,11 @@ CHECKS = (
     ),
     Check(
         "late_successes",
-        f"share of successes of a single search in the last {1 - LATE_SHARE:.0%} of its steps",
+        f"share of successes in the last {1 - LATE_SHARE:.0%} of the steps of a search",
         "more steps would succeed more often",
         0.05,
         _share_late,
-        lambda attack: attack["steps"] > 0,
+        lambda attack: bool(attack["steps"]),
     ),
     Check(
         "gradient_free_gain",
@@ -210,7 +211,7 @@ def format_checks(checks: pa.Table, attacks: Sequence[str] | None = None) -> lis
         worst = exceeding.loc[exceeding["value"].idxmax()]
         lines.append(
             f"{attack}: {check.meaning} ({name.replace('_', ' ')} above {check.bound:.0%} on "
-            f"{len(exceeding)} of {len(models)} models, highest {worst['value']:.0%}: "
+            f"{len(exceeding)} of {len(models)} models, highest {worst['value']:.1%}: "
             f"{worst['method']}, N = {worst['n']})"
         )
     return lines

@@ -1,6 +1,7 @@
 """The verdicts on the claims, and their text for a terminal."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -90,11 +91,23 @@ def format_verdicts(
 
 
 def _attacks_of_claim(claim: int, roles: Roles, on_manifold: Sequence[OnManifold]) -> list[str]:
-    """Return the attacks whose success rates a claim uses; `on_manifold` is that of the claim."""
-    if claim == 4:
-        return roles["strong_attacks"]
-    attacks = [pair["attack"] for pair in on_manifold]
-    return list(filter(None, [roles["regular_attack"], *attacks] if claim == 1 else attacks))
+    """Return the attacks whose warnings stand beside a claim.
+
+    These are the attacks that the claim uses, and the attacks for the smallest perturbation in the
+    same spaces: where they find none, the other attacks may fail, too.
+
+    Args:
+        claim: number of the claim.
+        roles: names of the methods and attacks.
+        on_manifold: the manifold of the claim, and its method and attack.
+    """
+    spaces = [] if claim == 4 else [str(pair["manifold"]) for pair in on_manifold]
+    attacks = [] if claim == 4 else [pair["attack"] for pair in on_manifold]
+    if claim in (1, 4):
+        spaces.append("image")
+        attacks += roles["strong_attacks"] if claim == 4 else [roles["regular_attack"]]
+    minimal_attacks = chain(*(roles["minimal_attacks"].get(space, []) for space in spaces))
+    return [*filter(None, attacks), *minimal_attacks]
 
 
 def _role_lines(roles: Roles, on_manifold: Sequence[OnManifold]) -> list[str]:

@@ -33,6 +33,7 @@ from robustgen.specs import (
     AUTO_STEP_RULES,
     MINIMAL_STEP_RULES,
     SIGNED_LOSSES,
+    TARGETED_LOSSES,
     ArchitectureName,
     LossName,
     NormName,
@@ -305,12 +306,13 @@ class Attack(Settings):
     """Random starts. The attack succeeds on an image if the search from one start succeeds."""
     members: Annotated[
         tuple[NameInList, ...],
-        Field(strict=False, json_schema_extra=UNIQUE_ITEMS),
+        Field(strict=False, min_length=1, json_schema_extra=UNIQUE_ITEMS),
         AfterValidator(require_distinct),
         DefaultText("none: the attack is one search"),
     ] = ()
     """Searches of an ensemble, which run one after the other on the images on which those before
-    had no success: names of searches of the library, or of other attacks in the same space."""
+    had no success: names of searches of the library, or of other attacks in the same space. Of
+    another attack it takes the search and not the threat."""
     examples: Annotated[
         PositiveInt,
         DefaultText("1000, or the smallest test split of the study where it has fewer"),
@@ -334,6 +336,13 @@ class Attack(Settings):
                 f"is {self.loss}, but must be one of {join_words(SIGNED_LOSSES)}, as the step rule "
                 f"{self.step_rule} needs a loss that is positive only where the model is wrong",
                 "loss",
+            )
+        if self.is_minimal and self.restarts > 1 and self.loss not in TARGETED_LOSSES:
+            raise validation_error(
+                f"is {self.restarts}, but must be left out: searches with the step rule "
+                f"{self.step_rule} and the loss {self.loss} begin at the clean image, so that all "
+                "are equal",
+                "restarts",
             )
         return self
 

@@ -1,6 +1,6 @@
 """Checks that compare the blocks of a study, and the defaults that depend on other blocks."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from robustgen.config.blocks import Attack, Method
@@ -48,6 +48,11 @@ def _check_names(study: StudyBlocks) -> None:
     if CLEAN in study.attacks:
         raise UserError(
             f"attacks.{CLEAN} must have another name: this one is reserved for clean test images"
+        )
+    for name in sorted(study.attacks.keys() & MEMBERS):
+        raise UserError(
+            f"attacks.{name} must have another name: as a member of an ensemble, this one is a "
+            "search of the library"
         )
 
 
@@ -120,64 +125,76 @@ def _check_radius(study: StudyBlocks, search: Method | Attack, group: str, name:
     threat = study.threats[str(search.threat)]
     if not (isinstance(search, Attack) and search.is_minimal):
         if threat.radius is None:
+            is_search = isinstance(search, Attack) and not search.members
+            hint = "; attacks with step_rule: fmn do not need one" if is_search else ""
             radius = describe_allowed(type(threat).model_fields["radius"])
             raise UserError(
                 f"threats.{search.threat}.radius is missing, but must be {radius}, because "
-                f"{group}.{name} searches within a radius"
+                f"{group}.{name} searches within a radius{hint}"
             )
         return
     norms = ("l2",) if search.step_rule == "carlini_wagner" else NORMS
     usable = [
-        key for key, block in study.threats.items() if block.radius is None and block.norm in norms
+        key
+        for key, block in study.threats.items()
+        if block.radius is None and block.norm in norms and block.space == threat.space
     ]
-    if search.threat in usable:
+    if threat.radius is None and threat.norm in norms:
         return
     choice = join_words(usable) if usable else f"{{space: {threat.space}, norm: {norms[0]}}}"
     allowed = (
         f"a threat without a radius, of the norm {join_words(norms)} ({choice}): the step rule "
-        f"{search.step_rule} finds the smallest one"
+        f"{search.step_rule} finds the smallest radius itself"
     )
     raise value_error(search.threat, allowed, group, name, "threat")
 
 
 def _check_members(study: StudyBlocks) -> None:
-    """Require that members of ensembles are known searches in the space of the ensemble."""
+    """Require that members of ensembles are known searches that fit the threat of the ensemble."""
     for name, attack in study.attacks.items():
-        usable_attacks = [
-            attack_name
-            for attack_name, block in study.attacks.items()
-            if not block.members and study.space_of(block) == study.space_of(attack)
-        ]
+        misfits = {key: _reason_of_misfit(study, name, key) for key in study.attacks}
+        usable_attacks = [key for key, reason in misfits.items() if not reason]
         allowed_names = dict.fromkeys([*MEMBERS, *usable_attacks])
         for index, member in enumerate(attack.members):
             if member not in allowed_names:
-                reason = (
-                    "an attack in the same space without members of its own"
-                    if member in study.attacks
-                    else "a known search"
-                )
-                allowed = f"{reason}: {_one_of(member, allowed_names)}"
+                reason = misfits.get(member, "")
+                choice = join_words(allowed_names) if reason else _one_of(member, allowed_names)
+                allowed = f"{choice}: {reason}" if reason else f"one of the searches {choice}"
                 raise value_error(member, allowed, "attacks", name, "members", index)
+
+
+def _reason_of_misfit(study: StudyBlocks, ensemble: str, member: str) -> str:
+    """Return why an attack cannot be a member of an ensemble; empty if it can be one."""
+    attack, threat = study.attacks[member], study.threats[study.attacks[ensemble].threat]
+    if member == ensemble:
+        return "an ensemble cannot be its own member"
+    if attack.members:
+        return f"{member} has members of its own"
+    if study.space_of(attack) != threat.space:
+        return f"{member} is an attack in another space"
+    if attack.step_rule == "carlini_wagner" and threat.norm != "l2":
+        return f"the step rule {attack.step_rule} of {member} needs the norm l2"
+    return ""
 
 
 def _check_losses(study: StudyBlocks) -> None:
     """Require three classes of each data set that a search with a targeted loss attacks."""
-    searches: list[tuple[tuple[str, str], Method | Attack, Iterable[str]]] = [
-        *((("methods", name), block, [block.loss]) for name, block in study.methods.items()),
+    searches: list[tuple[str, Method | Attack, str]] = [
+        *((f"methods.{name}", block, block.loss) for name, block in study.methods.items()),
         *(
-            (("attacks", name), block, [s.loss for s in study.searches_of(block).values()])
+            (f"the member {key} of attacks.{name}" if key else f"attacks.{name}", block, s.loss)
             for name, block in study.attacks.items()
+            for key, s in study.searches_of(block).items()
         ),
     ]
-    for path, block, losses in searches:
+    for description, block, loss in searches:
         for name, data in study.datasets.items():
-            if data.classes > 2 or not study.applies_to(name, block):
-                continue
-            targeted = [loss for loss in losses if loss in TARGETED_LOSSES]
-            if targeted:
+            is_targeted = loss in TARGETED_LOSSES and study.applies_to(name, block)
+            if is_targeted and data.classes < 3:
                 raise UserError(
-                    f"{'.'.join(path)} has the loss {targeted[0]}, which needs 3 or more classes, "
-                    f"but datasets.{name} has 2; use the loss margin, or the member auto_margin"
+                    f"{description} has the loss {loss}, which needs 3 or more classes, but "
+                    f"datasets.{name} has 2; use the loss margin, or the members auto_margin and "
+                    "fmn"
                 )
 
 

@@ -45,7 +45,17 @@ def find_roles(study: Study) -> Roles:
             if study.threats[str(adversarial[method].threat)]
             == study.threats[regular[attack].threat]
         ],
+        "minimal_attacks": _minimal_attacks_by_space(study),
     }
+
+
+def _minimal_attacks_by_space(study: Study) -> dict[str, list[str]]:
+    """Return the attacks that find the smallest perturbation, by space."""
+    attacks: dict[str, list[str]] = {}
+    for name, attack in study.attacks.items():
+        if attack.is_minimal:
+            attacks.setdefault(str(study.space_of(attack)), []).append(name)
+    return attacks
 
 
 def find_on_manifold(study: Study, dataset: str) -> list[OnManifold]:
@@ -82,23 +92,29 @@ def find_minimal_attacks(study: Study, dataset: str) -> dict[str, MinimalAttack]
 
 def find_checked_attacks(study: Study) -> dict[str, CheckedAttack]:
     """Return what the checks of success rates need to know of each attack."""
-    ensembles = {
-        block.threat: name for name, block in reversed(study.attacks.items()) if block.members
-    }
     return {
         name: {
             "is_minimal": block.is_minimal,
             "loss": "" if block.members else block.loss,
-            "steps": 0 if block.is_minimal or block.members else block.steps,
+            "steps": {} if block.is_minimal else {k: s.steps for k, s in searches.items()},
             "gradient_free_members": [
                 member
-                for member, search in study.searches_of(block).items()
+                for member, search in searches.items()
                 if block.members and search.step_rule in GRADIENT_FREE_STEP_RULES
             ],
-            "ensemble": None if block.members else ensembles.get(block.threat),
+            "ensemble": None if block.members else _first_ensemble(study, block.threat),
         }
         for name, block in study.attacks.items()
+        for searches in [study.searches_of(block)]
     }
+
+
+def _first_ensemble(study: Study, threat: str) -> str | None:
+    """Return the first ensemble with the space, norm and radius of a threat."""
+    for name, attack in study.attacks.items():
+        if attack.members and study.threats[attack.threat] == study.threats[threat]:
+            return name
+    return None
 
 
 def _first_method(study: Study, space: str | None) -> str | None:
