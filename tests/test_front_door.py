@@ -3,6 +3,7 @@
 import doctest
 import subprocess
 import sys
+import warnings
 
 import foolbox
 import numpy as np
@@ -205,11 +206,31 @@ MISTAKES = {
     ),
     "no radius for a search within one": (
         {"radius": None, "step_rule": "signed"},
-        "threat has no radius, but step_rule is 'signed'; only searches with one of",
+        "step_rule 'signed' needs a radius, and there is none; only 'fmn' and",
     ),
     "Carlini-Wagner in L-infinity": (
         {"radius": None, "step_rule": "carlini_wagner"},
-        "step_rule 'carlini_wagner' needs threat.norm 'l2', but threat.norm is 'linf'",
+        "step_rule 'carlini_wagner' needs the norm 'l2', but the norm is 'linf'",
+    ),
+    "a radius for the smallest perturbation": (
+        {"step_rule": "fmn"},
+        "radius is 0.1, but must be None for step_rule 'fmn', which finds the smallest radius",
+    ),
+    "members without a radius": (
+        {"radius": None, "members": ["fmn"]},
+        "radius is None, but members search within a radius",
+    ),
+    "a member twice": (
+        {"members": ["random", "random"]},
+        "members has 'random' twice, but must have different names",
+    ),
+    "a step size of a rule that has none": (
+        {"step_rule": "auto", "step_size": 0.1},
+        "step_size is 0.1, but must be left out: step_rule 'auto' chooses its steps itself",
+    ),
+    "several restarts from the clean image": (
+        {"radius": None, "restarts": 5},
+        "restarts is 5, but must be 1 for step_rule 'fmn' and loss 'margin'",
     ),
     "the smallest perturbation by the cross-entropy": (
         {"radius": None, "loss": "cross_entropy"},
@@ -234,6 +255,47 @@ def test_a_wrong_argument_is_named(mistake, sentence):
     arguments = {"model": MODEL, "images": IMAGES, "labels": LABELS, "radius": 0.1, **mistake}
     with pytest.raises(ValueError, match=sentence):
         robustgen.attack(**arguments)
+
+
+class BatchStatisticsModel(nn.Module):
+    """A model that normalizes with the statistics of the batch, so that logits depend on it."""
+
+    def __init__(self):
+        super().__init__()
+        norm = nn.BatchNorm2d(3, track_running_stats=False)
+        self.layers = nn.Sequential(norm, *make_model()).eval()
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+def test_successes_that_another_batch_refutes_are_warned_of():
+    """Searches drop images at their success; then the statistics of the batch are others."""
+    model = BatchStatisticsModel().eval()
+    with torch.no_grad():
+        labels = model(IMAGES).argmax(1)
+    with pytest.warns(UserWarning, match=r"too low: the results of the model depend on how it is"):
+        table = robustgen.attack(model, IMAGES, labels, radius=0.1, steps=20).table
+    assert table["refuted"].any()
+    assert not (table["refuted"] & table["success"]).any()
+
+
+def test_a_gradient_that_vanishes_is_warned_of():
+    class SaturatedModel(nn.Module):
+        def forward(self, images):
+            return 1e6 * MODEL(images)
+
+    with pytest.warns(UserWarning, match=r"no direction to begin with \(vanishing gradients: "):
+        table = robustgen.attack(SaturatedModel().eval(), IMAGES, LABELS, radius=0.1).table
+    assert (table["clean_gradient"] == 0).any()
+
+
+def test_an_attack_on_an_honest_model_does_not_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        robustgen.attack(MODEL, IMAGES, LABELS, radius=0.1)
+        robustgen.attack(MODEL, IMAGES, LABELS, radius=0.1, members=["auto_margin", "random"])
+        robustgen.attack(MODEL, IMAGES, LABELS, radius=None)
 
 
 def test_an_attack_does_not_depend_on_the_gradient_mode():

@@ -231,7 +231,7 @@ LIBRARY_MISTAKES = {
     "a search within a radius that is missing": (
         Threat("image", "linf"),
         SearchConfig(),
-        "threat has no radius, but step_rule is 'adam'; only searches with one of",
+        "step_rule 'adam' needs a radius, and there is none; only 'fmn' and",
     ),
     "a loss that is positive where the model is right": (
         Threat("image", "linf"),
@@ -241,7 +241,7 @@ LIBRARY_MISTAKES = {
     "carlini_wagner in L-infinity": (
         Threat("image", "linf"),
         CARLINI_WAGNER,
-        "step_rule 'carlini_wagner' needs threat.norm 'l2', but threat.norm is 'linf'",
+        "step_rule 'carlini_wagner' needs the norm 'l2', but the norm is 'linf'",
     ),
 }
 
@@ -268,5 +268,5 @@ def test_training_refuses_a_search_for_the_smallest_perturbation(rule):
 
 
 def test_training_refuses_a_threat_without_a_radius():
-    with pytest.raises(ValueError, match="threat has no radius, but step_rule is 'adam'"):
+    with pytest.raises(ValueError, match="step_rule 'adam' needs a radius"):
         robustgen.AdversarialTraining(Threat("image", "l2"), SearchConfig())

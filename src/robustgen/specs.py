@@ -223,8 +223,8 @@ def require_search_fits(threat: Threat, search: SearchConfig) -> None:
     if search.step_rule not in MINIMAL_STEP_RULES:
         if threat.radius == math.inf:
             raise ValueError(
-                f"threat has no radius, but step_rule is {search.step_rule!r}; only searches with "
-                f"one of {MINIMAL_STEP_RULES} find the smallest radius"
+                f"step_rule {search.step_rule!r} needs a radius, and there is none; only 'fmn' and "
+                "'carlini_wagner' find the smallest radius themselves"
             )
         return
     if search.loss not in SIGNED_LOSSES:
@@ -234,7 +234,12 @@ def require_search_fits(threat: Threat, search: SearchConfig) -> None:
         )
     if search.step_rule == "carlini_wagner" and threat.norm != "l2":
         raise ValueError(
-            f"step_rule 'carlini_wagner' needs threat.norm 'l2', but threat.norm is {threat.norm!r}"
+            f"step_rule 'carlini_wagner' needs the norm 'l2', but the norm is {threat.norm!r}"
+        )
+    if search.restarts > 1 and search.loss not in TARGETED_LOSSES:
+        raise ValueError(
+            f"restarts is {search.restarts}, but must be 1 for step_rule {search.step_rule!r} and "
+            f"loss {search.loss!r}: each search begins at the clean image, so that all are equal"
         )
 
 

@@ -163,6 +163,24 @@ def check_robustness(parts: Iterable[Part], attacks: Mapping[str, CheckedAttack]
     return to_arrow(table.sort_values(order), ROBUSTNESS_CHECKS)
 
 
+def find_warnings(images: pd.DataFrame, attack: CheckedAttack) -> list[str]:
+    """Return a sentence for each check whose bound is exceeded by an attack on one model.
+
+    Args:
+        images: the columns `_COLUMNS` of `schemas.ATTACKS`; misclassified images do not count.
+        attack: what the checks need to know of the attack.
+    """
+    correct = images[images["prediction"] == images["label"]]
+    if correct.empty:
+        return []
+    values = [(c, c.measure(correct, attack)) for c in CHECKS if c.measure and c.applies_to(attack)]
+    return [
+        f"{check.meaning} ({check.name.replace('_', ' ')}: {value:.1%}, above {check.bound:.0%})"
+        for check, value in values
+        if value > check.bound
+    ]
+
+
 def _compare_with_ensembles(
     successes: Mapping[tuple[Any, ...], "pd.Series[bool]"], attacks: Mapping[str, CheckedAttack]
 ) -> list[dict[str, Any]]:

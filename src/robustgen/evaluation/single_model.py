@@ -1,13 +1,15 @@
 """The attack of a study on one PyTorch model and any images, in one call."""
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from robustgen.analysis.robustness_checks import find_warnings
 from robustgen.attacks.losses import LOSSES
 from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.backend import PLAIN
@@ -16,8 +18,11 @@ from robustgen.errors import UserError
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.specs import (
     AUTO_STEP_RULES,
+    GRADIENT_FREE_STEP_RULES,
     L2_STEP_RULES,
     MEMBERS,
+    MINIMAL_STEP_RULES,
+    CheckedAttack,
     SearchConfig,
     Threat,
     require_name,
@@ -44,7 +49,9 @@ class SingleModelAttack(NamedTuple):
         table: one row per image with `example`, `label`, `prediction` (class of the clean image),
             `adversarial_prediction` (class of the returned image), `success`, `iterations` and
             `restart` (of the success), `member` (of an ensemble, that succeeded), `loss`
-            (cross-entropy of the returned image), and the norms `l1`, `l2` and `linf` of the
+            (cross-entropy of the returned image), `refuted` (whether a search claimed a success
+            that the model did not confirm), `clean_gradient` (largest component of the gradient of
+            the cross-entropy at the clean image), and the norms `l1`, `l2` and `linf` of the
             perturbation. An image that the model misclassifies (`prediction` differs from `label`)
             is not attacked.
     """
@@ -91,6 +98,8 @@ def attack(
     until the first success. Without a radius it finds the smallest perturbation of each image. With
     `members` it is an ensemble. Images that the model misclassifies are not attacked. Every success
     is checked: the model misclassifies the returned image, which lies in the ball and in [0, 1].
+    Where the success rate is likely too low, a `UserWarning` says why, as the table of robustness
+    checks of a study does.
 
     Args:
         model: images `(N, C, H, W)` to logits `(N, K)`, in eval mode.
@@ -99,19 +108,22 @@ def attack(
         radius: radius of the ball, in pixel values, for example 8 / 255. None finds the smallest
             perturbation.
         norm: norm of the ball, "linf" or "l2".
-        steps: number of steps from each random start.
-        loss: the loss that the attack increases, a key of `attacks.losses.LOSSES`; None takes the
+        steps: number of steps from each random start. "auto" needs about 100, "carlini_wagner" 120
+            and "random" 1,000 or more.
+        loss: the loss that the attack increases: "cross_entropy", "scaled_cross_entropy", "margin",
+            "dlr" or "targeted_dlr"; without a radius one of the last three. None takes the
             cross-entropy, and without a radius the margin.
         step_rule: "signed", "normalized" or "adam", or a rule without a step size, "auto" or
             "random"; None takes "signed" for the norm "linf" and "normalized" for the norm "l2".
-            Without a radius "fmn", which None takes, or "carlini_wagner".
+            Without a radius "fmn", which None takes, or, for the norm "l2", "carlini_wagner".
         step_size: the factor on a step of the step rule, if the rule has a step size. None takes
             steps whose length in the norm of the ball is 2.5 times the radius, divided by the steps
             (Madry et al., ICLR 2018).
         restarts: number of random starts per image.
-        members: names of searches of an ensemble, keys of `specs.MEMBERS`. They run one after the
-            other on the images on which those before had no success, with settings of their own:
-            the settings above, except radius and norm, are left at their defaults.
+        members: names of searches of an ensemble: "auto_cross_entropy", "auto_margin",
+            "auto_targeted", "fmn", "fmn_targeted" and "random". They run one after the other on the
+            images on which those before had no success, with settings of their own: the settings
+            above, except radius and norm, are left at their defaults.
         seed: seed of the random starts; equal calls give equal results.
 
     Raises:
@@ -129,7 +141,6 @@ def attack(
     threat = Threat("image", norm) if radius is None else Threat("image", norm, radius)
     require_number("seed", seed, 0, highest=MAX_SEED, is_integer=True)
     _check_images(images)
-    search: SearchConfig | dict[str, SearchConfig]
     settings: dict[str, Any] = {
         "steps": steps,
         "restarts": restarts,
@@ -138,9 +149,9 @@ def attack(
         "step_size": step_size,
     }
     if members:
-        search = _make_ensemble(members, **settings)
+        searches = _make_ensemble(threat, members, **settings)
     else:
-        search = _make_search(threat, images[0].numel(), **settings)
+        searches = {"": _make_search(threat, images[0].numel(), **settings)}
     _check_radius(threat, images)
     require_labels("labels", labels, images.shape[:1], images.device)
     _check_model(model, images, labels)
@@ -149,10 +160,13 @@ def attack(
     with torch.inference_mode(False), torch.enable_grad():
         data = _make_split(images.detach().clone(), labels.clone())
         try:
-            result = attack_cohort(_CohortOfOne(model), data, threat, search, [generator])
+            result = attack_cohort(_CohortOfOne(model), data, threat, searches, [generator])
         except UserError as error:
             raise ValueError("model has logits that are not finite") from error
-    return SingleModelAttack(result.images[0].to(images.device), _make_table(result.rows))
+    table = _make_table(result.rows)
+    for sentence in find_warnings(table, _describe_for_checks(threat, searches)):
+        warnings.warn(f"the success rate may be too low: {sentence}", stacklevel=2)
+    return SingleModelAttack(result.images[0].to(images.device), table)
 
 
 def _make_search(
@@ -175,15 +189,28 @@ def _make_search(
     require_name("step_rule", step_rule, STEP_RULES)
     require_name("loss", loss, LOSSES)
     require_number("steps", steps, 0, is_integer=True)
+    if step_rule in MINIMAL_STEP_RULES and not is_minimal:
+        raise ValueError(
+            f"radius is {threat.radius:g}, but must be None for step_rule {step_rule!r}, which "
+            "finds the smallest radius itself"
+        )
     if step_size is None:
         step_size = _default_step_size(threat, step_rule, steps, pixels)
+    elif step_rule in AUTO_STEP_RULES:
+        raise ValueError(
+            f"step_size is {step_size!r}, but must be left out: step_rule {step_rule!r} chooses "
+            "its steps itself"
+        )
     return SearchConfig(step_rule, step_size, steps, restarts, loss)
 
 
-def _make_ensemble(members: Sequence[str], **settings: object) -> dict[str, SearchConfig]:
+def _make_ensemble(
+    threat: Threat, members: Sequence[str], **settings: object
+) -> dict[str, SearchConfig]:
     """Return the searches of an ensemble by name.
 
     Args:
+        threat: the ball, which must have a radius.
         members: names of searches, or the name of a single one.
         settings: arguments of `attack`, which must have their defaults.
     """
@@ -193,10 +220,33 @@ def _make_ensemble(members: Sequence[str], **settings: object) -> dict[str, Sear
             raise ValueError(
                 f"{name} is {value!r}, but must be left out: members have their own settings"
             )
-    names = [members] if isinstance(members, str) else members
+    if threat.radius == math.inf:
+        raise ValueError(
+            "radius is None, but members search within a radius; without members, radius=None finds "
+            "the smallest perturbation"
+        )
+    names = [members] if isinstance(members, str) else list(members)
     for name in names:
         require_name("members", name, MEMBERS)
+        if names.count(name) > 1:
+            raise ValueError(f"members has {name!r} twice, but must have different names")
     return {name: MEMBERS[name] for name in names}
+
+
+def _describe_for_checks(threat: Threat, searches: Mapping[str, SearchConfig]) -> CheckedAttack:
+    """Return what the checks of success rates need to know of the attack."""
+    is_minimal = threat.radius == math.inf
+    return {
+        "is_minimal": is_minimal,
+        "loss": searches[""].loss if "" in searches else "",
+        "steps": {} if is_minimal else {name: search.steps for name, search in searches.items()},
+        "gradient_free_members": [
+            name
+            for name, search in searches.items()
+            if name and search.step_rule in GRADIENT_FREE_STEP_RULES
+        ],
+        "ensemble": None,
+    }
 
 
 def _default_step_size(threat: Threat, step_rule: str, steps: int, pixels: int) -> float:
@@ -227,7 +277,7 @@ def _make_table(rows: dict[str, Any]) -> pd.DataFrame:
     norms = {f"image_{name}": name for name in ("l1", "l2", "linf")}
     names = [
         *("example", "label", "prediction", "adversarial_prediction", "success"),
-        *("iterations", "restart", "member", "loss", *norms),
+        *("iterations", "restart", "member", "loss", "refuted", "clean_gradient", *norms),
     ]
     table = pd.DataFrame({name: pd.array(rows[name]) for name in names}).rename(columns=norms)
     return table.astype({"iterations": "Int64", "restart": "Int64"})
