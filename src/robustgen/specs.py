@@ -203,10 +203,10 @@ class SearchConfig:
 MEMBERS: dict[str, SearchConfig] = {
     "auto_cross_entropy": SearchConfig("auto", steps=100, restarts=5, loss="scaled_cross_entropy"),
     "auto_margin": SearchConfig("auto", steps=100, loss="margin"),
-    "auto_targeted": SearchConfig("auto", steps=100, restarts=9, loss="targeted_dlr"),
+    "auto_targeted": SearchConfig("auto", steps=100, restarts=4, loss="targeted_dlr"),
     "fmn": SearchConfig("fmn", steps=50, loss="margin"),
-    "fmn_targeted": SearchConfig("fmn", steps=50, restarts=9, loss="targeted_dlr"),
-    "random": SearchConfig("random", steps=2000, loss="margin"),
+    "fmn_targeted": SearchConfig("fmn", steps=50, restarts=3, loss="targeted_dlr"),
+    "random": SearchConfig("random", steps=1500, loss="margin"),
 }
 """Searches of ensembles by name. No parameter depends on the model, the space or the radius, and no
 result changes if all logits of a model are multiplied by a number, except by rounding. All but
