@@ -81,10 +81,16 @@ def statistics_table() -> str:
 def checks_table() -> str:
     """Return the checks of success rates, each with its bound."""
     rows = [
-        [name.replace("_", " "), check.description, f"{check.bound:.0%}", check.meaning]
+        [
+            name.replace("_", " "),
+            check.description,
+            f"{check.bound:.0%}",
+            check.meaning,
+            check.remedy,
+        ]
         for name, check in ALL_CHECKS.items()
     ]
-    return _table(["check", "value", "bound", "a higher value means"], rows)
+    return _table(["check", "value", "bound", "a higher value means", "what to do"], rows)
 
 
 GENERATORS: dict[str, Callable[..., str]] = {

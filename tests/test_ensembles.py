@@ -125,6 +125,28 @@ def test_a_success_that_the_plain_model_denies_is_left_to_the_next_member(monkey
     assert set(result.rows["member"]) == {"second", None}
 
 
+def test_a_member_without_gradients_begins_at_the_best_codes_of_those_before(monkeypatch):
+    cohort, all_starts = SinglePrecisionCohort(), []
+    run_search_from_starts = attacks.run_search_from_starts
+
+    def record_starts(*args, **keywords):
+        *others, starts = args
+        all_starts.append(list(starts))
+        return run_search_from_starts(*others, iter(all_starts[-1]), **keywords)
+
+    monkeypatch.setattr(attacks, "run_search_from_starts", record_starts)
+    weak = attack(cohort, WEAK)
+    random = SearchConfig("random", steps=3, restarts=2, loss="margin")
+    attack(cohort, {"weak": WEAK, "random": random})
+    _, _, (first, second) = all_starts
+    torch.testing.assert_close(
+        DATA.images() + THREAT.radius * first, weak.codes, atol=1e-6, rtol=1e-6
+    )
+    assert not torch.equal(first, second)
+    attack(cohort, {"random": random})
+    assert not torch.equal(all_starts[-1][0], first)
+
+
 def test_no_search_and_another_type_are_refused():
     with pytest.raises(ValueError, match="search is empty, but must have one or more searches"):
         attack(SinglePrecisionCohort(), {})

@@ -204,7 +204,7 @@ def test_the_checks_of_an_attack_follow_from_the_config():
         "ensemble": "strong",
     }
     assert checked["strong"]["gradient_free_members"] == ["random"]
-    assert checked["strong"]["steps"] == {"fmn": 50, "random": 1500}
+    assert checked["strong"]["steps"] == {"fmn": 50, "random": 1000}
     assert checked["smallest"]["steps"] == {}
     assert checked["strong"]["ensemble"] is checked["codes"]["ensemble"] is None
     assert checked["smallest"]["is_minimal"]

@@ -206,7 +206,7 @@ MEMBERS: dict[str, SearchConfig] = {
     "auto_targeted": SearchConfig("auto", steps=100, restarts=4, loss="targeted_dlr"),
     "fmn": SearchConfig("fmn", steps=50, loss="margin"),
     "fmn_targeted": SearchConfig("fmn", steps=50, restarts=3, loss="targeted_dlr"),
-    "random": SearchConfig("random", steps=1500, loss="margin"),
+    "random": SearchConfig("random", steps=1000, loss="margin"),
 }
 """Searches of ensembles by name. No parameter depends on the model, the space or the radius, and no
 result changes if all logits of a model are multiplied by a number, except by rounding. All but

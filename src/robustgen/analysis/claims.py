@@ -171,8 +171,9 @@ STATISTICS = (
         4,
         "adversarial_images_factor",
         "How many times as many training images the adversarial training of the row above needs as "
-        "normal training for the same test error, for each N of adversarial training; t interval "
-        "of its logarithm over seeds",
+        "normal training for the same test error, for each N of adversarial training; an upper "
+        "bound where normal training does not reach this error; t interval of its logarithm over "
+        "seeds",
         1,
         evidence.adversarial_images_factor,
         evidence.robustness_note,

@@ -39,6 +39,7 @@ class Check:
         name: name in the table of checks.
         description: what the value is, for the documentation.
         meaning: what it means if the value exceeds the bound.
+        remedy: what to do about it, for the documentation.
         bound: largest value that is no warning.
         measure: returns the value for one model, from its correctly classified images and the
             attack; NaN if there is nothing to measure. None for the check that compares attacks.
@@ -48,6 +49,7 @@ class Check:
     name: str
     description: str
     meaning: str
+    remedy: str
     bound: float
     measure: Callable[[pd.DataFrame, CheckedAttack], float] | None
     applies_to: Callable[[CheckedAttack], bool] = lambda _: True
@@ -83,6 +85,7 @@ CHECKS = (
         "share of images at whose clean code no component of the gradient of the cross-entropy "
         f"reaches {VANISHING_GRADIENT:g}; for attacks with this loss",
         "the loss of the search has no direction to begin with",
+        "use the loss `margin` or `scaled_cross_entropy`, or an ensemble",
         0.05,
         _share_vanishing,
         lambda attack: attack["loss"] == "cross_entropy",
@@ -92,13 +95,17 @@ CHECKS = (
         "share of successes of a search that the model does not confirm when it is run again, with "
         "plain layers, on the saved image; they do not count as successes",
         "the results of the model depend on how it is run",
+        "make the model deterministic and independent of the other images of a batch; compare with "
+        "ROBUSTGEN_BACKEND=plain",
         0.01,
         _share_refuted,
     ),
     Check(
         "late_successes",
-        f"share of successes in the last {1 - LATE_SHARE:.0%} of the steps of a search",
+        f"share of successes in the last {1 - LATE_SHARE:.0%} of the steps of a search; of up to "
+        "10 steps, only the last one is late",
         "more steps would succeed more often",
+        "raise `steps` or `step_size`",
         0.05,
         _share_late,
         lambda attack: bool(attack["steps"]),
@@ -108,6 +115,8 @@ CHECKS = (
         "share of images on which only a search without gradients (`random`) succeeds, after the "
         "other members of an ensemble",
         "gradients mislead the other searches",
+        "do not trust attacks with gradients on this model; add an attack with `step_rule: random` "
+        "and more steps",
         0.02,
         _share_gradient_free,
         lambda attack: bool(attack["gradient_free_members"]),
@@ -115,7 +124,8 @@ CHECKS = (
     Check(
         "unreached_images",
         "share of images for which an attack for the smallest perturbation finds none, of any size",
-        "the search fails, because without a limit on the size every model can be misled",
+        "the search fails, or no change within the bounds of the space misleads the model",
+        "raise `steps`, or compare with an ensemble at a large radius",
         0.01,
         _share_without_perturbation,
         lambda attack: attack["is_minimal"],
@@ -125,6 +135,7 @@ STRONG_GAIN = Check(
     "strong_gain",
     "success rate of the ensemble of the same threat minus that of the attack, on the same images",
     "the attack is too weak",
+    "report the success rate of the ensemble instead",
     0.05,
     None,
 )

@@ -1,7 +1,7 @@
 """The evaluation of a trained cohort: predictions on the test split, and attacks on it."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -26,7 +26,13 @@ from robustgen.io.checkpoints import (
 from robustgen.models.cohort import NO_CLASS, Cohort, predict_class
 from robustgen.progress import log, log_progress
 from robustgen.sampling import expand_trailing_dims
-from robustgen.specs import SearchConfig, Threat, require_instance, require_search_fits
+from robustgen.specs import (
+    GRADIENT_FREE_STEP_RULES,
+    SearchConfig,
+    Threat,
+    require_instance,
+    require_search_fits,
+)
 from robustgen.tensor_checks import (
     SLACK,
     require_classes,
@@ -130,7 +136,8 @@ def attack_cohort(
         data: the images.
         threat: the ball to search; without a radius for a search for the smallest perturbation.
         search: loss, step rule, step size, steps and restarts. Several searches by name are an
-            ensemble: each one works on the images on which those before it had no success.
+            ensemble: each one works on the images on which those before it had no success. One
+            without gradients begins at the best codes of those before it.
         generators: M generators from which nothing has been drawn.
         checkpoint: read to resume an interrupted run, and written between batches. Adversarial
             examples are written to files beside it, so that memory holds one batch of them. The
@@ -241,7 +248,9 @@ def _attack_batch(
     starts = iter(_sample_starts(cohort, space, threat.norm, restarts, generators))
     for member, search in enumerate(searches.values()):
         skip = is_wrong | best["success"] if best else is_wrong
-        member_starts = islice(starts, search.restarts)
+        member_starts: Iterator[Tensor] = islice(starts, search.restarts)
+        if best and search.step_rule in GRADIENT_FREE_STEP_RULES:
+            member_starts = _begin_at(best["codes"], space, threat, member_starts)
         member_result = _search_batch(
             cohort, clean_images, batch.labels, space, threat, search, member_starts, skip
         )
@@ -254,6 +263,25 @@ def _attack_batch(
         **best,
         **{f"image_{norm}": norms for norm, norms in image_norms.items()},
     }
+
+
+def _begin_at(
+    codes: Tensor, space: Space, threat: Threat, starts: Iterator[Tensor]
+) -> Iterator[Tensor]:
+    """Replace the first of the starts by `codes`.
+
+    A search without gradients succeeds sooner from the best codes of the searches before it than
+    from a random start, and no less often where gradients misled them.
+
+    Args:
+        codes: `(M, B, *D)` codes within the threat.
+        space: the space around the images.
+        threat: the ball that is searched.
+        starts: points `(M, B, *D)` of the unit ball; all of them are drawn.
+    """
+    next(starts)
+    yield (codes - space.clean_codes) / threat.radius
+    yield from starts
 
 
 def _evaluate_clean(

@@ -222,8 +222,8 @@ def _make_ensemble(
             )
     if threat.radius == math.inf:
         raise ValueError(
-            "radius is None, but members search within a radius; without members, radius=None finds "
-            "the smallest perturbation"
+            "radius is None, but members search within a radius; without members, radius=None "
+            "finds the smallest perturbation"
         )
     names = [members] if isinstance(members, str) else list(members)
     for name in names:
