@@ -1,6 +1,7 @@
 """Figure 5: success against the radius, from the smallest perturbation of each image."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -14,8 +15,10 @@ from robustgen.figures.style import line_settings
 from robustgen.specs import NORM_SYMBOLS, MinimalAttack
 
 _POINT_COLOUR = "#6a6a6a"
-_POINT_MARKERS = ("x", "+", "1", "2", "3", "4")
+_POINT_MARKERS = ("+", "1", "2", "3", "4", "|")
+"""Markers of attacks with a radius; no training method has one of them."""
 _HALF = 0.5
+_HALF_LINE: Any = {"color": _POINT_COLOUR, "linewidth": 0.7, "linestyle": ":"}
 _HALF_DODGE = 0.025
 """Vertical distance of the half radii of two methods, so that their intervals stay visible."""
 _MAX_COLUMNS = 2
@@ -48,8 +51,8 @@ def plot_radius_curves(
     rows = -(-len(pairs) // columns)
     figure = panels.panel_figure(columns, 1.15 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    largest = curves[curves["n"] == curves["n"].max()]
-    means = over_seeds[over_seeds["n"] == curves["n"].max()]
+    n = curves["n"].max()
+    largest, means = curves[curves["n"] == n], over_seeds[over_seeds["n"] == n]
     styles = style.plot_styles(largest["method"])
     markers = _choose_markers(attacks)
     for axes, letter, (dataset, name) in zip(grid, panels.panel_letters(), pairs, strict=False):
@@ -57,6 +60,7 @@ def plot_radius_curves(
         title = f"{dataset}: {name}" if len(attacks) > 1 else name
         panels.set_title(axes, letter, style.format_name(title.replace("_", " "), 30))
         _plot_curves(axes, _select(largest, dataset, name), styles, attack)
+        axes.set_ylabel(f"success rate, N = {panels.format_count(n)}")
         _plot_half_radii(axes, _select(means, dataset, name, "half_radius"), styles)
         for point, radius in attack["points"].items():
             rates = _select(means, dataset, point, "success_rate")
@@ -64,7 +68,10 @@ def plot_radius_curves(
     for axes in grid[len(pairs) :]:
         axes.set_visible(False)
     panels.share_y_labels(figure)
-    legends.add_legend(figure, legends.method_handles(styles), _point_handles(markers))
+    half_line = Line2D([], [], **_HALF_LINE, label="half of the images")
+    legends.add_legend(
+        figure, legends.method_handles(styles), [*_point_handles(markers), half_line]
+    )
     return figure
 
 
@@ -100,7 +107,7 @@ def _plot_curves(
     for method in curves.index.unique():
         rows, line = curves.loc[[method]], styles[method]
         axes.plot(rows["radius"], rows["mean"], color=line.colour, linestyle=line.line)
-    axes.axhline(_HALF, color=_POINT_COLOUR, linewidth=0.7, linestyle=":", zorder=1)
+    axes.axhline(_HALF, **_HALF_LINE, zorder=1)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=12))
     axes.xaxis.set_minor_formatter(NullFormatter())

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from robustgen.figures import panels, style
 
-_CELL_SIZE, _LABEL_SIZE, _GAP, _BAR_SIZE = 0.32, 1.25, 0.3, 0.45
-"""Inches of a cell, of the labels on the left of and above the heat maps, between these, and of the
-colour bar below them."""
+_CELL_SIZE, _LABEL_SIZE, _GAP, _BAR_SIZE, _TITLE_SIZE = 0.32, 1.25, 0.3, 0.45, 1.6
+"""Inches of a cell, of the labels on the left of and above the heat maps, between these, of the
+colour bar below them, and of a title."""
 
 
 @style.with_style
@@ -38,11 +38,12 @@ def plot_transfer(transfers: pd.DataFrame, attacks: Mapping[str, Sequence[str]])
         return panels.message_figure("no transfer: it needs two seeds and successful attacks")
     styles = style.plot_styles({*largest["method"], *largest["target_method"]})
     cells = len(styles) * _CELL_SIZE
-    max_columns = max(int((style.TEXT_WIDTH - _LABEL_SIZE) / (cells + _GAP)), 1)
+    panel_width = max(cells + _GAP, _TITLE_SIZE)
+    max_columns = max(int((style.TEXT_WIDTH - _LABEL_SIZE) / panel_width), 1)
     columns = min(len(pairs), max_columns)
     rows = -(-len(pairs) // columns)
-    width, height = (count * (cells + _GAP) + _LABEL_SIZE for count in (columns, rows))
-    figure = style.new_figure(width, height + _BAR_SIZE)
+    height = rows * (cells + _GAP) + _LABEL_SIZE + _BAR_SIZE
+    figure = style.new_figure(columns * panel_width + _LABEL_SIZE, height)
     grid = figure.subplots(rows, columns, squeeze=False)
     letters = panels.panel_letters()
     for index, (dataset, attack) in enumerate(pairs):
@@ -59,6 +60,7 @@ def plot_transfer(transfers: pd.DataFrame, attacks: Mapping[str, Sequence[str]])
             length=0, top=False, bottom=False, labelbottom=False, labeltop=is_top, labelleft=is_left
         )
         axes.tick_params("x", rotation=90)
+        axes.tick_params("y", rotation=0)
     for axes in grid.flat[len(pairs) :]:
         axes.set_visible(False)
     figure.colorbar(
@@ -67,7 +69,7 @@ def plot_transfer(transfers: pd.DataFrame, attacks: Mapping[str, Sequence[str]])
         location="bottom",
         aspect=40,
         shrink=0.6,
-        label="transfer rate in %",
+        label=f"transfer rate in %, N = {panels.format_count(largest['n'].max())}",
     )
     return figure
 
