@@ -158,7 +158,7 @@ def test_scripts_depend_on_the_definitions_that_they_use():
         "data/decoders:warp",
     } <= train
     assert {"io/schemas:CURVES", "attacks/spaces:AffineSpace"} <= train
-    assert {"attacks/search:ActiveExamples", "specs:TrainConfig"} <= train
+    assert {"attacks/active_examples:ActiveExamples", "specs:TrainConfig"} <= train
     unused_modules = ("config/study", "evaluation/distances", "analysis/claims")
     assert not {name for name in train if name.split(":")[0] in unused_modules}
     assert "io/schemas:CLAIMS" not in train

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from robustgen.acceleration.cuda import search_step
-from robustgen.attacks.search import ActiveExamples, SearchResult, ascend, run_search
+from robustgen.attacks.active_examples import ActiveExamples
+from robustgen.attacks.search import SearchResult, ascend, run_search
 from robustgen.attacks.spaces import ImageSpace
 from robustgen.attacks.step_rules import STEP_RULES
 from robustgen.backend import PLAIN, Backend

@@ -112,7 +112,7 @@ EDITS = {
         TRAINED.replace("train 6", "train 5"),  # all methods but normal training
     ),
     "what a search records": (
-        ("attacks/search.py", "ActiveExamples.update_best"),
+        ("attacks/active_examples.py", "ActiveExamples.update_best"),
         TRAINED.replace("train 6", "train 5"),
     ),
     "a step rule": (

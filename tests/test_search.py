@@ -16,14 +16,9 @@ from tiny import (
 from torch import Tensor
 
 from robustgen.attacks import search as search_module
+from robustgen.attacks.active_examples import ActiveExamples, make_initial_best
 from robustgen.attacks.losses import cross_entropy
-from robustgen.attacks.search import (
-    ActiveExamples,
-    SearchResult,
-    make_initial_best,
-    run_search,
-    run_search_from_starts,
-)
+from robustgen.attacks.search import SearchResult, run_search, run_search_from_starts
 from robustgen.attacks.spaces import SPACES, ImageSpace
 from robustgen.attacks.step_rules import AdamStep
 from robustgen.data.split import Split
@@ -236,15 +231,15 @@ def test_joint_restarts_equal_restarts_one_after_another(monkeypatch, space_name
         )
 
     group_sizes = []
-    count_joint_restarts = search_module._count_joint_restarts
+    count_joint_restarts = search_module.count_joint_restarts
     with monkeypatch.context() as patch:
         patch.setattr(
             search_module,
-            "_count_joint_restarts",
+            "count_joint_restarts",
             lambda *args: group_sizes.append(count_joint_restarts(*args)) or group_sizes[-1],
         )
         joint = run()
-    monkeypatch.setattr(search_module, "_count_joint_restarts", lambda *_: 1)
+    monkeypatch.setattr(search_module, "count_joint_restarts", lambda *_: 1)
     single = run()
     assert max(group_sizes) > 1
     assert joint.success.any()

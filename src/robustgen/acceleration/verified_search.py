@@ -10,7 +10,7 @@ from robustgen.acceleration.verification import (
     Verifier,
     share_of_equal_values,
 )
-from robustgen.attacks.search import ActiveExamples, make_initial_best
+from robustgen.attacks.active_examples import ActiveExamples, make_initial_best
 from robustgen.attacks.search import ascend as plain_ascend
 from robustgen.attacks.spaces import gather_columns
 from robustgen.backend import Ascend

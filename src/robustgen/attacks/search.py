@@ -12,11 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustgen.attacks.losses import LossFn, get_loss, rank_targets, require_enough_classes
-from robustgen.attacks.spaces import SPACES, Space, gather_columns, perturbation_norm
-from robustgen.attacks.step_rules import Iterate, StepRule, make_step_rule
+from robustgen.attacks.active_examples import ActiveExamples, BestSoFar, make_initial_best
+from robustgen.attacks.joint_restarts import (
+    count_joint_restarts,
+    join_restarts,
+    merge_restarts,
+)
+from robustgen.attacks.losses import get_loss, rank_targets, require_enough_classes
+from robustgen.attacks.spaces import SPACES, Space
+from robustgen.attacks.step_rules import make_step_rule
 from robustgen.backend import PLAIN, Backend
-from robustgen.sampling import expand_trailing_dims
 from robustgen.specs import (
     MINIMAL_STEP_RULES,
     TARGETED_LOSSES,
@@ -160,15 +165,15 @@ def run_search_from_starts(
     evals_per_restart, restart, unused_starts = search.steps + 1, 0, iter(starts)
     # The starts of every restart are drawn, even if no example is active, so that the state of the
     # generators after the search does not depend on successes.
-    while group := list(islice(unused_starts, _count_joint_restarts(is_active, stop_at_success))):
+    while group := list(islice(unused_starts, count_joint_restarts(is_active, stop_at_success))):
         steps_done = restart * evals_per_restart
         rows = [(restart + i) % targets.shape[-1] for i in range(len(group))]
         if len(group) > 1:
-            joint = _join_restarts(space, labels, targets[..., rows], group, is_active)
+            joint = join_restarts(space, labels, targets[..., rows], group, is_active)
             active = _place_at_starts(*joint.examples, threat, search)
             run_ascent(model, active, threat, search, 0, stop_at_success)
             active.write_back()
-            _merge_restarts(best, joint, is_active, steps_done, evals_per_restart)
+            merge_restarts(best, joint, is_active, steps_done, evals_per_restart)
         else:
             examples = (space, labels, targets[..., rows[0]], group[0], is_active, best)
             active = _place_at_starts(*examples, threat, search)
@@ -184,105 +189,16 @@ def run_search_from_starts(
     return SearchResult(best.codes, best.loss, best.success, iterations, restarts)
 
 
-def _count_joint_restarts(is_active: Tensor, stop_at_success: bool) -> int:
-    """Return how many restarts of the active examples `(M, B)` fill a batch of B examples.
-
-    A step for few examples takes almost as long as one for many, so that restarts of the last
-    examples run together. Their results are those of restarts one after another.
-    """
-    if not stop_at_success:
-        return 1
-    max_active = int(is_active.sum(1).max())
-    return max(1, is_active.shape[1] // max_active) if max_active else 1
-
-
-class JointRestarts(NamedTuple):
-    """Several restarts of the active examples as one batch, restart after restart.
-
-    Attributes:
-        columns: `(M, B')` positions of the examples in the batch of the search.
-        examples: space, labels, targets, starts, mask and best codes of R restarts, each
-            `(M, R B', ...)`.
-    """
-
-    columns: Tensor
-    examples: tuple[Space, Tensor, Tensor, Tensor, Tensor, "BestSoFar"]
-
-
-def _join_restarts(
-    space: Space,
-    labels: Tensor,
-    targets: Tensor,
-    unit_points: Sequence[Tensor],
-    is_active: Tensor,
-) -> JointRestarts:
-    """Join R restarts of the active examples.
-
-    Args:
-        space: the space around the images of the batch.
-        labels: `(M, B)` true classes.
-        targets: `(M, B, R)` classes that a targeted loss makes likely in each restart.
-        unit_points: for each restart, points `(M, B, *D)` of the unit ball.
-        is_active: `(M, B)` mask of the examples that are attacked.
-    """
-    columns = _find_active_columns(is_active)
-    repeated = columns.repeat(1, len(unit_points))
-    joint_space, joint_labels = space.select(repeated), gather_columns(labels, repeated)
-    examples = (
-        joint_space,
-        joint_labels,
-        torch.cat([gather_columns(t, columns) for t in targets.unbind(-1)], 1),
-        torch.cat([gather_columns(points, columns) for points in unit_points], 1),
-        gather_columns(is_active, repeated),
-        make_initial_best(joint_space, joint_labels),
-    )
-    return JointRestarts(columns, examples)
-
-
-def _merge_restarts(
-    best: "BestSoFar",
-    joint: JointRestarts,
-    is_active: Tensor,
-    steps_done: int,
-    evals_per_restart: int,
-) -> None:
-    """Copy the best codes of joint restarts to `best` where they improve on it.
-
-    The first restart with a success counts, or without a success the one with the highest loss.
-
-    Args:
-        best: the best codes of the batch.
-        joint: the restarts, after their search.
-        is_active: `(M, B)` mask of the examples that were attacked.
-        steps_done: evaluations of the model in earlier restarts.
-        evals_per_restart: evaluations of the model in one restart.
-    """
-    columns, joint_best = joint.columns, joint.examples[-1]
-    members, count = len(columns), columns.shape[1]
-    scores = torch.where(joint_best.success, torch.inf, joint_best.loss)
-    first_best = scores.view(members, -1, count).argmax(1)
-    positions = first_best * count + torch.arange(count, device=columns.device)
-    found = BestSoFar(*(gather_columns(values, positions) for values in joint_best))
-    steps = found.step_found + steps_done + first_best * evals_per_restart
-    found = found._replace(step_found=torch.where(found.success, steps, -1))
-    old = BestSoFar(*(gather_columns(values, columns) for values in best))
-    improves = gather_columns(is_active, columns) & (found.success | (found.loss > old.loss))
-    rows = torch.arange(members, device=columns.device)[:, None]
-    for batch_values, new_values, old_values in zip(best, found, old, strict=True):
-        is_new = expand_trailing_dims(improves, new_values)
-        batch_values[rows, columns] = torch.where(is_new, new_values, old_values)
-
-
 def _place_at_starts(
     space: Space,
     labels: Tensor,
     targets: Tensor,
     unit_points: Tensor,
     is_active: Tensor,
-    best: "BestSoFar",
+    best: BestSoFar,
     threat: Threat,
     search: SearchConfig,
-) -> "ActiveExamples":
+) -> ActiveExamples:
     """Return the examples of a restart at their starts, or at the clean codes for some rules."""
     is_minimal = search.step_rule in MINIMAL_STEP_RULES
     codes = space.clean_codes if is_minimal else space.scale_starts(threat, unit_points)
@@ -291,15 +207,6 @@ def _place_at_starts(
     return ActiveExamples(
         space, labels, codes, rule, loss_fn, is_active, best, targets, minimized_threat
     )
-
-
-def _find_active_columns(is_active: Tensor) -> Tensor:
-    """Return positions `(M, B')` of the active examples of each model, in their order.
-
-    B' is the highest number of active examples of a model; others are filled up with inactive ones.
-    """
-    max_active = int(is_active.sum(1).max())
-    return (~is_active).int().argsort(dim=1, stable=True)[:, :max_active]
 
 
 def _rank_targets(model: Model, space: Space, labels: Tensor) -> Tensor:
@@ -352,7 +259,7 @@ def _check_arguments(
 
 def ascend(
     model: Model,
-    active: "ActiveExamples",
+    active: ActiveExamples,
     threat: Threat,
     search: SearchConfig,
     steps_done: int,
@@ -382,172 +289,3 @@ def ascend(
             active.step(gradient, threat, search)
         elif not is_last:
             active.step(torch.zeros_like(codes), threat, search)
-
-
-class BestSoFar(NamedTuple):
-    """The best codes that a search has met so far.
-
-    Attributes:
-        codes, loss, success: as in `SearchResult`.
-        step_found: `(M, B)` number of evaluations before the success, counted over all restarts;
-            -1 without success.
-    """
-
-    codes: Tensor
-    loss: Tensor
-    success: Tensor
-    step_found: Tensor
-
-
-def make_initial_best(space: Space, labels: Tensor) -> BestSoFar:
-    """Return the best codes before the first evaluation: the clean codes, with a loss of -inf."""
-    return BestSoFar(
-        codes=space.clean_codes.clone(memory_format=torch.contiguous_format),
-        loss=space.clean_codes.new_full(labels.shape, -torch.inf),
-        success=torch.zeros_like(labels, dtype=torch.bool),
-        step_found=torch.full_like(labels, -1),
-    )
-
-
-class ActiveExamples:
-    """The examples of a batch that the search still works on.
-
-    Models may have different numbers of active examples. All rows have the length of the longest
-    one; shorter rows are padded with inactive examples. The best codes of these examples are
-    buffered in `local_best` and written to `batch_best` when examples are dropped.
-
-    Attributes:
-        space: the space around the images of the B' examples.
-        labels: `(M, B')` true classes.
-        targets: `(M, B')` classes that a targeted loss makes likely; other losses ignore them.
-        codes: `(M, B', *D)` current codes.
-        loss: `(M, B')` losses of the codes of the last call of `update_best`.
-        rule: the step rule, with its state for these examples.
-        loss_fn: the loss that the search increases.
-        is_active: `(M, B')`; False for padding and for examples whose search has ended.
-        batch_best: the best codes of the whole batch.
-        local_best: the best codes of these examples.
-        columns: `(M, B')` positions of the examples in the batch; None for the whole batch.
-        minimized_threat: the threat whose norm a search for the smallest perturbation minimizes;
-            None for other searches.
-    """
-
-    def __init__(
-        self,
-        space: Space,
-        labels: Tensor,
-        codes: Tensor,
-        rule: StepRule,
-        loss_fn: LossFn,
-        is_active: Tensor,
-        best: BestSoFar,
-        targets: Tensor | None = None,
-        minimized_threat: Threat | None = None,
-    ) -> None:
-        self.minimized_threat = minimized_threat
-        self.space, self.rule, self.loss_fn = space, rule, loss_fn
-        self.targets = labels if targets is None else targets
-        self.loss = best.loss
-        self.labels, self.codes = labels.contiguous(), codes.contiguous()
-        self.is_active, self.batch_best, self.local_best = is_active.clone(), best, best
-        self.columns: Tensor | None = None
-
-    def drop_inactive(self) -> bool:
-        """Drop inactive examples, as many as the model with the most active examples allows.
-
-        Returns:
-            Whether any example is active.
-        """
-        max_active = int(self.is_active.sum(1).max())
-        if 0 < max_active < self.is_active.shape[1]:
-            self.write_back()
-            index = _find_active_columns(self.is_active)
-            self.columns = index if self.columns is None else gather_columns(self.columns, index)
-            self.is_active = gather_columns(self.is_active, index)
-            self.labels, self.targets = (
-                gather_columns(values, index) for values in (self.labels, self.targets)
-            )
-            self.codes = gather_columns(self.codes, index)
-            self.local_best = BestSoFar(*(gather_columns(best, index) for best in self.local_best))
-            for name, tensor in self.rule.state.items():
-                self.rule.state[name] = gather_columns(tensor, index)
-            self.space = self.space.select(index)
-        return max_active > 0
-
-    def update_best(self, logits: Tensor, steps_done: int, stop_at_success: bool) -> Tensor:
-        """Record the current codes where they improve on the best so far.
-
-        The higher loss is the better one. With `stop_at_success`, a success is better than any
-        code without success, whatever its loss.
-
-        Args:
-            logits: `(M, B', K)` of the current codes.
-            steps_done: number of evaluations before this one, over all restarts.
-            stop_at_success: whether a success ends the search for an example.
-
-        Returns:
-            `(M, B', K)` gradients of the losses with respect to the logits.
-        """
-        loss, grad_logits = self.loss_fn(logits, self.labels, self.targets)
-        self.loss = loss
-        success = logits.argmax(-1) != self.labels
-        improves = loss > self.local_best.loss
-        if self.minimized_threat is not None:
-            improves, success = self._find_smaller(self.minimized_threat, improves, success)
-        elif stop_at_success:
-            improves |= success
-        improves &= self.is_active
-        current = BestSoFar(self.codes, loss, success, success * (steps_done + 1) - 1)
-        self.local_best = BestSoFar(
-            *(
-                torch.where(expand_trailing_dims(improves, new), new, old)
-                for new, old in zip(current, self.local_best, strict=True)
-            )
-        )
-        if stop_at_success:
-            self.is_active &= ~success
-        return grad_logits
-
-    def _find_smaller(
-        self, threat: Threat, is_higher: Tensor, is_wrong: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return which codes improve on the best ones by a smaller perturbation, and successes.
-
-        Codes outside of the threat are no successes and never improve.
-
-        Args:
-            threat: the ball, and the norm of perturbations.
-            is_higher: `(M, B')` whether the loss is the highest one so far.
-            is_wrong: `(M, B')` whether the model misclassifies the codes.
-        """
-        clean_codes, best = self.space.clean_codes, self.local_best
-        size, best_size = (
-            perturbation_norm(codes - clean_codes, threat.norm)
-            for codes in (self.codes, best.codes)
-        )
-        is_inside = size <= threat.radius
-        success = is_wrong & is_inside
-        is_smaller = ~best.success | (size < best_size)
-        return torch.where(success, is_smaller, is_inside & is_higher & ~best.success), success
-
-    def step(self, gradient: Tensor, threat: Threat, search: SearchConfig) -> None:
-        """Replace the codes by the next ones of the step rule.
-
-        Args:
-            gradient: `(M, B', *D)` gradients of the losses with respect to the codes.
-            threat: the ball to search.
-            search: step size and number of steps.
-        """
-        iterate = Iterate(self.codes, self.loss, gradient)
-        self.codes = self.rule.next_codes(self.space, iterate, threat, search)
-
-    def write_back(self) -> None:
-        """Copy the best codes of these examples to the best codes of the batch."""
-        if self.local_best is self.batch_best:
-            return
-        for batch_values, values in zip(self.batch_best, self.local_best, strict=True):
-            if self.columns is None:
-                batch_values.copy_(values)
-            else:
-                members = torch.arange(len(values), device=values.device)[:, None]
-                batch_values[members, self.columns] = values

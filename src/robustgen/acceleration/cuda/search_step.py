@@ -1,6 +1,7 @@
 """The operations of a search between two forward passes, on a GPU: two kernels instead of thirty.
 
-Equal to `attacks.search.ActiveExamples` up to rounding; `benchmarks/gpu.py` measures the gain.
+Equal to `attacks.active_examples.ActiveExamples` up to rounding; `benchmarks/gpu.py` measures the
+gain.
 """
 
 from typing import Self
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 
 from robustgen.acceleration.cuda import grouped_conv
+from robustgen.attacks.active_examples import ActiveExamples
 from robustgen.attacks.losses import cross_entropy
-from robustgen.attacks.search import ActiveExamples
 from robustgen.attacks.spaces import Space
 from robustgen.attacks.step_rules import AdamStep, FixedStepRule, SignStep, StepRule
 from robustgen.specs import SearchConfig, Threat

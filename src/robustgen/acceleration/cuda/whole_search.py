@@ -23,8 +23,8 @@ from robustgen.acceleration.cuda.search_step import (
     supports_tensors,
 )
 from robustgen.acceleration.verification import VerifiedForward
+from robustgen.attacks.active_examples import ActiveExamples
 from robustgen.attacks.losses import cross_entropy
-from robustgen.attacks.search import ActiveExamples
 from robustgen.attacks.search import ascend as ascend_step_by_step
 from robustgen.attacks.spaces import ImageSpace
 from robustgen.attacks.step_rules import AdamStep
