@@ -70,7 +70,7 @@ def demo() -> Study:
         (
             "attack",
             {"attack": "strong", "method": "normal"},
-            3 * 100 * (5 * 100 + 50 + 4 * 100 + 3 * 50 + 1000 / 3) * 1e-5,
+            3 * 100 * (5 * 100 + 50 + 4 * 100 + 3 * 100 + 1000 / 3) * 1e-5,
         ),
         ("attack", {"attack": "on_learned_manifold", "method": "normal"}, 3 * 150 * 40 * 4e-5),
         ("distances", {"attack": "regular", "method": "normal"}, 3 * 30 * 80 * 4e-4),

@@ -205,7 +205,7 @@ MEMBERS: dict[str, SearchConfig] = {
     "auto_margin": SearchConfig("auto", steps=100, loss="margin"),
     "auto_targeted": SearchConfig("auto", steps=100, restarts=4, loss="targeted_dlr"),
     "fmn": SearchConfig("fmn", steps=50, loss="margin"),
-    "fmn_targeted": SearchConfig("fmn", steps=50, restarts=3, loss="targeted_dlr"),
+    "fmn_targeted": SearchConfig("fmn", steps=100, restarts=3, loss="targeted_dlr"),
     "random": SearchConfig("random", steps=1000, loss="margin"),
 }
 """Searches of ensembles by name. No parameter depends on the model, the space or the radius, and no
