@@ -12,6 +12,7 @@ from studies import CONFIGS, MANIFOLD_OUT, OUT, changed, refused, valid
 from robustgen.config.job_params import vaegan_params
 from robustgen.config.roles import find_on_manifold, find_roles
 from robustgen.config.study import Study
+from robustgen.errors import UserError
 
 
 def test_missing_keys_have_their_defaults() -> None:
@@ -188,6 +189,24 @@ def test_ensembles_are_the_strong_attacks_and_pairs_have_the_same_radius() -> No
     assert roles["strong_attacks"] == ["strong", "strong_small", "strong_round"]
     assert roles["adversarial_methods"] == ["hardened", "small"]
     assert roles["robust_pairs"] == [("hardened", "strong"), ("small", "strong_small")]
+
+
+MISFITS = {
+    "another norm": ("ball", "round_search", "the step rule carlini_wagner of round_search needs"),
+    "members of its own": ("ball", "other", "other has members of its own"),
+}
+
+
+@pytest.mark.parametrize(("threat", "member", "reason"), MISFITS.values(), ids=MISFITS)
+def test_a_member_that_does_not_fit_is_refused_with_its_reason(threat, member, reason) -> None:
+    config = changed(
+        (("threats", "any_round"), {"space": "image", "norm": "l2"}),
+        (("attacks", "round_search"), {"threat": "any_round", "step_rule": "carlini_wagner"}),
+        (("attacks", "other"), {"threat": threat, "members": ["random"]}),
+        (("attacks", "strong"), {"threat": threat, "members": [member]}),
+    )
+    with pytest.raises(UserError, match=rf"attacks\.strong\.members\[0\] is .*: {reason}"):
+        Study.parse(config)
 
 
 def shipped(name: str) -> dict[str, Any]:

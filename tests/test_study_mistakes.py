@@ -461,14 +461,16 @@ MISTAKES: dict[str, tuple[Keys, Any, str]] = {
     "an ensemble of itself": (
         ("attacks", "strong"),
         {"threat": "ball", "members": ["random", "strong"]},
-        "attacks.strong.members[1] is 'strong', but must be auto_cross_entropy, auto_margin, "
-        "auto_targeted, fmn, fmn_targeted, random or pixels: an ensemble cannot be its own member",
+        "attacks.strong.members[1] is 'strong', but must be one of the searches "
+        "auto_cross_entropy, auto_margin, auto_targeted, fmn, fmn_targeted, random or pixels: an "
+        "ensemble cannot be its own member",
     ),
     "a member in another space": (
         ("attacks", "strong"),
         {"threat": "ball", "members": ["codes"]},
-        "attacks.strong.members[0] is 'codes', but must be auto_cross_entropy, auto_margin, "
-        "auto_targeted, fmn, fmn_targeted, random or pixels: codes is an attack in another space",
+        "attacks.strong.members[0] is 'codes', but must be one of the searches "
+        "auto_cross_entropy, auto_margin, auto_targeted, fmn, fmn_targeted, random or pixels: "
+        "codes is an attack in another space",
     ),
     "an ensemble without members": (
         ("attacks", "strong"),

@@ -446,3 +446,26 @@ class CheckedAttack(TypedDict):
     steps: dict[str, int]
     gradient_free_members: list[str]
     ensemble: str | None
+
+
+def describe_for_checks(
+    searches: Mapping[str, SearchConfig], is_minimal: bool, ensemble: str | None = None
+) -> CheckedAttack:
+    """Return what the checks of success rates need to know of an attack.
+
+    Args:
+        searches: the members of an ensemble by name; a single search has an empty name.
+        is_minimal, ensemble: as in `CheckedAttack`.
+    """
+    is_single = "" in searches
+    return {
+        "is_minimal": is_minimal,
+        "loss": searches[""].loss if is_single else "",
+        "steps": {} if is_minimal else {name: search.steps for name, search in searches.items()},
+        "gradient_free_members": [
+            name
+            for name, search in searches.items()
+            if not is_single and search.step_rule in GRADIENT_FREE_STEP_RULES
+        ],
+        "ensemble": ensemble,
+    }

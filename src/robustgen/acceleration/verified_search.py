@@ -69,4 +69,14 @@ def _copy_first(active: ActiveExamples) -> ActiveExamples:
     )
     rule = type(active.rule)(codes)  # type: ignore[call-arg]
     best = make_initial_best(space, labels)
-    return ActiveExamples(space, labels, codes, rule, active.loss_fn, is_active, best, targets)
+    return ActiveExamples(
+        space,
+        labels,
+        codes,
+        rule,
+        active.loss_fn,
+        is_active,
+        best,
+        targets,
+        active.minimized_threat,
+    )

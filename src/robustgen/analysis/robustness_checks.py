@@ -157,14 +157,12 @@ def check_robustness(parts: Iterable[Part], attacks: Mapping[str, CheckedAttack]
     rows: list[dict[str, Any]] = []
     successes: dict[tuple[Any, ...], pd.Series[bool]] = {}
     for keys, table in parts:
-        attack = attacks[keys["attack"]]
-        measures = [(c, c.measure) for c in CHECKS if c.measure and c.applies_to(attack)]
         for seed, images in table.select(_COLUMNS).to_pandas().groupby("seed"):
             correct = images[images["prediction"] == images["label"]].set_index("example")
             model = {**keys, "seed": seed}
             successes[tuple(model[key] for key in [*MODEL_KEYS, "attack"])] = correct["success"]
-            if len(correct):
-                rows += [_make_row(model, c, measure(correct, attack)) for c, measure in measures]
+            values = _measure_checks(correct, attacks[keys["attack"]])
+            rows += [_make_row(model, check, value) for check, value in values]
     rows += _compare_with_ensembles(successes, attacks)
     table = pd.DataFrame(rows).dropna(subset=["value"]) if rows else pd.DataFrame()
     if table.empty:
@@ -182,14 +180,23 @@ def find_warnings(images: pd.DataFrame, attack: CheckedAttack) -> list[str]:
         attack: what the checks need to know of the attack.
     """
     correct = images[images["prediction"] == images["label"]]
-    if correct.empty:
-        return []
-    values = [(c, c.measure(correct, attack)) for c in CHECKS if c.measure and c.applies_to(attack)]
     return [
         f"{check.meaning} ({check.name.replace('_', ' ')}: {value:.1%}, above {check.bound:.0%})"
-        for check, value in values
+        for check, value in _measure_checks(correct, attack)
         if value > check.bound
     ]
+
+
+def _measure_checks(correct: pd.DataFrame, attack: CheckedAttack) -> list[tuple[Check, float]]:
+    """Return the value of each check that applies to an attack on one model.
+
+    Args:
+        correct: the columns `_COLUMNS` of the images that the model classifies correctly.
+        attack: what the checks need to know of the attack.
+    """
+    if correct.empty:
+        return []
+    return [(c, c.measure(correct, attack)) for c in CHECKS if c.measure and c.applies_to(attack)]
 
 
 def _compare_with_ensembles(

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from robustgen.attacks.losses import LossFn
-from robustgen.attacks.spaces import Space, gather_columns, perturbation_norm
+from robustgen.attacks.spaces import (
+    Space,
+    gather_columns,
+    perturbation_norm,
+    scatter_columns_,
+)
 from robustgen.attacks.step_rules import Iterate, StepRule
 from robustgen.sampling import expand_trailing_dims
 from robustgen.specs import SearchConfig, Threat
@@ -35,6 +40,26 @@ def make_initial_best(space: Space, labels: Tensor) -> BestSoFar:
         success=torch.zeros_like(labels, dtype=torch.bool),
         step_found=torch.full_like(labels, -1),
     )
+
+
+class Restart(NamedTuple):
+    """The examples of a batch before a restart of the search.
+
+    Attributes:
+        space: the space around the images of the B examples.
+        labels: `(M, B)` true classes.
+        targets: `(M, B)` classes that a targeted loss makes likely; other losses ignore them.
+        unit_points: `(M, B, *D)` starts in the unit ball.
+        is_active: `(M, B)` mask of the examples that are attacked.
+        best: the best codes of earlier restarts, which the search improves in place.
+    """
+
+    space: Space
+    labels: Tensor
+    targets: Tensor
+    unit_points: Tensor
+    is_active: Tensor
+    best: BestSoFar
 
 
 def find_active_columns(is_active: Tensor) -> Tensor:
@@ -186,5 +211,4 @@ class ActiveExamples:
             if self.columns is None:
                 batch_values.copy_(values)
             else:
-                members = torch.arange(len(values), device=values.device)[:, None]
-                batch_values[members, self.columns] = values
+                scatter_columns_(batch_values, self.columns, values)

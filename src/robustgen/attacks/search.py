@@ -12,7 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustgen.attacks.active_examples import ActiveExamples, BestSoFar, make_initial_best
+from robustgen.attacks.active_examples import (
+    ActiveExamples,
+    BestSoFar,
+    Restart,
+    make_initial_best,
+)
 from robustgen.attacks.joint_restarts import (
     count_joint_restarts,
     join_restarts,
@@ -169,44 +174,46 @@ def run_search_from_starts(
         steps_done = restart * evals_per_restart
         rows = [(restart + i) % targets.shape[-1] for i in range(len(group))]
         if len(group) > 1:
-            joint = join_restarts(space, labels, targets[..., rows], group, is_active)
-            active = _place_at_starts(*joint.examples, threat, search)
+            joint, columns = join_restarts(space, labels, targets[..., rows], group, is_active)
+            active = _begin_restart(joint, threat, search)
             run_ascent(model, active, threat, search, 0, stop_at_success)
             active.write_back()
-            merge_restarts(best, joint, is_active, steps_done, evals_per_restart)
+            merge_restarts(best, joint.best, columns, is_active, steps_done, evals_per_restart)
         else:
-            examples = (space, labels, targets[..., rows[0]], group[0], is_active, best)
-            active = _place_at_starts(*examples, threat, search)
+            single = Restart(space, labels, targets[..., rows[0]], group[0], is_active, best)
+            active = _begin_restart(single, threat, search)
             if skip is None or active.drop_inactive():
                 run_ascent(model, active, threat, search, steps_done, stop_at_success)
             active.write_back()
         if stop_at_success:
             is_active = is_active & ~best.success
         restart += len(group)
+    return _to_result(best, evals_per_restart)
+
+
+def _begin_restart(restart: Restart, threat: Threat, search: SearchConfig) -> ActiveExamples:
+    """Return the examples at their starts; searches for the smallest perturbation start clean."""
+    space, is_minimal = restart.space, search.step_rule in MINIMAL_STEP_RULES
+    codes = space.clean_codes if is_minimal else space.scale_starts(threat, restart.unit_points)
+    return ActiveExamples(
+        space,
+        restart.labels,
+        codes,
+        make_step_rule(search.step_rule, codes),
+        get_loss(search.loss),
+        restart.is_active,
+        restart.best,
+        restart.targets,
+        minimized_threat=threat if is_minimal else None,
+    )
+
+
+def _to_result(best: BestSoFar, evals_per_restart: int) -> SearchResult:
+    """Return the best codes, each with its restart and its number of steps in this restart."""
     not_found = best.step_found < 0
     iterations = torch.where(not_found, best.step_found, best.step_found % evals_per_restart)
     restarts = best.step_found // evals_per_restart
     return SearchResult(best.codes, best.loss, best.success, iterations, restarts)
-
-
-def _place_at_starts(
-    space: Space,
-    labels: Tensor,
-    targets: Tensor,
-    unit_points: Tensor,
-    is_active: Tensor,
-    best: BestSoFar,
-    threat: Threat,
-    search: SearchConfig,
-) -> ActiveExamples:
-    """Return the examples of a restart at their starts, or at the clean codes for some rules."""
-    is_minimal = search.step_rule in MINIMAL_STEP_RULES
-    codes = space.clean_codes if is_minimal else space.scale_starts(threat, unit_points)
-    rule, loss_fn = make_step_rule(search.step_rule, codes), get_loss(search.loss)
-    minimized_threat = threat if is_minimal else None
-    return ActiveExamples(
-        space, labels, codes, rule, loss_fn, is_active, best, targets, minimized_threat
-    )
 
 
 def _rank_targets(model: Model, space: Space, labels: Tensor) -> Tensor:

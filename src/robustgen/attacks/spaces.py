@@ -255,3 +255,9 @@ def gather_columns(values: Tensor, columns: Tensor) -> Tensor:
     """Return `values` `(M, B, ...)` at positions `columns` `(M, B')` of each model."""
     members = torch.arange(len(columns), device=columns.device)[:, None]
     return values[members, columns]
+
+
+def scatter_columns_(values: Tensor, columns: Tensor, source: Tensor) -> None:
+    """Write `source` `(M, B', ...)` to positions `columns` `(M, B')` of `values` `(M, B, ...)`."""
+    members = torch.arange(len(columns), device=columns.device)[:, None]
+    values[members, columns] = source

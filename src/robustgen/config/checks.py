@@ -134,13 +134,13 @@ def _check_radius(study: StudyBlocks, search: Method | Attack, group: str, name:
             )
         return
     norms = ("l2",) if search.step_rule == "carlini_wagner" else NORMS
+    if threat.radius is None and threat.norm in norms:
+        return
     usable = [
         key
         for key, block in study.threats.items()
         if block.radius is None and block.norm in norms and block.space == threat.space
     ]
-    if threat.radius is None and threat.norm in norms:
-        return
     choice = join_words(usable) if usable else f"{{space: {threat.space}, norm: {norms[0]}}}"
     allowed = (
         f"a threat without a radius, of the norm {join_words(norms)} ({choice}): the step rule "
@@ -157,9 +157,8 @@ def _check_members(study: StudyBlocks) -> None:
         allowed_names = dict.fromkeys([*MEMBERS, *usable_attacks])
         for index, member in enumerate(attack.members):
             if member not in allowed_names:
-                reason = misfits.get(member, "")
-                choice = join_words(allowed_names) if reason else _one_of(member, allowed_names)
-                allowed = f"{choice}: {reason}" if reason else f"one of the searches {choice}"
+                reason = f": {misfits[member]}" if member in misfits else ""
+                allowed = f"one of the searches {_one_of(member, allowed_names)}{reason}"
                 raise value_error(member, allowed, "attacks", name, "members", index)
 
 

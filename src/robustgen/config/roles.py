@@ -5,13 +5,13 @@ from itertools import product
 
 from robustgen.config.study import Study
 from robustgen.specs import (
-    GRADIENT_FREE_STEP_RULES,
     MANIFOLDS,
     NORM_SYMBOLS,
     CheckedAttack,
     MinimalAttack,
     OnManifold,
     Roles,
+    describe_for_checks,
 )
 
 
@@ -93,19 +93,12 @@ def find_minimal_attacks(study: Study, dataset: str) -> dict[str, MinimalAttack]
 def find_checked_attacks(study: Study) -> dict[str, CheckedAttack]:
     """Return what the checks of success rates need to know of each attack."""
     return {
-        name: {
-            "is_minimal": block.is_minimal,
-            "loss": "" if block.members else block.loss,
-            "steps": {} if block.is_minimal else {k: s.steps for k, s in searches.items()},
-            "gradient_free_members": [
-                member
-                for member, search in searches.items()
-                if block.members and search.step_rule in GRADIENT_FREE_STEP_RULES
-            ],
-            "ensemble": None if block.members else _first_ensemble(study, block.threat),
-        }
+        name: describe_for_checks(
+            study.searches_of(block),
+            block.is_minimal,
+            ensemble=None if block.members else _first_ensemble(study, block.threat),
+        )
         for name, block in study.attacks.items()
-        for searches in [study.searches_of(block)]
     }
 
 

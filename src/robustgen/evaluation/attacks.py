@@ -270,8 +270,8 @@ def _begin_at(
 ) -> Iterator[Tensor]:
     """Replace the first of the starts by `codes`.
 
-    A search without gradients succeeds sooner from the best codes of the searches before it than
-    from a random start, and no less often where gradients misled them.
+    A search without gradients succeeds on more images from the best codes of the searches before it
+    than from a random start.
 
     Args:
         codes: `(M, B, *D)` codes within the threat.

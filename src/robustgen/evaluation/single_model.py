@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -18,13 +18,12 @@ from robustgen.errors import UserError
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.specs import (
     AUTO_STEP_RULES,
-    GRADIENT_FREE_STEP_RULES,
     L2_STEP_RULES,
     MEMBERS,
     MINIMAL_STEP_RULES,
-    CheckedAttack,
     SearchConfig,
     Threat,
+    describe_for_checks,
     require_name,
     require_number,
 )
@@ -164,7 +163,8 @@ def attack(
         except UserError as error:
             raise ValueError("model has logits that are not finite") from error
     table = _make_table(result.rows)
-    for sentence in find_warnings(table, _describe_for_checks(threat, searches)):
+    description = describe_for_checks(searches, is_minimal=radius is None)
+    for sentence in find_warnings(table, description):
         warnings.warn(f"the success rate may be too low: {sentence}", stacklevel=2)
     return SingleModelAttack(result.images[0].to(images.device), table)
 
@@ -231,22 +231,6 @@ def _make_ensemble(
         if names.count(name) > 1:
             raise ValueError(f"members has {name!r} twice, but must have different names")
     return {name: MEMBERS[name] for name in names}
-
-
-def _describe_for_checks(threat: Threat, searches: Mapping[str, SearchConfig]) -> CheckedAttack:
-    """Return what the checks of success rates need to know of the attack."""
-    is_minimal = threat.radius == math.inf
-    return {
-        "is_minimal": is_minimal,
-        "loss": searches[""].loss if "" in searches else "",
-        "steps": {} if is_minimal else {name: search.steps for name, search in searches.items()},
-        "gradient_free_members": [
-            name
-            for name, search in searches.items()
-            if name and search.step_rule in GRADIENT_FREE_STEP_RULES
-        ],
-        "ensemble": None,
-    }
 
 
 def _default_step_size(threat: Threat, step_rule: str, steps: int, pixels: int) -> float:
