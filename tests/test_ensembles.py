@@ -68,9 +68,9 @@ def make_data():
 DATA = make_data()
 
 
-def attack(cohort, search):
+def attack(cohort, search, threat=THREAT):
     generators = [torch.Generator().manual_seed(seed) for seed in range(MODELS)]
-    return attack_cohort(cohort, DATA, THREAT, search, generators)
+    return attack_cohort(cohort, DATA, threat, search, generators)
 
 
 def test_the_members_attack_what_those_before_did_not_break():
@@ -160,11 +160,28 @@ def test_params_of_a_job_describe_a_search_or_an_ensemble():
     assert parse_search({"a": fields}) == {"a": SearchConfig(steps=3, loss="margin")}
 
 
+SCALED_THREATS = [THREAT, Threat("image", "l2", 0.1), Threat("learned_manifold", "linf", 0.3)]
+
+
+@pytest.mark.parametrize("threat", SCALED_THREATS, ids=str)
 @pytest.mark.parametrize("scale", [0.01, 10, 1000, 100_000])
-def test_the_scale_of_the_logits_does_not_change_the_success_of_the_strong_attack(scale):
-    expected = attack(SinglePrecisionCohort(), STRONG).rows["success"]
-    assert 0 < expected.sum() < len(expected)
-    assert attack(ScaledCohort(scale), STRONG).rows["success"].tolist() == expected.tolist()
+def test_the_scale_of_the_logits_does_not_change_the_success_of_the_strong_attack(scale, threat):
+    expected = attack(SinglePrecisionCohort(), STRONG, threat).rows
+    assert 0 < expected["success"].sum() < len(expected["success"])
+    scaled = attack(ScaledCohort(scale), STRONG, threat).rows
+    assert scaled["success"].tolist() == expected["success"].tolist()
+
+
+def test_the_better_of_two_results_does_not_depend_on_the_scale_of_the_logits():
+    """At this scale the cross-entropy of an image that is classified correctly rounds to 0."""
+    members = {
+        "short": SearchConfig("signed", 0.01, steps=1, loss="margin"),
+        "long": SearchConfig("signed", 0.01, steps=9, loss="margin"),
+    }
+    threat = Threat("image", "linf", 0.02)
+    results = [attack(cohort, members, threat) for cohort in (ScaledCohort(1), ScaledCohort(1e5))]
+    assert not results[0].rows["success"].all()
+    torch.testing.assert_close(*(result.codes for result in results))
 
 
 @pytest.mark.parametrize(

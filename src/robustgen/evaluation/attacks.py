@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustgen.attacks.losses import cross_entropy
+from robustgen.attacks.losses import cross_entropy, margin
 from robustgen.attacks.search import SearchResult, run_search_from_starts
 from robustgen.attacks.spaces import Space, make_space, perturbation_norm, perturbation_norms
 from robustgen.backend import Backend
@@ -82,7 +82,8 @@ class AttackResult:
     Attributes:
         rows: columns of `schemas.ATTACKS`, a row per model and example.
         images: `(M, B, C, H, W)` adversarial images on the CPU. Without success, the image of
-            highest loss; for a misclassified test image, this image itself.
+            highest loss, of an ensemble that of highest margin; for a misclassified test image,
+            this image itself.
         codes: `(M, B, *D)` codes of these images, on the CPU.
     """
 
@@ -257,6 +258,7 @@ def _attack_batch(
         member_result["member"] = torch.full_like(batch.labels, member)
         best = _merge(best, member_result, ~skip) if best else member_result
     best["member"] = torch.where(best["success"], best["member"], -1)
+    del best["margin"]  # compares the searches, and is no column of the table
     image_norms = perturbation_norms(best["images"] - clean_images)
     return {
         **clean_columns,
@@ -316,14 +318,18 @@ def _evaluate_clean(
 def _merge(
     best: dict[str, Tensor], member_result: dict[str, Tensor], is_attacked: Tensor
 ) -> dict[str, Tensor]:
-    """Return the better of two results of each example: the success, else the higher loss.
+    """Return the better of two results of each example: the success, else the higher margin.
+
+    The margin, unlike the cross-entropy, orders codes equally whatever the scale of the logits.
 
     Args:
         best: columns, images and codes by name, each `(M, B, ...)`, of the searches before.
         member_result: those of a further search.
         is_attacked: `(M, B)` whether the further search worked on the example.
     """
-    is_better = is_attacked & (member_result["success"] | (member_result["loss"] > best["loss"]))
+    is_better = is_attacked & (
+        member_result["success"] | (member_result["margin"] > best["margin"])
+    )
     merged = {
         name: torch.where(expand_trailing_dims(is_better, values), values, best[name])
         for name, values in member_result.items()
@@ -385,7 +391,7 @@ def _search_batch(
 def _verify(
     space: Space, threat: Threat, result: SearchResult, logits: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
-    """Check every success and return the columns of the result, each `(M, B)`.
+    """Check every success and return the columns of the result and the margin, each `(M, B)`.
 
     A success that fails a check is recorded as no success.
 
@@ -409,6 +415,7 @@ def _verify(
         "iterations": torch.where(success, result.iterations, -1),
         "restart": torch.where(success, result.restart, -1),
         "loss": loss.view_as(labels),
+        "margin": margin(logits, labels, labels)[0],
         **{f"code_{norm}": norms for norm, norms in code_norms.items()},
     }
 
