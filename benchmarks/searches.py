@@ -9,12 +9,14 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
 from setting import (
     DEVICE,
     LETTERS,
+    STRONG,
     VAEGANS,
     Row,
     Variant,
@@ -27,19 +29,31 @@ from setting import (
 )
 from torch import nn
 
+from robustgen.attacks import search as search_module
+from robustgen.attacks.joint_restarts import count_joint_restarts
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import SPACES
 from robustgen.data.decoders import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
+from robustgen.evaluation import attacks
 from robustgen.evaluation.attacks import attack_cohort
 from robustgen.io.checkpoints import Checkpoint
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan, encode
 from robustgen.sampling import make_generator
-from robustgen.specs import LATENT_BOUND, SearchConfig, Threat, VaeGanConfig
+from robustgen.specs import (
+    LATENT_BOUND,
+    AdversarialTraining,
+    SearchConfig,
+    Threat,
+    VaeGanConfig,
+)
 from robustgen.training.vaegan import train_vaegan
 
 STEPS, BATCH_SIZE, MODELS, IMAGES, RADIUS = 40, 100, 3, 200, 0.3
+SMALL_THREAT = Threat("image", "linf", 0.07)
+SMALL_ADVERSARIAL = AdversarialTraining(SMALL_THREAT, SearchConfig("signed", 0.035, 3))
+"""Adversarial training after which an ensemble fails on some images, and takes all its steps."""
 MAX_SUCCESS_DIFFERENCE = 0.03
 """Largest difference of success rates from the same starts, which rounding causes."""
 
@@ -177,6 +191,42 @@ def compare_image_counts(data: Split) -> list[Row]:
     return measure("attack on more images", variants, flop, rounds=3)
 
 
+def compare_grouping(data: dict[str, Split]) -> list[Row]:
+    """Measure an ensemble whose batches, and whose restarts for few examples, run together or not.
+
+    Exits if the success rates differ.
+    """
+    cohort = train_cohort(data["train"].select(slice(1000)), SMALL_ADVERSARIAL)
+    images = data["test"].select(slice(5 * BATCH_SIZE))
+
+    def run(max_batches: int, max_restarts: int) -> float:
+        def count_restarts(is_active: torch.Tensor, stop_at_success: bool) -> int:
+            return min(max_restarts, count_joint_restarts(is_active, stop_at_success))
+
+        with (
+            patch.dict(attacks.MAX_BATCHES, cpu=max_batches, cuda=max_batches),
+            patch.object(search_module, "count_joint_restarts", count_restarts),
+        ):
+            result = attack_cohort(
+                cohort, images, SMALL_THREAT, STRONG, [make_generator(0, "start")]
+            )
+        return float(result.rows["success"].mean())
+
+    limits = {
+        "batches and restarts one by one": (1, 1),
+        "batches together": (5, 1),
+        "batches and restarts together": (5, len(images)),
+    }
+    rates = {name: run(*limit) for name, limit in limits.items()}
+    if max(rates.values()) - min(rates.values()) > MAX_SUCCESS_DIFFERENCE:
+        sys.exit(f"ensemble: success rates differ: {rates}")
+    work = len(images) * sum(search.restarts * search.steps for search in STRONG.values())
+    variants = {name: Variant(partial(run, *limit), work) for name, limit in limits.items()}
+    flop = count_pass_flop(cohort.member(0))
+    rows = measure("ensemble on a robust model", variants, flop, rounds=2)
+    return [row | {"success": rates[str(row["variant"])]} for row in rows]
+
+
 def compare_threads(data: Split) -> list[Row]:
     """Measure one job with several threads beside as many jobs with one thread each."""
     cohort = make_cohort(MODELS).eval()
@@ -216,5 +266,6 @@ def rows() -> list[Row]:
         *compare_with_loops(data, manifold_data),
         *compare_cohort_sizes(data["test"]),
         *compare_image_counts(data["train"]),
+        *compare_grouping(data),
         *(compare_threads(data["test"]) if DEVICE.type == "cpu" else []),
     ]

@@ -23,7 +23,7 @@ from robustgen.io.parquet import write_table
 from robustgen.io.tensors import save_tensors
 from robustgen.models.cohort import Cohort
 from robustgen.sampling import make_generator
-from robustgen.specs import AdversarialTraining, SearchConfig, Threat, TrainConfig
+from robustgen.specs import MEMBERS, AdversarialTraining, SearchConfig, Threat, TrainConfig
 from robustgen.training.classifiers import Generators, train
 
 Row = dict[str, object]
@@ -35,6 +35,8 @@ LETTERS = "ABCDEFGHIJ"
 SCHEDULE = TrainConfig(
     epochs=20, batch_size=100, learning_rate=0.01, learning_rate_decay=0.95, weight_decay=1e-4
 )
+STRONG = {name: search for name, search in MEMBERS.items() if name != "auto_margin"}
+"""The ensemble of the configs, by the names of its members."""
 ADVERSARIAL = AdversarialTraining(Threat("image", "linf", 0.3), SearchConfig("adam", 0.04, 5))
 
 

@@ -30,7 +30,7 @@ import foolbox
 import numpy as np
 import torch
 from pyautoattack import AutoAttack
-from setting import DEVICE, describe_machine
+from setting import DEVICE, STRONG, describe_machine
 from torch import nn
 
 import robustgen
@@ -39,10 +39,9 @@ from robustgen.data.split import Split
 from robustgen.models.cohort import Cohort
 from robustgen.results import StudyResults
 from robustgen.sampling import make_generator
-from robustgen.specs import MEMBERS, SearchConfig
+from robustgen.specs import SearchConfig
 
 THREATS = (("linf", 0.3), ("linf", 0.1), ("linf", 0.03), ("l2", 1.5), ("l2", 0.5))
-STRONG = {name: search for name, search in MEMBERS.items() if name != "auto_margin"}
 BATCH_SIZE = 100
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -18,7 +19,12 @@ from test_ensembles import (
     SinglePrecisionCohort,
 )
 
-from robustgen.analysis.robustness_checks import ALL_CHECKS, check_robustness, format_checks
+from robustgen.analysis.robustness_checks import (
+    ALL_CHECKS,
+    check_robustness,
+    find_warnings,
+    format_checks,
+)
 from robustgen.analysis.verdicts import format_verdicts
 from robustgen.config.roles import find_checked_attacks
 from robustgen.config.study import Study
@@ -112,11 +118,11 @@ def test_a_search_that_still_gains_at_its_end_is_warned_of():
     """Short steps do not cross the ball."""
     cohort = SinglePrecisionCohort()
     parts = attack_all(cohort)
-    slow = SearchConfig("signed", 0.004, steps=PLAIN.steps)
+    slow = SearchConfig("signed", 0.0035, steps=PLAIN.steps)
     generators = [torch.Generator().manual_seed(seed) for seed in cohort.seeds]
     rows = attack_cohort(cohort, DATA, THREAT, slow, generators).rows
     late = np.ma.filled(rows["iterations"], 0) > 0.9 * slow.steps
-    assert late.sum() / rows["success"].sum() > 0.05
+    assert late.reshape(len(cohort.seeds), -1).sum(1).max() > 1
     keys, table = parts[0]
     columns = {"iterations": pa.array(rows["iterations"]), "success": pa.array(rows["success"])}
     for name, values in columns.items():
@@ -209,6 +215,28 @@ def test_the_checks_of_an_attack_follow_from_the_config():
     assert checked["strong"]["ensemble"] is checked["codes"]["ensemble"] is None
     assert checked["smallest"]["is_minimal"]
     assert find_checked_attacks(Study.parse(valid()))["pixels"]["ensemble"] is None
+
+
+@pytest.mark.parametrize(("images", "is_exceeded"), [(0, False), (1, False), (2, True)])
+def test_a_bound_is_exceeded_by_more_than_one_image(images, is_exceeded):
+    """With ten images, a single one is a share of 10 %, and the bound is 5 %."""
+    columns = {
+        "seed": [0] * 10,
+        "example": range(10),
+        "label": [0] * 10,
+        "prediction": [0] * 10,
+        "success": [True] * 10,
+        "iterations": [1] * 10,
+        "member": ["random"] * images + ["fmn"] * (10 - images),
+        "refuted": [False] * 10,
+        "clean_gradient": [1.0] * 10,
+    }
+    attack = ATTACKS_OF_STUDY["strong"]
+    parts = [({**MODEL, "attack": "strong"}, pa.table(columns))]
+    rows = {row["check"]: row for row in check_robustness(parts, {"strong": attack}).to_pylist()}
+    row = rows["gradient_free_gain"]
+    assert (row["value"], row["exceeded"]) == (images / 10, is_exceeded)
+    assert bool(find_warnings(pd.DataFrame(columns), attack)) == is_exceeded
 
 
 def test_the_steps_of_each_member_decide_whether_its_successes_are_late():

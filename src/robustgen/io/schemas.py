@@ -438,7 +438,12 @@ ROBUSTNESS_CHECKS = pa.schema(
         _field("check", pa.string(), "", "name of the check"),
         _field("value", pa.float64(), "share", "value of the check"),
         _field("bound", pa.float64(), "share", "largest value that is no warning"),
-        _field("exceeded", pa.bool_(), "", "value > bound: the success rate may be too low"),
+        _field(
+            "exceeded",
+            pa.bool_(),
+            "",
+            "value > bound on more than one image: the success rate may be too low",
+        ),
     ]
 )
 """Signs that success rates are too low: a row per model, attack and check."""
