@@ -222,8 +222,7 @@ def compare_grouping(data: dict[str, Split]) -> list[Row]:
         sys.exit(f"ensemble: success rates differ: {rates}")
     work = len(images) * sum(search.restarts * search.steps for search in STRONG.values())
     variants = {name: Variant(partial(run, *limit), work) for name, limit in limits.items()}
-    flop = count_pass_flop(cohort.member(0))
-    rows = measure("ensemble on a robust model", variants, flop, rounds=2)
+    rows = measure("ensemble on a robust model", variants, rounds=2)
     return [row | {"success": rates[str(row["variant"])]} for row in rows]
 
 
