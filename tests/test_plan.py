@@ -64,7 +64,7 @@ def demo() -> Study:
         ("train", {"method": "adversarial", "n": "500"}, 3 * 500 * 20 * (1e-4 + 2 * 2e-5)),
         ("train", {"method": "on_true_manifold", "n": "500"}, 3e4 * (1e-4 + 2 * 3e-5)),
         ("judge", {}, 40_000 * 3 * 1e-4),
-        ("vaegan", {"part": "class3"}, 19_200 * 7 * 1e-3),
+        ("vaegan", {"part": "class3"}, 19_200 * 4 * 1e-3),
         ("attack", {"attack": "regular", "method": "normal"}, 3 * 100 * 40 * 1e-5),
         # 5 times 100 steps, and 50; 1000 steps without gradients count as a third
         (
