@@ -29,25 +29,17 @@ from setting import (
 )
 from torch import nn
 
-from robustgen.attacks import search as search_module
 from robustgen.attacks.joint_restarts import count_joint_restarts
 from robustgen.attacks.search import run_search
 from robustgen.attacks.spaces import SPACES
 from robustgen.data.decoders import ClassDecoders, LearnedManifold
 from robustgen.data.split import Split
-from robustgen.evaluation import attacks
-from robustgen.evaluation.attacks import attack_cohort
+from robustgen.evaluation.attacks import MAX_BATCHES, attack_cohort
 from robustgen.io.checkpoints import Checkpoint
 from robustgen.models.cohort import Cohort
 from robustgen.models.vaegan import VaeGan, encode
 from robustgen.sampling import make_generator
-from robustgen.specs import (
-    LATENT_BOUND,
-    AdversarialTraining,
-    SearchConfig,
-    Threat,
-    VaeGanConfig,
-)
+from robustgen.specs import LATENT_BOUND, AdversarialTraining, SearchConfig, Threat, VaeGanConfig
 from robustgen.training.vaegan import train_vaegan
 
 STEPS, BATCH_SIZE, MODELS, IMAGES, RADIUS = 40, 100, 3, 200, 0.3
@@ -192,7 +184,7 @@ def compare_image_counts(data: Split) -> list[Row]:
 
 
 def compare_grouping(data: dict[str, Split]) -> list[Row]:
-    """Measure an ensemble whose batches, and whose restarts for few examples, run together or not.
+    """Measure an ensemble with batches, and with restarts of few examples, together and one by one.
 
     Exits if the success rates differ.
     """
@@ -204,8 +196,8 @@ def compare_grouping(data: dict[str, Split]) -> list[Row]:
             return min(max_restarts, count_joint_restarts(is_active, stop_at_success))
 
         with (
-            patch.dict(attacks.MAX_BATCHES, cpu=max_batches, cuda=max_batches),
-            patch.object(search_module, "count_joint_restarts", count_restarts),
+            patch.dict(MAX_BATCHES, cpu=max_batches, cuda=max_batches),
+            patch("robustgen.attacks.search.count_joint_restarts", count_restarts),
         ):
             result = attack_cohort(
                 cohort, images, SMALL_THREAT, STRONG, [make_generator(0, "start")]

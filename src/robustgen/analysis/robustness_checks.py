@@ -40,9 +40,9 @@ class Check:
         meaning: what it means if the value exceeds the bound on more than one image.
         remedy: what to do about it, for the documentation.
         bound: largest value that is no warning.
-        find_images: returns for each image that counts whether it has the flaw; the value is the
-            share of those that have. It takes the correctly classified images of one model and the
-            attack. None for the check that compares attacks.
+        has_flaw: returns for each image that the check considers whether it has the flaw, from the
+            correctly classified images of one model and the attack. The value of the check is the
+            share of images with the flaw. None for the check that compares attacks.
         applies_to: whether an attack is checked.
     """
 
@@ -51,7 +51,7 @@ class Check:
     meaning: str
     remedy: str
     bound: float
-    find_images: "Callable[[pd.DataFrame, CheckedAttack], pd.Series[bool]] | None"
+    has_flaw: "Callable[[pd.DataFrame, CheckedAttack], pd.Series[bool]] | None"
     applies_to: Callable[[CheckedAttack], bool] = lambda _: True
 
 
@@ -61,17 +61,17 @@ class Finding(NamedTuple):
     Attributes:
         check: the check.
         value: the share of images that have the flaw.
-        images: the number of images that have it.
+        flawed_images: the number of images that have the flaw.
     """
 
     check: Check
     value: float
-    images: int
+    flawed_images: int
 
     @property
     def is_exceeded(self) -> bool:
         """Whether the value is above the bound. One image alone may be chance."""
-        return self.value > self.check.bound and self.images > 1
+        return self.value > self.check.bound and self.flawed_images > 1
 
 
 def _has_no_gradient(images: pd.DataFrame, _: CheckedAttack) -> "pd.Series[bool]":
@@ -213,10 +213,10 @@ def _measure_checks(correct: pd.DataFrame, attack: CheckedAttack) -> list[Findin
     """
     findings = []
     for check in CHECKS:
-        if check.find_images and check.applies_to(attack):
-            has_flaw = check.find_images(correct, attack)
-            if len(has_flaw):
-                findings.append(Finding(check, float(has_flaw.mean()), int(has_flaw.sum())))
+        if check.has_flaw and check.applies_to(attack):
+            flaws = check.has_flaw(correct, attack)
+            if len(flaws):
+                findings.append(Finding(check, float(flaws.mean()), int(flaws.sum())))
     return findings
 
 

@@ -37,7 +37,7 @@ def join_restarts(
     unit_points: Sequence[Tensor],
     is_active: Tensor,
 ) -> tuple[Restart, Tensor]:
-    """Join R restarts of the B' active examples to one of a batch of R B' examples.
+    """Join R restarts of the B' active examples into one restart of R B' examples.
 
     Args:
         space: the space around the images of the batch.

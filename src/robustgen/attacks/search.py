@@ -192,7 +192,7 @@ def run_search_from_starts(
 
 
 def _begin_restart(restart: Restart, threat: Threat, search: SearchConfig) -> ActiveExamples:
-    """Return the examples at their starts; searches for the smallest perturbation start clean."""
+    """Return the examples at their starts, or at clean codes for `MINIMAL_STEP_RULES`."""
     space, is_minimal = restart.space, search.step_rule in MINIMAL_STEP_RULES
     codes = space.clean_codes if is_minimal else space.scale_starts(threat, restart.unit_points)
     return ActiveExamples(

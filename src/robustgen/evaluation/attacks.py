@@ -82,8 +82,8 @@ class AttackResult:
     Attributes:
         rows: columns of `schemas.ATTACKS`, a row per model and example.
         images: `(M, B, C, H, W)` adversarial images on the CPU. Without success, the image of
-            highest loss, of an ensemble that of highest margin; for a misclassified test image,
-            this image itself.
+            highest loss, and for an ensemble the image of highest margin among those of its
+            members. A test image that is misclassified is not changed.
         codes: `(M, B, *D)` codes of these images, on the CPU.
     """
 

@@ -44,8 +44,8 @@ class SingleModelAttack(NamedTuple):
 
     Attributes:
         images: `(N, C, H, W)` adversarial images, on the device of the clean images. Without
-            success, the image of highest loss, of an ensemble that of highest margin; for a
-            misclassified clean image, this image itself.
+            success, the image of highest loss, and for an ensemble the image of highest margin
+            among those of its members. A clean image that is misclassified is not changed.
         table: one row per image with `example`, `label`, `prediction` (class of the clean image),
             `adversarial_prediction` (class of the returned image), `success`, `iterations` and
             `restart` (of the success), `member` (of an ensemble, that succeeded), `loss`
