@@ -99,6 +99,8 @@ def test_the_plan_has_the_jobs_of_snakemake(demo, tmp_path):
     total = sum(SPEEDS.start + plan.estimate_seconds(demo, SPEEDS, *job) for job in jobs) / 60
     assert lines[-2].split() == ["all", str(len(jobs)), f"{total:.1f}"]
     assert lines[-1] == f"{total / 4:.1f} minutes with 4 jobs at a time"
+    last_line = plan.format_plan(demo, SPEEDS, jobs, 1).splitlines()[-1]
+    assert last_line == f"{total:.1f} minutes with 1 job at a time"
     starts = len(jobs) * SPEEDS.start / 60
     shared_device = SPEEDS.model_copy(update={"shared": True})
     lines = plan.format_plan(demo, shared_device, jobs, 4).splitlines()

@@ -116,7 +116,8 @@ def format_plan(
     # On a GPU that jobs share, only their starts run in parallel.
     sequential = total - job_count * speeds.start / 60 if speeds.shared else 0.0
     minutes = sequential + (total - sequential) / cores
-    lines.append(f"{minutes:.1f} minutes with {cores} jobs at a time")
+    jobs_at_a_time = "1 job" if cores == 1 else f"{cores} jobs"
+    lines.append(f"{minutes:.1f} minutes with {jobs_at_a_time} at a time")
     return "\n".join(lines)
 
 
