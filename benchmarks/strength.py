@@ -1,6 +1,6 @@
 """Compare attacks of this package with those of public libraries, on the models of a study.
 
-    python benchmarks/strength.py results/demo [--images 300] [--methods adversarial]
+    python benchmarks/strength.py results/demo [--images 330] [--methods adversarial]
 
 The first table: the ensemble and AutoAttack (Croce and Hein, ICML 2020; standard version) attack
 the same images of each model of the largest N. A row per method, norm and radius has the success
@@ -215,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results")
     parser.add_argument("--dataset", default="fonts")
-    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--images", type=int, default=330)
     parser.add_argument("--methods", nargs="*")
     arguments = parser.parse_args()
     study = robustgen.open_study(arguments.results)
