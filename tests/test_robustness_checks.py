@@ -217,8 +217,8 @@ def test_the_checks_of_an_attack_follow_from_the_config():
     assert find_checked_attacks(Study.parse(valid()))["pixels"]["ensemble"] is None
 
 
-@pytest.mark.parametrize(("images", "is_exceeded"), [(0, False), (1, False), (2, True)])
-def test_a_bound_is_exceeded_by_more_than_one_image(images, is_exceeded):
+@pytest.mark.parametrize(("images", "exceeds_bound"), [(0, False), (1, False), (2, True)])
+def test_a_bound_exceeds_bound_by_more_than_one_image(images, exceeds_bound):
     """With ten images, a single one is a share of 10 %, and the bound is 5 %."""
     columns = {
         "seed": [0] * 10,
@@ -235,8 +235,8 @@ def test_a_bound_is_exceeded_by_more_than_one_image(images, is_exceeded):
     parts = [({**MODEL, "attack": "strong"}, pa.table(columns))]
     rows = {row["check"]: row for row in check_robustness(parts, {"strong": attack}).to_pylist()}
     row = rows["gradient_free_gain"]
-    assert (row["value"], row["exceeded"]) == (images / 10, is_exceeded)
-    assert bool(find_warnings(pd.DataFrame(columns), attack)) == is_exceeded
+    assert (row["value"], row["exceeded"]) == (images / 10, exceeds_bound)
+    assert bool(find_warnings(pd.DataFrame(columns), attack)) == exceeds_bound
 
 
 def test_the_steps_of_each_member_decide_whether_its_successes_are_late():

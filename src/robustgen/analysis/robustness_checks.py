@@ -69,7 +69,7 @@ class Finding(NamedTuple):
     flawed_images: int
 
     @property
-    def is_exceeded(self) -> bool:
+    def exceeds_bound(self) -> bool:
         """Whether the value is above the bound. One image alone may be chance."""
         return self.value > self.check.bound and self.flawed_images > 1
 
@@ -200,7 +200,7 @@ def find_warnings(images: pd.DataFrame, attack: CheckedAttack) -> list[str]:
         f"{finding.check.meaning} ({finding.check.name.replace('_', ' ')}: {finding.value:.1%}, "
         f"above {finding.check.bound:.0%})"
         for finding in _measure_checks(correct, attack)
-        if finding.is_exceeded
+        if finding.exceeds_bound
     ]
 
 
@@ -244,7 +244,7 @@ def _make_row(model: Mapping[str, Any], finding: Finding) -> dict[str, Any]:
         "check": finding.check.name,
         "value": finding.value,
         "bound": finding.check.bound,
-        "exceeded": finding.is_exceeded,
+        "exceeded": finding.exceeds_bound,
     }
 
 

@@ -56,7 +56,7 @@ def join_restarts(
     joint = Restart(
         space=joint_space,
         labels=joint_labels,
-        targets=torch.cat([gather_columns(t, columns) for t in targets.unbind(-1)], 1),
+        targets=torch.cat([gather_columns(classes, columns) for classes in targets.unbind(-1)], 1),
         unit_points=torch.cat([gather_columns(points, columns) for points in unit_points], 1),
         is_active=gather_columns(is_active, repeated),
         best=make_initial_best(joint_space, joint_labels),
