@@ -73,7 +73,7 @@ def demo() -> Study:
             3 * 100 * (5 * 100 + 50 + 4 * 100 + 3 * 100 + 1000 / 3) * 1e-5,
         ),
         ("attack", {"attack": "on_learned_manifold", "method": "normal"}, 3 * 150 * 40 * 4e-5),
-        ("distances", {"attack": "regular", "method": "normal"}, 3 * 30 * 60 * 4e-4),
+        ("distances", {"attack": "regular", "method": "normal"}, 3 * 30 * 80 * 4e-4),
         ("figure2", {}, 0),
     ],
 )
